@@ -1,0 +1,370 @@
+//! The greeting at the start of a link, and who is admitted. (NET-4, NET-6, NET-8) [T-LNK-1] to [T-LNK-6]
+//!
+//! The transport has already proved which key the other side holds. The dialler sends a [`Hello`];
+//! the other side answers with its own, or with a [`Refusal`]. Both sides decide with [`admit`].
+
+use crate::codec::{self, CodecError};
+use crate::envelope::Signed;
+use crate::grant::{Access, Grant, GrantError, Mesh, Role, Tier};
+use crate::id::{MeshId, NodeId, Region};
+use serde::{Deserialize, Serialize};
+
+/// ALPN of our links; it carries the major version. [T-VER-3]
+pub const ALPN: &[u8] = b"tether/1";
+/// Most bytes of a greeting or its answer. [T-LNK-2]
+pub const MAX_HELLO_BYTES: usize = 8_192;
+
+/// Who is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Major version of the protocol.
+    pub major: u16,
+    /// Minor version of the protocol.
+    pub minor: u16,
+    /// The mesh that this node belongs to.
+    pub mesh: MeshId,
+    /// The role in which it links.
+    pub role: Role,
+    /// Where it stands.
+    pub region: Region,
+    /// Its sealed [`Grant`].
+    #[serde(default, with = "serde_bytes")]
+    pub grant: Option<Vec<u8>>,
+    /// Name and version of the software, for people.
+    #[serde(default)]
+    pub agent: String,
+}
+
+impl Hello {
+    /// Decodes and checks a greeting.
+    ///
+    /// # Errors
+    /// When it is too large or not a greeting.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let hello: Self = codec::decode("hello", bytes, MAX_HELLO_BYTES)?;
+        codec::check_len("hello", "agent", hello.agent.len(), 128)?;
+        Ok(hello)
+    }
+}
+
+/// Why a link is refused, in a form that programs can branch on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusalCode {
+    /// Another major version of the protocol.
+    Version,
+    /// A node of another mesh.
+    Mesh,
+    /// A key that shows no grant, where one is needed.
+    UnknownKey,
+    /// The grant is for another key, or not signed by one who may.
+    Grant,
+    /// The grant is over or not yet begun.
+    Expired,
+    /// The grant gives another role or region than claimed, or this node links with no such role.
+    Role,
+    /// The key or its grant was revoked.
+    Revoked,
+    /// Too many links, in total or from there.
+    Busy,
+    /// Not a greeting.
+    Malformed,
+    /// A reason that this version does not know.
+    #[serde(other)]
+    Other,
+}
+
+impl RefusalCode {
+    /// Its name, for metrics and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Version => "version",
+            Self::Mesh => "mesh",
+            Self::UnknownKey => "unknown-key",
+            Self::Grant => "grant",
+            Self::Expired => "expired",
+            Self::Role => "role",
+            Self::Revoked => "revoked",
+            Self::Busy => "busy",
+            Self::Malformed => "malformed",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// A refused link, with words for a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// For programs.
+    pub code: RefusalCode,
+    /// For people: what was wrong and what to do.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal.
+    pub fn new(code: RefusalCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+}
+
+/// The answer to a greeting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HelloAnswer {
+    /// Admitted; this is who we are.
+    Welcome(Hello),
+    /// Not admitted.
+    Refused(Refusal),
+}
+
+/// The other side of a link, admitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its key, proved by the transport.
+    pub id: NodeId,
+    /// Its role, proved by its grant (or a worker in an open mesh).
+    pub role: Role,
+    /// Where it stands.
+    pub region: Region,
+    /// How far it is believed: untrusted without a grant, whatever it claims.
+    pub tier: Tier,
+    /// Unix milliseconds at which its grant ends; nothing without a grant.
+    pub grant_expires_ms: Option<u64>,
+    /// Minor version that it speaks.
+    pub minor: u16,
+    /// Its software, for people.
+    pub agent: String,
+}
+
+/// Decides whether a peer is admitted. Pure; used by both sides of every link. [T-LNK-3]
+///
+/// `accept` are the roles that this node links with.
+///
+/// # Errors
+/// The refusal to send back.
+pub fn admit(
+    mesh: &Mesh,
+    accept: &[Role],
+    peer: NodeId,
+    hello: &Hello,
+    now_ms: u64,
+) -> Result<Peer, Refusal> {
+    use RefusalCode as Code;
+    if hello.major != crate::PROTOCOL_MAJOR {
+        let (ours, theirs) = (crate::PROTOCOL_MAJOR, hello.major);
+        return Err(Refusal::new(
+            Code::Version,
+            format!(
+                "this node speaks tether/{ours}, the other tether/{theirs}: bring both to one major version"
+            ),
+        ));
+    }
+    if hello.mesh != mesh.id {
+        let (ours, theirs) = (mesh.id, hello.mesh);
+        return Err(Refusal::new(
+            Code::Mesh,
+            format!(
+                "this node belongs to mesh {ours}, the other to mesh {theirs}: check `mesh` in its configuration"
+            ),
+        ));
+    }
+    let role = hello.role;
+    let admitted = |tier, grant_expires_ms| Peer {
+        id: peer,
+        role,
+        region: hello.region.clone(),
+        tier,
+        grant_expires_ms,
+        minor: hello.minor,
+        agent: hello.agent.clone(),
+    };
+    let peer_admitted = match &hello.grant {
+        None if mesh.access == Access::Open && role == Role::Worker => {
+            admitted(Tier::Untrusted, None)
+        }
+        None => {
+            return Err(Refusal::new(
+                Code::UnknownKey,
+                format!(
+                    "key {peer} shows no grant, and this mesh knows no {role} without one: ask the operator for `tether grant issue`"
+                ),
+            ));
+        }
+        Some(bytes) => {
+            let grant = check_grant(mesh, bytes, peer, hello, now_ms)?;
+            admitted(grant.tier, Some(grant.expires_ms))
+        }
+    };
+    if !accept.contains(&role) {
+        return Err(Refusal::new(
+            Code::Role,
+            format!("this node takes no links from a {role}"),
+        ));
+    }
+    Ok(peer_admitted)
+}
+
+fn check_grant(
+    mesh: &Mesh,
+    bytes: &[u8],
+    peer: NodeId,
+    hello: &Hello,
+    now_ms: u64,
+) -> Result<Grant, Refusal> {
+    use RefusalCode as Code;
+    let grant = Signed::<Grant>::from_bytes(bytes)
+        .verify_grant(&mesh.id, now_ms)
+        .map_err(|error| {
+            let code = match error {
+                GrantError::Expired { .. } | GrantError::NotYet { .. } => Code::Expired,
+                GrantError::Invalid(_) | GrantError::Issuer { .. } => Code::Grant,
+            };
+            Refusal::new(code, error.to_string())
+        })?;
+    if grant.subject != peer {
+        let subject = grant.subject;
+        return Err(Refusal::new(
+            Code::Grant,
+            format!("the grant is for key {subject}, the link is of key {peer}"),
+        ));
+    }
+    if grant.role != hello.role {
+        let (granted, claimed) = (grant.role, hello.role);
+        return Err(Refusal::new(
+            Code::Role,
+            format!("key {peer} claims to be {claimed}, its grant makes it {granted}"),
+        ));
+    }
+    match &grant.region {
+        Some(region) if *region != hello.region => Err(Refusal::new(
+            Code::Role,
+            format!(
+                "the grant is for region {region}, the node says it stands in {}",
+                hello.region
+            ),
+        )),
+        _ => Ok(grant.into_inner()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::NodeKey;
+
+    const NOW: u64 = 1_800_000_000_000;
+
+    fn operator() -> NodeKey {
+        NodeKey::from_seed([1; 32])
+    }
+    fn mesh() -> Mesh {
+        Mesh {
+            id: MeshId(operator().id().0),
+            access: Access::Private,
+        }
+    }
+    fn peer() -> NodeKey {
+        NodeKey::from_seed([2; 32])
+    }
+    fn region() -> Region {
+        Region::new("eu").expect("valid")
+    }
+    fn granted(subject: NodeId, role: Role) -> Vec<u8> {
+        let grant = Grant {
+            subject,
+            role,
+            region: Some(region()),
+            tier: Tier::Trusted,
+            not_before_ms: NOW - 1000,
+            expires_ms: NOW + 1000,
+            serial: 7,
+            issuer: None,
+        };
+        Signed::seal(&operator(), &mesh().id, &grant)
+            .expect("valid")
+            .as_bytes()
+            .to_vec()
+    }
+    fn hello() -> Hello {
+        Hello {
+            major: crate::PROTOCOL_MAJOR,
+            minor: 99,
+            mesh: mesh().id,
+            role: Role::Worker,
+            region: region(),
+            grant: Some(granted(peer().id(), Role::Worker)),
+            agent: "test".into(),
+        }
+    }
+    fn decide(hello: &Hello, now: u64) -> Result<Peer, RefusalCode> {
+        admit(&mesh(), &[Role::Worker], peer().id(), hello, now).map_err(|refusal| refusal.code)
+    }
+
+    #[test]
+    fn a_granted_worker_is_admitted_whatever_its_minor_version() {
+        let admitted = decide(&hello(), NOW).expect("admitted");
+        assert_eq!(
+            (admitted.role, admitted.tier),
+            (Role::Worker, Tier::Trusted)
+        );
+    }
+
+    #[test]
+    fn each_wrong_greeting_is_refused_for_its_own_reason() {
+        let change = |f: fn(&mut Hello)| {
+            let mut h = hello();
+            f(&mut h);
+            decide(&h, NOW).expect_err("refused")
+        };
+        assert_eq!(change(|h| h.major += 1), RefusalCode::Version);
+        assert_eq!(change(|h| h.mesh = MeshId([9; 32])), RefusalCode::Mesh);
+        assert_eq!(change(|h| h.grant = None), RefusalCode::UnknownKey);
+        assert_eq!(change(|h| h.grant = Some(vec![1; 200])), RefusalCode::Grant);
+        assert_eq!(
+            change(|h| h.grant = Some(granted(NodeId([5; 32]), Role::Worker))),
+            RefusalCode::Grant
+        );
+        assert_eq!(change(|h| h.role = Role::Orchestrator), RefusalCode::Role);
+        assert_eq!(
+            change(|h| h.region = Region::new("us").expect("valid")),
+            RefusalCode::Role
+        );
+        assert_eq!(
+            decide(&hello(), NOW + 1000).expect_err("over"),
+            RefusalCode::Expired
+        );
+    }
+
+    #[test]
+    fn a_role_that_this_node_does_not_link_with_is_refused() {
+        let mut h = hello();
+        h.role = Role::Gateway;
+        h.grant = Some(granted(peer().id(), Role::Gateway));
+        assert_eq!(
+            decide(&h, NOW).expect_err("no gateways here"),
+            RefusalCode::Role
+        );
+    }
+
+    #[test]
+    fn in_an_open_mesh_only_workers_come_without_a_grant_and_as_untrusted() {
+        let open = Mesh {
+            access: Access::Open,
+            ..mesh()
+        };
+        let mut h = hello();
+        h.grant = None;
+        let accept = [Role::Worker, Role::Gateway];
+        let worker = admit(&open, &accept, peer().id(), &h, NOW).expect("admitted");
+        assert_eq!(worker.tier, Tier::Untrusted);
+        h.role = Role::Gateway;
+        let gateway = admit(&open, &accept, peer().id(), &h, NOW).expect_err("refused");
+        assert_eq!(gateway.code, RefusalCode::UnknownKey);
+    }
+}
