@@ -1,0 +1,340 @@
+//! What a worker and its engine process say to each other.
+//!
+//! Both ends are the same binary, started from one another, so there is no version to agree on.
+//! A message is CBOR in a frame of `length (u32, big endian) ‖ payload` over a private socket pair.
+//! The child reads and writes with blocking calls, the parent with tokio; the bounds are the same,
+//! because a child that went mad must not be able to hurt its parent.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use tether_wire::codec;
+use tether_wire::infer::{Finish, Input, Sampling, Usage};
+use tether_wire::manifest::Format;
+use tether_wire::rpc::RpcError;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Most bytes of one message.
+pub const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
+
+/// Which engine a process runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EngineKind {
+    /// mistral.rs on the CPU.
+    #[default]
+    Mistralrs,
+    /// Says the words of the last user message; for load tests, which need answers without a model.
+    Echo,
+}
+
+/// From the worker to its engine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ToEngine {
+    /// The first message, once: the model of this process.
+    Load(Load),
+    /// One answer.
+    Generate(Generate),
+    /// Stop that answer. The engine says no more about it.
+    Cancel {
+        /// Which answer.
+        id: u64,
+    },
+    /// Are you there?
+    Ping {
+        /// Comes back in [`FromEngine::Pong`].
+        n: u64,
+    },
+}
+
+/// Which model to load. The files were verified against their manifest before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// Which engine.
+    pub kind: EngineKind,
+    /// The artifact's folder, absolute.
+    pub root: PathBuf,
+    /// The file of the weights, relative to the folder.
+    pub weights: String,
+    /// The tokenizer's file, relative to the folder; nothing means `tokenizer.json`.
+    #[serde(default)]
+    pub tokenizer: Option<String>,
+    /// How the weights are written.
+    pub format: Format,
+    /// Most tokens of prompt and answer together, from the manifest.
+    pub context_tokens: u32,
+    /// Threads for the numeric kernels; 0 means as many as the machine has cores.
+    pub threads: u32,
+    /// Most answers at once; also what the engine batches.
+    pub slots: u32,
+    /// Name of the model, for messages.
+    pub model_name: String,
+    /// Milliseconds that the echo engine waits before each token.
+    #[serde(default)]
+    pub echo_delay_ms: u64,
+}
+
+/// One answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Generate {
+    /// Chosen by the worker, never used twice in one process.
+    pub id: u64,
+    /// What the model is given.
+    pub input: Input,
+    /// How the answer is drawn. Without a seed the engine draws with seed 0.
+    pub sampling: Sampling,
+}
+
+/// From the engine to its worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FromEngine {
+    /// The model is ready.
+    Loaded {
+        /// Most tokens of prompt and answer together: the least of what manifest and model allow.
+        context_tokens: u32,
+        /// Engine and version.
+        engine: String,
+        /// Answers are bit equal only between engines of the same class.
+        numerics_class: String,
+        /// Milliseconds that loading took.
+        load_ms: u64,
+    },
+    /// The model cannot be loaded; the process ends.
+    LoadFailed {
+        /// For people.
+        reason: String,
+    },
+    /// The prompt was rendered, counted and given to the model.
+    Started {
+        /// Which answer.
+        id: u64,
+        /// Tokens of the rendered prompt.
+        prompt_tokens: u32,
+    },
+    /// A piece of an answer, as [`tether_wire::infer::Chunk`].
+    Chunk {
+        /// Which answer.
+        id: u64,
+        /// Position in the answer of the first token.
+        position: u32,
+        /// Every token drawn since the last piece.
+        tokens: Vec<u32>,
+        /// The text that is now certain.
+        text: String,
+    },
+    /// The end of an answer.
+    Done {
+        /// Which answer.
+        id: u64,
+        /// Why it ended.
+        finish: Finish,
+        /// Exact counts.
+        usage: Usage,
+        /// Milliseconds from the request to its first token.
+        prefill_ms: u64,
+        /// Milliseconds from the first token to the last.
+        decode_ms: u64,
+    },
+    /// The answer failed; other answers go on.
+    Failed {
+        /// Which answer.
+        id: u64,
+        /// Why.
+        error: RpcError,
+    },
+    /// I am here.
+    Pong {
+        /// From [`ToEngine::Ping`].
+        n: u64,
+    },
+}
+
+fn too_large(len: usize) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("an engine message has {len} bytes, more than the limit of {MAX_MESSAGE_BYTES}"),
+    )
+}
+
+fn frame<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
+    let payload = codec::encode(message);
+    if payload.len() > MAX_MESSAGE_BYTES {
+        return Err(too_large(payload.len()));
+    }
+    let len = u32::try_from(payload.len()).map_err(|_| too_large(payload.len()))?;
+    let mut bytes = Vec::with_capacity(4 + payload.len());
+    bytes.extend_from_slice(&len.to_be_bytes());
+    bytes.extend_from_slice(&payload);
+    Ok(bytes)
+}
+
+fn payload_len(head: [u8; 4]) -> io::Result<usize> {
+    let len = u32::from_be_bytes(head) as usize;
+    if len > MAX_MESSAGE_BYTES {
+        return Err(too_large(len));
+    }
+    Ok(len)
+}
+
+fn decode<T: DeserializeOwned>(payload: &[u8]) -> io::Result<T> {
+    codec::decode("engine message", payload, MAX_MESSAGE_BYTES)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Writes one message with a blocking call.
+///
+/// # Errors
+/// When the other end is gone, or the message is over [`MAX_MESSAGE_BYTES`].
+pub fn write_message<T: Serialize>(writer: &mut impl Write, message: &T) -> io::Result<()> {
+    writer.write_all(&frame(message)?)?;
+    writer.flush()
+}
+
+/// Reads one message with a blocking call; nothing when the other end closed between messages.
+///
+/// # Errors
+/// When the other end is gone within a message, or the bytes are not a message.
+pub fn read_message<T: DeserializeOwned>(reader: &mut impl Read) -> io::Result<Option<T>> {
+    let mut head = [0; 4];
+    let mut have = 0;
+    while have < head.len() {
+        match reader.read(&mut head[have..]) {
+            Ok(0) if have == 0 => return Ok(None),
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => have += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let mut payload = vec![0; payload_len(head)?];
+    reader.read_exact(&mut payload)?;
+    decode(&payload).map(Some)
+}
+
+/// Writes one message. Not safe to cancel: a message cut in half ends the conversation.
+///
+/// # Errors
+/// As [`write_message`].
+pub async fn send_message<T: Serialize>(
+    writer: &mut (impl AsyncWrite + Unpin),
+    message: &T,
+) -> io::Result<()> {
+    writer.write_all(&frame(message)?).await?;
+    writer.flush().await
+}
+
+/// Reads one message; nothing when the other end closed between messages. Not safe to cancel.
+///
+/// # Errors
+/// As [`read_message`].
+pub async fn receive_message<T: DeserializeOwned>(
+    reader: &mut (impl AsyncRead + Unpin),
+) -> io::Result<Option<T>> {
+    let mut head = [0; 4];
+    let mut have = 0;
+    while have < head.len() {
+        match reader.read(&mut head[have..]).await? {
+            0 if have == 0 => return Ok(None),
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => have += n,
+        }
+    }
+    let mut payload = vec![0; payload_len(head)?];
+    reader.read_exact(&mut payload).await?;
+    decode(&payload).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tether_wire::rpc::Code;
+
+    fn generate() -> ToEngine {
+        let mut sampling = Sampling {
+            seed: Some(u64::MAX),
+            stop: vec!["\n".to_owned()],
+            ..Sampling::default()
+        };
+        sampling.logit_bias.insert(7, -100.0);
+        ToEngine::Generate(Generate {
+            id: 1,
+            input: Input::Text("hé".to_owned()),
+            sampling,
+        })
+    }
+
+    #[test]
+    fn messages_survive_the_blocking_way() {
+        let mut bytes = Vec::new();
+        write_message(&mut bytes, &generate()).expect("write");
+        write_message(&mut bytes, &ToEngine::Ping { n: 3 }).expect("write");
+        let mut reader = bytes.as_slice();
+        assert_eq!(
+            read_message::<ToEngine>(&mut reader).expect("read"),
+            Some(generate())
+        );
+        assert_eq!(
+            read_message::<ToEngine>(&mut reader).expect("read"),
+            Some(ToEngine::Ping { n: 3 })
+        );
+        assert_eq!(read_message::<ToEngine>(&mut reader).expect("end"), None);
+    }
+
+    #[tokio::test]
+    async fn messages_survive_between_a_blocking_and_an_async_end() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("pair");
+        ours.set_nonblocking(true).expect("non-blocking");
+        let mut ours = tokio::net::UnixStream::from_std(ours).expect("tokio");
+        let failed = FromEngine::Failed {
+            id: 9,
+            error: RpcError::new(Code::Invalid, "too long").with_param("messages"),
+        };
+        let expected = failed.clone();
+        let child = std::thread::spawn(move || {
+            let mut theirs = theirs;
+            let got = read_message::<ToEngine>(&mut theirs).expect("read");
+            write_message(&mut theirs, &failed).expect("write");
+            got
+        });
+        send_message(&mut ours, &generate()).await.expect("send");
+        assert_eq!(
+            receive_message::<FromEngine>(&mut ours)
+                .await
+                .expect("receive"),
+            Some(expected)
+        );
+        assert_eq!(
+            receive_message::<FromEngine>(&mut ours).await.expect("end"),
+            None
+        );
+        assert_eq!(child.join().expect("thread"), Some(generate()));
+    }
+
+    #[test]
+    fn a_frame_over_the_limit_is_refused_before_it_is_read() {
+        let head = u32::try_from(MAX_MESSAGE_BYTES + 1)
+            .expect("fits")
+            .to_be_bytes();
+        let error = read_message::<ToEngine>(&mut head.as_slice()).expect_err("too large");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        let message = FromEngine::LoadFailed {
+            reason: "x".repeat(MAX_MESSAGE_BYTES),
+        };
+        assert!(write_message(&mut Vec::new(), &message).is_err());
+    }
+
+    #[test]
+    fn half_a_message_is_an_error_and_not_an_end() {
+        let mut bytes = Vec::new();
+        write_message(&mut bytes, &generate()).expect("write");
+        for cut in [1, 3, 4, bytes.len() - 1] {
+            assert!(
+                read_message::<ToEngine>(&mut &bytes[..cut]).is_err(),
+                "{cut}"
+            );
+        }
+    }
+}
