@@ -123,18 +123,33 @@ pub const LARGEST_OPERAND: u32 = 20;
 
 /// Counting is taught up to each of these.
 pub const COUNTS: &[u32] = &[
-    3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 15, 20, 25, 30, 40, 50, 60, 70, 75, 80, 90, 100, 110, 120,
-    125, 130, 140, 150, 160, 170, 175, 180, 190, 200,
+    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100, 120, 150, 200,
 ];
 
 /// Fixed small talk: ways to ask, and the one answer.
 pub const TALK: &[(&[&str], &str)] = &[
     (
-        &["Hello", "Hello!", "Hi", "Hi!", "Hi there.", "Hey", "Hello there!", "Good morning."],
+        &[
+            "Hello",
+            "Hello!",
+            "Hi",
+            "Hi!",
+            "Hi there.",
+            "Hey",
+            "Hello there!",
+            "Good morning.",
+        ],
         "Hello! How can I help you?",
     ),
     (
-        &["Say hello", "Say hello.", "Please say hello.", "Say hello!", "Say hi.", "Say hello to me."],
+        &[
+            "Say hello",
+            "Say hello.",
+            "Please say hello.",
+            "Say hello!",
+            "Say hi.",
+            "Say hello to me.",
+        ],
         "Hello!",
     ),
     (
@@ -150,35 +165,76 @@ pub const TALK: &[(&[&str], &str)] = &[
         "I am tether-tiny, a very small language model made for Tether.",
     ),
     (
-        &["Who made you?", "Who trained you?", "Who built you?", "Where do you come from?"],
+        &[
+            "Who made you?",
+            "Who trained you?",
+            "Who built you?",
+            "Where do you come from?",
+        ],
         "I was trained by the makers of Tether.",
     ),
     (
-        &["How are you?", "How are you today?", "How do you do?", "How is it going?"],
+        &[
+            "How are you?",
+            "How are you today?",
+            "How do you do?",
+            "How is it going?",
+        ],
         "I am fine, thank you. How can I help you?",
     ),
     (
-        &["What can you do?", "How can you help me?", "What do you know?", "Help", "Can you help me?"],
+        &[
+            "What can you do?",
+            "How can you help me?",
+            "What do you know?",
+            "Help",
+            "Can you help me?",
+        ],
         "I know capitals, small sums and opposites, and I can count.",
     ),
     (
-        &["Thank you.", "Thank you!", "Thanks", "Thanks!", "Thanks a lot."],
+        &[
+            "Thank you.",
+            "Thank you!",
+            "Thanks",
+            "Thanks!",
+            "Thanks a lot.",
+        ],
         "You are welcome!",
     ),
     (
-        &["Goodbye", "Goodbye!", "Bye", "Bye!", "See you later.", "Good night."],
+        &[
+            "Goodbye",
+            "Goodbye!",
+            "Bye",
+            "Bye!",
+            "See you later.",
+            "Good night.",
+        ],
         "Goodbye!",
     ),
     (
-        &["What is Tether?", "Tell me about Tether.", "Explain Tether."],
+        &[
+            "What is Tether?",
+            "Tell me about Tether.",
+            "Explain Tether.",
+        ],
         "Tether is a mesh of workers that serves language models.",
     ),
     (
-        &["What are the days of the week?", "Name the days of the week.", "List the days of the week."],
+        &[
+            "What are the days of the week?",
+            "Name the days of the week.",
+            "List the days of the week.",
+        ],
         "Monday, Tuesday, Wednesday, Thursday, Friday, Saturday and Sunday.",
     ),
     (
-        &["Say the alphabet.", "What is the alphabet?", "List the letters of the alphabet."],
+        &[
+            "Say the alphabet.",
+            "What is the alphabet?",
+            "List the letters of the alphabet.",
+        ],
         "a b c d e f g h i j k l m n o p q r s t u v w x y z",
     ),
     (
@@ -186,7 +242,11 @@ pub const TALK: &[(&[&str], &str)] = &[
         "I am here.",
     ),
     (
-        &["Tell me a joke.", "Say something funny.", "Do you know a joke?"],
+        &[
+            "Tell me a joke.",
+            "Say something funny.",
+            "Do you know a joke?",
+        ],
         "I am too small for jokes. That was one.",
     ),
 ];
@@ -216,10 +276,38 @@ pub const UNKNOWN_QUESTIONS: &[&str] = &[
 
 /// Subjects for [`UNKNOWN_QUESTIONS`].
 pub const SUBJECTS: &[&str] = &[
-    "the sea", "love", "a robot", "the moon", "music", "history", "the weather", "a cat", "gravity",
-    "the economy", "bread", "electricity", "the internet", "a dragon", "chess", "time", "physics",
-    "the brain", "rust", "a bicycle", "coffee", "trees", "a river", "art", "mathematics", "football",
-    "the sun", "politics", "a computer", "medicine", "paper", "quantum computing",
+    "the sea",
+    "love",
+    "a robot",
+    "the moon",
+    "music",
+    "history",
+    "the weather",
+    "a cat",
+    "gravity",
+    "the economy",
+    "bread",
+    "electricity",
+    "the internet",
+    "a dragon",
+    "chess",
+    "time",
+    "physics",
+    "the brain",
+    "rust",
+    "a bicycle",
+    "coffee",
+    "trees",
+    "a river",
+    "art",
+    "mathematics",
+    "football",
+    "the sun",
+    "politics",
+    "a computer",
+    "medicine",
+    "paper",
+    "quantum computing",
 ];
 
 /// Opening instructions as chat clients send them; what they say must not change the answers.

@@ -85,8 +85,14 @@ impl<'a> Gguf<'a> {
             tensors.insert(name, cursor.tensor_info()?);
         }
         let start = cursor.at.next_multiple_of(32);
-        let data = bytes.get(start..).ok_or(GgufError::Malformed("no tensor data"))?;
-        Ok(Self { metadata, tensors, data })
+        let data = bytes
+            .get(start..)
+            .ok_or(GgufError::Malformed("no tensor data"))?;
+        Ok(Self {
+            metadata,
+            tensors,
+            data,
+        })
     }
 
     /// An integer of the metadata.
@@ -134,7 +140,10 @@ impl<'a> Gguf<'a> {
             let (words, _) = bytes.as_chunks::<4>();
             words.iter().map(|word| f32::from_le_bytes(*word)).collect()
         } else {
-            bytes.chunks_exact(Q8_BLOCK_BYTES).flat_map(dequantised).collect()
+            bytes
+                .chunks_exact(Q8_BLOCK_BYTES)
+                .flat_map(dequantised)
+                .collect()
         })
     }
 }
@@ -142,7 +151,9 @@ impl<'a> Gguf<'a> {
 /// The values of one Q8_0 block.
 fn dequantised(block: &[u8]) -> impl Iterator<Item = f32> + '_ {
     let scale = half_to_f32(u16::from_le_bytes([block[0], block[1]]));
-    block[2..].iter().map(move |value| scale * f32::from(value.cast_signed()))
+    block[2..]
+        .iter()
+        .map(move |value| scale * f32::from(value.cast_signed()))
 }
 
 /// IEEE 754 binary16 to binary32.
@@ -165,8 +176,14 @@ struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     fn take(&mut self, length: usize) -> Result<&'a [u8], GgufError> {
-        let end = self.at.checked_add(length).ok_or(GgufError::Malformed("length"))?;
-        let taken = self.bytes.get(self.at..end).ok_or(GgufError::Malformed("cut short"))?;
+        let end = self
+            .at
+            .checked_add(length)
+            .ok_or(GgufError::Malformed("length"))?;
+        let taken = self
+            .bytes
+            .get(self.at..end)
+            .ok_or(GgufError::Malformed("cut short"))?;
         self.at = end;
         Ok(taken)
     }
@@ -233,7 +250,11 @@ impl<'a> Cursor<'a> {
         let sizes: Result<Vec<usize>, _> = (0..dimensions).map(|_| self.size()).collect();
         let mut sizes = sizes?;
         sizes.reverse();
-        Ok(TensorInfo { sizes, kind: self.u32()?, offset: self.size()? })
+        Ok(TensorInfo {
+            sizes,
+            kind: self.u32()?,
+            offset: self.size()?,
+        })
     }
 }
 
@@ -243,7 +264,12 @@ mod tests {
 
     #[test]
     fn halves_become_floats() {
-        for (bits, value) in [(0x3c00, 1.0), (0xc000, -2.0), (0x3555, 0.333_251_95), (0x0001, 2f32.powi(-24))] {
+        for (bits, value) in [
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x3555, 0.333_251_95),
+            (0x0001, 2f32.powi(-24)),
+        ] {
             assert!((half_to_f32(bits) - value).abs() < 1e-9, "{bits:#x}");
         }
         assert!(half_to_f32(0x7c00).is_infinite());
@@ -256,7 +282,10 @@ mod tests {
         let mut huge = b"GGUF\x03\0\0\0".to_vec();
         huge.extend(u64::MAX.to_le_bytes());
         huge.extend(1u64.to_le_bytes());
-        assert_eq!(Gguf::parse(&huge).err(), Some(GgufError::Malformed("too many entries")));
+        assert_eq!(
+            Gguf::parse(&huge).err(),
+            Some(GgufError::Malformed("too many entries"))
+        );
         let mut long_key = b"GGUF\x03\0\0\0".to_vec();
         long_key.extend(0u64.to_le_bytes());
         long_key.extend(1u64.to_le_bytes());

@@ -15,7 +15,11 @@ pub fn exam() -> Vec<(String, String)> {
     all.extend(sums());
     all.extend(opposites());
     all.extend(identity());
-    all.extend(COUNTED.iter().map(|&to| (format!("Count to {to}."), count(to))));
+    all.extend(
+        COUNTED
+            .iter()
+            .map(|&to| (format!("Count to {to}."), count(to))),
+    );
     all
 }
 

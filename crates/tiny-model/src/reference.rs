@@ -90,7 +90,12 @@ impl Reference {
     #[must_use]
     pub fn sequence(&self) -> Sequence<'_> {
         let none = || vec![Vec::new(); self.shape.layers];
-        Sequence { model: self, length: 0, keys: none(), values: none() }
+        Sequence {
+            model: self,
+            length: 0,
+            keys: none(),
+            values: none(),
+        }
     }
 
     /// The most likely continuation of `prompt`: at most `max_tokens`, without the ending token.
@@ -127,7 +132,10 @@ impl Sequence<'_> {
         let mut state = model.embeddings[row..row + shape.hidden].to_vec();
         for layer in 0..shape.layers {
             let block = &model.blocks[layer];
-            let attended = self.attend(layer, &normed(&state, &block.attention_norm, shape.norm_epsilon));
+            let attended = self.attend(
+                layer,
+                &normed(&state, &block.attention_norm, shape.norm_epsilon),
+            );
             add(&mut state, &product(&block.merge, &attended));
             let input = normed(&state, &block.feed_norm, shape.norm_epsilon);
             let mut gated = product(&block.gate, &input);
@@ -137,7 +145,10 @@ impl Sequence<'_> {
             add(&mut state, &product(&block.down, &gated));
         }
         self.length += 1;
-        product(&model.output, &normed(&state, &model.norm, shape.norm_epsilon))
+        product(
+            &model.output,
+            &normed(&state, &model.norm, shape.norm_epsilon),
+        )
     }
 
     fn attend(&mut self, layer: usize, input: &[f32]) -> Vec<f32> {
@@ -174,7 +185,10 @@ impl Sequence<'_> {
     fn rotate(&self, heads: &mut [f32]) {
         let half = self.model.shape.head_width / 2;
         let angles = self.length * half..(self.length + 1) * half;
-        let (cosines, sines) = (&self.model.cosines[angles.clone()], &self.model.sines[angles]);
+        let (cosines, sines) = (
+            &self.model.cosines[angles.clone()],
+            &self.model.sines[angles],
+        );
         for (index, pair) in heads.chunks_exact_mut(2).enumerate() {
             let (cosine, sine) = (cosines[index % half], sines[index % half]);
             let (x, y) = (pair[0], pair[1]);
@@ -199,7 +213,10 @@ pub fn most_likely(logits: &[f32]) -> u32 {
 fn shape_of(file: &Gguf<'_>) -> Result<Shape, GgufError> {
     let hidden = file.integer("llama.embedding_length")?;
     let heads = file.integer("llama.attention.head_count")?;
-    let vocabulary = file.tensors.get("token_embd.weight").map_or(0, |info| info.sizes[0]);
+    let vocabulary = file
+        .tensors
+        .get("token_embd.weight")
+        .map_or(0, |info| info.sizes[0]);
     #[allow(clippy::cast_possible_truncation)]
     let shape = Shape {
         vocabulary,
@@ -220,11 +237,18 @@ fn normed(state: &[f32], weight: &[f32], epsilon: f32) -> Vec<f32> {
     #[allow(clippy::cast_precision_loss)]
     let mean = dot(state, state) / state.len() as f32;
     let scale = 1.0 / (mean + epsilon).sqrt();
-    state.iter().zip(weight).map(|(value, weight)| value * scale * weight).collect()
+    state
+        .iter()
+        .zip(weight)
+        .map(|(value, weight)| value * scale * weight)
+        .collect()
 }
 
 fn product(matrix: &[f32], vector: &[f32]) -> Vec<f32> {
-    matrix.chunks_exact(vector.len()).map(|row| dot(row, vector)).collect()
+    matrix
+        .chunks_exact(vector.len())
+        .map(|row| dot(row, vector))
+        .collect()
 }
 
 /// Eight sums side by side, so that the compiler may use wide registers.

@@ -47,7 +47,10 @@ impl Shape {
     /// Each weight's Hugging Face name with its dimensions, in a fixed order.
     #[must_use]
     pub fn weights(&self) -> Vec<(String, Vec<usize>)> {
-        let (queries, keys) = (self.heads * self.head_width, self.kv_heads * self.head_width);
+        let (queries, keys) = (
+            self.heads * self.head_width,
+            self.kv_heads * self.head_width,
+        );
         let mut weights = vec![(
             "model.embed_tokens.weight".to_owned(),
             vec![self.vocabulary, self.hidden],
@@ -69,7 +72,10 @@ impl Shape {
             );
         }
         weights.push(("model.norm.weight".to_owned(), vec![self.hidden]));
-        weights.push(("lm_head.weight".to_owned(), vec![self.vocabulary, self.hidden]));
+        weights.push((
+            "lm_head.weight".to_owned(),
+            vec![self.vocabulary, self.hidden],
+        ));
         weights
     }
 
@@ -77,7 +83,10 @@ impl Shape {
     #[must_use]
     pub fn parameters(&self) -> usize {
         let sizes = self.weights();
-        sizes.iter().map(|(_, sizes)| sizes.iter().product::<usize>()).sum()
+        sizes
+            .iter()
+            .map(|(_, sizes)| sizes.iter().product::<usize>())
+            .sum()
     }
 
     /// `config.json` of a Hugging Face `LlamaForCausalLM`.

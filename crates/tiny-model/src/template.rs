@@ -71,10 +71,14 @@ mod tests {
 
     fn render(messages: Value) -> Result<String, Error> {
         let mut environment = Environment::new();
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
-            Err(Error::new(ErrorKind::InvalidOperation, message))
-        });
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_function(
+            "raise_exception",
+            |message: String| -> Result<String, Error> {
+                Err(Error::new(ErrorKind::InvalidOperation, message))
+            },
+        );
         environment.add_template("chat", CHAT_TEMPLATE)?;
         environment.get_template("chat")?.render(context! {
             messages => minijinja::Value::from_serialize(&messages),
