@@ -1,0 +1,84 @@
+//! What a node is told when it starts, and every bound of its links.
+
+use crate::observe::NetObserver;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tether_wire::grant::Mesh;
+use tether_wire::{NodeKey, Region, Role};
+
+/// A node: who it is, whom it links with, where it listens.
+#[derive(Clone)]
+pub struct NodeConfig {
+    /// Its key: identity on the DHT, of the transport and of signatures. (NET-1)
+    pub key: NodeKey,
+    /// The mesh it belongs to. (NET-8)
+    pub mesh: Mesh,
+    /// The role in which it links.
+    pub role: Role,
+    /// Where it stands.
+    pub region: Region,
+    /// Its sealed grant; only workers of an open mesh go without.
+    pub grant: Option<Vec<u8>>,
+    /// Roles that it links with.
+    pub accept: Vec<Role>,
+    /// UDP address of the QUIC endpoint; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Addresses to publish; when empty, those that are bound.
+    pub advertise: Vec<SocketAddr>,
+    /// UDP address of the DHT client; port 0 takes a free one.
+    pub dht_listen: SocketAddr,
+    /// HyperDHT bootstrap nodes. (NET-2)
+    pub bootstrap: Vec<SocketAddr>,
+    /// Bounds of links.
+    pub limits: LinkLimits,
+    /// Told what happens, for metrics.
+    pub metrics: Arc<dyn NetObserver>,
+}
+
+/// Bounds of links and calls. Each has its reason; none is without a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkLimits {
+    /// Links in total. A link costs about 94 kB (measured).
+    pub max_links: usize,
+    /// Handshakes and greetings under way at once: what strangers can hold before they are known.
+    pub max_greeting: usize,
+    /// Links and handshakes from one block of addresses (IPv4 /24, IPv6 /56). Loopback is exempt:
+    /// a whole mesh may live on one machine.
+    pub max_per_address_block: usize,
+    /// Calls that a peer may have open at once on one link.
+    pub max_calls_per_link: u32,
+    /// Time for a dial, from resolving to the end of the greeting.
+    pub dial_timeout: Duration,
+    /// Time for a greeting, after which a silent peer is dropped. [T-LNK-2]
+    pub greeting_timeout: Duration,
+    /// Time for the first frame of a call after its stream was opened.
+    pub head_timeout: Duration,
+    /// Silence after which a link is down: a peer that was killed is known after this time. The
+    /// transport's default of 30 s would keep dead workers routable.
+    pub idle_timeout: Duration,
+    /// Interval of keep-alives on a silent link; a fraction of `idle_timeout`, so that two may be lost.
+    pub keep_alive: Duration,
+    /// Bytes in flight towards us on one stream.
+    pub stream_window_bytes: u32,
+    /// Bytes in flight towards us on one link; the transport's default is no bound at all.
+    pub link_window_bytes: u32,
+}
+
+impl Default for LinkLimits {
+    fn default() -> Self {
+        Self {
+            max_links: 4_096,
+            max_greeting: 256,
+            max_per_address_block: 64,
+            max_calls_per_link: 1_024,
+            dial_timeout: Duration::from_secs(10),
+            greeting_timeout: Duration::from_secs(5),
+            head_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(2),
+            keep_alive: Duration::from_millis(500),
+            stream_window_bytes: 1_250_000,
+            link_window_bytes: 16 * 1024 * 1024,
+        }
+    }
+}
