@@ -1,0 +1,196 @@
+//! Committed bytes of each message, in `tests/golden/*.hex`.
+//!
+//! Another implementation can check itself against these files; here a change of bytes fails. After
+//! a change that is meant, `TETHER_BLESS=1 cargo test -p tether-wire` writes them anew, and the
+//! commit shows what peers will see.
+
+use crate::samples;
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use std::path::PathBuf;
+use tether_wire::codec;
+use tether_wire::directory::{DirectoryUpdate, api_key_hash};
+use tether_wire::infer::{AnswerEvent, InferRequest, Presence, WorkOrder};
+use tether_wire::link::{Hello, HelloAnswer};
+use tether_wire::record::Record;
+use tether_wire::rpc::{CallHead, RpcError};
+use tether_wire::{
+    CorrelationId, Grant, Heartbeat, Manifest, MeshId, Signable, Signed, Topic, topic,
+};
+
+/// Compares with the committed bytes; `TETHER_BLESS=1` commits these instead.
+fn golden(name: &str, bytes: &[u8]) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(format!("{name}.hex"));
+    let text: String = hex::encode(bytes)
+        .as_bytes()
+        .chunks(64)
+        .map(|line| String::from_utf8_lossy(line).into_owned() + "\n")
+        .collect();
+    if std::env::var_os("TETHER_BLESS").is_some_and(|v| v == "1") {
+        std::fs::write(&path, text).expect("the golden file can be written");
+        return;
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(
+        committed, text,
+        "the bytes of {name} differ from the committed ones: peers of this version would no longer \
+         understand each other (TETHER_BLESS=1 if that is meant)"
+    );
+}
+
+/// The bytes are the committed ones, and reading them gives the value back.
+macro_rules! plain {
+    ($name:ident, $value:expr, $kind:ty) => {
+        #[test]
+        fn $name() {
+            let value: $kind = $value;
+            let bytes = codec::encode(&value);
+            golden(stringify!($name), &bytes);
+            let read: $kind = codec::decode(stringify!($name), &bytes, bytes.len()).expect("read");
+            assert_eq!(read, value);
+        }
+    };
+}
+
+plain!(hello, samples::hello(), Hello);
+plain!(hello_welcome, samples::welcome(), HelloAnswer);
+plain!(hello_refused, samples::refused(), HelloAnswer);
+plain!(record, samples::record(), Record);
+plain!(call_head, samples::call_head(), CallHead);
+plain!(rpc_error, samples::rpc_error(), RpcError);
+plain!(
+    infer_request_chat,
+    samples::request(samples::chat()),
+    InferRequest
+);
+plain!(
+    infer_request_text,
+    samples::request(tether_wire::infer::Input::Text("Once".into())),
+    InferRequest
+);
+plain!(work_order, samples::work_order(), WorkOrder);
+plain!(event_accepted, samples::accepted(), AnswerEvent);
+plain!(event_chunk, samples::chunk(), AnswerEvent);
+plain!(event_done, samples::done(), AnswerEvent);
+plain!(presence, samples::presence(), Presence);
+plain!(
+    directory_update,
+    samples::directory_update(),
+    DirectoryUpdate
+);
+
+fn sealed<T: Signable + PartialEq + std::fmt::Debug>(name: &str, signed: &Signed<T>, value: &T) {
+    golden(name, signed.as_bytes());
+    let read = Signed::<T>::from_bytes(signed.as_bytes());
+    assert_eq!(*read.verify(&samples::mesh()).expect("valid"), *value);
+}
+
+#[test]
+fn grant() {
+    sealed("grant", &samples::sealed_grant(), &samples::grant());
+}
+
+#[test]
+fn grant_delegated() {
+    let signed = samples::delegated_grant();
+    golden("grant_delegated", signed.as_bytes());
+    let read = Signed::<Grant>::from_bytes(signed.as_bytes());
+    assert!(read.verify_grant(&samples::mesh(), samples::NOW_MS).is_ok());
+}
+
+#[test]
+fn heartbeat() {
+    sealed(
+        "heartbeat",
+        &samples::sealed_heartbeat(),
+        &samples::heartbeat(),
+    );
+}
+
+#[test]
+fn manifest() {
+    sealed(
+        "manifest",
+        &samples::sealed_manifest(),
+        &samples::manifest(),
+    );
+}
+
+#[test]
+fn topic_keys() {
+    let topics = [
+        Topic::Presence(samples::region()),
+        Topic::Model(samples::model(), samples::region()),
+        Topic::Control(samples::region()),
+        Topic::Job(CorrelationId([0xab; 16])),
+    ];
+    let mut bytes = Vec::new();
+    for topic in &topics {
+        bytes.extend(topic.key(None).0);
+        bytes.extend(topic.key(Some(&samples::mesh())).0);
+    }
+    golden("topic_keys", &bytes);
+    assert_eq!(
+        topics[3].to_string(),
+        "tether/jobs/abababababababababababababababab"
+    );
+    // The convention of Hyperswarm, checked against Python's
+    // `hashlib.blake2b(b"tether/presence/local", digest_size=32).hexdigest()`.
+    assert_eq!(
+        topics[0].key(None),
+        topic::TopicKey(
+            <[u8; 32]>::try_from(
+                hex::decode("389d734da92f4acecb103a11aa39a2e1d232e2d83e6bb1d9576fde4d5bc3e672")
+                    .expect("hex")
+            )
+            .expect("32 bytes")
+        )
+    );
+}
+
+#[test]
+fn derived_ids() {
+    let mut bytes = CorrelationId::derive(&samples::tenant(), "retry-1")
+        .0
+        .to_vec();
+    bytes.extend(api_key_hash("sk-example").0);
+    golden("derived_ids", &bytes);
+}
+
+/// Clause [T-ENV-2] followed by hand, without our own code: another implementation can do the same.
+fn signing_input(domain: &str, mesh: [u8; 32], body: &[u8]) -> Vec<u8> {
+    [domain.as_bytes(), &[0], &mesh, body].concat()
+}
+
+#[test]
+fn an_envelope_made_by_hand_from_the_specification_is_accepted() {
+    let key = SigningKey::from_bytes(&[2; 32]);
+    let body = codec::encode(&samples::heartbeat());
+    let input = signing_input("tether/heartbeat/1", samples::mesh().0, &body);
+    let mut envelope = vec![1];
+    envelope.extend(key.verifying_key().to_bytes());
+    envelope.extend(key.sign(&input).to_bytes());
+    envelope.extend(&body);
+    let signed = Signed::<Heartbeat>::from_bytes(envelope);
+    assert!(signed.verify(&samples::mesh()).is_ok());
+    assert_eq!(
+        signed,
+        samples::sealed_heartbeat(),
+        "Ed25519 is deterministic"
+    );
+}
+
+#[test]
+fn an_envelope_of_ours_is_verified_by_hand_from_the_specification() {
+    let signed = samples::sealed_manifest();
+    let bytes = signed.as_bytes();
+    assert_eq!(bytes[0], 1);
+    let key = VerifyingKey::from_bytes(bytes[1..33].try_into().expect("32 bytes")).expect("a key");
+    let signature = Signature::from_bytes(bytes[33..97].try_into().expect("64 bytes"));
+    // A manifest is the same in every mesh: zeros stand in the place of the mesh id. [T-ART-1]
+    let input = signing_input("tether/manifest/1", [0; 32], &bytes[97..]);
+    assert!(key.verify_strict(&input, &signature).is_ok());
+    let elsewhere = Signed::<Manifest>::from_bytes(bytes).verify(&MeshId([0xee; 32]));
+    assert!(elsewhere.is_ok());
+}

@@ -1,0 +1,5 @@
+//! The wire as others see it: committed bytes of each message, and properties of its decoders.
+
+mod golden;
+mod properties;
+mod samples;

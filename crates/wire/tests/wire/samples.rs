@@ -1,0 +1,297 @@
+//! One value of each message, with every field set to something that can be told apart.
+
+use std::collections::BTreeMap;
+use tether_wire::directory::{Availability, DirectoryUpdate, ModelEntry, TenantEntry};
+use tether_wire::heartbeat::{ModelFault, ModelOffer, WorkerState};
+use tether_wire::infer::{
+    Accepted, AnswerEvent, Chunk, Done, Finish, InferRequest, Input, Message, Presence, Sampling,
+    Speaker, Usage, WorkOrder,
+};
+use tether_wire::link::{Hello, HelloAnswer, Refusal, RefusalCode};
+use tether_wire::manifest::{FileEntry, Format};
+use tether_wire::record::Record;
+use tether_wire::rpc::{CallHead, Code, RpcError, method};
+use tether_wire::{
+    CorrelationId, Digest, Grant, Heartbeat, Manifest, MeshId, ModelRef, NodeKey, Region, Role,
+    Signed, TenantId, Tier,
+};
+
+/// 15 January 2027, 08:00 UTC.
+pub(crate) const NOW_MS: u64 = 1_800_000_000_000;
+const DAY_MS: u64 = 86_400_000;
+
+pub(crate) fn operator() -> NodeKey {
+    NodeKey::from_seed([1; 32])
+}
+pub(crate) fn worker_key() -> NodeKey {
+    NodeKey::from_seed([2; 32])
+}
+pub(crate) fn regional_operator() -> NodeKey {
+    NodeKey::from_seed([3; 32])
+}
+pub(crate) fn mesh() -> MeshId {
+    MeshId(operator().id().0)
+}
+pub(crate) fn model() -> ModelRef {
+    "tether-tiny@1.0".parse().expect("a valid reference")
+}
+pub(crate) fn region() -> Region {
+    Region::new("local").expect("a valid region")
+}
+pub(crate) fn tenant() -> TenantId {
+    TenantId::new("acme").expect("a valid tenant")
+}
+
+pub(crate) fn grant() -> Grant {
+    Grant {
+        subject: worker_key().id(),
+        role: Role::Worker,
+        region: Some(region()),
+        tier: Tier::Trusted,
+        not_before_ms: NOW_MS,
+        expires_ms: NOW_MS + 30 * DAY_MS,
+        serial: 7,
+        issuer: None,
+    }
+}
+
+pub(crate) fn sealed_grant() -> Signed<Grant> {
+    Signed::seal(&operator(), &mesh(), &grant()).expect("inside its limits")
+}
+
+pub(crate) fn delegated_grant() -> Signed<Grant> {
+    let own = Grant {
+        subject: regional_operator().id(),
+        role: Role::Operator,
+        serial: 8,
+        ..grant()
+    };
+    let own = Signed::seal(&operator(), &mesh(), &own).expect("inside its limits");
+    let given = Grant {
+        serial: 9,
+        issuer: Some(own.as_bytes().to_vec()),
+        ..grant()
+    };
+    Signed::seal(&regional_operator(), &mesh(), &given).expect("inside its limits")
+}
+
+pub(crate) fn heartbeat() -> Heartbeat {
+    Heartbeat {
+        worker: worker_key().id(),
+        epoch: NOW_MS,
+        seq: 42,
+        nonce: *b"0123456789abcdef",
+        issued_ms: NOW_MS + 5_000,
+        state: WorkerState::Serving,
+        region: region(),
+        gpu_class: "cpu".into(),
+        vram_gb: 24,
+        accelerators: 1,
+        capacity: 8,
+        queue_depth: 2,
+        in_flight: 3,
+        models: vec![ModelOffer {
+            model: model(),
+            digest: Digest([4; 32]),
+            warm: true,
+            context_tokens: 2_048,
+            adapters: vec![Digest([5; 32])],
+            numerics_class: "mistralrs-0.8.1/x86-64-v3/q8_0".into(),
+        }],
+        faults: vec![ModelFault {
+            model: "other@2.1".into(),
+            reason: "the manifest is signed by a stranger".into(),
+        }],
+        price_per_1k_micro: 250,
+        tier: Tier::Trusted,
+        engine: "mistralrs 0.8.1".into(),
+        tokens_per_s: 320.5,
+        first_token_ms: 12,
+        minor: 0,
+        addresses: vec!["192.0.2.7:4433".into()],
+    }
+}
+
+pub(crate) fn sealed_heartbeat() -> Signed<Heartbeat> {
+    Signed::seal(&worker_key(), &mesh(), &heartbeat()).expect("inside its limits")
+}
+
+pub(crate) fn manifest() -> Manifest {
+    let file = |path: &str, size_bytes, fill| FileEntry {
+        path: path.into(),
+        size_bytes,
+        digest: Digest([fill; 32]),
+    };
+    Manifest {
+        model: model(),
+        format: Format::Gguf,
+        weights: "model.gguf".into(),
+        tokenizer: Some("tokenizer.json".into()),
+        files: vec![
+            file("model.gguf", 785_000, 6),
+            file("tokenizer.json", 20_000, 7),
+        ],
+        context_tokens: 2_048,
+        licence: Some("MIT OR Apache-2.0".into()),
+        base_model: Some("base@0.9".parse().expect("a valid reference")),
+        adapters: vec![Digest([8; 32])],
+        created_ms: NOW_MS,
+    }
+}
+
+pub(crate) fn sealed_manifest() -> Signed<Manifest> {
+    Signed::seal(&operator(), &mesh(), &manifest()).expect("inside its limits")
+}
+
+pub(crate) fn hello() -> Hello {
+    Hello {
+        major: tether_wire::PROTOCOL_MAJOR,
+        minor: tether_wire::PROTOCOL_MINOR,
+        mesh: mesh(),
+        role: Role::Worker,
+        region: region(),
+        grant: Some(sealed_grant().as_bytes().to_vec()),
+        agent: "tether 0.1.0".into(),
+    }
+}
+
+pub(crate) fn welcome() -> HelloAnswer {
+    HelloAnswer::Welcome(hello())
+}
+
+pub(crate) fn refused() -> HelloAnswer {
+    HelloAnswer::Refused(Refusal::new(
+        RefusalCode::UnknownKey,
+        "show a grant of this mesh",
+    ))
+}
+
+pub(crate) fn record() -> Record {
+    Record {
+        v: 1,
+        addresses: vec![
+            "192.0.2.7:4433".parse().expect("an address"),
+            "[2001:db8::7]:4433".parse().expect("an address"),
+        ],
+        relay: Some("https://relay.example".into()),
+    }
+}
+
+pub(crate) fn call_head() -> CallHead {
+    CallHead {
+        method: method::SUBMIT.into(),
+        timeout_ms: Some(60_000),
+        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
+    }
+}
+
+pub(crate) fn rpc_error() -> RpcError {
+    RpcError::new(Code::Overloaded, "every worker is busy")
+        .with_param("model")
+        .with_retry_after_ms(1_500)
+}
+
+pub(crate) fn sampling() -> Sampling {
+    Sampling {
+        max_tokens: Some(64),
+        temperature: 0.5,
+        top_p: 0.75,
+        top_k: 40,
+        min_p: 0.0625,
+        frequency_penalty: 0.25,
+        presence_penalty: -0.5,
+        logit_bias: BTreeMap::from([(7, 1.5), (300, -100.0)]),
+        seed: Some(u64::MAX),
+        stop: vec!["\n\n".into()],
+    }
+}
+
+pub(crate) fn chat() -> Input {
+    let said = |role, content: &str| Message {
+        role,
+        content: content.into(),
+    };
+    Input::Chat(vec![
+        said(Speaker::System, "Answer in one word."),
+        said(Speaker::User, "What is the capital of France?"),
+        said(Speaker::Assistant, "Paris"),
+    ])
+}
+
+pub(crate) fn request(input: Input) -> InferRequest {
+    InferRequest {
+        tenant: tenant(),
+        correlation: CorrelationId::derive(&tenant(), "retry-1"),
+        retry_token: "retry-1".into(),
+        model: "tether-tiny".into(),
+        input,
+        sampling: sampling(),
+    }
+}
+
+pub(crate) fn work_order() -> WorkOrder {
+    WorkOrder {
+        correlation: CorrelationId::derive(&tenant(), "retry-1"),
+        attempt: 2,
+        fence: 11,
+        tenant: tenant(),
+        model: model(),
+        digest: Digest([4; 32]),
+        input: chat(),
+        sampling: sampling(),
+    }
+}
+
+pub(crate) fn accepted() -> AnswerEvent {
+    AnswerEvent::Accepted(Accepted {
+        worker: worker_key().id(),
+        model: model(),
+        digest: Digest([4; 32]),
+        seed: 99,
+    })
+}
+
+pub(crate) fn chunk() -> AnswerEvent {
+    AnswerEvent::Chunk(Chunk {
+        position: 3,
+        tokens: vec![17, 511],
+        text: "Par".into(),
+    })
+}
+
+pub(crate) fn done() -> AnswerEvent {
+    AnswerEvent::Done(Done {
+        finish: Finish::Length,
+        usage: Usage {
+            prompt_tokens: 21,
+            completion_tokens: 5,
+        },
+    })
+}
+
+pub(crate) fn presence() -> Presence {
+    Presence {
+        heartbeat: sealed_heartbeat().as_bytes().to_vec(),
+        topics: vec![
+            "tether/presence/local".into(),
+            "tether/models/tether-tiny/1.0/local".into(),
+        ],
+    }
+}
+
+pub(crate) fn directory_update() -> DirectoryUpdate {
+    DirectoryUpdate {
+        version: 12,
+        whole: true,
+        tenants: vec![TenantEntry {
+            id: tenant(),
+            key_hashes: vec![tether_wire::directory::api_key_hash("sk-example")],
+        }],
+        removed_tenants: vec![TenantId::new("gone").expect("a valid tenant")],
+        models: Some(vec![ModelEntry {
+            model: model(),
+            created_ms: NOW_MS,
+            availability: Availability::Available,
+        }]),
+    }
+}
