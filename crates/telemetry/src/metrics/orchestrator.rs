@@ -1,0 +1,182 @@
+//! What an orchestrator decides.
+
+use super::labels::{Outcome, Reason, State};
+use super::registry::{
+    FIRST_TOKEN_SECONDS, Histograms, REQUEST_SECONDS, Registry, SHORT_SECONDS, SIZES,
+};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Unit;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Metrics of an orchestrator.
+#[derive(Debug)]
+pub struct OrchestratorMetrics {
+    heartbeats_accepted: Counter,
+    heartbeats_rejected: Family<Reason, Counter>,
+    fleet: Family<State, Gauge>,
+    dispatches: Family<Outcome, Counter>,
+    retries: Family<Reason, Counter>,
+    attempt_seconds: Histograms<Outcome>,
+    accept_seconds: Histogram,
+    first_token_seconds: Histogram,
+    jobs: Family<State, Gauge>,
+    commit_seconds: Histogram,
+    commit_size: Histogram,
+    subscribers: Gauge,
+    in_flight: Gauge,
+}
+
+impl OrchestratorMetrics {
+    /// Registers them, or gives those that are registered.
+    pub fn register(registry: &Registry) -> Arc<Self> {
+        registry.once(|d| Self {
+            heartbeats_accepted: d.counter(
+                "tether_orchestrator_heartbeats_accepted",
+                "Heartbeats that were believed",
+            ),
+            heartbeats_rejected: d.add(
+                "tether_orchestrator_heartbeats_rejected",
+                "Heartbeats that were dropped, by reason",
+                Family::default(),
+            ),
+            fleet: d.add(
+                "tether_orchestrator_fleet_workers",
+                "Workers in the fleet view, by state",
+                Family::default(),
+            ),
+            dispatches: d.add(
+                "tether_orchestrator_dispatches",
+                "Requests that ended, by outcome",
+                Family::default(),
+            ),
+            retries: d.add(
+                "tether_orchestrator_retries",
+                "Attempts after the first one, by the reason of the one before",
+                Family::default(),
+            ),
+            attempt_seconds: d.add_in(
+                "tether_orchestrator_attempt_duration",
+                "Time of one attempt at one worker, by outcome",
+                Unit::Seconds,
+                Family::new_with_constructor(REQUEST_SECONDS),
+            ),
+            accept_seconds: d.add_in(
+                "tether_orchestrator_accept_duration",
+                "Time from the order to the worker's acceptance",
+                Unit::Seconds,
+                SHORT_SECONDS.new_metric(),
+            ),
+            first_token_seconds: d.add_in(
+                "tether_orchestrator_time_to_first_chunk",
+                "Time from the submission to the first chunk of the answer",
+                Unit::Seconds,
+                FIRST_TOKEN_SECONDS.new_metric(),
+            ),
+            jobs: d.add(
+                "tether_orchestrator_jobs",
+                "Jobs in the store, by state",
+                Family::default(),
+            ),
+            commit_seconds: d.add_in(
+                "tether_orchestrator_store_commit_duration",
+                "Time of one commit of the store",
+                Unit::Seconds,
+                SHORT_SECONDS.new_metric(),
+            ),
+            commit_size: d.add(
+                "tether_orchestrator_store_commit_operations",
+                "Operations that share one commit of the store",
+                SIZES.new_metric(),
+            ),
+            subscribers: d.gauge(
+                "tether_orchestrator_directory_subscribers",
+                "Gateways that follow the directory",
+            ),
+            in_flight: d.gauge(
+                "tether_orchestrator_requests_in_flight",
+                "Requests that are being dispatched or answered",
+            ),
+        })
+    }
+
+    /// A heartbeat was believed.
+    pub fn heartbeat_accepted(&self) {
+        self.heartbeats_accepted.inc();
+    }
+
+    /// A heartbeat was dropped.
+    pub fn heartbeat_rejected(&self, reason: &'static str) {
+        self.heartbeats_rejected
+            .get_or_create(&Reason { reason })
+            .inc();
+    }
+
+    /// How many workers are in each state. States that are not named keep their count.
+    pub fn set_fleet(&self, counts: &[(&'static str, usize)]) {
+        set_all(&self.fleet, counts);
+    }
+
+    /// A request ended: `ok`, or the code of its error.
+    pub fn dispatched(&self, outcome: &'static str) {
+        self.dispatches.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// Another attempt is made.
+    pub fn retried(&self, reason: &'static str) {
+        self.retries.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// An attempt at a worker ended.
+    pub fn attempt(&self, outcome: &'static str, took: Duration) {
+        self.attempt_seconds
+            .get_or_create(&Outcome { outcome })
+            .observe(took.as_secs_f64());
+    }
+
+    /// A worker accepted an order.
+    pub fn accepted(&self, after: Duration) {
+        self.accept_seconds.observe(after.as_secs_f64());
+    }
+
+    /// The first chunk of an answer came.
+    pub fn first_chunk(&self, after: Duration) {
+        self.first_token_seconds.observe(after.as_secs_f64());
+    }
+
+    /// How many jobs are in each state.
+    pub fn set_jobs(&self, counts: &[(&'static str, usize)]) {
+        set_all(&self.jobs, counts);
+    }
+
+    /// The store committed a group of operations.
+    pub fn committed(&self, operations: usize, took: Duration) {
+        self.commit_seconds.observe(took.as_secs_f64());
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a group is far below 2^52 operations"
+        )]
+        self.commit_size.observe(operations as f64);
+    }
+
+    /// Gateways that follow the directory.
+    pub fn subscribers(&self) -> &Gauge {
+        &self.subscribers
+    }
+
+    /// Requests that are being dispatched or answered.
+    pub fn in_flight(&self) -> &Gauge {
+        &self.in_flight
+    }
+}
+
+fn set_all(family: &Family<State, Gauge>, counts: &[(&'static str, usize)]) {
+    for (state, count) in counts {
+        family
+            .get_or_create(&State { state })
+            .set(i64::try_from(*count).unwrap_or(i64::MAX));
+    }
+}

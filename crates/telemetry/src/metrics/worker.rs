@@ -1,0 +1,194 @@
+//! What a worker does.
+
+use super::labels::{BoundedLabels, ByModel, Outcome, Reason, Tokens};
+use super::registry::{FIRST_TOKEN_SECONDS, Histograms, REQUEST_SECONDS, Registry, TOKEN_SECONDS};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Unit;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Models that keep a label of their own.
+const MAX_MODELS: usize = 128;
+
+/// Metrics of a worker.
+#[derive(Debug)]
+pub struct WorkerMetrics {
+    models: BoundedLabels,
+    in_flight: Gauge,
+    queued: Gauge,
+    requests: Family<Outcome, Counter>,
+    shed: Family<Reason, Counter>,
+    engine_restarts: Family<Reason, Counter>,
+    tokens: Family<Tokens, Counter>,
+    models_loaded: Gauge,
+    model_faults: Family<Reason, Counter>,
+    load_seconds: Histograms<ByModel>,
+    prefill_seconds: Histograms<ByModel>,
+    token_seconds: Histograms<ByModel>,
+    heartbeats_sent: Counter,
+    orchestrators: Gauge,
+}
+
+impl WorkerMetrics {
+    /// Registers them, or gives those that are registered.
+    pub fn register(registry: &Registry) -> Arc<Self> {
+        registry.once(|d| Self {
+            models: BoundedLabels::new(MAX_MODELS),
+            in_flight: d.gauge(
+                "tether_worker_requests_in_flight",
+                "Orders that the engine works on",
+            ),
+            queued: d.gauge(
+                "tether_worker_requests_queued",
+                "Orders that wait for a slot",
+            ),
+            requests: d.add(
+                "tether_worker_requests",
+                "Orders that ended, by outcome",
+                Family::default(),
+            ),
+            shed: d.add(
+                "tether_worker_shed",
+                "Orders that were not taken, by reason",
+                Family::default(),
+            ),
+            engine_restarts: d.add(
+                "tether_worker_engine_restarts",
+                "Starts of an engine after the first, by the reason of its end",
+                Family::default(),
+            ),
+            tokens: d.add(
+                "tether_worker_tokens",
+                "Tokens read and drawn, by model and type",
+                Family::default(),
+            ),
+            models_loaded: d.gauge(
+                "tether_worker_models_loaded",
+                "Models that are loaded and advertised",
+            ),
+            model_faults: d.add(
+                "tether_worker_model_faults",
+                "Models that were refused or failed, by code",
+                Family::default(),
+            ),
+            load_seconds: d.add_in(
+                "tether_worker_model_load_duration",
+                "Time from the start of an engine to its model being loaded",
+                Unit::Seconds,
+                Family::new_with_constructor(REQUEST_SECONDS),
+            ),
+            prefill_seconds: d.add_in(
+                "tether_worker_prefill_duration",
+                "Time in which the engine read the prompt",
+                Unit::Seconds,
+                Family::new_with_constructor(FIRST_TOKEN_SECONDS),
+            ),
+            token_seconds: d.add_in(
+                "tether_worker_time_per_output_token",
+                "Mean time per token after the first one, in the engine",
+                Unit::Seconds,
+                Family::new_with_constructor(TOKEN_SECONDS),
+            ),
+            heartbeats_sent: d.counter(
+                "tether_worker_heartbeats_sent",
+                "Heartbeats that were pushed to orchestrators",
+            ),
+            orchestrators: d.gauge(
+                "tether_worker_orchestrators",
+                "Orchestrators that this worker is linked with",
+            ),
+        })
+    }
+
+    /// Orders that the engine works on.
+    pub fn in_flight(&self) -> &Gauge {
+        &self.in_flight
+    }
+
+    /// Orders that wait for a slot.
+    pub fn queued(&self) -> &Gauge {
+        &self.queued
+    }
+
+    /// An order ended: `ok`, or the code of its error.
+    pub fn request(&self, outcome: &'static str) {
+        self.requests.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// An order was not taken.
+    pub fn shed(&self, reason: &'static str) {
+        self.shed.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// An engine is started again.
+    pub fn engine_restarted(&self, reason: &'static str) {
+        self.engine_restarts.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// An answer ended in the engine.
+    pub fn answered(
+        &self,
+        model: &str,
+        input_tokens: u32,
+        output_tokens: u32,
+        prefill: Duration,
+        decode: Duration,
+    ) {
+        let gen_ai_request_model = self.models.label(model);
+        for (kind, tokens) in [("input", input_tokens), ("output", output_tokens)] {
+            self.tokens
+                .get_or_create(&Tokens {
+                    gen_ai_request_model: gen_ai_request_model.clone(),
+                    gen_ai_token_type: kind,
+                })
+                .inc_by(u64::from(tokens));
+        }
+        let label = ByModel {
+            gen_ai_request_model,
+        };
+        self.prefill_seconds
+            .get_or_create(&label)
+            .observe(prefill.as_secs_f64());
+        if output_tokens > 1 {
+            self.token_seconds
+                .get_or_create(&label)
+                .observe(decode.as_secs_f64() / f64::from(output_tokens - 1));
+        }
+    }
+
+    /// How many models are loaded.
+    pub fn set_models_loaded(&self, count: usize) {
+        self.models_loaded
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// A model was refused or failed; `code` such as `ArtifactError::code`.
+    pub fn model_fault(&self, code: &'static str) {
+        self.model_faults
+            .get_or_create(&Reason { reason: code })
+            .inc();
+    }
+
+    /// A model was loaded.
+    pub fn model_loaded(&self, model: &str, took: Duration) {
+        let gen_ai_request_model = self.models.label(model);
+        self.load_seconds
+            .get_or_create(&ByModel {
+                gen_ai_request_model,
+            })
+            .observe(took.as_secs_f64());
+    }
+
+    /// A heartbeat was pushed to an orchestrator.
+    pub fn heartbeat_sent(&self) {
+        self.heartbeats_sent.inc();
+    }
+
+    /// How many orchestrators this worker is linked with.
+    pub fn set_orchestrators(&self, count: usize) {
+        self.orchestrators
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+}
