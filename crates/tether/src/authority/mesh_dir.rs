@@ -1,0 +1,280 @@
+//! The operator's folder: the mesh's key, and a register of the grants it has issued.
+//!
+//! ```text
+//! DIR/operator.key    the mesh's secret key, 0600; may stay offline
+//! DIR/mesh.id         the mesh id: its public half
+//! DIR/grants.jsonl    one line for each grant issued: serial, subject, role, …
+//! ```
+
+use super::{AuthorityError, key_file};
+use crate::files;
+use serde::{Deserialize, Serialize};
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use tether_wire::grant::{Role, Tier};
+use tether_wire::{Grant, MeshId, NodeId, NodeKey, Region, Signed};
+
+/// File name of the operator's key.
+pub(crate) const OPERATOR_KEY: &str = "operator.key";
+/// File name of the mesh id.
+pub(crate) const MESH_ID: &str = "mesh.id";
+/// File name of the register.
+pub(crate) const REGISTER: &str = "grants.jsonl";
+
+/// One grant in the register.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) serial: u64,
+    pub(crate) subject: NodeId,
+    pub(crate) role: Role,
+    pub(crate) region: Option<Region>,
+    pub(crate) tier: Tier,
+    pub(crate) not_before_ms: u64,
+    pub(crate) expires_ms: u64,
+}
+
+/// What is to be granted.
+#[derive(Debug, Clone)]
+pub(crate) struct Order {
+    pub(crate) subject: NodeId,
+    pub(crate) role: Role,
+    pub(crate) region: Option<Region>,
+    pub(crate) tier: Tier,
+    pub(crate) life_ms: u64,
+}
+
+/// Who issues: the operator of the mesh, or one of a region with its own grant.
+#[derive(Debug)]
+pub(crate) struct Issuer {
+    key: NodeKey,
+    mesh: MeshId,
+    own_grant: Option<Vec<u8>>,
+    register: PathBuf,
+}
+
+/// Makes a mesh: an operator's key in a new folder.
+pub(crate) fn create(dir: &Path) -> Result<MeshId, AuthorityError> {
+    files::private_dir(dir).map_err(AuthorityError::io("cannot make folder", dir))?;
+    let id = MeshId(key_file::create(&dir.join(OPERATOR_KEY))?.id().0);
+    let file = dir.join(MESH_ID);
+    files::replace_private(&file, format!("{id}\n").as_bytes())
+        .map_err(AuthorityError::io("cannot write", &file))?;
+    Ok(id)
+}
+
+impl Issuer {
+    /// The operator of the mesh; the register is beside the key.
+    pub(crate) fn operator(key_path: &Path) -> Result<Self, AuthorityError> {
+        let key = key_file::read(key_path)?;
+        Ok(Self {
+            mesh: MeshId(key.id().0),
+            own_grant: None,
+            register: key_path.with_file_name(REGISTER),
+            key,
+        })
+    }
+
+    /// An operator of a region, who passes its own grant on with each that it issues.
+    pub(crate) fn regional(
+        key_path: &Path,
+        own_grant: &Signed<Grant>,
+        now_ms: u64,
+    ) -> Result<Self, AuthorityError> {
+        let mut issuer = Self::operator(key_path)?;
+        issuer.mesh = MeshId(
+            own_grant
+                .claimed_signer()
+                .ok_or_else(|| AuthorityError::Issue("the issuer's own grant is empty".into()))?
+                .0,
+        );
+        own_grant
+            .verify_grant(&issuer.mesh, now_ms)
+            .map_err(|error| AuthorityError::Issue(format!("the issuer's own grant: {error}")))?;
+        issuer.own_grant = Some(own_grant.as_bytes().to_vec());
+        Ok(issuer)
+    }
+
+    /// The mesh for which it issues.
+    pub(crate) fn mesh(&self) -> MeshId {
+        self.mesh
+    }
+
+    /// Issues a grant under the next serial and enters it in the register.
+    ///
+    /// The register is locked meanwhile: two at once never give one serial twice.
+    pub(crate) fn issue(
+        &self,
+        order: &Order,
+        now_ms: u64,
+    ) -> Result<(Signed<Grant>, Grant), AuthorityError> {
+        let fail = |doing| AuthorityError::io(doing, &self.register);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(&self.register)
+            .map_err(fail("cannot open the register of grants"))?;
+        file.lock()
+            .map_err(fail("cannot lock the register of grants"))?;
+        let serial = read_entries(&file, &self.register)?
+            .iter()
+            .map(|entry| entry.serial)
+            .max()
+            .unwrap_or(0)
+            + 1;
+        let grant = Grant {
+            subject: order.subject,
+            role: order.role,
+            region: order.region.clone(),
+            tier: order.tier,
+            not_before_ms: now_ms,
+            expires_ms: now_ms.saturating_add(order.life_ms),
+            serial,
+            issuer: self.own_grant.clone(),
+        };
+        let refuse = |error: String| AuthorityError::Issue(error);
+        let sealed = Signed::seal(&self.key, &self.mesh, &grant)
+            .map_err(|error| refuse(error.to_string()))?;
+        // What no node would take is not issued: a regional operator may not outlive itself.
+        sealed
+            .verify_grant(&self.mesh, now_ms)
+            .map_err(|error| refuse(error.to_string()))?;
+        let entry = Entry {
+            serial,
+            subject: grant.subject,
+            role: grant.role,
+            region: grant.region.clone(),
+            tier: grant.tier,
+            not_before_ms: grant.not_before_ms,
+            expires_ms: grant.expires_ms,
+        };
+        let mut line = serde_json::to_vec(&entry).map_err(|error| refuse(error.to_string()))?;
+        line.push(b'\n');
+        file.write_all(&line)
+            .and_then(|()| file.sync_all())
+            .map_err(fail("cannot write the register of grants"))?;
+        Ok((sealed, grant))
+    }
+}
+
+/// The register of a mesh folder.
+pub(crate) fn entries(dir: &Path) -> Result<Vec<Entry>, AuthorityError> {
+    let path = dir.join(REGISTER);
+    match std::fs::File::open(&path) {
+        Ok(file) => read_entries(&file, &path),
+        // A mesh that has issued nothing yet has no register.
+        Err(error)
+            if error.kind() == std::io::ErrorKind::NotFound && dir.join(OPERATOR_KEY).exists() =>
+        {
+            Ok(Vec::new())
+        }
+        Err(error) => Err(AuthorityError::io(
+            "cannot read the register of grants",
+            path,
+        )(error)),
+    }
+}
+
+fn read_entries(file: &std::fs::File, path: &Path) -> Result<Vec<Entry>, AuthorityError> {
+    BufReader::new(file)
+        .lines()
+        .enumerate()
+        .map(|(at, line)| {
+            let line = line.map_err(AuthorityError::io(
+                "cannot read the register of grants",
+                path,
+            ))?;
+            serde_json::from_str(&line).map_err(|error| AuthorityError::Malformed {
+                path: path.to_owned(),
+                what: "a register of grants",
+                why: format!("line {}: {error}", at + 1),
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000_000;
+    const DAY: u64 = 86_400_000;
+
+    fn order(role: Role) -> Order {
+        Order {
+            subject: key_file::generate().id(),
+            role,
+            region: Some(Region::new("eu").expect("valid")),
+            tier: Tier::Trusted,
+            life_ms: DAY,
+        }
+    }
+
+    #[test]
+    fn serials_are_never_given_twice_and_the_register_knows_them() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let mesh = create(&dir.path().join("m")).expect("made");
+        let dir = dir.path().join("m");
+        assert_eq!(entries(&dir).expect("none yet"), Vec::new());
+        let key = dir.join(OPERATOR_KEY);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let issuer = Issuer::operator(&key).expect("read");
+                    let (sealed, _) = issuer.issue(&order(Role::Worker), NOW).expect("issued");
+                    sealed.verify_grant(&mesh, NOW).expect("valid");
+                });
+            }
+        });
+        let mut serials: Vec<u64> = entries(&dir)
+            .expect("read")
+            .iter()
+            .map(|e| e.serial)
+            .collect();
+        serials.sort_unstable();
+        assert_eq!(serials, (1..=8).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_regional_operator_issues_for_its_region_within_its_own_time() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        create(dir.path()).expect("made");
+        let operator = Issuer::operator(&dir.path().join(OPERATOR_KEY)).expect("read");
+        let regional_dir = dir.path().join("eu");
+        files::private_dir(&regional_dir).expect("made");
+        let key = key_file::create(&regional_dir.join("regional.key")).expect("made");
+        let own_order = Order {
+            subject: key.id(),
+            ..order(Role::Operator)
+        };
+        let (own, _) = operator.issue(&own_order, NOW).expect("issued");
+        let regional =
+            Issuer::regional(&regional_dir.join("regional.key"), &own, NOW).expect("operator");
+        let (sealed, _) = regional.issue(&order(Role::Worker), NOW).expect("issued");
+        assert!(sealed.verify_grant(&operator.mesh(), NOW).is_ok());
+        let (mesh, _) = super::super::grant_file::inspect(&sealed).expect("readable");
+        assert_eq!(mesh, operator.mesh());
+        let longer = Order {
+            life_ms: 2 * DAY,
+            ..order(Role::Worker)
+        };
+        let error = regional
+            .issue(&longer, NOW)
+            .expect_err("outlives its issuer");
+        assert!(error.to_string().contains("outlives"), "{error}");
+    }
+
+    #[test]
+    fn a_grant_for_ever_is_not_issued_and_not_entered() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        create(dir.path()).expect("made");
+        let issuer = Issuer::operator(&dir.path().join(OPERATOR_KEY)).expect("read");
+        let for_ever = Order {
+            life_ms: u64::MAX,
+            ..order(Role::Worker)
+        };
+        assert!(issuer.issue(&for_ever, NOW).is_err());
+        assert_eq!(entries(dir.path()).expect("read"), Vec::new());
+    }
+}

@@ -1,0 +1,99 @@
+//! The command line.
+
+use crate::commands::{
+    artifact::ArtifactCommand, chat::ChatArgs, completions::CompletionsArgs, fleet::FleetArgs,
+    grant::GrantCommand, keys::KeysCommand, mesh::MeshCommand, tenant::TenantCommand,
+};
+use crate::exit;
+use crate::logging::LoggingArgs;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "\
+Examples:
+  tether up                                  a whole mesh on this machine, with a small model
+  tether up --workers 2 --model ./my-model   two workers, and a model of your own
+  tether chat \"What is the capital of France?\"
+  tether fleet --watch
+  tether config check worker.toml";
+
+/// A mesh of machines that serves language models through OpenAI's API.
+#[derive(Debug, Parser)]
+#[command(name = "tether", version, about, long_about = None, propagate_version = true, max_term_width = 100)]
+#[command(after_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) logging: LoggingArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make and show node keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Make a mesh: an operator's key and the mesh id
+    #[command(subcommand)]
+    Mesh(MeshCommand),
+    /// Issue and show grants: who may do what in a mesh
+    #[command(subcommand)]
+    Grant(GrantCommand),
+    /// Pack, sign and verify a model's files
+    #[command(subcommand)]
+    Artifact(ArtifactCommand),
+    /// Give tenants API keys
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    /// Show the workers as the orchestrator sees them
+    Fleet(FleetArgs),
+    /// Talk to a model through a gateway
+    Chat(ChatArgs),
+    /// Print a script that completes `tether` in a shell
+    Completions(CompletionsArgs),
+}
+
+impl Cli {
+    /// Runs the command.
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let done = |()| ExitCode::SUCCESS;
+        match self.command {
+            Command::Keys(command) => command.run().map(done),
+            Command::Mesh(command) => command.run().map(done),
+            Command::Grant(command) => command.run().map(done),
+            Command::Artifact(command) => command.run().map(done),
+            Command::Tenant(command) => command.run().map(done),
+            Command::Fleet(args) => args.run().map(done),
+            Command::Chat(args) => args.run().map(done),
+            Command::Completions(args) => args.run().map(done),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_that_is_shown_has_an_example() {
+        fn check(command: &clap::Command, path: &str) {
+            for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+                let path = format!("{path} {}", sub.get_name());
+                if sub.has_subcommands() {
+                    check(sub, &path);
+                } else if sub.get_name() != "help" {
+                    let help = sub.clone().render_long_help().to_string();
+                    assert!(help.contains("Examples:\n"), "{path} shows no example");
+                    assert!(help.contains(&format!("{} ", path.trim())), "{path}");
+                }
+            }
+        }
+        check(&Cli::command(), "tether");
+    }
+}

@@ -1,0 +1,22 @@
+//! One module for each command that runs no node: its arguments and its code.
+
+pub(crate) mod artifact;
+pub(crate) mod chat;
+pub(crate) mod completions;
+pub(crate) mod fleet;
+pub(crate) mod grant;
+pub(crate) mod http;
+pub(crate) mod keys;
+pub(crate) mod mesh;
+pub(crate) mod run_file;
+pub(crate) mod sse;
+pub(crate) mod tenant;
+
+/// A runtime for a command that speaks with others.
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    use anyhow::Context;
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+}

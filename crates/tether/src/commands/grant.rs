@@ -1,0 +1,214 @@
+//! `tether grant`: who may do what in a mesh. (NET-8)
+
+use crate::authority::mesh_dir::{self, Issuer, Order};
+use crate::authority::{grant_file, now_ms};
+use anyhow::{Context, bail};
+use clap::Subcommand;
+use std::path::PathBuf;
+use tether_wire::grant::{Role, Tier};
+use tether_wire::{NodeId, Region};
+
+/// See [`crate::cli`].
+#[derive(Debug, Subcommand)]
+pub(crate) enum GrantCommand {
+    /// Give a key a role; prints the grant's serial
+    ///
+    /// The grant is entered in the register beside the operator's key.
+    #[command(after_long_help = "\
+Examples:
+  tether grant issue --operator my-mesh/operator.key --subject $(tether keys show w1.key) \\
+      --role worker --region eu --tier trusted --ttl 90d --out w1.grant")]
+    Issue(IssueArgs),
+    /// Show what a grant says, and whether it holds
+    #[command(after_long_help = "Examples:\n  tether grant show w1.grant")]
+    Show {
+        /// The grant's file
+        file: PathBuf,
+    },
+    /// List the grants that were issued from a mesh folder
+    #[command(
+        after_long_help = "Examples:\n  tether grant ls my-mesh\n  tether grant ls my-mesh --json"
+    )]
+    Ls {
+        /// The mesh folder
+        dir: PathBuf,
+        /// A JSON array instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Arguments of `tether grant issue`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct IssueArgs {
+    /// Key file of the operator
+    #[arg(long, value_name = "KEY")]
+    operator: PathBuf,
+    /// The operator's own grant, where it is the operator of a region and not of the mesh
+    #[arg(long, value_name = "FILE")]
+    operator_grant: Option<PathBuf>,
+    /// Public id of the node that gets the role
+    #[arg(long, value_name = "ID")]
+    subject: NodeId,
+    /// The role: gateway, orchestrator, worker, publisher or operator
+    #[arg(long)]
+    role: Role,
+    /// Where the role holds; everywhere if not given
+    #[arg(long)]
+    region: Option<Region>,
+    /// How far a worker's results are believed: trusted or untrusted
+    #[arg(long, default_value = "untrusted", value_parser = parse_tier)]
+    tier: Tier,
+    /// For how long: a number with s, m, h or d; two years at most
+    #[arg(long, default_value = "90d", value_parser = parse_life_ms)]
+    ttl: u64,
+    /// Where to write the grant
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+impl GrantCommand {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Issue(args) => issue(args),
+            Self::Show { file } => show(&file),
+            Self::Ls { dir, json } => list(&dir, json),
+        }
+    }
+}
+
+fn issue(args: IssueArgs) -> anyhow::Result<()> {
+    let now = now_ms();
+    let issuer = match &args.operator_grant {
+        None => Issuer::operator(&args.operator)?,
+        Some(file) => Issuer::regional(&args.operator, &grant_file::read(file)?, now)?,
+    };
+    let order = Order {
+        subject: args.subject,
+        role: args.role,
+        region: args.region,
+        tier: args.tier,
+        life_ms: args.ttl,
+    };
+    let (sealed, grant) = issuer.issue(&order, now)?;
+    grant_file::write(&args.out, &sealed, &grant)?;
+    println!("{}", grant.serial);
+    Ok(())
+}
+
+fn show(file: &std::path::Path) -> anyhow::Result<()> {
+    let sealed = grant_file::read(file)?;
+    let Some((mesh, grant)) = grant_file::inspect(&sealed) else {
+        bail!(
+            "{}: the signature of the grant is wrong: ask the operator for a new one",
+            file.display()
+        );
+    };
+    println!("mesh     {mesh}");
+    println!("subject  {}", grant.subject);
+    println!("role     {}", grant.role);
+    println!("region   {}", region_text(grant.region.as_ref()));
+    println!("tier     {}", tier_text(grant.tier));
+    println!("serial   {}", grant.serial);
+    println!("issuer   {}", grant.signer());
+    let now = now_ms();
+    match sealed.verify_grant(&mesh, now) {
+        Ok(_) => println!(
+            "holds    for {} more",
+            duration_text(grant.expires_ms.saturating_sub(now))
+        ),
+        Err(error) => bail!("{}: {error}", file.display()),
+    }
+    Ok(())
+}
+
+fn list(dir: &std::path::Path, json: bool) -> anyhow::Result<()> {
+    let entries = mesh_dir::entries(dir)?;
+    if json {
+        let text = serde_json::to_string(&entries).context("cannot encode the register")?;
+        println!("{text}");
+        return Ok(());
+    }
+    let now = now_ms();
+    println!(
+        "{:>6}  {:<12}  {:<16}  {:<9}  {:<10}  SUBJECT",
+        "SERIAL", "ROLE", "REGION", "TIER", "LEFT"
+    );
+    for entry in entries {
+        let left = match entry.expires_ms.checked_sub(now) {
+            Some(left) if left > 0 => duration_text(left),
+            _ => "expired".to_owned(),
+        };
+        println!(
+            "{:>6}  {:<12}  {:<16}  {:<9}  {left:<10}  {}",
+            entry.serial,
+            entry.role.to_string(),
+            region_text(entry.region.as_ref()),
+            tier_text(entry.tier),
+            entry.subject
+        );
+    }
+    Ok(())
+}
+
+fn region_text(region: Option<&Region>) -> &str {
+    region.map_or("every region", Region::as_str)
+}
+
+fn tier_text(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Trusted => "trusted",
+        Tier::Untrusted => "untrusted",
+    }
+}
+
+fn parse_tier(text: &str) -> Result<Tier, String> {
+    match text {
+        "trusted" => Ok(Tier::Trusted),
+        "untrusted" => Ok(Tier::Untrusted),
+        _ => Err("use trusted or untrusted".to_owned()),
+    }
+}
+
+const UNITS: [(&str, u64); 4] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+];
+
+fn parse_life_ms(text: &str) -> Result<u64, String> {
+    UNITS
+        .iter()
+        .find_map(|(unit, ms)| {
+            let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
+            count.checked_mul(*ms).filter(|ms| *ms > 0)
+        })
+        .ok_or_else(|| "use a number with s, m, h or d, such as 90d".to_owned())
+}
+
+fn duration_text(ms: u64) -> String {
+    UNITS
+        .iter()
+        .find(|(_, unit_ms)| ms >= *unit_ms)
+        .map_or_else(
+            || "less than 1s".to_owned(),
+            |(unit, unit_ms)| format!("{}{unit}", ms / unit_ms),
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lives_are_read_and_shown() {
+        assert_eq!(parse_life_ms("90d"), Ok(90 * 86_400_000));
+        assert_eq!(parse_life_ms("15m"), Ok(900_000));
+        for bad in ["", "90", "d", "-1d", "0s", "1w", "99999999999999999999d"] {
+            assert!(parse_life_ms(bad).is_err(), "{bad}");
+        }
+        assert_eq!(duration_text(90 * 86_400_000), "90d");
+        assert_eq!(duration_text(999), "less than 1s");
+    }
+}

@@ -1,0 +1,65 @@
+//! Exit codes, and the last words of a process that failed.
+
+use std::process::ExitCode;
+
+/// It failed.
+const FAILURE: u8 = 1;
+/// The configuration is invalid; nothing was started. (2, wrong usage, is clap's.)
+const CONFIG: u8 = 3;
+/// Something could not be reached, or is not ready.
+const NOT_READY: u8 = 4;
+
+/// What the codes mean, for `--help`.
+pub(crate) const HELP: &str = "\
+Exit codes:
+  0  done
+  1  it failed; the reason is on stderr
+  2  wrong usage
+  3  the configuration is invalid; nothing was started
+  4  something could not be reached, or is not ready";
+
+/// A peer, a server or a mesh that could not be reached or is not ready; a script may try again.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NotReady(pub(crate) String);
+
+/// Prints an error with its causes and gives the process its exit code.
+pub(crate) fn report(result: anyhow::Result<ExitCode>) -> ExitCode {
+    match result {
+        Ok(code) => code,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(code(&error))
+        }
+    }
+}
+
+fn code(error: &anyhow::Error) -> u8 {
+    if error.downcast_ref::<NotReady>().is_some() {
+        NOT_READY
+    } else {
+        FAILURE
+    }
+}
+
+/// `tether fleet | head` ends when `head` has enough, and that is no failure.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_can_tell_kinds_of_failure_apart() {
+        let not_ready = anyhow::Error::new(NotReady("no".into()));
+        assert_eq!(code(&not_ready.context("while probing")), NOT_READY);
+        assert_eq!(code(&anyhow::anyhow!("no")), FAILURE);
+    }
+}
