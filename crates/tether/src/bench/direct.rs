@@ -1,0 +1,117 @@
+//! The engine alone: its process, driven over its private socket without a worker.
+
+use super::overhead::{Question, Sample};
+use anyhow::{Context, bail};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Instant;
+use tether_artifact_store::MANIFEST_FILE;
+use tether_wire::infer::{Input, Message, Sampling, Speaker};
+use tether_wire::{Manifest, MeshId, Signed};
+use tether_worker::engine::protocol::{
+    EngineKind, FromEngine, Generate, Load, ToEngine, receive_message, send_message,
+};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+
+/// Answers at once, as a worker has them by default.
+const SLOTS: u32 = 4;
+
+/// An engine's process; ended when dropped.
+pub(super) struct Engine {
+    _child: Child,
+    socket: UnixStream,
+    next: u64,
+}
+
+impl Engine {
+    /// Starts one and loads an artifact.
+    pub(super) async fn start(artifact: &Path) -> anyhow::Result<Self> {
+        let (ours, theirs) = StdStream::pair()?;
+        let child = Command::new(std::env::current_exe()?)
+            .arg("engine")
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .context("cannot start the engine")?;
+        ours.set_nonblocking(true)?;
+        let mut engine = Self {
+            _child: child,
+            socket: UnixStream::from_std(ours)?,
+            next: 0,
+        };
+        engine.send(&ToEngine::Load(load(artifact)?)).await?;
+        match engine.receive().await? {
+            FromEngine::Loaded { .. } => Ok(engine),
+            other => bail!("the engine did not load its model: {other:?}"),
+        }
+    }
+
+    /// One answer.
+    pub(super) async fn ask(&mut self, question: &Question) -> anyhow::Result<Sample> {
+        self.next += 1;
+        let begin = Instant::now();
+        self.send(&ToEngine::Generate(Generate {
+            id: self.next,
+            input: Input::Chat(vec![Message {
+                role: Speaker::User,
+                content: question.text.to_owned(),
+            }]),
+            sampling: Sampling {
+                temperature: 0.0,
+                max_tokens: Some(question.max_tokens),
+                seed: Some(0),
+                ..Sampling::default()
+            },
+        }))
+        .await?;
+        let mut first = None;
+        loop {
+            match self.receive().await? {
+                FromEngine::Chunk { text, .. } if !text.is_empty() => {
+                    first.get_or_insert_with(|| begin.elapsed());
+                }
+                FromEngine::Done { usage, .. } => {
+                    let first = first.context("an answer without text")?;
+                    let tokens = u64::from(usage.completion_tokens);
+                    return Ok(Sample::new(first, begin.elapsed(), tokens));
+                }
+                FromEngine::Failed { error, .. } => return Err(error.into()),
+                _ => {}
+            }
+        }
+    }
+
+    async fn send(&mut self, message: &ToEngine) -> anyhow::Result<()> {
+        Ok(send_message(&mut self.socket, message).await?)
+    }
+
+    async fn receive(&mut self) -> anyhow::Result<FromEngine> {
+        receive_message(&mut self.socket)
+            .await?
+            .context("the engine ended")
+    }
+}
+
+/// What a worker would tell the engine about the artifact.
+fn load(artifact: &Path) -> anyhow::Result<Load> {
+    let sealed = std::fs::read(artifact.join(MANIFEST_FILE))?;
+    // A manifest belongs to no mesh; whose signature it is does not matter to a benchmark.
+    let manifest = Signed::<Manifest>::from_bytes(sealed).verify(&MeshId([0; 32]))?;
+    Ok(Load {
+        kind: EngineKind::Mistralrs,
+        root: artifact.canonicalize()?,
+        weights: manifest.weights.clone(),
+        tokenizer: manifest.tokenizer.clone(),
+        format: manifest.format,
+        context_tokens: manifest.context_tokens,
+        threads: 0,
+        slots: SLOTS,
+        model_name: manifest.model.to_string(),
+        echo_delay_ms: 0,
+    })
+}
