@@ -1,9 +1,9 @@
 //! What a node is told when it starts, and every bound of its links.
 
-use crate::observe::NetObserver;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tether_telemetry::metrics::NetMetrics;
 use tether_wire::grant::Mesh;
 use tether_wire::{NodeKey, Region, Role};
 
@@ -32,8 +32,8 @@ pub struct NodeConfig {
     pub bootstrap: Vec<SocketAddr>,
     /// Bounds of links.
     pub limits: LinkLimits,
-    /// Told what happens, for metrics.
-    pub metrics: Arc<dyn NetObserver>,
+    /// What is counted.
+    pub metrics: Arc<NetMetrics>,
 }
 
 /// Bounds of links and calls. Each has its reason; none is without a value.

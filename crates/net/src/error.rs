@@ -63,10 +63,10 @@ pub enum LinkError {
         why: String,
     },
     /// The other side refused us, for its own reason.
-    #[error("the other side refused the link ({}): {0}", .0.code.as_str())]
+    #[error("the other side refused the link ({code}): {0}", code = .0.code.as_str())]
     Refused(Refusal),
     /// We refused the other side after it had answered our greeting.
-    #[error("this node refuses the other side ({}): {0}", .0.code.as_str())]
+    #[error("this node refuses the other side ({code}): {0}", code = .0.code.as_str())]
     Rejected(Refusal),
     /// The other side is admitted, but is not what the caller wants.
     #[error("node {peer} is a {found}, not a {expected}")]

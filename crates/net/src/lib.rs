@@ -1,19 +1,38 @@
-//! The only crate that knows the DHT and the transport.
+//! The only crate that knows the DHT and the transport: finding, linking, calling.
+//!
+//! Nodes **find** each other on a HyperDHT, wire compatible with Node's `hyperdht`, and **talk**
+//! over QUIC; one Ed25519 seed is their identity on both (docs/adr/0001).
+//!
+//! # Layout
+//!
+//! * [`Node`] – what a role starts: announces, looks up, links, is told of links
+//! * [`Link`], [`Call`], [`Incoming`], [`Service`] – calls in both directions over one link
+//! * [`rendezvous`] – the DHT: announcements, records, [`bootstrap`] nodes, [`probe`]; the only tree
+//!   that knows `peeroxide-dht`
+//! * `transport` – the endpoint and its connections; the only tree that knows `iroh`
+//! * `link` – the greeting, and which of two links to one peer stays
+//! * `rpc` – frames, calls, their bounds and their ends
+//! * `gate` – bounds on who may try to link
+//!
+//! # Deliberately absent
+//!
+//! What calls mean (the roles know), gossip and relays (later issues), and any plaintext mode.
 #![forbid(unsafe_code)]
 
 mod config;
 mod error;
+mod gate;
 mod link;
+mod log_budget;
 mod node;
-mod observe;
 pub mod rendezvous;
 mod rpc;
+mod transport;
 
 pub use config::{LinkLimits, NodeConfig};
 pub use error::{LinkError, NetError};
 pub use link::{Link, LinkEvent};
 pub use node::Node;
-pub use observe::{NetObserver, Unobserved};
 pub use rendezvous::{ProbeReport, bootstrap, probe};
 pub use rpc::{Call, Incoming, Service};
 

@@ -1,10 +1,18 @@
 //! A link to one peer: admitted by both sides, open to calls in both directions.
 
-use crate::rpc::Call;
-use std::sync::Arc;
+pub(crate) mod greeting;
+pub(crate) mod rivals;
+
+use crate::config::LinkLimits;
+use crate::rpc::{self, Call};
+use crate::transport::{CloseCode, Connection};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tether_telemetry::metrics::NetMetrics;
 use tether_wire::link::Peer;
-use tether_wire::rpc::{Code, RpcError};
+use tether_wire::rpc::RpcError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 /// What happens to links.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +28,7 @@ pub enum LinkEvent {
     },
 }
 
-/// A link. Either side opens calls on it, whoever dialled.
+/// A link. Either side opens calls on it, whoever dialled. Cheap to clone.
 #[derive(Clone)]
 pub struct Link {
     inner: Arc<Inner>,
@@ -28,40 +36,128 @@ pub struct Link {
 
 struct Inner {
     peer: Peer,
+    connection: Connection,
+    origin: rivals::Origin,
+    limits: Arc<LinkLimits>,
+    metrics: Arc<NetMetrics>,
+    incoming_calls: Arc<Semaphore>,
+    down: CancellationToken,
+    /// Why it went down; the first word counts.
+    reason: OnceLock<String>,
 }
 
 impl Link {
+    pub(crate) fn new(
+        peer: Peer,
+        connection: Connection,
+        origin: rivals::Origin,
+        limits: Arc<LinkLimits>,
+        metrics: Arc<NetMetrics>,
+    ) -> Self {
+        let incoming_calls = Arc::new(Semaphore::new(limits.max_calls_per_link as usize));
+        Self {
+            inner: Arc::new(Inner {
+                peer,
+                connection,
+                origin,
+                limits,
+                metrics,
+                incoming_calls,
+                down: CancellationToken::new(),
+                reason: OnceLock::new(),
+            }),
+        }
+    }
+
     /// The other side, as it was admitted.
     #[must_use]
     pub fn peer(&self) -> &Peer {
         &self.inner.peer
     }
 
-    /// Opens a call; `body`, when not empty, is sent as its first item. A call that is dropped is cancelled.
+    /// Opens a call; `body`, when not empty, is sent as its first item. The current span's
+    /// `traceparent` goes with it. A call that is dropped is cancelled.
     ///
     /// # Errors
-    /// [`Code::Unavailable`] when the link is broken, [`Code::Overloaded`] when the peer allows no
-    /// more calls on it.
+    /// [`tether_wire::rpc::Code::Unavailable`] when the link is broken, `Overloaded` when the peer
+    /// takes no more calls on it, `Deadline` when the time is over, `Invalid` when the body is too large.
     pub async fn call(
         &self,
         method: &str,
-        _timeout: Option<Duration>,
-        _body: &[u8],
+        timeout: Option<Duration>,
+        body: &[u8],
     ) -> Result<Call, RpcError> {
-        Err(RpcError::new(Code::Unavailable, method))
+        rpc::open(self, method, timeout, body).await
     }
 
     /// Whether it can be used.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        false
+        !self.inner.down.is_cancelled() && !self.inner.connection.is_closed()
     }
 
     /// Closes it; the other side is told the reason.
-    pub fn close(&self, _reason: &str) {}
+    pub fn close(&self, reason: &str) {
+        self.close_as(CloseCode::Done, reason);
+    }
 
     /// Waits until it is down, and says why.
     pub async fn closed(&self) -> String {
-        String::new()
+        self.inner.down.cancelled().await;
+        self.inner.reason.get().cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn close_as(&self, code: CloseCode, reason: &str) {
+        // Where a reason is known already, the link is going down for that one.
+        let _ = self.inner.reason.set(reason.to_owned());
+        self.inner.connection.close(code, reason);
+    }
+
+    /// Marks it as down; the reason that counts.
+    pub(crate) fn mark_down(&self, reason: String) -> String {
+        let reason = self.inner.reason.get_or_init(|| reason).clone();
+        self.inner.down.cancel();
+        reason
+    }
+
+    /// The reason that is known on this side, or else what the transport says.
+    pub(crate) fn why(&self, transport: String) -> String {
+        self.inner.reason.get().cloned().unwrap_or(transport)
+    }
+
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.inner.connection
+    }
+
+    pub(crate) fn origin(&self) -> rivals::Origin {
+        self.inner.origin
+    }
+
+    pub(crate) fn limits(&self) -> &LinkLimits {
+        &self.inner.limits
+    }
+
+    pub(crate) fn metrics(&self) -> &Arc<NetMetrics> {
+        &self.inner.metrics
+    }
+
+    pub(crate) fn down(&self) -> CancellationToken {
+        self.inner.down.clone()
+    }
+
+    /// A place for one more call of the peer.
+    pub(crate) fn call_permit(&self) -> Option<OwnedSemaphorePermit> {
+        self.inner.incoming_calls.clone().try_acquire_owned().ok()
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (role, id) = (self.inner.peer.role, self.inner.peer.id.short());
+        write!(f, "Link({role} {id}, up: {})", self.is_up())
     }
 }

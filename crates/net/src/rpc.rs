@@ -1,92 +1,55 @@
-//! Calls over a link.
+//! Calls over a link. (NET-6) [T-RPC-1] to [T-RPC-6]
+//!
+//! Each call is a stream of its own, so that a slow one never holds up another. Frames are the
+//! specification's; a frame is written in one piece and read into a buffer that grows with what
+//! has come, never with what a header claims. A call ends with `End` or `Error`: a stream that
+//! finishes without either did not end well. Not here: what the methods mean.
 
-use crate::link::Link;
-use futures_util::future::BoxFuture;
-use std::future::Future;
+mod call;
+pub(crate) mod frame;
+mod incoming;
+mod serve;
+pub(crate) mod stream;
+
+pub use call::Call;
+pub use incoming::{Incoming, Service};
+
+pub(crate) use call::open;
+pub(crate) use serve::serve;
+
 use tether_wire::link::Peer;
-use tether_wire::rpc::{CallHead, RpcError};
+use tether_wire::rpc::{Code, RpcError};
 
-/// An open call, on the caller's side. Dropping it cancels it.
-pub struct Call {
-    _private: (),
+/// The error of a call whose link is gone.
+pub(crate) fn link_broke(peer: &Peer, why: &str) -> RpcError {
+    let (role, id) = (peer.role, peer.id.short());
+    RpcError::new(
+        Code::Unavailable,
+        format!("the link to {role} {id} broke: {why}"),
+    )
 }
 
-impl Call {
-    /// Sends an item.
-    ///
-    /// # Errors
-    /// When the call or the link is over.
-    pub async fn send(&mut self, _item: &[u8]) -> Result<(), RpcError> {
-        Ok(())
-    }
-
-    /// Says that no more items come from this side.
-    pub async fn finish_sending(&mut self) {}
-
-    /// The next item; nothing once the other side ended the call well.
-    ///
-    /// # Errors
-    /// The other side's error, or that the link broke or the time is over.
-    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, RpcError> {
-        Ok(None)
+/// A code's name, for metrics.
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Invalid => "invalid",
+        Code::NotFound => "not-found",
+        Code::Forbidden => "forbidden",
+        Code::Conflict => "conflict",
+        Code::Unavailable => "unavailable",
+        Code::Overloaded => "overloaded",
+        Code::Deadline => "deadline",
+        Code::Cancelled => "cancelled",
+        Code::Internal => "internal",
+        Code::Unimplemented => "unimplemented",
+        Code::Unknown => "unknown",
     }
 }
 
-/// What a node does with calls.
-pub trait Service: Send + Sync + 'static {
-    /// Serves one call. `Ok` ends it well, `Err` is sent to the caller.
-    fn serve(&self, call: Incoming) -> BoxFuture<'static, Result<(), RpcError>>;
-}
-
-/// A call that came in.
-pub struct Incoming {
-    link: Link,
-    head: CallHead,
-}
-
-impl Incoming {
-    /// Who calls.
-    #[must_use]
-    pub fn peer(&self) -> &Peer {
-        self.link.peer()
-    }
-
-    /// The link it came over.
-    #[must_use]
-    pub fn link(&self) -> &Link {
-        &self.link
-    }
-
-    /// What is called.
-    #[must_use]
-    pub fn method(&self) -> &str {
-        &self.head.method
-    }
-
-    /// The head of the call: method, time, trace.
-    #[must_use]
-    pub fn head(&self) -> &CallHead {
-        &self.head
-    }
-
-    /// The next item, of at most `limit` bytes; nothing once the caller sends no more.
-    ///
-    /// # Errors
-    /// When the item is larger, or the call was cancelled.
-    pub async fn recv(&mut self, _limit: usize) -> Result<Option<Vec<u8>>, RpcError> {
-        Ok(None)
-    }
-
-    /// Sends an item.
-    ///
-    /// # Errors
-    /// When the caller is gone.
-    pub async fn send(&mut self, _item: &[u8]) -> Result<(), RpcError> {
-        Ok(())
-    }
-
-    /// Waits until the caller has cancelled, or the link is lost.
-    pub fn cancelled(&self) -> impl Future<Output = ()> + Send + 'static {
-        std::future::pending()
+/// How a call ended, for metrics.
+fn outcome(result: &Result<(), RpcError>) -> &'static str {
+    match result {
+        Ok(()) => "ok",
+        Err(error) => code_name(error.code),
     }
 }

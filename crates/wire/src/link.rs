@@ -33,6 +33,15 @@ pub struct Hello {
     /// Name and version of the software, for people.
     #[serde(default)]
     pub agent: String,
+    /// Random number of this run of the node, so that a restart is told from a second dial; 0 for
+    /// nothing said. [T-LNK-6]
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub boot: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature that serde wants
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Hello {
@@ -300,6 +309,7 @@ mod tests {
             region: region(),
             grant: Some(granted(peer().id(), Role::Worker)),
             agent: "test".into(),
+            boot: 0,
         }
     }
     fn decide(hello: &Hello, now: u64) -> Result<Peer, RefusalCode> {

@@ -1,0 +1,178 @@
+//! Links that this node dials: resolve, connect, greet.
+
+use super::{Inner, now_ms, run};
+use crate::error::LinkError;
+use crate::link::greeting::{self, GreetingError};
+use crate::link::rivals::Origin;
+use crate::link::{Link, LinkEvent};
+use crate::rendezvous::Resolved;
+use crate::transport::{CloseCode, ConnectError};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tether_wire::NodeId;
+use tether_wire::link::{Refusal, RefusalCode, admit};
+
+/// How long a dial that was refused as a duplicate waits for the link that the peer keeps.
+const OTHER_LINK_TIMEOUT: Duration = Duration::from_secs(1);
+
+type Dial = Shared<BoxFuture<'static, Result<Link, LinkError>>>;
+
+/// Dials under way, so that concurrent callers share one.
+#[derive(Default)]
+pub(super) struct Dials {
+    by_peer: Mutex<HashMap<NodeId, Dial>>,
+}
+
+impl Dials {
+    /// The dial to a peer that is under way.
+    pub(super) fn under_way(&self, peer: &NodeId) -> Option<Dial> {
+        self.by_peer().get(peer).cloned()
+    }
+
+    fn by_peer(&self) -> MutexGuard<'_, HashMap<NodeId, Dial>> {
+        self.by_peer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Dials a peer, or waits for the dial that is under way. It goes on when its callers are gone.
+pub(super) async fn shared(node: &Arc<Inner>, peer: NodeId) -> Result<Link, LinkError> {
+    let dial = {
+        let mut dials = node.dials.by_peer();
+        match dials.get(&peer) {
+            Some(dial) => dial.clone(),
+            None => {
+                let task = node.tasks.spawn(dial(node.clone(), peer));
+                let dial = async { task.await.unwrap_or(Err(LinkError::Shutdown)) };
+                let dial = dial.boxed().shared();
+                dials.insert(peer, dial.clone());
+                dial
+            }
+        }
+    };
+    dial.await
+}
+
+async fn dial(node: Arc<Inner>, peer: NodeId) -> Result<Link, LinkError> {
+    let timeout = node.limits.dial_timeout;
+    let dialled = tokio::select! {
+        dialled = tokio::time::timeout(timeout, attempt(&node, peer)) => dialled,
+        () = node.stop.cancelled() => Ok(Err(LinkError::Shutdown)),
+    };
+    // Whoever asks from now on dials anew, unless there is a link.
+    node.dials.by_peer().remove(&peer);
+    let dialled = dialled.unwrap_or(Err(LinkError::Timeout { peer, timeout }));
+    if let Err(error) = &dialled {
+        tracing::debug!(%peer, %error, "no link");
+    }
+    dialled
+}
+
+async fn attempt(node: &Arc<Inner>, peer: NodeId) -> Result<Link, LinkError> {
+    let unreachable = |why: String| LinkError::Unreachable { peer, why };
+    let resolved = node.rendezvous.resolve(peer, None).await;
+    let resolved = resolved.map_err(|error| unreachable(error.to_string()))?;
+    let resolved = resolved.ok_or(LinkError::NotFound(peer))?;
+    match connect(node, peer, &resolved).await {
+        Err(LinkError::Unreachable { why, .. }) => {
+            // The record may be an old one: the DHT gives the first it finds, not the newest.
+            match node.rendezvous.resolve(peer, Some(resolved.seq)).await {
+                Ok(Some(newer)) => connect(node, peer, &newer).await,
+                _ => Err(unreachable(why)),
+            }
+        }
+        Err(LinkError::Refused(refusal)) if refusal.code == RefusalCode::Busy => {
+            match other_link(node, peer).await {
+                Some(link) => Ok(link),
+                None => Err(LinkError::Refused(refusal)),
+            }
+        }
+        dialled => dialled,
+    }
+}
+
+async fn connect(node: &Arc<Inner>, peer: NodeId, to: &Resolved) -> Result<Link, LinkError> {
+    let busy = |why: String| Refusal::new(RefusalCode::Busy, why);
+    let place = node
+        .gate
+        .leave_home()
+        .map_err(|full| LinkError::Rejected(busy(full.to_string())))?;
+    let connection = node.endpoint.connect(peer, &to.record.addresses).await;
+    let connection = connection.map_err(|error| match error {
+        ConnectError::Version(why) => LinkError::Version { peer, why },
+        ConnectError::Busy => LinkError::Refused(busy("it takes no more links from here".into())),
+        ConnectError::Failed(why) => LinkError::Unreachable { peer, why },
+    })?;
+    let metrics = &node.config.metrics;
+    let timeout = node.limits.greeting_timeout;
+    let greeted = tokio::time::timeout(timeout, greeting::dial(&connection, &node.hello())).await;
+    let greeted = match greeted {
+        Ok(Ok(greeted)) => greeted,
+        Ok(Err(error)) => {
+            connection.close(CloseCode::Done, "");
+            return Err(match error {
+                GreetingError::RefusedByPeer(refusal) => {
+                    metrics.refused_by_peer(refusal.code.as_str());
+                    LinkError::Refused(refusal)
+                }
+                GreetingError::Malformed(refusal) => {
+                    metrics.refused(refusal.code.as_str());
+                    LinkError::Rejected(refusal)
+                }
+                GreetingError::Lost(why) => LinkError::Unreachable { peer, why },
+            });
+        }
+        Err(_) => {
+            connection.close(CloseCode::Refused, "no answer to the greeting");
+            return Err(LinkError::Timeout { peer, timeout });
+        }
+    };
+    let (config, hello) = (&node.config, &greeted.hello);
+    let admitted = match admit(&config.mesh, &config.accept, peer, hello, now_ms()) {
+        Ok(admitted) => admitted,
+        Err(refusal) => {
+            metrics.refused(refusal.code.as_str());
+            connection.close(CloseCode::Refused, &refusal.message);
+            return Err(LinkError::Rejected(refusal));
+        }
+    };
+    let origin = Origin {
+        dialled_here: true,
+        peer_boot: hello.boot,
+    };
+    let link = Link::new(
+        admitted,
+        connection,
+        origin,
+        node.limits.clone(),
+        metrics.clone(),
+    );
+    match run::install(node, link, place) {
+        Ok(link) => {
+            greeted.confirm();
+            Ok(link)
+        }
+        Err(kept) => Ok(kept),
+    }
+}
+
+/// The link that the peer keeps instead of ours: it is there already, or will be in a moment.
+async fn other_link(node: &Inner, peer: NodeId) -> Option<Link> {
+    let mut events = node.links.events();
+    let appears = async {
+        loop {
+            if let Some(link) = node.links.get(&peer) {
+                return Some(link);
+            }
+            match events.recv().await {
+                Ok(LinkEvent::Up(up)) if up.id == peer => return node.links.get(&peer),
+                Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    };
+    let appeared = tokio::time::timeout(OTHER_LINK_TIMEOUT, appears).await;
+    appeared.ok().flatten()
+}

@@ -1,0 +1,222 @@
+//! The transport: QUIC by `iroh`, both ends authenticated by node key. (NET-4)
+//!
+//! Nothing outside of this module names `iroh`. Relays, address lookup and port mapping of its
+//! makers are off: addresses come from the HyperDHT record (see [`crate::rendezvous`]) and are
+//! given to each dial, so that a peer without a record is told from one that does not answer.
+//!
+//! Settings, each found by running (docs/adr/0001):
+//! * the idle timeout defaults to 30 s; with 2 s and keep-alives of 500 ms a peer that was killed
+//!   is known after 2 s;
+//! * the window of a whole connection is unbounded by default: it is set;
+//! * streams from the peer are limited a little above our own bound of calls, so that the call
+//!   beyond it is answered with `overloaded` instead of waiting in the transport;
+//! * unidirectional streams and datagrams are not used and therefore not allowed.
+
+mod connection;
+
+pub(crate) use connection::{CloseCode, Connection, RecvHalf, SendHalf, StreamError};
+
+use crate::config::LinkLimits;
+use crate::error::NetError;
+use connection::{code_of_handshake, describe};
+use iroh::endpoint::{
+    ConnectError as IrohConnectError, ConnectWithOptsError, ConnectingError, ConnectionError,
+    IncomingAddr, PortmapperConfig, QuicTransportConfig, TransportErrorCode, VarInt, presets,
+};
+use iroh::{EndpointAddr, EndpointId, RelayMode, SecretKey, TransportAddr, Watcher};
+use std::net::{IpAddr, SocketAddr};
+use tether_wire::link::ALPN;
+use tether_wire::{NodeId, NodeKey};
+
+/// Streams above the bound of calls, on which `overloaded` is answered.
+const SPARE_STREAMS: u32 = 64;
+/// TLS alert `no_application_protocol` as a QUIC error: the other side speaks no version of ours.
+const NO_COMMON_ALPN: u64 = 0x100 + 120;
+
+/// Why a dial failed.
+#[derive(Debug)]
+pub(crate) enum ConnectError {
+    /// No common version.
+    Version(String),
+    /// Turned away before the handshake: too many links there.
+    Busy,
+    /// Everything else.
+    Failed(String),
+}
+
+/// Why an incoming handshake failed.
+#[derive(Debug)]
+pub(crate) enum ArriveError {
+    /// No common version.
+    Version(String),
+    /// Everything else; strangers cause it at will.
+    Failed(String),
+}
+
+/// The QUIC endpoint of a node.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    inner: iroh::Endpoint,
+    listen: SocketAddr,
+}
+
+impl Endpoint {
+    /// Binds the endpoint.
+    pub(crate) async fn bind(
+        key: &NodeKey,
+        listen: SocketAddr,
+        limits: &LinkLimits,
+    ) -> Result<Self, NetError> {
+        let refused = |why: String| NetError::Listen {
+            address: listen,
+            why,
+        };
+        let inner = iroh::Endpoint::builder(presets::Minimal)
+            .secret_key(SecretKey::from_bytes(&key.seed()))
+            .alpns(vec![ALPN.to_vec()])
+            .relay_mode(RelayMode::Disabled)
+            .portmapper_config(PortmapperConfig::Disabled)
+            .transport_config(transport_config(limits).map_err(NetError::Config)?)
+            .clear_ip_transports()
+            .bind_addr(listen)
+            .map_err(|error| refused(error.to_string()))?
+            .bind()
+            .await
+            .map_err(|error| refused(format!("{error:#}")))?;
+        Ok(Self { inner, listen })
+    }
+
+    /// Where it can be reached, as far as this machine knows.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        if self.listen.ip().is_unspecified() {
+            self.inner.addr().ip_addrs().copied().collect()
+        } else {
+            let mut bound = self.inner.bound_sockets();
+            bound.retain(|address| address.ip() == self.listen.ip());
+            bound
+        }
+    }
+
+    /// Waits until the addresses of this machine may have changed.
+    pub(crate) async fn addresses_changed(&self) {
+        let mut watch = self.inner.watch_addr();
+        if watch.updated().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Dials a peer at these addresses.
+    pub(crate) async fn connect(
+        &self,
+        peer: NodeId,
+        addresses: &[SocketAddr],
+    ) -> Result<Connection, ConnectError> {
+        let id = EndpointId::from_bytes(&peer.0)
+            .map_err(|_| ConnectError::Failed("its id is not an Ed25519 key".to_owned()))?;
+        let address =
+            EndpointAddr::from_parts(id, addresses.iter().copied().map(TransportAddr::Ip));
+        match self.inner.connect(address, ALPN).await {
+            Ok(connection) => Ok(Connection::new(connection)),
+            Err(IrohConnectError::Connect {
+                source: ConnectWithOptsError::NoAddress { .. },
+                ..
+            }) => Err(ConnectError::Failed(
+                "its record holds no address".to_owned(),
+            )),
+            Err(
+                IrohConnectError::Connection { source, .. }
+                | IrohConnectError::Connecting {
+                    source: ConnectingError::ConnectionError { source, .. },
+                    ..
+                },
+            ) => Err(connect_error(&source)),
+            Err(error) => Err(ConnectError::Failed(format!("{error:#}"))),
+        }
+    }
+
+    /// The next connection that somebody tries to make; nothing once the endpoint is closed.
+    pub(crate) async fn accept(&self) -> Option<Arriving> {
+        self.inner.accept().await.map(Arriving)
+    }
+
+    /// Closes the endpoint and all its connections.
+    pub(crate) async fn close(&self) {
+        self.inner.close().await;
+    }
+}
+
+fn transport_config(limits: &LinkLimits) -> Result<QuicTransportConfig, String> {
+    let idle = limits
+        .idle_timeout
+        .try_into()
+        .map_err(|_| "`idle_timeout` is too long".to_owned())?;
+    let streams = limits.max_calls_per_link.saturating_add(SPARE_STREAMS);
+    Ok(QuicTransportConfig::builder()
+        .max_idle_timeout(Some(idle))
+        .keep_alive_interval(limits.keep_alive)
+        .max_concurrent_bidi_streams(VarInt::from_u32(streams))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .stream_receive_window(VarInt::from_u32(limits.stream_window_bytes))
+        .receive_window(VarInt::from_u32(limits.link_window_bytes))
+        .send_window(u64::from(limits.link_window_bytes))
+        .build())
+}
+
+fn connect_error(error: &ConnectionError) -> ConnectError {
+    match code_of_handshake(error) {
+        Some(NO_COMMON_ALPN) => ConnectError::Version(
+            "there is no protocol version in common; bring both nodes to one major version".into(),
+        ),
+        Some(code) if code == u64::from(TransportErrorCode::CONNECTION_REFUSED) => {
+            ConnectError::Busy
+        }
+        _ => ConnectError::Failed(describe(error)),
+    }
+}
+
+/// A connection that somebody tries to make. Nothing was spent on it yet.
+#[derive(Debug)]
+pub(crate) struct Arriving(iroh::endpoint::Incoming);
+
+impl Arriving {
+    /// Where it claims to come from; nothing where it comes by another way than IP.
+    pub(crate) fn remote_ip(&self) -> Option<IpAddr> {
+        match self.0.remote_addr() {
+            IncomingAddr::Ip(address) => Some(address.ip()),
+            _ => None,
+        }
+    }
+
+    /// Whether it has proved that it receives what is sent to its address.
+    pub(crate) fn is_validated(&self) -> bool {
+        self.0.remote_addr_validated()
+    }
+
+    /// Asks it for that proof; costs us no memory.
+    pub(crate) fn ask_for_proof(self) {
+        // It fails only for one that has given the proof, and callers have asked before.
+        let _ = self.0.retry();
+    }
+
+    /// Turns it away, before the handshake.
+    pub(crate) fn refuse(self) {
+        self.0.refuse();
+    }
+
+    /// Does the handshake.
+    pub(crate) async fn complete(self) -> Result<Connection, ArriveError> {
+        match self.0.await {
+            Ok(connection) => Ok(Connection::new(connection)),
+            Err(ConnectingError::ConnectionError { source, .. }) => {
+                Err(match code_of_handshake(&source) {
+                    Some(NO_COMMON_ALPN) => ArriveError::Version(
+                        "it offers no protocol version that this node speaks (tether/1)".into(),
+                    ),
+                    _ => ArriveError::Failed(describe(&source)),
+                })
+            }
+            Err(error) => Err(ArriveError::Failed(format!("{error:#}"))),
+        }
+    }
+}
