@@ -1,1 +1,32 @@
-#![doc = "x"]
+//! Model artifacts: their manifests, who is trusted to sign them, and the check before use. (ART-1)
+//!
+//! An artifact is a directory that holds its files and [`MANIFEST_FILE`], the sealed
+//! [`Manifest`](tether_wire::Manifest). The BLAKE3 of the sealed bytes is the model's digest: it
+//! names the content of every file and who vouches for it.
+//!
+//! Nothing here looks inside weights or tokenizers of an artifact that is to be *used*: that is
+//! the engine's work, in its own process, after [`verify`] said that the bytes are the
+//! publisher's. Only [`pack`], run by the publisher on files of their own, reads headers, and
+//! those through bounded readers.
+//!
+//! # Layout
+//!
+//! * [`manifest_file`](read_manifest) – the sealed manifest on disk, and [`Trust`]
+//! * [`verify`] – every listed file against the manifest; the only maker of [`VerifiedArtifact`]
+//! * [`pack`], [`sign`] – what a publisher does
+//! * `detect` – format, tokenizer and context of files that are to be packed
+//! * `regular` – opening and hashing files that are files
+#![forbid(unsafe_code)]
+
+mod detect;
+mod error;
+mod manifest_file;
+mod pack;
+mod regular;
+mod verify;
+
+pub use error::ArtifactError;
+pub use manifest_file::{MANIFEST_FILE, Trust, read_manifest, sign};
+pub use pack::{PackOptions, Packed, pack};
+pub use regular::Progress;
+pub use verify::{MAX_UNLISTED, VerifiedArtifact, verify};

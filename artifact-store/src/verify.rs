@@ -1,0 +1,158 @@
+//! Every file of an artifact against its manifest, before anything parses one of them. (ART-1)
+
+use crate::error::ArtifactError;
+use crate::manifest_file::{MANIFEST_FILE, Trust, read_manifest};
+use crate::regular::{self, Progress};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use tether_wire::manifest::Format;
+use tether_wire::{Digest, Manifest, NodeId};
+
+/// Most names of unlisted files that are reported; a full download folder is not worth more.
+pub const MAX_UNLISTED: usize = 32;
+
+/// An artifact whose files were all found to be what a trusted publisher signed. Only [`verify`]
+/// makes one.
+///
+/// It says what the bytes were when they were read. Whoever may write to the directory afterwards
+/// can change them, so the directory belongs to the worker's user alone.
+#[derive(Clone, Debug)]
+pub struct VerifiedArtifact {
+    root: PathBuf,
+    digest: Digest,
+    publisher: NodeId,
+    manifest: Manifest,
+    unlisted: Vec<String>,
+}
+
+impl VerifiedArtifact {
+    /// The directory, absolute.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+    /// The model's digest.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+    /// Who signed it.
+    #[must_use]
+    pub fn publisher(&self) -> NodeId {
+        self.publisher
+    }
+    /// What it is.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+    /// Files in the directory that the manifest does not list, at most [`MAX_UNLISTED`]. They are
+    /// not loaded, and were not read.
+    #[must_use]
+    pub fn unlisted(&self) -> &[String] {
+        &self.unlisted
+    }
+}
+
+/// Verifies the artifact in `dir`: manifest, signer, signature, digest where one is expected,
+/// then for each file that it is there, a regular file, of the right size and content.
+///
+/// Blocks while it reads every byte: not for an async thread.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn verify(
+    dir: &Path,
+    trust: &Trust,
+    expect: Option<&Digest>,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<VerifiedArtifact, ArtifactError> {
+    let (digest, manifest) = read_manifest(dir, trust)?;
+    if let Some(expected) = expect.filter(|expected| **expected != digest) {
+        return Err(ArtifactError::WrongDigest {
+            expected: *expected,
+            found: digest,
+        });
+    }
+    if manifest.format == Format::Unknown {
+        return Err(ArtifactError::UnsupportedFormat(
+            "the manifest names a format of weights that this version does not know".to_owned(),
+        ));
+    }
+    let root = fs::canonicalize(dir).map_err(|error| ArtifactError::io(dir, error))?;
+    let bytes_total = manifest
+        .files
+        .iter()
+        .fold(0_u64, |sum, file| sum.saturating_add(file.size_bytes));
+    let files = manifest.files.len();
+
+    // Sizes first: they cost nothing, and a truncated download is the most common fault.
+    for entry in &manifest.files {
+        let (_, found) = regular::open(&root, &entry.path)?;
+        if found != entry.size_bytes {
+            return Err(wrong_size(entry.path.clone(), entry.size_bytes, found));
+        }
+    }
+    let mut bytes_done = 0;
+    for (file, entry) in manifest.files.iter().enumerate() {
+        let (open, _) = regular::open(&root, &entry.path)?;
+        let path = entry.path.as_str();
+        let tell = |count| {
+            bytes_done += count;
+            progress(Progress {
+                path,
+                file,
+                files,
+                bytes_done,
+                bytes_total,
+            });
+        };
+        let limit = entry.size_bytes.saturating_add(1);
+        let (found, read) = regular::hash(open, limit, tell)
+            .map_err(|error| ArtifactError::io(&root.join(path), error))?;
+        if read != entry.size_bytes {
+            return Err(wrong_size(entry.path.clone(), entry.size_bytes, read));
+        }
+        if found != entry.digest {
+            return Err(ArtifactError::CorruptFile(entry.path.clone()));
+        }
+    }
+    let unlisted = unlisted(&root, &manifest);
+    Ok(VerifiedArtifact {
+        unlisted,
+        root,
+        digest,
+        publisher: manifest.signer(),
+        manifest: manifest.into_inner(),
+    })
+}
+
+fn wrong_size(path: String, expected: u64, found: u64) -> ArtifactError {
+    ArtifactError::WrongSize {
+        path,
+        expected,
+        found,
+    }
+}
+
+/// Names at the top of the directory that no file of the manifest is at or below.
+fn unlisted(root: &Path, manifest: &Manifest) -> Vec<String> {
+    let known: BTreeSet<&str> = manifest
+        .files
+        .iter()
+        .filter_map(|file| file.path.split('/').next())
+        .chain([MANIFEST_FILE])
+        .collect();
+    let Ok(entries) = fs::read_dir(root) else {
+        return Vec::new();
+    };
+    let mut names: Vec<String> = entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| !known.contains(name.as_str()))
+        .take(MAX_UNLISTED)
+        .collect();
+    names.sort();
+    names
+}
