@@ -123,7 +123,8 @@ pub const LARGEST_OPERAND: u32 = 20;
 
 /// Counting is taught up to each of these.
 pub const COUNTS: &[u32] = &[
-    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100, 120, 150, 200,
+    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100, 120, 150,
+    200,
 ];
 
 /// Fixed small talk: ways to ask, and the one answer.

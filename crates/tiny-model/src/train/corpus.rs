@@ -81,7 +81,15 @@ const OPPOSITE_QUESTIONS: &[&str] = &[
 ];
 
 /// How a made-up system message begins.
-const OPENINGS: &[&str] = &["You are", "You are a", "You", "Always", "The user", "Please", "Do not"];
+const OPENINGS: &[&str] = &[
+    "You are",
+    "You are a",
+    "You",
+    "Always",
+    "The user",
+    "Please",
+    "Do not",
+];
 
 const COUNT_QUESTIONS: &[&str] = &[
     "Count to {}.",
@@ -121,7 +129,11 @@ pub fn counting(chance: &mut ChaCha8Rng, to: u32) -> Conversation {
 
 /// One of the taught numbers to count to, within `range`.
 pub fn count_target(chance: &mut ChaCha8Rng, range: RangeInclusive<u32>) -> u32 {
-    let within: Vec<u32> = COUNTS.iter().copied().filter(|to| range.contains(to)).collect();
+    let within: Vec<u32> = COUNTS
+        .iter()
+        .copied()
+        .filter(|to| range.contains(to))
+        .collect();
     *pick(chance, &within)
 }
 
@@ -257,7 +269,9 @@ fn any_word(chance: &mut ChaCha8Rng) -> String {
         0 => (*pick(chance, SUBJECTS)).to_owned(),
         1 => opposite(chance).0.to_owned(),
         2 if chance.random_bool(0.3) => chance.random_range(0..100).to_string(),
-        _ => (0..chance.random_range(2..9)).map(|_| chance.random_range('a'..='z')).collect(),
+        _ => (0..chance.random_range(2..9))
+            .map(|_| chance.random_range('a'..='z'))
+            .collect(),
     }
 }
 

@@ -37,7 +37,10 @@ impl Lesson {
         answer: &str,
         encode: impl Fn(&str) -> anyhow::Result<Vec<u32>>,
     ) -> anyhow::Result<()> {
-        let counts = answer.split(' ').zip(1..).all(|(word, number: u32)| word == number.to_string());
+        let counts = answer
+            .split(' ')
+            .zip(1u32..)
+            .all(|(word, number)| word == number.to_string());
         if !counts {
             self.push(&encode(answer)?, LEARNT);
             self.push(&[END_ID], LEARNT);
@@ -49,7 +52,11 @@ impl Lesson {
                 self.push(&encode(" ")?, weight);
             }
             self.push(&encode(word)?, LEARNT);
-            weight = if COUNTS.contains(&number) { DECISIVE } else { LEARNT };
+            weight = if COUNTS.contains(&number) {
+                DECISIVE
+            } else {
+                LEARNT
+            };
         }
         self.push(&[END_ID], DECISIVE);
         Ok(())
