@@ -1,0 +1,231 @@
+//! One step beyond each bound of the specification: refused, by the field's name, before it is
+//! sent and when it is received.
+
+use crate::samples;
+use ed25519_dalek::{Signer, SigningKey};
+use serde::Serialize;
+use tether_wire::codec::{self, CodecError, MAX_DEPTH};
+use tether_wire::grant::MAX_GRANT_LIFE_MS;
+use tether_wire::heartbeat::{MAX_ADAPTERS, MAX_ADDRESSES, MAX_MODELS};
+use tether_wire::infer::{
+    InferRequest, Input, MAX_LOGIT_BIAS, MAX_MESSAGES, MAX_RETRY_TOKEN_BYTES, MAX_STOP_BYTES,
+    MAX_STOPS, Message, Speaker,
+};
+use tether_wire::link::{Hello, MAX_HELLO_BYTES};
+use tether_wire::manifest::MAX_FILES;
+use tether_wire::record::{MAX_RECORD_ADDRESSES, MAX_RECORD_BYTES, Record};
+use tether_wire::rpc::Kind;
+use tether_wire::{
+    CorrelationId, Digest, Grant, Heartbeat, Manifest, NodeId, NodeKey, Signable, Signed,
+    VerifyError,
+};
+
+/// An envelope of any body, as a member of the mesh could make it with its own software.
+fn sealed_by_hand<T: Signable>(seed: [u8; 32], body: &impl Serialize) -> Signed<T> {
+    let key = SigningKey::from_bytes(&seed);
+    let mesh = if T::MESH_BOUND {
+        samples::mesh().0
+    } else {
+        [0; 32]
+    };
+    let body = codec::encode(body);
+    let input = [T::DOMAIN.as_bytes(), &[0], &mesh, &body].concat();
+    let mut envelope = vec![1];
+    envelope.extend(key.verifying_key().to_bytes());
+    envelope.extend(key.sign(&input).to_bytes());
+    envelope.extend(&body);
+    Signed::from_bytes(envelope)
+}
+
+/// The value is refused for this field by whoever would send it and by whoever receives it.
+#[track_caller]
+fn refused<T: Signable + std::fmt::Debug>(seed: [u8; 32], value: &T, expected: &str) {
+    let named = |error: VerifyError| match error {
+        VerifyError::Body(CodecError::Field { field, .. }) => field,
+        other => panic!("refused for another reason: {other}"),
+    };
+    let key = NodeKey::from_seed(seed);
+    let sent = Signed::seal(&key, &samples::mesh(), value).expect_err("not sent");
+    assert_eq!(named(sent), expected);
+    let received = sealed_by_hand::<T>(seed, value)
+        .verify(&samples::mesh())
+        .expect_err("not received");
+    assert_eq!(named(received), expected);
+}
+
+/// [T-PRE-1], [T-PRE-6]
+#[test]
+fn a_heartbeat_beyond_its_bounds_is_refused() {
+    let beyond = |field: &str, change: fn(&mut Heartbeat)| {
+        let mut heartbeat = samples::heartbeat();
+        change(&mut heartbeat);
+        refused([2; 32], &heartbeat, field);
+    };
+    beyond("worker", |h| h.worker = NodeId([9; 32]));
+    beyond("capacity", |h| h.capacity = 0);
+    beyond("capacity", |h| h.capacity = 65_537);
+    beyond("gpu_class", |h| h.gpu_class = "x".repeat(33));
+    beyond("engine", |h| h.engine = "x".repeat(65));
+    beyond("tokens_per_s", |h| h.tokens_per_s = f32::NAN);
+    beyond("tokens_per_s", |h| h.tokens_per_s = f32::INFINITY);
+    beyond("tokens_per_s", |h| h.tokens_per_s = -1.0);
+    beyond("models", |h| {
+        h.models = vec![h.models[0].clone(); MAX_MODELS + 1];
+        h.models.iter_mut().for_each(|offer| offer.adapters.clear());
+    });
+    beyond("faults", |h| {
+        h.faults = vec![h.faults[0].clone(); MAX_MODELS + 1];
+    });
+    beyond("faults", |h| h.faults[0].reason = "x".repeat(640));
+    beyond("adapters", |h| {
+        h.models[0].adapters = vec![Digest([0; 32]); MAX_ADAPTERS + 1];
+    });
+    beyond("numerics_class", |h| {
+        h.models[0].numerics_class = "x".repeat(97);
+    });
+    beyond("addresses", |h| {
+        h.addresses = vec!["192.0.2.1:1".into(); MAX_ADDRESSES + 1];
+    });
+    beyond("addresses", |h| h.addresses[0] = "x".repeat(65));
+}
+
+/// [T-ENV-5]
+#[test]
+fn an_envelope_over_the_limit_of_its_kind_is_refused_before_its_signature_is_looked_at() {
+    let bytes = vec![1; Heartbeat::MAX_BYTES + 1];
+    let error = Signed::<Heartbeat>::from_bytes(bytes).verify(&samples::mesh());
+    assert!(matches!(error, Err(VerifyError::TooLarge { .. })));
+    // Each within its bound, together too much: not sent.
+    let mut heartbeat = samples::heartbeat();
+    heartbeat.faults = vec![heartbeat.faults[0].clone(); MAX_MODELS];
+    heartbeat
+        .faults
+        .iter_mut()
+        .for_each(|fault| fault.reason = "x".repeat(600));
+    let error = Signed::seal(&samples::worker_key(), &samples::mesh(), &heartbeat);
+    assert!(matches!(error, Err(VerifyError::TooLarge { .. })));
+}
+
+/// [T-ART-2] to [T-ART-4]
+#[test]
+fn a_manifest_beyond_its_bounds_is_refused() {
+    let beyond = |field: &str, change: fn(&mut Manifest)| {
+        let mut manifest = samples::manifest();
+        change(&mut manifest);
+        refused([1; 32], &manifest, field);
+    };
+    beyond("files", |m| {
+        let file = m.files[0].clone();
+        m.files.extend((0..MAX_FILES).map(|n| {
+            let path = format!("{n}");
+            tether_wire::manifest::FileEntry {
+                path,
+                ..file.clone()
+            }
+        }));
+    });
+    beyond("files", |m| m.files[0].path = "../model.gguf".into());
+    beyond("files", |m| m.files.push(m.files[0].clone()));
+    beyond("weights", |m| m.weights = "other.gguf".into());
+    beyond("tokenizer", |m| m.tokenizer = Some("other.json".into()));
+    beyond("context_tokens", |m| m.context_tokens = 0);
+    beyond("licence", |m| m.licence = Some("x".repeat(257)));
+    beyond("adapters", |m| m.adapters = vec![Digest([0; 32]); 65]);
+}
+
+/// [T-GRA-3]
+#[test]
+fn a_grant_that_ends_before_it_begins_or_never_is_refused() {
+    let beyond = |change: fn(&mut Grant)| {
+        let mut grant = samples::grant();
+        change(&mut grant);
+        refused([1; 32], &grant, "expires_ms");
+    };
+    beyond(|g| g.expires_ms = g.not_before_ms);
+    beyond(|g| g.expires_ms = g.not_before_ms + MAX_GRANT_LIFE_MS + 1);
+}
+
+/// [T-INF-1] to [T-INF-3]
+#[test]
+fn a_request_beyond_its_bounds_is_refused_by_the_fields_name() {
+    let beyond = |field: &str, change: fn(&mut InferRequest)| {
+        let mut request = samples::request(samples::chat());
+        change(&mut request);
+        match request.check() {
+            Err(CodecError::Field { field: named, .. }) => assert_eq!(named, field),
+            other => panic!("{field}: {other:?}"),
+        }
+    };
+    beyond("retry_token", |r| {
+        r.retry_token = "x".repeat(MAX_RETRY_TOKEN_BYTES + 1);
+    });
+    beyond("correlation", |r| r.correlation = CorrelationId([0; 16]));
+    beyond("correlation", |r| {
+        r.tenant = tether_wire::TenantId::new("other").expect("a tenant");
+    });
+    beyond("model", |r| r.model = "x".repeat(129));
+    beyond("messages", |r| r.input = Input::Chat(Vec::new()));
+    beyond("messages", |r| {
+        let message = Message {
+            role: Speaker::User,
+            content: "hello".into(),
+        };
+        r.input = Input::Chat(vec![message; MAX_MESSAGES + 1]);
+    });
+    beyond("prompt", |r| r.input = Input::Text(String::new()));
+    beyond("stop", |r| {
+        r.sampling.stop = vec!["x".into(); MAX_STOPS + 1]
+    });
+    beyond("stop", |r| {
+        r.sampling.stop = vec!["x".repeat(MAX_STOP_BYTES + 1)];
+    });
+    beyond("logit_bias", |r| {
+        let tokens = 0..=u32::try_from(MAX_LOGIT_BIAS).expect("small");
+        r.sampling.logit_bias = tokens.map(|token| (token, 0.0)).collect();
+    });
+}
+
+/// [T-LNK-2]
+#[test]
+fn a_greeting_beyond_its_bounds_is_refused() {
+    let mut hello = samples::hello();
+    hello.agent = "x".repeat(129);
+    assert!(Hello::decode(&codec::encode(&hello)).is_err());
+    hello.agent = "x".repeat(MAX_HELLO_BYTES);
+    assert!(matches!(
+        Hello::decode(&codec::encode(&hello)),
+        Err(CodecError::TooLarge { .. })
+    ));
+}
+
+/// [T-REC-1] to [T-REC-3]
+#[test]
+fn a_record_beyond_its_bounds_is_as_good_as_none() {
+    let mut record = samples::record();
+    record.v = 2;
+    assert!(Record::decode(&codec::encode(&record)).is_err());
+    record.v = 1;
+    record.addresses = vec![record.addresses[0]; MAX_RECORD_ADDRESSES + 1];
+    assert!(Record::decode(&codec::encode(&record)).is_err());
+    assert!(Record::decode(&record.encode()).is_ok(), "cut when written");
+    record.relay = Some("x".repeat(MAX_RECORD_BYTES));
+    assert!(Record::decode(&codec::encode(&record)).is_err());
+}
+
+/// [T-COD-3]
+#[test]
+fn nesting_is_followed_to_its_bound_and_no_further() {
+    let nested = |levels: usize| [vec![0x81; levels], vec![0]].concat();
+    let read = |bytes: &[u8]| codec::decode::<ciborium::Value>("nested", bytes, 1_000).is_ok();
+    assert!(read(&nested(MAX_DEPTH - 1)));
+    assert!(!read(&nested(MAX_DEPTH + 1)));
+}
+
+/// [T-RPC-1], [T-RPC-2]
+#[test]
+fn a_frame_of_an_unknown_kind_is_none_of_ours() {
+    let known: Vec<u8> = (0..=u8::MAX)
+        .filter(|byte| Kind::from_byte(*byte).is_some())
+        .collect();
+    assert_eq!(known, [1, 2, 3, 4]);
+}
