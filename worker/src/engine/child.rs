@@ -1,9 +1,58 @@
-//! The engine process.
+//! The engine process: `tether engine`, started by a worker with one end of a socket pair as its
+//! standard input.
+//!
+//! One thread reads, and answers a ping at once whatever the engine does; one thread writes; the
+//! engine has its own. The process ends when the socket does, or the worker.
+//!
+//! * [`confine`] – what a fault of this process may cost
+//! * [`outbox`] – messages to the worker
+//! * [`answer`] – one answer being given
+//! * [`conversation`] – messages from the worker
 
+pub(crate) mod answer;
+mod confine;
+pub(crate) mod conversation;
+pub(crate) mod outbox;
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-/// Runs the engine process: the main of `tether engine`.
+/// Exit status after a panic on any thread.
+pub const EXIT_PANIC: u8 = 70;
+/// Exit status when standard input is not the worker's socket.
+pub const EXIT_NO_SOCKET: u8 = 64;
+
+/// Environment in which a worker should start the process: the numeric libraries read these once.
+#[must_use]
+pub fn environment(threads: u32) -> Vec<(&'static str, String)> {
+    let mut variables = vec![
+        // Nothing here may ask a hub for files that are missing.
+        ("HF_HUB_OFFLINE", "1".to_owned()),
+        ("HF_HUB_DISABLE_TELEMETRY", "1".to_owned()),
+    ];
+    if threads > 0 {
+        variables.push(("RAYON_NUM_THREADS", threads.to_string()));
+        variables.push(("TOKIO_WORKER_THREADS", threads.to_string()));
+    }
+    variables
+}
+
+/// Runs the engine process.
 #[must_use]
 pub fn run() -> ExitCode {
-    ExitCode::SUCCESS
+    confine::process();
+    let socket = match std::io::stdin().as_fd().try_clone_to_owned() {
+        Ok(fd) => UnixStream::from(fd),
+        Err(error) => {
+            eprintln!("tether engine: standard input cannot be used: {error}");
+            return ExitCode::from(EXIT_NO_SOCKET);
+        }
+    };
+    if socket.peer_addr().is_err() {
+        eprintln!("tether engine: this is started by a worker, with a socket as standard input");
+        return ExitCode::from(EXIT_NO_SOCKET);
+    }
+    // A load or a kernel that never returns must not keep the process after its worker is gone.
+    conversation::hold(socket, || std::process::exit(0))
 }

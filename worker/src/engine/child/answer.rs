@@ -1,0 +1,98 @@
+//! One answer being given: what an engine says about it, until it is cancelled.
+
+use super::outbox::Outbox;
+use crate::engine::protocol::FromEngine;
+use std::time::Instant;
+use tether_wire::infer::{Chunk, Finish, Usage};
+use tether_wire::rpc::RpcError;
+use tokio_util::sync::CancellationToken;
+
+/// Where an engine puts an answer. After a cancellation nothing more is said.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    id: u64,
+    outbox: Outbox,
+    cancelled: CancellationToken,
+    asked: Instant,
+}
+
+/// When the tokens of an answer came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    first: Instant,
+    last: Instant,
+}
+
+impl Times {
+    /// With the first token.
+    pub(crate) fn first_token() -> Self {
+        let now = Instant::now();
+        Self {
+            first: now,
+            last: now,
+        }
+    }
+
+    /// With each further token.
+    pub(crate) fn token(&mut self) {
+        self.last = Instant::now();
+    }
+}
+
+impl Answer {
+    pub(crate) fn new(id: u64, outbox: Outbox) -> Self {
+        Self {
+            id,
+            outbox,
+            cancelled: CancellationToken::new(),
+            asked: Instant::now(),
+        }
+    }
+
+    /// Cancelled when the worker wants no more of it.
+    pub(crate) fn cancellation(&self) -> &CancellationToken {
+        &self.cancelled
+    }
+
+    fn say(&self, message: FromEngine) {
+        if !self.cancelled.is_cancelled() {
+            self.outbox.send(message);
+        }
+    }
+
+    pub(crate) fn started(&self, prompt_tokens: u32) {
+        let id = self.id;
+        self.say(FromEngine::Started { id, prompt_tokens });
+    }
+
+    pub(crate) fn chunk(&self, chunk: Chunk) {
+        let id = self.id;
+        let Chunk {
+            position,
+            tokens,
+            text,
+        } = chunk;
+        self.say(FromEngine::Chunk {
+            id,
+            position,
+            tokens,
+            text,
+        });
+    }
+
+    pub(crate) fn done(&self, finish: Finish, usage: Usage, times: Times) {
+        let ms = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        self.say(FromEngine::Done {
+            id: self.id,
+            finish,
+            usage,
+            prefill_ms: ms(times.first.duration_since(self.asked)),
+            decode_ms: ms(times.last.duration_since(times.first)),
+        });
+    }
+
+    pub(crate) fn failed(&self, error: RpcError) {
+        let id = self.id;
+        self.say(FromEngine::Failed { id, error });
+    }
+}

@@ -1,0 +1,207 @@
+//! The worker's end of a conversation, for tests: blocking, on one thread.
+
+use super::hold;
+use crate::engine::protocol::{
+    EngineKind, FromEngine, Generate, Load, ToEngine, read_message, write_message,
+};
+use std::collections::BTreeMap;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::ExitCode;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tether_wire::infer::{Finish, Input, Message, Sampling, Speaker, Usage};
+use tether_wire::manifest::Format;
+use tether_wire::rpc::RpcError;
+
+/// A guard against hanging, not a measure.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Client {
+    socket: Option<UnixStream>,
+    engine: Option<JoinHandle<ExitCode>>,
+    next: u64,
+}
+
+/// What came of one request.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Got {
+    pub(crate) prompt_tokens: Option<u32>,
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) text: String,
+    pub(crate) chunks: usize,
+    pub(crate) done: Option<(Finish, Usage)>,
+    pub(crate) decode_ms: u64,
+    pub(crate) error: Option<RpcError>,
+}
+
+impl Got {
+    pub(crate) fn ended(&self) -> bool {
+        self.done.is_some() || self.error.is_some()
+    }
+}
+
+pub(crate) fn chat(text: &str) -> Input {
+    Input::Chat(vec![Message {
+        role: Speaker::User,
+        content: text.to_owned(),
+    }])
+}
+
+pub(crate) fn greedy() -> Sampling {
+    Sampling {
+        temperature: 0.0,
+        seed: Some(1),
+        ..Sampling::default()
+    }
+}
+
+pub(crate) fn echo_load(delay_ms: u64) -> Load {
+    Load {
+        kind: EngineKind::Echo,
+        root: std::env::temp_dir(),
+        weights: "none".to_owned(),
+        tokenizer: None,
+        format: Format::Gguf,
+        context_tokens: 64,
+        threads: 1,
+        slots: 4,
+        model_name: "echo".to_owned(),
+        echo_delay_ms: delay_ms,
+    }
+}
+
+#[cfg_attr(
+    not(feature = "mistralrs"),
+    expect(dead_code, reason = "needs the engine")
+)]
+pub(crate) fn model_load(root: &Path, weights: &str, format: Format) -> Load {
+    Load {
+        kind: EngineKind::Mistralrs,
+        root: root.to_owned(),
+        weights: weights.to_owned(),
+        format,
+        context_tokens: 2_048,
+        threads: 2,
+        ..echo_load(0)
+    }
+}
+
+impl Client {
+    /// Starts an engine on a thread of this process.
+    pub(crate) fn start() -> Self {
+        let (ours, theirs) = UnixStream::pair().expect("pair");
+        ours.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        let engine = std::thread::spawn(move || hold(theirs, || {}));
+        Self {
+            socket: Some(ours),
+            engine: Some(engine),
+            next: 1,
+        }
+    }
+
+    pub(crate) fn loaded(load: &Load) -> Self {
+        let mut client = Self::start();
+        client.send(&ToEngine::Load(load.clone()));
+        match client.receive() {
+            Some(FromEngine::Loaded { .. }) => client,
+            other => panic!("not loaded: {other:?}"),
+        }
+    }
+
+    fn socket(&mut self) -> &mut UnixStream {
+        self.socket.as_mut().expect("open")
+    }
+
+    pub(crate) fn send(&mut self, message: &ToEngine) {
+        write_message(self.socket(), message).expect("sent");
+    }
+
+    pub(crate) fn receive(&mut self) -> Option<FromEngine> {
+        read_message(self.socket()).expect("an engine message within a minute")
+    }
+
+    /// Sends a request, without waiting for its answer.
+    pub(crate) fn begin(&mut self, input: Input, sampling: &Sampling) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        self.send(&ToEngine::Generate(Generate {
+            id,
+            input,
+            sampling: sampling.clone(),
+        }));
+        id
+    }
+
+    /// Takes one message into what came so far.
+    pub(crate) fn take(&mut self, all: &mut BTreeMap<u64, Got>) {
+        match self.receive().expect("the engine is there") {
+            FromEngine::Started { id, prompt_tokens } => {
+                all.entry(id).or_default().prompt_tokens = Some(prompt_tokens);
+            }
+            FromEngine::Chunk {
+                id,
+                position,
+                tokens,
+                text,
+            } => {
+                let got = all.entry(id).or_default();
+                assert_eq!(
+                    position as usize,
+                    got.tokens.len(),
+                    "positions have no gaps"
+                );
+                assert!(got.prompt_tokens.is_some() && !got.ended());
+                got.tokens.extend(tokens);
+                got.text += &text;
+                got.chunks += 1;
+            }
+            FromEngine::Done {
+                id,
+                finish,
+                usage,
+                decode_ms,
+                ..
+            } => {
+                let got = all.entry(id).or_default();
+                assert!(!got.ended());
+                assert_eq!(usage.completion_tokens as usize, got.tokens.len());
+                assert_eq!(Some(usage.prompt_tokens), got.prompt_tokens);
+                got.done = Some((finish, usage));
+                got.decode_ms = decode_ms;
+            }
+            FromEngine::Failed { id, error } => {
+                let got = all.entry(id).or_default();
+                assert!(!got.ended());
+                got.error = Some(error);
+            }
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+
+    /// The answers to several requests given at once, in their order.
+    pub(crate) fn ask_all(&mut self, requests: Vec<(Input, Sampling)>) -> Vec<Got> {
+        let ids: Vec<u64> = requests
+            .into_iter()
+            .map(|(input, sampling)| self.begin(input, &sampling))
+            .collect();
+        let mut all = BTreeMap::new();
+        while !ids.iter().all(|id| all.get(id).is_some_and(Got::ended)) {
+            self.take(&mut all);
+        }
+        ids.iter().filter_map(|id| all.remove(id)).collect()
+    }
+
+    pub(crate) fn ask(&mut self, input: Input, sampling: &Sampling) -> Got {
+        self.ask_all(vec![(input, sampling.clone())])
+            .pop()
+            .expect("one answer")
+    }
+
+    /// Hangs up, and waits until the engine is gone.
+    pub(crate) fn end(mut self) -> ExitCode {
+        self.socket = None;
+        let engine = self.engine.take().expect("running");
+        engine.join().expect("the engine ends without a panic")
+    }
+}

@@ -1,0 +1,180 @@
+use super::client::{Client, chat, echo_load, greedy};
+use super::*;
+use crate::engine::protocol::EngineKind;
+use std::collections::BTreeMap;
+use tether_wire::infer::{Finish, Input, Message, Sampling, Speaker, Usage};
+
+#[test]
+fn an_echo_is_exact_in_text_counts_and_finish() {
+    let mut client = Client::loaded(&echo_load(0));
+    let got = client.ask(chat("one two  three"), &greedy());
+    assert_eq!(got.text, "one two  three");
+    let usage = Usage {
+        prompt_tokens: 3,
+        completion_tokens: 4,
+    };
+    assert_eq!(got.done, Some((Finish::Stop, usage)));
+    assert_eq!(client.end(), ExitCode::SUCCESS);
+}
+
+#[test]
+fn an_echo_says_the_last_user_message_and_counts_all() {
+    let mut client = Client::loaded(&echo_load(0));
+    let say = |role, content: &str| Message {
+        role,
+        content: content.to_owned(),
+    };
+    let input = Input::Chat(vec![
+        say(Speaker::System, "be brief"),
+        say(Speaker::User, "first"),
+        say(Speaker::Assistant, "well well"),
+        say(Speaker::User, "second one"),
+    ]);
+    let got = client.ask(input, &greedy());
+    assert_eq!(
+        (got.text.as_str(), got.prompt_tokens),
+        ("second one", Some(7))
+    );
+}
+
+#[test]
+fn limits_and_stop_strings_hold_for_the_echo_too() {
+    let mut client = Client::loaded(&echo_load(0));
+    let short = Sampling {
+        max_tokens: Some(2),
+        ..greedy()
+    };
+    let got = client.ask(chat("a b c d"), &short);
+    assert_eq!(got.text, "a b ");
+    assert_eq!(
+        got.done
+            .map(|(finish, usage)| (finish, usage.completion_tokens)),
+        Some((Finish::Length, 2))
+    );
+    let stopped = Sampling {
+        stop: vec!["b c".to_owned()],
+        ..greedy()
+    };
+    let got = client.ask(chat("a b c d"), &stopped);
+    assert_eq!((got.text.as_str(), got.tokens.len()), ("a ", 3));
+}
+
+#[test]
+fn a_prompt_over_the_context_is_the_callers_fault_and_harms_nobody() {
+    let mut client = Client::loaded(&echo_load(0));
+    let got = client.ask(chat(&"word ".repeat(64)), &greedy());
+    let error = got.error.expect("refused");
+    assert_eq!(
+        (error.code, error.param.as_deref()),
+        (Code::Invalid, Some("messages"))
+    );
+    assert_eq!(client.ask(chat("still here"), &greedy()).text, "still here");
+}
+
+#[test]
+fn pings_are_answered_while_answers_are_given_and_before_anything_is_loaded() {
+    let mut client = Client::start();
+    client.send(&ToEngine::Ping { n: 7 });
+    assert_eq!(client.receive(), Some(FromEngine::Pong { n: 7 }));
+    client.send(&ToEngine::Load(echo_load(60_000)));
+    assert!(matches!(client.receive(), Some(FromEngine::Loaded { .. })));
+    let id = client.begin(chat("slow"), &greedy());
+    assert_eq!(
+        client.receive(),
+        Some(FromEngine::Started {
+            id,
+            prompt_tokens: 1
+        })
+    );
+    client.send(&ToEngine::Ping { n: 8 });
+    assert_eq!(client.receive(), Some(FromEngine::Pong { n: 8 }));
+}
+
+#[test]
+fn a_cancelled_answer_ends_without_a_word_and_the_next_one_comes() {
+    let mut client = Client::loaded(&echo_load(5));
+    let id = client.begin(chat(&"word ".repeat(60)), &greedy());
+    let mut all = BTreeMap::new();
+    while all
+        .get(&id)
+        .is_none_or(|got: &super::client::Got| got.chunks < 3)
+    {
+        client.take(&mut all);
+    }
+    client.send(&ToEngine::Cancel { id });
+    client.send(&ToEngine::Cancel { id: 999 });
+    let next = client.begin(chat("after that"), &greedy());
+    while all.get(&next).is_none_or(|got| !got.ended()) {
+        client.take(&mut all);
+    }
+    assert_eq!(all[&next].text, "after that");
+    assert!(!all[&id].ended() && all[&id].chunks < 60);
+}
+
+#[test]
+fn many_answers_at_once_do_not_mix() {
+    let mut client = Client::loaded(&echo_load(1));
+    let requests = (0..50)
+        .map(|n| (chat(&format!("answer number {n} of fifty")), greedy()))
+        .collect();
+    for (n, got) in client.ask_all(requests).iter().enumerate() {
+        assert_eq!(got.text, format!("answer number {n} of fifty"));
+    }
+}
+
+#[test]
+fn more_answers_than_the_process_gives_are_refused() {
+    let mut client = Client::loaded(&echo_load(60_000));
+    for _ in 0..=MAX_ANSWERS {
+        client.begin(chat("wait"), &greedy());
+    }
+    let mut all = BTreeMap::new();
+    while !all.values().any(super::client::Got::ended) {
+        client.take(&mut all);
+    }
+    let refused = all
+        .values()
+        .find_map(|got| got.error.clone())
+        .expect("refused");
+    assert_eq!(refused.code, Code::Overloaded);
+}
+
+#[test]
+fn a_conversation_that_does_not_begin_with_a_model_ends() {
+    let mut client = Client::start();
+    client.begin(chat("hello?"), &greedy());
+    assert!(matches!(
+        client.receive(),
+        Some(FromEngine::LoadFailed { .. })
+    ));
+    assert_eq!(client.receive(), None);
+    assert_eq!(client.end(), ExitCode::FAILURE);
+}
+
+#[test]
+fn a_model_that_cannot_be_loaded_is_said_and_the_process_ends() {
+    let mut client = Client::start();
+    let load = crate::engine::protocol::Load {
+        kind: EngineKind::Mistralrs,
+        root: std::env::temp_dir().join("tether-no-such-model"),
+        ..echo_load(0)
+    };
+    client.send(&ToEngine::Load(load));
+    let Some(FromEngine::LoadFailed { reason }) = client.receive() else {
+        panic!("it must fail");
+    };
+    let expected = if cfg!(feature = "mistralrs") {
+        "tether-no-such-model"
+    } else {
+        "no engine"
+    };
+    assert!(reason.contains(expected), "{reason}");
+    assert_eq!(client.end(), ExitCode::FAILURE);
+}
+
+#[test]
+fn the_end_of_the_socket_is_noticed_while_an_answer_is_given() {
+    let mut client = Client::loaded(&echo_load(60_000));
+    client.begin(chat("slow"), &greedy());
+    assert_eq!(client.end(), ExitCode::SUCCESS);
+}

@@ -1,0 +1,146 @@
+//! An engine without a model, for load tests: it says the words of the last user message.
+//!
+//! A token is a word with the blanks around it; its id is its place in the message. Stop strings,
+//! limits and counts go through the same fold as a model's, so they are exact.
+
+use crate::engine::child::answer::{Answer, Times};
+use crate::engine::kind::{Engine, Facts};
+use crate::engine::protocol::{Generate, Load};
+use crate::text::fold::{Detokenize, Fold, Limits};
+use crate::text::prompt::fit;
+use futures_util::future::BoxFuture;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tether_wire::infer::{Input, Speaker};
+use tether_wire::rpc::RpcError;
+
+/// The engine.
+#[derive(Debug)]
+pub(crate) struct EchoEngine {
+    context_tokens: u32,
+    delay: Duration,
+}
+
+impl EchoEngine {
+    pub(crate) fn new(load: &Load) -> Self {
+        Self {
+            context_tokens: load.context_tokens,
+            delay: Duration::from_millis(load.echo_delay_ms),
+        }
+    }
+}
+
+struct Words(Vec<String>);
+
+impl Detokenize for Words {
+    fn detokenize(&self, tokens: &[u32]) -> String {
+        tokens
+            .iter()
+            .filter_map(|token| self.0.get(*token as usize))
+            .map(String::as_str)
+            .collect()
+    }
+}
+
+/// Words with the blanks that follow them.
+fn words(text: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for piece in text.split_inclusive(char::is_whitespace) {
+        match words.last_mut() {
+            Some(last) if piece.trim().is_empty() => last.push_str(piece),
+            _ => words.push(piece.to_owned()),
+        }
+    }
+    words
+}
+
+/// What is said, and how many tokens the prompt has.
+fn script(input: &Input) -> (Vec<String>, usize) {
+    match input {
+        Input::Text(text) => {
+            let words = words(text);
+            let len = words.len();
+            (words, len)
+        }
+        Input::Chat(messages) => {
+            let said = messages
+                .iter()
+                .rfind(|message| message.role == Speaker::User)
+                .map(|message| words(&message.content))
+                .unwrap_or_default();
+            let len = messages
+                .iter()
+                .map(|message| words(&message.content).len())
+                .sum();
+            (said, len)
+        }
+    }
+}
+
+impl Engine for EchoEngine {
+    fn facts(&self) -> Facts {
+        Facts {
+            context_tokens: self.context_tokens,
+            engine: "echo".to_owned(),
+            numerics_class: "echo/1".to_owned(),
+        }
+    }
+
+    fn generate(&self, request: Generate, answer: Answer) -> BoxFuture<'static, ()> {
+        let (context_tokens, delay) = (self.context_tokens, self.delay);
+        Box::pin(async move {
+            let cancelled = answer.cancellation().clone();
+            tokio::select! {
+                () = cancelled.cancelled() => {}
+                result = echo(request, &answer, context_tokens, delay) => {
+                    if let Err(error) = result {
+                        answer.failed(error);
+                    }
+                }
+            }
+        })
+    }
+}
+
+async fn echo(
+    request: Generate,
+    answer: &Answer,
+    context_tokens: u32,
+    delay: Duration,
+) -> Result<(), RpcError> {
+    let (words, prompt_len) = script(&request.input);
+    let param = match request.input {
+        Input::Chat(_) => "messages",
+        Input::Text(_) => "prompt",
+    };
+    let end = u32::try_from(words.len()).unwrap_or(u32::MAX);
+    let prompt = fit(
+        vec![0; prompt_len],
+        request.sampling.max_tokens,
+        context_tokens,
+        param,
+    )?;
+    answer.started(prompt.len());
+    let limits = Limits {
+        eos: BTreeSet::from([end]),
+        max_tokens: prompt.max_tokens,
+        stop: request.sampling.stop,
+    };
+    let mut fold = Fold::new(Words(words), limits);
+    let mut times: Option<Times> = None;
+    for token in 0..=end {
+        if delay.is_zero() {
+            tokio::task::yield_now().await;
+        } else {
+            tokio::time::sleep(delay).await;
+        }
+        times.get_or_insert_with(Times::first_token).token();
+        let Some(step) = fold.push(token) else { break };
+        answer.chunk(step.chunk);
+        if let (Some(finish), Some(times)) = (step.finish, times) {
+            answer.done(finish, fold.usage(prompt.len()), times);
+            break;
+        }
+    }
+    Ok(())
+}

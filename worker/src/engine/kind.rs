@@ -1,0 +1,37 @@
+//! The kinds of engines, seen from the process that runs one.
+
+use crate::engine::child::answer::Answer;
+use crate::engine::echo::EchoEngine;
+use crate::engine::protocol::{EngineKind, Generate, Load};
+use futures_util::future::BoxFuture;
+use std::sync::Arc;
+
+/// What an engine is, once its model is loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// Most tokens of prompt and answer together.
+    pub(crate) context_tokens: u32,
+    /// Name and version.
+    pub(crate) engine: String,
+    /// Answers are bit equal only between engines of the same class.
+    pub(crate) numerics_class: String,
+}
+
+/// An engine with its model.
+pub(crate) trait Engine: Send + Sync {
+    /// What it is.
+    fn facts(&self) -> Facts;
+    /// Gives one answer. Ends soon after a cancellation.
+    fn generate(&self, request: Generate, answer: Answer) -> BoxFuture<'static, ()>;
+}
+
+/// Loads the model that was asked for, by the engine that was asked for.
+pub(crate) async fn load(load: &Load) -> Result<Arc<dyn Engine>, String> {
+    match load.kind {
+        EngineKind::Echo => Ok(Arc::new(EchoEngine::new(load))),
+        #[cfg(feature = "mistralrs")]
+        EngineKind::Mistralrs => Ok(Arc::new(crate::engine::mistralrs::load(load).await?)),
+        #[cfg(not(feature = "mistralrs"))]
+        EngineKind::Mistralrs => Err("this build has no engine".to_owned()),
+    }
+}

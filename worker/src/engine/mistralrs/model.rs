@@ -1,0 +1,94 @@
+//! Loads a model offline, from verified files.
+
+use crate::engine::protocol::Load;
+use crate::text::prompt::TextModel;
+use mistralrs::core::MistralRsBuilder;
+use mistralrs::{
+    AnyModelBuilder, GgufModelBuilder, MistralRs, ModelDType, TextModelBuilder, TokenSource,
+};
+use std::path::Path;
+use std::sync::Arc;
+use tether_wire::manifest::{Format, is_safe_path};
+
+/// A model and its text side.
+pub(super) struct Loaded {
+    pub(super) runner: Arc<MistralRs>,
+    pub(super) text: TextModel,
+}
+
+const TOKENIZER: &str = "tokenizer.json";
+
+pub(super) async fn load(load: &Load) -> Result<Loaded, String> {
+    check_files(load)?;
+    let tokenizer = load.tokenizer.as_deref().unwrap_or(TOKENIZER);
+    // The text side first: it is quick, and names what is missing.
+    let text = TextModel::load(&load.root, tokenizer, load.context_tokens)?;
+    let (pipeline, scheduler, _) = builder(load)?
+        .build_pipeline()
+        .await
+        .map_err(|error| format!("{error:#}"))?;
+    let runner = MistralRsBuilder::new(pipeline, scheduler, false, None)
+        // A prefix from the cache changes the shapes that are computed, and with them the last bits.
+        .with_no_prefix_cache(true)
+        // Where an answer ends is decided by our fold.
+        .with_disable_eos_stop(true)
+        .build()
+        .await;
+    let most = runner.config(None)?.max_seq_len.unwrap_or(usize::MAX);
+    let text = text.with_context_at_most(u32::try_from(most).unwrap_or(u32::MAX));
+    Ok(Loaded { runner, text })
+}
+
+/// For a path that does not exist, mistral.rs asks the hub.
+fn check_files(load: &Load) -> Result<(), String> {
+    if !load.root.is_absolute() || !load.root.is_dir() {
+        return Err(format!(
+            "{} is not an absolute path of a folder",
+            load.root.display()
+        ));
+    }
+    let needed = [
+        Some(load.weights.as_str()),
+        Some(load.tokenizer.as_deref().unwrap_or(TOKENIZER)),
+        (load.format == Format::Safetensors).then_some("config.json"),
+    ];
+    for file in needed.into_iter().flatten() {
+        if !is_safe_path(file) {
+            return Err(format!("{file:?} leads outside the model's folder"));
+        }
+        if !load.root.join(file).is_file() {
+            return Err(format!("the model needs {file} in its folder"));
+        }
+    }
+    Ok(())
+}
+
+fn builder(load: &Load) -> Result<AnyModelBuilder, String> {
+    let root = load
+        .root
+        .to_str()
+        .ok_or("the path of the model's folder is not UTF-8")?;
+    let slots = load.slots.max(1) as usize;
+    match load.format {
+        Format::Gguf => {
+            let mut builder = GgufModelBuilder::new(root, vec![load.weights.clone()])
+                .with_force_cpu()
+                .with_token_source(TokenSource::None)
+                .with_max_num_seqs(slots)
+                .with_prefix_cache_n(None);
+            if Path::new(TOKENIZER) == Path::new(load.tokenizer.as_deref().unwrap_or(TOKENIZER)) {
+                // Otherwise it converts the tokenizer of the GGUF file, guessing its pattern.
+                builder = builder.with_tok_model_id(root);
+            }
+            Ok(builder.into())
+        }
+        Format::Safetensors => Ok(TextModelBuilder::new(root)
+            .with_force_cpu()
+            .with_token_source(TokenSource::None)
+            .with_dtype(ModelDType::F32)
+            .with_max_num_seqs(slots)
+            .with_prefix_cache_n(None)
+            .into()),
+        Format::Unknown => Err("the format of the weights is not known".to_owned()),
+    }
+}

@@ -1,0 +1,283 @@
+//! The text side of one model: what goes in as a prompt, and how much may come out.
+
+use crate::text::fold::{Fold, Limits};
+use crate::text::template::{ChatTemplate, TemplateError};
+use crate::text::tokenizer::{TextError, TextTokenizer, read_bounded, read_json, special_tokens};
+use serde_json::Value;
+use std::path::Path;
+use std::sync::Arc;
+use tether_wire::infer::{Input, Sampling};
+use tether_wire::rpc::{Code, RpcError};
+
+/// Largest file with a template.
+const MAX_TEMPLATE_FILE_BYTES: u64 = 2 * 1024 * 1024;
+
+/// Tokenizer and template of a model.
+#[derive(Debug)]
+pub struct TextModel {
+    tokenizer: Arc<TextTokenizer>,
+    template: Option<ChatTemplate>,
+    context_tokens: u32,
+}
+
+/// A prompt that fits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prompt {
+    /// Its tokens; at least one, and fewer than the context holds.
+    pub tokens: Vec<u32>,
+    /// Most tokens of the answer: what was asked for, or what the context has left. At least 1.
+    pub max_tokens: u32,
+}
+
+impl Prompt {
+    /// How many tokens it has.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        u32::try_from(self.tokens.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Never: an empty prompt is refused.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+}
+
+impl TextModel {
+    /// Reads the text files of a model's folder.
+    ///
+    /// # Errors
+    /// In words for whoever packed the model.
+    pub fn load(root: &Path, tokenizer: &str, context_tokens: u32) -> Result<Self, String> {
+        let template = chat_template(root).map_err(|error| error.to_string())?;
+        let config = read_json(&root.join("tokenizer_config.json")).map_err(|e| e.to_string())?;
+        let template = template
+            .map(|source| ChatTemplate::new(source, special_tokens(&config)))
+            .transpose()
+            .map_err(|error| error.to_string())?;
+        let tokenizer = TextTokenizer::load(root, tokenizer).map_err(|error| error.to_string())?;
+        Ok(Self {
+            tokenizer: Arc::new(tokenizer),
+            template,
+            context_tokens,
+        })
+    }
+
+    /// Most tokens of prompt and answer together.
+    #[must_use]
+    pub fn context_tokens(&self) -> u32 {
+        self.context_tokens
+    }
+
+    /// With a smaller context, where the weights allow less than the manifest says.
+    #[must_use]
+    pub fn with_context_at_most(mut self, context_tokens: u32) -> Self {
+        self.context_tokens = self.context_tokens.min(context_tokens);
+        self
+    }
+
+    /// Number of tokens that the model may choose from.
+    #[must_use]
+    pub fn vocabulary(&self) -> usize {
+        self.tokenizer.vocabulary()
+    }
+
+    /// Renders and counts a prompt.
+    ///
+    /// # Errors
+    /// [`Code::Invalid`] with the field that is wrong.
+    pub fn prompt(&self, input: &Input, max_tokens: Option<u32>) -> Result<Prompt, RpcError> {
+        let (param, text, special) = match input {
+            Input::Chat(messages) => {
+                let template = self.template.as_ref().ok_or_else(|| {
+                    invalid(
+                        "messages",
+                        "this model has no chat template; send it a text prompt",
+                    )
+                })?;
+                let text = template.render(messages).map_err(|error| match error {
+                    TemplateError::Refused(_) => invalid("messages", error.to_string()),
+                    _ => RpcError::new(Code::Internal, error.to_string()),
+                })?;
+                ("messages", text, false)
+            }
+            Input::Text(text) => ("prompt", text.clone(), true),
+        };
+        let tokens = self
+            .tokenizer
+            .encode(&text, special)
+            .map_err(|error| RpcError::new(Code::Internal, error))?;
+        fit(tokens, max_tokens, self.context_tokens, param)
+    }
+
+    /// The answer to a prompt, without tokens yet.
+    #[must_use]
+    pub fn answer(&self, prompt: &Prompt, sampling: &Sampling) -> Fold<Arc<TextTokenizer>> {
+        let limits = Limits {
+            eos: self.tokenizer.eos().clone(),
+            max_tokens: prompt.max_tokens,
+            stop: sampling
+                .stop
+                .iter()
+                .filter(|stop| !stop.is_empty())
+                .cloned()
+                .collect(),
+        };
+        Fold::new(Arc::clone(&self.tokenizer), limits)
+    }
+}
+
+fn invalid(param: &str, message: impl Into<String>) -> RpcError {
+    RpcError::new(Code::Invalid, message).with_param(param)
+}
+
+/// Checks the prompt's length, and leaves the answer at most the rest of the context: an engine that
+/// runs over its context while others are in the batch takes them down with it.
+pub(crate) fn fit(
+    tokens: Vec<u32>,
+    max_tokens: Option<u32>,
+    context_tokens: u32,
+    param: &str,
+) -> Result<Prompt, RpcError> {
+    if tokens.is_empty() {
+        return Err(invalid(param, "the prompt is empty"));
+    }
+    let len = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
+    let left = context_tokens.saturating_sub(len);
+    if left == 0 {
+        return Err(invalid(
+            param,
+            format!(
+                "context_length_exceeded: this model's maximum context length is {context_tokens} tokens, \
+                 but the prompt has {len} tokens and an answer needs at least one more"
+            ),
+        ));
+    }
+    Ok(Prompt {
+        tokens,
+        max_tokens: max_tokens.unwrap_or(left).clamp(1, left),
+    })
+}
+
+/// The model's chat template: a file of its own comes first, as in `transformers`.
+fn chat_template(root: &Path) -> Result<Option<String>, TextError> {
+    let file = root.join("chat_template.jinja");
+    if let Some(bytes) = read_bounded(&file, MAX_TEMPLATE_FILE_BYTES)? {
+        return Ok(Some(String::from_utf8_lossy(&bytes).into_owned()));
+    }
+    for file in ["chat_template.json", "tokenizer_config.json"] {
+        let config = read_json(&root.join(file))?;
+        if let Some(template) = template_in(&config["chat_template"]) {
+            return Ok(Some(template));
+        }
+    }
+    Ok(None)
+}
+
+/// One template, or several by name.
+fn template_in(value: &Value) -> Option<String> {
+    match value {
+        Value::String(template) => Some(template.clone()),
+        Value::Array(named) => named
+            .iter()
+            .find(|entry| entry["name"] == "default")
+            .and_then(|entry| entry["template"].as_str())
+            .map(str::to_owned),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tether_wire::infer::{Message, Speaker};
+
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("folder");
+        for file in tether_tiny_model::files() {
+            std::fs::write(folder.path().join(file.name), file.bytes).expect("write");
+        }
+        folder
+    }
+
+    fn ask(text: &str) -> Input {
+        Input::Chat(vec![Message {
+            role: Speaker::User,
+            content: text.to_owned(),
+        }])
+    }
+
+    #[test]
+    fn the_small_models_prompt_is_what_it_was_taught() {
+        let folder = folder();
+        let model = TextModel::load(folder.path(), "tokenizer.json", 64).expect("loads");
+        let prompt = model.prompt(&ask("Hello"), Some(5)).expect("fits");
+        assert_eq!(prompt.max_tokens, 5);
+        let same = Input::Text("<|bos|><|user|>Hello<|end|><|assistant|>".to_owned());
+        assert_eq!(model.prompt(&same, Some(5)).expect("fits"), prompt);
+        // No more than the context holds, whatever is asked for.
+        let prompt = model.prompt(&ask("Hello"), None).expect("fits");
+        assert_eq!(prompt.len() + prompt.max_tokens, 64);
+        let more = model.prompt(&ask("Hello"), Some(9_999)).expect("fits");
+        assert_eq!(more.max_tokens, prompt.max_tokens);
+    }
+
+    #[test]
+    fn a_prompt_over_the_context_names_both_counts() {
+        let folder = folder();
+        let model = TextModel::load(folder.path(), "tokenizer.json", 10).expect("loads");
+        let error = model
+            .prompt(&ask("Hello ".repeat(20).as_str()), None)
+            .expect_err("long");
+        assert_eq!(
+            (error.code, error.param.as_deref()),
+            (Code::Invalid, Some("messages"))
+        );
+        assert!(error.message.contains("context_length_exceeded"), "{error}");
+        assert!(error.message.contains("10 tokens"), "{error}");
+        // Exactly full leaves no room for an answer either; one less does.
+        assert!(fit(vec![7; 10], None, 10, "prompt").is_err());
+        assert_eq!(
+            fit(vec![7; 9], None, 10, "prompt")
+                .expect("fits")
+                .max_tokens,
+            1
+        );
+    }
+
+    #[test]
+    fn an_empty_prompt_is_refused() {
+        let folder = folder();
+        let model = TextModel::load(folder.path(), "tokenizer.json", 64).expect("loads");
+        let error = model
+            .prompt(&Input::Text(String::new()), None)
+            .expect_err("empty");
+        assert_eq!(error.param.as_deref(), Some("prompt"));
+    }
+
+    #[test]
+    fn a_model_without_a_template_takes_text_only() {
+        let folder = folder();
+        std::fs::write(folder.path().join("tokenizer_config.json"), "{}").expect("write");
+        let model = TextModel::load(folder.path(), "tokenizer.json", 64).expect("loads");
+        let error = model.prompt(&ask("Hello"), None).expect_err("no template");
+        assert!(error.message.contains("no chat template"), "{error}");
+        assert!(model.prompt(&Input::Text("Hello".to_owned()), None).is_ok());
+    }
+
+    #[test]
+    fn a_template_file_comes_before_the_configuration() {
+        let folder = folder();
+        std::fs::write(folder.path().join("chat_template.jinja"), "Hello").expect("write");
+        let model = TextModel::load(folder.path(), "tokenizer.json", 64).expect("loads");
+        let chat = model.prompt(&ask("ignored"), None).expect("fits");
+        let text = model
+            .prompt(&Input::Text("Hello".to_owned()), None)
+            .expect("fits");
+        assert_eq!(chat, text);
+        let several = serde_json::json!([
+            {"name": "tool_use", "template": "x"}, {"name": "default", "template": "y"}
+        ]);
+        assert_eq!(template_in(&several).as_deref(), Some("y"));
+    }
+}
