@@ -1,0 +1,188 @@
+//! HTTP for the operator of this machine: metrics, health, the fleet. Loopback only.
+
+mod token;
+
+pub use token::{TOKEN_FILE, TokenError, load_or_create};
+
+use crate::clock;
+use crate::fleet::keeper::Fleet;
+use crate::fleet::{Snapshot, state_name};
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::Serialize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tether_telemetry::metrics::{CONTENT_TYPE, Registry};
+use tether_wire::{Digest, NodeId, Region, Tier};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// What the pages are made of.
+pub(crate) struct Admin {
+    pub(crate) registry: Registry,
+    pub(crate) fleet: Fleet,
+    pub(crate) ready: AtomicBool,
+    /// Hash of the token: comparing hashes tells nothing about the token by its time.
+    pub(crate) token: Digest,
+}
+
+/// One worker, as `tether fleet --json` shows it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FleetRow {
+    /// Its key.
+    pub id: NodeId,
+    /// `starting`, `serving`, `draining`, `suspect` or `unknown`.
+    pub state: &'static str,
+    /// Where it stands.
+    pub region: Region,
+    /// What it serves, `NAME@MAJOR.MINOR`.
+    pub models: Vec<String>,
+    /// Requests that this orchestrator has running there, now.
+    pub in_flight: u32,
+    /// Requests that waited there when it was last heard.
+    pub queue_depth: u32,
+    /// Milliseconds since it was last heard.
+    pub heartbeat_age_ms: u64,
+    /// Requests that it runs at once.
+    pub slots: u32,
+    /// How far it is believed.
+    pub tier: Tier,
+    /// Engine and its version.
+    pub engine: String,
+    /// Why nothing is given to it; null when it is routable.
+    pub reason: Option<String>,
+    /// What it should serve and does not.
+    pub faults: Vec<FaultRow>,
+}
+
+/// A model that a worker should serve and does not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FaultRow {
+    /// As configured at the worker.
+    pub model: String,
+    /// Why it does not.
+    pub reason: String,
+}
+
+/// The fleet as rows, by id.
+#[must_use]
+pub fn rows(fleet: &Snapshot, now_mono_ms: u64) -> Vec<FleetRow> {
+    let mut rows: Vec<FleetRow> = fleet
+        .workers()
+        .map(|worker| {
+            let beat = &worker.beat;
+            FleetRow {
+                id: worker.id(),
+                state: state_name(worker),
+                region: beat.region.clone(),
+                models: beat.models.iter().map(|it| it.model.to_string()).collect(),
+                in_flight: worker.in_flight(),
+                queue_depth: beat.queue_depth,
+                heartbeat_age_ms: now_mono_ms.saturating_sub(worker.heard_mono_ms),
+                slots: beat.capacity,
+                tier: worker.tier,
+                engine: beat.engine.clone(),
+                reason: worker.unroutable(),
+                faults: (beat.faults.iter())
+                    .map(|fault| FaultRow {
+                        model: fault.model.clone(),
+                        reason: fault.reason.clone(),
+                    })
+                    .collect(),
+            }
+        })
+        .collect();
+    rows.sort_by_key(|row| row.id);
+    rows
+}
+
+impl Admin {
+    /// Serves until `stop`.
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        stop: CancellationToken,
+    ) -> std::io::Result<()> {
+        let router = Router::new()
+            .route("/metrics", get(metrics))
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/readyz", get(ready))
+            .route("/fleet", get(fleet))
+            .with_state(self);
+        axum::serve(listener, router)
+            .with_graceful_shutdown(stop.cancelled_owned())
+            .await
+    }
+
+    fn allows(&self, headers: &HeaderMap) -> bool {
+        headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .is_some_and(|token| Digest::of(token.as_bytes()) == self.token)
+    }
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    let text = admin.registry.encode();
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()
+}
+
+async fn ready(State(admin): State<Arc<Admin>>) -> Response {
+    if admin.ready.load(Ordering::Acquire) {
+        "ready\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "starting or stopping\n").into_response()
+    }
+}
+
+async fn fleet(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
+    if !admin.allows(&headers) {
+        return (
+            StatusCode::UNAUTHORIZED,
+            [(header::WWW_AUTHENTICATE, "Bearer")],
+            "the admin token is needed: it is in the data folder, in admin.token\n",
+        )
+            .into_response();
+    }
+    let rows = rows(&admin.fleet.snapshot(), clock::now().mono_ms);
+    axum::Json(rows).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::Roster;
+    use crate::presence::Change;
+    use crate::testing::{beat, key};
+
+    #[test]
+    fn a_row_has_exactly_the_fields_that_are_promised() {
+        let mut roster = Roster::default();
+        let mut beat = beat(1, 1, 1, 0);
+        beat.queue_depth = 2;
+        roster.apply(Change::Beat {
+            beat: Box::new(beat),
+            tier: Tier::Trusted,
+            heard_mono_ms: 1_000,
+        });
+        roster.apply(Change::Suspect(key(1).id()));
+        let fleet = roster.snapshot();
+        let _busy = fleet.worker(&key(1).id()).expect("there").occupy();
+        let json = serde_json::to_value(rows(&fleet, 1_250)).expect("JSON");
+        let reason = json[0]["reason"].as_str().expect("a reason").to_owned();
+        assert!(reason.starts_with("suspect"));
+        assert_eq!(
+            json,
+            serde_json::json!([{
+                "id": key(1).id().to_hex(), "state": "suspect", "region": "local",
+                "models": ["tiny@1.0"], "in_flight": 1, "queue_depth": 2,
+                "heartbeat_age_ms": 250, "slots": 4, "tier": "trusted", "engine": "echo",
+                "reason": reason, "faults": []
+            }])
+        );
+    }
+}

@@ -1,0 +1,207 @@
+//! What an orchestrator is told when it starts; everything is checked before a port is bound.
+
+use crate::score::Weights;
+use serde::{Deserialize, Serialize};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use tether_wire::NodeId;
+
+/// Most releases that may be listed; each is a signed manifest read at start.
+pub const MAX_RELEASES: usize = 1_024;
+/// Longest of any configured time: a day.
+pub const MAX_TIME_MS: u64 = 24 * 3_600_000;
+
+/// The `[orchestrator]` section. Times are milliseconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OrchestratorConfig {
+    /// File of tenants and the hashes of their API keys. Read again when it changes; a file with a
+    /// mistake is refused and the last good one kept. Relative paths start at the data folder.
+    pub tenants: PathBuf,
+    /// Models that this mesh releases: sealed manifests, or folders that hold a `tether.manifest`.
+    /// A released model is known (503, not 404) before any worker serves it, and only workers with
+    /// exactly its digest serve it. Relative paths start at the data folder.
+    pub releases: Vec<PathBuf>,
+    /// Keys whose signature on a release counts.
+    pub trusted_publishers: Vec<NodeId>,
+    /// HTTP for the operator of this machine: `/metrics`, `/healthz`, `/readyz`, `/fleet`. Only
+    /// loopback is allowed; port 0 takes a free one.
+    pub admin: SocketAddr,
+    /// How much each term of the affinity score counts. (SCH-1)
+    pub weights: Weights,
+    /// Candidates whose score is within this much of the best count as equal, and one of them is
+    /// drawn: orchestrators with the same stale view would otherwise all choose the same one.
+    pub near_equal: f32,
+    /// Workers that one request is given to at most, one after the other, while none of the answer
+    /// was sent. From 1 to 3. (SCH-4)
+    pub attempts: u32,
+    /// Time for a new link to a worker, where there is none.
+    pub dial_timeout_ms: u64,
+    /// Time in which a worker must say that it took an order. It has only to look at its queue, so
+    /// silence means that it is dead or stuck; the transport knows that only after 2 s.
+    pub accept_timeout_ms: u64,
+    /// Time from taking an order to the first piece of the answer: waiting in the worker's queue
+    /// and reading the prompt.
+    pub first_token_timeout_ms: u64,
+    /// Time between two pieces of an answer, and for the gateway to take one.
+    pub stall_timeout_ms: u64,
+    /// Time for a whole answer. A job's lease lasts as long.
+    pub answer_timeout_ms: u64,
+    /// Answers under way at once; the next is told to come again.
+    pub max_open: usize,
+    /// Workers in the fleet at once.
+    pub max_workers: usize,
+    /// What callers are told to wait when nothing can serve them: one heartbeat, after which the
+    /// fleet may look different.
+    pub retry_after_ms: u64,
+    /// How long ended jobs are kept, and with them the answers to repeated keys. (RSV-1)
+    pub result_retention_ms: u64,
+    /// Time that open answers get to finish when the orchestrator stops.
+    pub drain_timeout_ms: u64,
+}
+
+impl Default for OrchestratorConfig {
+    fn default() -> Self {
+        Self {
+            tenants: PathBuf::from("tenants.toml"),
+            releases: Vec::new(),
+            trusted_publishers: Vec::new(),
+            admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)),
+            weights: Weights::default(),
+            near_equal: 0.05,
+            attempts: 2,
+            dial_timeout_ms: 1_000,
+            accept_timeout_ms: 750,
+            first_token_timeout_ms: 60_000,
+            stall_timeout_ms: 30_000,
+            answer_timeout_ms: 600_000,
+            max_open: 1_024,
+            max_workers: 100_000,
+            retry_after_ms: tether_wire::heartbeat::HEARTBEAT_INTERVAL_MS,
+            result_retention_ms: MAX_TIME_MS,
+            drain_timeout_ms: 20_000,
+        }
+    }
+}
+
+/// A setting outside its limits.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("orchestrator.{field} {why}")]
+pub struct ConfigError {
+    /// The setting, as it is written in the file.
+    pub field: &'static str,
+    /// What is wrong with it and what is allowed.
+    pub why: String,
+}
+
+impl OrchestratorConfig {
+    /// Checks every setting, without touching a disk or a port.
+    ///
+    /// # Errors
+    /// The first setting that is outside its limits.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let check = |ok: bool, field: &'static str, why: &dyn Fn() -> String| {
+            if ok {
+                Ok(())
+            } else {
+                Err(ConfigError { field, why: why() })
+            }
+        };
+        check(!self.tenants.as_os_str().is_empty(), "tenants", &|| {
+            "is empty: name the file that lists the tenants".to_owned()
+        })?;
+        check(self.releases.len() <= MAX_RELEASES, "releases", &|| {
+            format!("has more than {MAX_RELEASES} entries")
+        })?;
+        check(
+            self.releases.is_empty() || !self.trusted_publishers.is_empty(),
+            "trusted_publishers",
+            &|| "is empty, so that no release could be believed".to_owned(),
+        )?;
+        check(self.admin.ip().is_loopback(), "admin", &|| {
+            format!("is {}, not a loopback address", self.admin)
+        })?;
+        self.weights.check().map_err(|why| ConfigError {
+            field: "weights",
+            why,
+        })?;
+        check(
+            (0.0..=1.0).contains(&self.near_equal),
+            "near_equal",
+            &|| format!("is {}, not between 0 and 1", self.near_equal),
+        )?;
+        check((1..=3).contains(&self.attempts), "attempts", &|| {
+            format!("is {}, not between 1 and 3", self.attempts)
+        })?;
+        for (field, value) in [
+            ("dial_timeout_ms", self.dial_timeout_ms),
+            ("accept_timeout_ms", self.accept_timeout_ms),
+            ("first_token_timeout_ms", self.first_token_timeout_ms),
+            ("stall_timeout_ms", self.stall_timeout_ms),
+            ("answer_timeout_ms", self.answer_timeout_ms),
+            ("retry_after_ms", self.retry_after_ms),
+            ("result_retention_ms", self.result_retention_ms),
+            ("drain_timeout_ms", self.drain_timeout_ms),
+        ] {
+            check((1..=MAX_TIME_MS).contains(&value), field, &|| {
+                format!("is {value}, not between 1 and {MAX_TIME_MS} (a day)")
+            })?;
+        }
+        check(
+            (1..=1_000_000).contains(&self.max_open),
+            "max_open",
+            &|| format!("is {}, not between 1 and 1000000", self.max_open),
+        )?;
+        check(
+            (1..=1_000_000).contains(&self.max_workers),
+            "max_workers",
+            &|| format!("is {}, not between 1 and 1000000", self.max_workers),
+        )
+    }
+
+    /// A path of the configuration: relative ones start at the data folder.
+    pub(crate) fn resolve(data_dir: &Path, path: &Path) -> PathBuf {
+        data_dir.join(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut OrchestratorConfig)) -> String {
+        let mut config = OrchestratorConfig::default();
+        change(&mut config);
+        config.validate().expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_survive_toml() {
+        let config = OrchestratorConfig::default();
+        assert_eq!(config.validate(), Ok(()));
+        let text = toml::to_string(&config).expect("written");
+        assert_eq!(toml::from_str::<OrchestratorConfig>(&text), Ok(config));
+    }
+
+    #[test]
+    fn a_misspelt_setting_is_refused_by_name() {
+        let error = toml::from_str::<OrchestratorConfig>("atempts = 2").expect_err("refused");
+        assert!(error.to_string().contains("atempts"), "{error}");
+    }
+
+    #[test]
+    fn each_setting_outside_its_limits_is_named() {
+        assert!(refused(|c| c.attempts = 4).contains("orchestrator.attempts is 4"));
+        assert!(refused(|c| c.attempts = 0).contains("attempts"));
+        assert!(refused(|c| c.near_equal = f32::NAN).contains("near_equal"));
+        assert!(refused(|c| c.admin = ([0, 0, 0, 0], 1).into()).contains("loopback"));
+        assert!(refused(|c| c.accept_timeout_ms = 0).contains("accept_timeout_ms"));
+        assert!(refused(|c| c.drain_timeout_ms = MAX_TIME_MS + 1).contains("drain_timeout_ms"));
+        assert!(refused(|c| c.releases = vec!["x".into()]).contains("trusted_publishers"));
+        assert!(refused(|c| c.releases = vec!["x".into(); 1_025]).contains("releases"));
+        assert!(refused(|c| c.weights.queue = -1.0).contains("weights"));
+        assert!(refused(|c| c.max_open = 0).contains("max_open"));
+        assert!(refused(|c| c.max_workers = 1_000_001).contains("max_workers"));
+        assert!(refused(|c| c.tenants = PathBuf::new()).contains("tenants"));
+    }
+}

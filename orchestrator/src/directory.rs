@@ -1,0 +1,210 @@
+//! What gateways are told about tenants and models. [T-DIR-1] to [T-DIR-3]
+//!
+//! There is one current state. Each gateway is given it whole and then what changed between what
+//! it was last given and what is current, so that a slow gateway costs no queue: it skips.
+
+pub(crate) mod serve;
+
+use crate::catalogue::Catalogue;
+use crate::fleet::Snapshot;
+use crate::tenants::Tenants;
+use std::sync::Arc;
+use tether_wire::directory::{Availability, DirectoryUpdate, ModelEntry};
+
+/// Tenants in one update at most: with 16 keys each they stay far below the limit of a frame.
+pub const MAX_TENANTS_PER_UPDATE: usize = 4_096;
+
+/// Everything that gateways know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// Grows with each change.
+    pub version: u64,
+    /// All tenants.
+    pub tenants: Arc<Tenants>,
+    /// All models.
+    pub models: Arc<Vec<ModelEntry>>,
+}
+
+/// The models as tenants see them.
+#[must_use]
+pub fn models(catalogue: &Catalogue, fleet: &Snapshot) -> Vec<ModelEntry> {
+    catalogue
+        .entries()
+        .map(|entry| {
+            let served = (fleet.candidates(&entry.model).iter())
+                .any(|c| entry.released.is_none_or(|it| it == c.offer().digest));
+            ModelEntry {
+                model: entry.model.clone(),
+                created_ms: entry.first_seen_ms,
+                availability: if served {
+                    Availability::Available
+                } else {
+                    Availability::Unavailable
+                },
+            }
+        })
+        .collect()
+}
+
+/// The updates that lead from what a gateway has to what is current; from nothing, everything.
+/// More than one only where the tenants do not fit one update.
+#[must_use]
+pub fn updates(old: Option<&State>, new: &State) -> Vec<DirectoryUpdate> {
+    let empty = State::default();
+    let have = old.unwrap_or(&empty);
+    let changed: Vec<_> = new
+        .tenants
+        .iter()
+        .filter(|(id, entry)| have.tenants.get(id) != Some(entry))
+        .map(|(_, entry)| entry.clone())
+        .collect();
+    let removed: Vec<_> = (have.tenants.keys())
+        .filter(|id| !new.tenants.contains_key(id))
+        .cloned()
+        .collect();
+    let models = (old.is_none() || have.models != new.models).then(|| new.models.to_vec());
+    let update = |tenants: &[_]| DirectoryUpdate {
+        version: new.version,
+        tenants: tenants.to_vec(),
+        ..DirectoryUpdate::default()
+    };
+    let mut updates: Vec<DirectoryUpdate> =
+        changed.chunks(MAX_TENANTS_PER_UPDATE).map(update).collect();
+    if updates.is_empty() {
+        updates.push(update(&[]));
+    }
+    updates[0].whole = old.is_none();
+    for (at, removed) in removed.chunks(MAX_TENANTS_PER_UPDATE).enumerate() {
+        if at == updates.len() {
+            updates.push(update(&[]));
+        }
+        updates[at].removed_tenants = removed.to_vec();
+    }
+    updates[0].models = models;
+    updates
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use tether_wire::directory::{MAX_UPDATE_BYTES, TenantEntry};
+    use tether_wire::{Digest, TenantId, codec};
+
+    fn tenants(ids: &[(&str, u8)]) -> Arc<Tenants> {
+        Arc::new(
+            ids.iter()
+                .map(|(id, key)| {
+                    let id = TenantId::new(*id).expect("valid");
+                    let key_hashes = vec![Digest([*key; 32])];
+                    (id.clone(), TenantEntry { id, key_hashes })
+                })
+                .collect(),
+        )
+    }
+
+    fn state(version: u64, ids: &[(&str, u8)], models: &[&str]) -> State {
+        let models = models
+            .iter()
+            .map(|model| ModelEntry {
+                model: model.parse().expect("valid"),
+                created_ms: 1,
+                availability: Availability::Available,
+            })
+            .collect();
+        State {
+            version,
+            tenants: tenants(ids),
+            models: Arc::new(models),
+        }
+    }
+
+    /// What a gateway does with updates.
+    fn apply(have: &mut State, updates: Vec<DirectoryUpdate>) {
+        for update in updates {
+            let mut tenants: BTreeMap<_, _> = if update.whole {
+                BTreeMap::new()
+            } else {
+                (*have.tenants).clone()
+            };
+            for tenant in update.tenants {
+                tenants.insert(tenant.id.clone(), tenant);
+            }
+            for id in &update.removed_tenants {
+                tenants.remove(id);
+            }
+            have.tenants = Arc::new(tenants);
+            if let Some(models) = update.models {
+                have.models = Arc::new(models);
+            }
+            have.version = update.version;
+        }
+    }
+
+    #[test]
+    fn the_first_update_is_whole_and_replaces_what_a_gateway_had() {
+        let new = state(7, &[("a", 1), ("b", 2)], &["tiny@1.0"]);
+        let first = updates(None, &new);
+        assert!(first.len() == 1 && first[0].whole && first[0].models.is_some());
+        let mut gateway = state(3, &[("gone", 9)], &[]);
+        apply(&mut gateway, first);
+        assert_eq!(gateway, new);
+    }
+
+    #[test]
+    fn later_updates_hold_only_what_changed() {
+        let old = state(1, &[("a", 1), ("b", 2), ("c", 3)], &["tiny@1.0"]);
+        let new = state(2, &[("a", 1), ("b", 9), ("d", 4)], &["tiny@1.0"]);
+        let delta = updates(Some(&old), &new);
+        assert_eq!(delta.len(), 1);
+        assert!(!delta[0].whole && delta[0].models.is_none());
+        assert_eq!(delta[0].tenants.len(), 2);
+        assert_eq!(delta[0].removed_tenants.len(), 1);
+        let mut gateway = old;
+        apply(&mut gateway, delta);
+        assert_eq!(gateway, new);
+    }
+
+    #[test]
+    fn an_empty_mesh_is_told_as_such() {
+        let first = updates(None, &State::default());
+        assert!(first.len() == 1 && first[0].whole);
+        assert_eq!(first[0].models.as_deref(), Some(&[][..]));
+    }
+
+    #[test]
+    fn more_tenants_than_fit_one_update_come_in_several_each_within_a_frame() {
+        let many: Tenants = (0..2 * MAX_TENANTS_PER_UPDATE + 1)
+            .map(|n| {
+                let id = TenantId::new(format!("{n:064}")).expect("valid");
+                let key_hashes = vec![Digest([255; 32]); crate::tenants::MAX_KEYS_PER_TENANT];
+                (id.clone(), TenantEntry { id, key_hashes })
+            })
+            .collect();
+        let new = State {
+            version: 2,
+            tenants: Arc::new(many),
+            models: Arc::new(Vec::new()),
+        };
+        let whole = updates(None, &new);
+        assert_eq!(whole.len(), 3);
+        assert_eq!(whole.iter().filter(|u| u.whole).count(), 1);
+        for update in &whole {
+            assert!(codec::encode(update).len() < MAX_UPDATE_BYTES);
+        }
+        let mut gateway = State::default();
+        apply(&mut gateway, whole);
+        assert_eq!(gateway, new);
+        apply(
+            &mut gateway,
+            updates(
+                Some(&new),
+                &State {
+                    version: 3,
+                    ..State::default()
+                },
+            ),
+        );
+        assert!(gateway.tenants.is_empty());
+    }
+}

@@ -1,0 +1,311 @@
+//! A request from the gateway's call to its end: reserve, place, attempt, record. (RSV-1, SCH-4)
+//!
+//! The job is on the disk before a worker hears of it, and its end is on the disk before the
+//! gateway hears of that. Every path leads through [`Dispatcher::finish`], also that of a panic.
+
+mod attempt;
+mod check;
+mod intake;
+mod outcome;
+#[cfg(test)]
+mod tests;
+
+use crate::catalogue::Catalogue;
+use crate::clock;
+use crate::config::OrchestratorConfig;
+use crate::fleet::keeper::Fleet;
+use crate::job::Step;
+use crate::place::{Query, Ranked, place};
+use crate::store::{Holder, MetadataStore};
+use arc_swap::ArcSwap;
+use futures_util::FutureExt;
+use outcome::{End, code_label, told};
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use tether_net::{Incoming, Node};
+use tether_telemetry::metrics::OrchestratorMetrics;
+use tether_telemetry::trace;
+use tether_wire::infer::{InferRequest, Usage};
+use tether_wire::rpc::{Code, RpcError};
+use tether_wire::{Digest, ModelRef, NodeId, Region};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span, field};
+
+/// What dispatches.
+pub(crate) struct Dispatcher {
+    pub(crate) config: OrchestratorConfig,
+    pub(crate) id: NodeId,
+    pub(crate) region: Region,
+    /// Set once the node runs; calls that come before are told to come again.
+    pub(crate) node: OnceLock<Node>,
+    pub(crate) fleet: Fleet,
+    pub(crate) catalogue: Arc<ArcSwap<Catalogue>>,
+    pub(crate) store: Arc<dyn MetadataStore>,
+    pub(crate) metrics: Arc<OrchestratorMetrics>,
+    /// One permit for each request under way.
+    pub(crate) permits: Semaphore,
+    /// Every request under way, so that the end can wait for them.
+    pub(crate) open: TaskTracker,
+    /// No new requests.
+    pub(crate) draining: CancellationToken,
+    /// No requests any more: those under way fail.
+    pub(crate) stop: CancellationToken,
+}
+
+/// A request under way.
+pub(crate) struct Run {
+    call: Incoming,
+    request: InferRequest,
+    model: ModelRef,
+    /// The released artifact of the model.
+    released: Option<Digest>,
+    seed: u64,
+    holder: Holder,
+    began: Instant,
+    deadline: tokio::time::Instant,
+    /// Workers that it was given to.
+    attempts: u32,
+    /// Whether any of an answer was sent to the gateway.
+    streamed: bool,
+    /// Tokens that were sent to the gateway.
+    tokens: u32,
+    /// The end as the worker sent it, passed on after it is recorded.
+    done: Vec<u8>,
+}
+
+/// Why a request under way ends from outside.
+#[derive(Clone, Copy, Debug)]
+enum Interrupt {
+    Gone,
+    Deadline,
+    Stopped,
+}
+
+type Interrupts = Pin<Box<dyn Future<Output = Interrupt> + Send>>;
+
+impl Dispatcher {
+    /// Serves a `submit` call.
+    pub(crate) async fn serve(self: Arc<Self>, call: Incoming) -> Result<(), RpcError> {
+        let span = tracing::info_span!(
+            "orchestrator.dispatch",
+            tether.role = "orchestrator",
+            tether.correlation_id = field::Empty,
+            tether.tenant = field::Empty,
+            tether.outcome = field::Empty,
+            tether.attempts = field::Empty,
+            gen_ai.request.model = field::Empty,
+            gen_ai.usage.input_tokens = field::Empty,
+            gen_ai.usage.output_tokens = field::Empty,
+        );
+        trace::set_parent(&span, call.head().traceparent.as_deref());
+        // A task of its own: the caller's going away must not end it before it is recorded.
+        let this = self.clone();
+        let task = self.open.spawn(
+            async move {
+                this.metrics.in_flight().inc();
+                let result = Box::pin(this.request(call)).await;
+                this.metrics.in_flight().dec();
+                let outcome = result
+                    .as_ref()
+                    .map_or_else(|e| code_label(e.code), |()| "ok");
+                this.metrics.dispatched(outcome);
+                Span::current().record("tether.outcome", outcome);
+                if let Err(error) = &result {
+                    tracing::info!(outcome, %error, "request ended without a whole answer");
+                }
+                result
+            }
+            .instrument(span),
+        );
+        task.await.unwrap_or_else(|_| Err(failed_here()))
+    }
+
+    async fn request(&self, call: Incoming) -> Result<(), RpcError> {
+        let (mut run, _permit) = self.take_in(call).await?;
+        let mut interrupt = self.interrupts(&run);
+        let driven = AssertUnwindSafe(self.drive(&mut run, &mut interrupt)).catch_unwind();
+        let end = driven.await.unwrap_or_else(|_| {
+            tracing::error!(job = %run.holder.job, "a request made the orchestrator panic");
+            End::Final(failed_here())
+        });
+        self.finish(run, end).await
+    }
+
+    fn interrupts(&self, run: &Run) -> Interrupts {
+        let (gone, deadline, stop) = (run.call.cancelled(), run.deadline, self.stop.clone());
+        Box::pin(async move {
+            tokio::select! {
+                () = gone => Interrupt::Gone,
+                () = tokio::time::sleep_until(deadline) => Interrupt::Deadline,
+                () = stop.cancelled() => Interrupt::Stopped,
+            }
+        })
+    }
+
+    /// Gives the request to one worker after the other, while nothing of an answer was sent.
+    async fn drive(&self, run: &mut Run, interrupt: &mut Interrupts) -> End {
+        let mut tried: Vec<NodeId> = Vec::new();
+        let mut last: Option<RpcError> = None;
+        while run.attempts < self.config.attempts {
+            let ranked = self.rank(run, &tried);
+            let Some(best) = ranked.first() else { break };
+            if let Some(fault) = &last {
+                self.metrics.retried(code_label(fault.code));
+            }
+            run.attempts += 1;
+            tried.push(best.candidate.worker.id());
+            let span = attempt_span(run.attempts, best);
+            for other in ranked.iter().skip(1).take(EXPLAINED) {
+                span.in_scope(|| explain(other));
+            }
+            let began = Instant::now();
+            let attempt = self.attempt(run, &best.candidate, interrupt);
+            let end = attempt.instrument(span.clone()).await;
+            span.record("tether.outcome", end.label());
+            self.metrics.attempt(end.label(), began.elapsed());
+            match end {
+                End::Fault(fault) => {
+                    span.in_scope(|| tracing::warn!(error = %fault, "attempt failed"));
+                    if run.streamed {
+                        return End::Final(told(fault, true, self.config.retry_after_ms));
+                    }
+                    last = Some(fault);
+                }
+                end => return end,
+            }
+        }
+        End::Final(last.map_or_else(
+            || self.nothing_serves(&run.model),
+            |fault| told(fault, false, self.config.retry_after_ms),
+        ))
+    }
+
+    fn rank(&self, run: &Run, tried: &[NodeId]) -> Vec<Ranked> {
+        let fleet = self.fleet.snapshot();
+        let query = Query {
+            model: &run.model,
+            digest: run.released,
+            region: &self.region,
+            tried,
+        };
+        place(
+            fleet.candidates(&run.model),
+            &query,
+            &self.config.weights,
+            self.config.near_equal,
+            &mut rand::rng(),
+        )
+    }
+
+    fn nothing_serves(&self, model: &ModelRef) -> RpcError {
+        RpcError::new(
+            Code::Unavailable,
+            format!("no worker can serve the model `{model}` now"),
+        )
+        .with_retry_after_ms(self.config.retry_after_ms)
+    }
+
+    fn interrupted(&self, why: Interrupt, run: &Run) -> End {
+        match why {
+            Interrupt::Gone => End::Cancelled,
+            Interrupt::Deadline => End::Final(RpcError::new(
+                Code::Deadline,
+                "the time for this request is over",
+            )),
+            Interrupt::Stopped => End::Final(told(
+                RpcError::new(Code::Unavailable, "the orchestrator is stopping"),
+                run.streamed,
+                self.config.retry_after_ms,
+            )),
+        }
+    }
+
+    /// Records how the request ended, and only then tells the gateway.
+    async fn finish(&self, mut run: Run, end: End) -> Result<(), RpcError> {
+        let given = Usage {
+            prompt_tokens: 0,
+            completion_tokens: run.tokens,
+        };
+        let (step, result) = match end {
+            End::Done(done) => {
+                let step = Step::Done {
+                    finish: done.finish,
+                    usage: done.usage,
+                };
+                let span = Span::current();
+                span.record("gen_ai.usage.input_tokens", done.usage.prompt_tokens);
+                span.record("gen_ai.usage.output_tokens", done.usage.completion_tokens);
+                (step, Ok(()))
+            }
+            End::Final(error) | End::Fault(error) => {
+                let text = format!("{}: {error}", code_label(error.code));
+                (
+                    Step::Failed {
+                        error: text,
+                        usage: given,
+                    },
+                    Err(error),
+                )
+            }
+            End::Cancelled => (
+                Step::Cancelled { usage: given },
+                Err(RpcError::new(Code::Cancelled, "the caller went away")),
+            ),
+        };
+        Span::current().record("tether.attempts", run.attempts);
+        let recorded = self
+            .store
+            .step(run.holder, step, clock::now().unix_ms)
+            .await;
+        if let Err(error) = recorded {
+            tracing::error!(job = %run.holder.job, %error, "the end of a job could not be recorded");
+            return result.and(Err(RpcError::new(
+                Code::Internal,
+                "the answer could not be recorded, so that it does not count",
+            )));
+        }
+        result?;
+        // The answer is whole and recorded; a gateway that is gone by now changes neither.
+        let patience = Duration::from_millis(self.config.stall_timeout_ms);
+        let _ = tokio::time::timeout(patience, run.call.send(&run.done)).await;
+        Ok(())
+    }
+}
+
+/// Candidates whose terms are recorded beside the chosen one.
+const EXPLAINED: usize = 8;
+
+fn attempt_span(attempt: u32, chosen: &Ranked) -> Span {
+    let worker = &chosen.candidate.worker;
+    let span = tracing::info_span!(
+        "orchestrator.attempt",
+        tether.role = "orchestrator",
+        tether.attempt = attempt,
+        tether.worker = %worker.id(),
+        tether.score = chosen.score,
+        tether.suspect = chosen.suspect,
+        tether.outcome = field::Empty,
+    );
+    span.in_scope(|| explain(chosen));
+    span
+}
+
+/// Records why a candidate has its rank.
+fn explain(candidate: &Ranked) {
+    tracing::debug!(
+        worker = %candidate.candidate.worker.id().short(),
+        score = candidate.score,
+        suspect = candidate.suspect,
+        terms = ?candidate.terms,
+        "candidate"
+    );
+}
+
+fn failed_here() -> RpcError {
+    RpcError::new(Code::Internal, "the orchestrator failed on this request")
+}

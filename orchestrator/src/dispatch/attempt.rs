@@ -1,0 +1,281 @@
+//! One attempt: one order to one worker, and the relay of its answer.
+//!
+//! Nothing is kept here but one event: the worker is read only as fast as the gateway takes, so
+//! that a slow gateway holds the worker back and grows no memory.
+
+use super::check::{Check, Seen};
+use super::outcome::{End, of_worker_error};
+use super::{Dispatcher, Interrupts, Run};
+use crate::clock;
+use crate::fleet::Candidate;
+use crate::job::Step;
+use std::time::{Duration, Instant};
+use tether_net::{Call, Link};
+use tether_wire::codec;
+use tether_wire::infer::{AnswerEvent, MAX_EVENT_BYTES, WorkOrder};
+use tether_wire::rpc::{Code, RpcError, method};
+use tether_wire::{NodeId, Role};
+use tokio::time::{sleep_until, timeout, timeout_at};
+
+/// How long the worker may take to end the call after the end of the answer.
+const END_GRACE: Duration = Duration::from_millis(100);
+/// Slack of the worker's deadline over ours, so that ours is the one that is told.
+const DEADLINE_SLACK: Duration = Duration::from_millis(500);
+/// Bytes of an order for which one more millisecond is given: 4 MB in a second.
+const BYTES_PER_MS: usize = 4_096;
+
+impl Dispatcher {
+    /// Gives the request to one worker. Its place is counted as taken until this returns.
+    pub(super) async fn attempt(
+        &self,
+        run: &mut Run,
+        candidate: &Candidate,
+        interrupt: &mut Interrupts,
+    ) -> End {
+        let _busy = candidate.worker.occupy();
+        let worker = candidate.worker.id();
+        let order = WorkOrder {
+            correlation: run.request.correlation,
+            attempt: run.attempts,
+            fence: run.holder.fence,
+            tenant: run.request.tenant.clone(),
+            model: run.model.clone(),
+            digest: candidate.offer().digest,
+            input: run.request.input.clone(),
+            sampling: run.request.sampling.clone(),
+        };
+        debug_assert_eq!(order.sampling.seed, Some(run.seed));
+        let mut check = Check::new(worker, &order);
+        let opened = tokio::select! {
+            biased;
+            why = &mut *interrupt => return self.interrupted(why, run),
+            opened = self.open(run, worker, &order, &mut check) => opened,
+        };
+        let (call, accepted) = match opened {
+            Ok(opened) => opened,
+            Err(end) => return end,
+        };
+        self.relay(run, worker, call, accepted, check, interrupt)
+            .await
+    }
+
+    /// Records the attempt and opens the call, side by side; the worker must accept in time.
+    async fn open(
+        &self,
+        run: &Run,
+        worker: NodeId,
+        order: &WorkOrder,
+        check: &mut Check,
+    ) -> Result<(Call, Vec<u8>), End> {
+        let step = Step::Dispatched {
+            worker,
+            digest: order.digest,
+            attempt: order.attempt,
+        };
+        let (recorded, opened) = tokio::join!(
+            self.store.step(run.holder, step, clock::now().unix_ms),
+            self.accepted(run, worker, order, check),
+        );
+        if let Err(error) = recorded {
+            tracing::error!(job = %run.holder.job, %error, "an attempt could not be recorded");
+            return Err(End::Final(RpcError::new(
+                Code::Internal,
+                "the request could not be recorded",
+            )));
+        }
+        opened
+    }
+
+    async fn accepted(
+        &self,
+        run: &Run,
+        worker: NodeId,
+        order: &WorkOrder,
+        check: &mut Check,
+    ) -> Result<(Call, Vec<u8>), End> {
+        let link = self.link(worker).await.map_err(End::Fault)?;
+        let body = codec::encode(order);
+        let began = Instant::now();
+        let extra_ms = u64::try_from(body.len() / BYTES_PER_MS).unwrap_or(u64::MAX);
+        let patience =
+            Duration::from_millis(self.config.accept_timeout_ms.saturating_add(extra_ms));
+        let left = run
+            .deadline
+            .saturating_duration_since(tokio::time::Instant::now());
+        let by = tokio::time::Instant::from_std(began + patience);
+        let exchange = async {
+            let mut call = link
+                .call(method::INFER, Some(left + DEADLINE_SLACK), &body)
+                .await
+                .map_err(End::Fault)?;
+            call.finish_sending().await;
+            loop {
+                let (seen, item) = next(&mut call, check).await?;
+                match seen {
+                    Seen::Accepted(_) => return Ok((call, item)),
+                    Seen::Nothing => {}
+                    Seen::Chunk(_) | Seen::Done(_) => {
+                        return Err(End::Fault(RpcError::new(
+                            Code::Internal,
+                            "the worker answers what it did not accept",
+                        )));
+                    }
+                }
+            }
+        };
+        match timeout_at(by, exchange).await {
+            Ok(opened) => {
+                if opened.is_ok() {
+                    self.metrics.accepted(began.elapsed());
+                }
+                opened
+            }
+            Err(_) => {
+                self.fleet
+                    .suspect(worker, "it did not accept an order in time")
+                    .await;
+                Err(End::Fault(RpcError::new(
+                    Code::Unavailable,
+                    format!("worker {} does not answer", worker.short()),
+                )))
+            }
+        }
+    }
+
+    /// The link to a worker: the one that it opened to us, or a new one.
+    async fn link(&self, worker: NodeId) -> Result<Link, RpcError> {
+        let unreachable = |why: String| {
+            RpcError::new(
+                Code::Unavailable,
+                format!("worker {} cannot be reached: {why}", worker.short()),
+            )
+        };
+        let Some(node) = self.node.get() else {
+            return Err(unreachable("this node is starting".to_owned()));
+        };
+        if let Some(link) = node.linked(&worker).filter(Link::is_up) {
+            return Ok(link);
+        }
+        let patience = Duration::from_millis(self.config.dial_timeout_ms);
+        let why = match timeout(patience, node.link(worker, Role::Worker)).await {
+            Ok(Ok(link)) => return Ok(link),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no link within {} ms", patience.as_millis()),
+        };
+        self.fleet.suspect(worker, "it cannot be linked").await;
+        Err(unreachable(why))
+    }
+
+    /// Passes the answer on, one event at a time.
+    async fn relay(
+        &self,
+        run: &mut Run,
+        worker: NodeId,
+        mut call: Call,
+        accepted: Vec<u8>,
+        mut check: Check,
+        interrupt: &mut Interrupts,
+    ) -> End {
+        let mut patience = Duration::from_millis(self.config.first_token_timeout_ms);
+        loop {
+            let by = tokio::time::Instant::now() + patience;
+            let event = tokio::select! {
+                biased;
+                why = &mut *interrupt => return self.interrupted(why, run),
+                () = sleep_until(by) => {
+                    self.fleet.suspect(worker, "its answer stalled").await;
+                    return End::Fault(RpcError::new(
+                        Code::Unavailable,
+                        format!("worker {} sends nothing any more", worker.short()),
+                    ));
+                }
+                event = next(&mut call, &mut check) => event,
+            };
+            match event {
+                Err(end) => return end,
+                Ok((Seen::Nothing | Seen::Accepted(_), _)) => {}
+                Ok((Seen::Chunk(_), item)) => {
+                    let sent = if run.streamed {
+                        self.pass_on(run, &item).await
+                    } else {
+                        self.begin(run, &accepted, &item).await
+                    };
+                    if let Err(end) = sent {
+                        return end;
+                    }
+                    run.tokens = check.tokens();
+                    patience = Duration::from_millis(self.config.stall_timeout_ms);
+                }
+                Ok((Seen::Done(done), item)) => {
+                    // Lets the worker end the call by itself: a reset would look like a cancel.
+                    let _ = timeout(END_GRACE, call.next()).await;
+                    if !run.streamed
+                        && let Err(end) = self.pass_on(run, &accepted).await
+                    {
+                        return end;
+                    }
+                    run.done = item;
+                    return End::Done(done);
+                }
+            }
+        }
+    }
+
+    /// The first piece: the gateway learns only now which worker answers, so that a retry before
+    /// this leaves no trace in the answer.
+    async fn begin(&self, run: &mut Run, accepted: &[u8], item: &[u8]) -> Result<(), End> {
+        run.streamed = true;
+        self.metrics.first_chunk(run.began.elapsed());
+        let recording = self
+            .store
+            .step(run.holder, Step::Streaming, clock::now().unix_ms);
+        let passing = async {
+            self.pass_on(run, accepted).await?;
+            self.pass_on(run, item).await
+        };
+        let (recorded, passed) = tokio::join!(recording, passing);
+        if let Err(error) = recorded {
+            tracing::error!(%error, "the begin of an answer could not be recorded");
+            return Err(End::Final(RpcError::new(
+                Code::Internal,
+                "the answer could not be recorded",
+            )));
+        }
+        passed
+    }
+
+    async fn pass_on(&self, run: &mut Run, item: &[u8]) -> Result<(), End> {
+        let patience = Duration::from_millis(self.config.stall_timeout_ms);
+        match timeout(patience, run.call.send(item)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the gateway takes no more");
+                Err(End::Cancelled)
+            }
+            Err(_) => {
+                tracing::warn!("the gateway took nothing for too long");
+                Err(End::Cancelled)
+            }
+        }
+    }
+}
+
+/// The next event of the worker, checked, with its bytes.
+async fn next(call: &mut Call, check: &mut Check) -> Result<(Seen, Vec<u8>), End> {
+    let item = match call.next().await {
+        Ok(Some(item)) => item,
+        Ok(None) => {
+            return Err(End::Fault(RpcError::new(
+                Code::Unavailable,
+                "the worker ended its answer without finishing it",
+            )));
+        }
+        Err(error) => return Err(of_worker_error(error)),
+    };
+    let event: AnswerEvent = codec::decode("answer", &item, MAX_EVENT_BYTES)
+        .map_err(|error| End::Fault(RpcError::new(Code::Internal, error.to_string())))?;
+    match check.take(event) {
+        Ok(seen) => Ok((seen, item)),
+        Err(error) => Err(End::Fault(error)),
+    }
+}

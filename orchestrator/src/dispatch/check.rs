@@ -1,0 +1,225 @@
+//! Whether what a worker answers is what was ordered. Pure. [T-INF-7] [T-INF-8]
+//!
+//! Tenants are billed by what passes here, so that nothing is taken on trust: positions have no
+//! gaps, and the counts at the end agree with the tokens that were seen.
+
+use tether_wire::infer::{Accepted, AnswerEvent, Chunk, Done, WorkOrder};
+use tether_wire::rpc::{Code, RpcError};
+use tether_wire::{Digest, ModelRef, NodeId};
+
+/// What was ordered, as far as an answer can be held against it.
+#[derive(Clone, Debug)]
+pub(crate) struct Check {
+    worker: NodeId,
+    model: ModelRef,
+    digest: Digest,
+    seed: u64,
+    max_tokens: Option<u32>,
+    accepted: bool,
+    position: u32,
+    done: bool,
+}
+
+/// A checked event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// The worker took the order.
+    Accepted(Accepted),
+    /// The next piece.
+    Chunk(Chunk),
+    /// The end, with counts that agree.
+    Done(Done),
+    /// Something of a later version, to be ignored.
+    Nothing,
+}
+
+impl Check {
+    /// For the answer of one worker to one order.
+    pub(crate) fn new(worker: NodeId, order: &WorkOrder) -> Self {
+        Self {
+            worker,
+            model: order.model.clone(),
+            digest: order.digest,
+            seed: order.sampling.seed.unwrap_or_default(),
+            max_tokens: order.sampling.max_tokens,
+            accepted: false,
+            position: 0,
+            done: false,
+        }
+    }
+
+    /// Tokens that were seen.
+    pub(crate) fn tokens(&self) -> u32 {
+        self.position
+    }
+
+    /// Looks at the next event.
+    ///
+    /// # Errors
+    /// [`Code::Internal`]: the worker breaks the protocol.
+    pub(crate) fn take(&mut self, event: AnswerEvent) -> Result<Seen, RpcError> {
+        let wrong = |what: String| {
+            let short = self.worker.short();
+            RpcError::new(Code::Internal, format!("worker {short} {what}"))
+        };
+        if self.done {
+            return Err(wrong("goes on after the end".to_owned()));
+        }
+        match event {
+            AnswerEvent::Unknown => Ok(Seen::Nothing),
+            AnswerEvent::Accepted(_) if self.accepted => {
+                Err(wrong("accepts the same order twice".to_owned()))
+            }
+            AnswerEvent::Accepted(it) => {
+                let agrees = it.worker == self.worker
+                    && it.model == self.model
+                    && it.digest == self.digest
+                    && it.seed == self.seed;
+                if !agrees {
+                    return Err(wrong("accepts another order than it was given".to_owned()));
+                }
+                self.accepted = true;
+                Ok(Seen::Accepted(it))
+            }
+            AnswerEvent::Chunk(_) | AnswerEvent::Done(_) if !self.accepted => {
+                Err(wrong("answers what it did not accept".to_owned()))
+            }
+            AnswerEvent::Chunk(chunk) => {
+                if chunk.position != self.position {
+                    return Err(wrong(format!(
+                        "sends position {} where {} is next",
+                        chunk.position, self.position
+                    )));
+                }
+                let total = u32::try_from(chunk.tokens.len())
+                    .ok()
+                    .and_then(|count| self.position.checked_add(count))
+                    .filter(|total| self.max_tokens.is_none_or(|max| *total <= max))
+                    .ok_or_else(|| wrong("sends more tokens than were ordered".to_owned()))?;
+                self.position = total;
+                Ok(Seen::Chunk(chunk))
+            }
+            AnswerEvent::Done(done) => {
+                if done.usage.completion_tokens != self.position {
+                    return Err(wrong(format!(
+                        "counts {} tokens where {} were sent",
+                        done.usage.completion_tokens, self.position
+                    )));
+                }
+                self.done = true;
+                Ok(Seen::Done(done))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tether_wire::infer::{Finish, Input, Sampling, Usage};
+    use tether_wire::{CorrelationId, TenantId};
+
+    fn order() -> WorkOrder {
+        WorkOrder {
+            correlation: CorrelationId([1; 16]),
+            attempt: 1,
+            fence: 1,
+            tenant: TenantId::new("t").expect("valid"),
+            model: "tiny@1.0".parse().expect("valid"),
+            digest: Digest([7; 32]),
+            input: Input::Text("x".into()),
+            sampling: Sampling {
+                seed: Some(5),
+                max_tokens: Some(4),
+                ..Sampling::default()
+            },
+        }
+    }
+
+    fn accepted() -> Accepted {
+        Accepted {
+            worker: NodeId([2; 32]),
+            model: "tiny@1.0".parse().expect("valid"),
+            digest: Digest([7; 32]),
+            seed: 5,
+        }
+    }
+
+    fn chunk(position: u32, tokens: usize) -> AnswerEvent {
+        AnswerEvent::Chunk(Chunk {
+            position,
+            tokens: vec![1; tokens],
+            text: "x".into(),
+        })
+    }
+
+    fn done(completion_tokens: u32) -> AnswerEvent {
+        AnswerEvent::Done(Done {
+            finish: Finish::Stop,
+            usage: Usage {
+                prompt_tokens: 3,
+                completion_tokens,
+            },
+        })
+    }
+
+    fn check(events: Vec<AnswerEvent>) -> Result<u32, String> {
+        let mut check = Check::new(NodeId([2; 32]), &order());
+        for event in events {
+            check.take(event).map_err(|error| {
+                assert_eq!(error.code, Code::Internal);
+                error.message
+            })?;
+        }
+        Ok(check.tokens())
+    }
+
+    #[test]
+    fn a_whole_answer_passes_with_its_count() {
+        let yes = AnswerEvent::Accepted(accepted());
+        let events = vec![
+            yes.clone(),
+            chunk(0, 2),
+            AnswerEvent::Unknown,
+            chunk(2, 0),
+            chunk(2, 1),
+            done(3),
+        ];
+        assert_eq!(check(events), Ok(3));
+        assert_eq!(check(vec![yes, done(0)]), Ok(0), "an empty answer");
+    }
+
+    #[test]
+    fn gaps_repeats_and_wrong_counts_are_caught() {
+        let yes = || AnswerEvent::Accepted(accepted());
+        let fails = |events, words: &str| {
+            let message = check(events).expect_err(words);
+            assert!(message.contains(words), "{message}");
+        };
+        fails(vec![yes(), chunk(0, 1), chunk(2, 1)], "position 2 where 1");
+        fails(vec![yes(), chunk(0, 2), chunk(1, 1)], "position 1 where 2");
+        fails(vec![yes(), chunk(1, 1)], "position 1 where 0");
+        fails(vec![yes(), chunk(0, 2), done(3)], "counts 3 tokens where 2");
+        fails(vec![yes(), chunk(0, 5)], "more tokens than were ordered");
+        fails(vec![yes(), done(0), chunk(0, 1)], "after the end");
+        fails(vec![yes(), yes()], "twice");
+        fails(vec![chunk(0, 1)], "did not accept");
+        fails(vec![done(0)], "did not accept");
+    }
+
+    #[test]
+    fn an_acceptance_of_something_else_is_caught() {
+        type Change = fn(&mut Accepted);
+        let changes: [Change; 4] = [
+            |a| a.worker = NodeId([9; 32]),
+            |a| a.digest = Digest([9; 32]),
+            |a| a.seed = 6,
+            |a| a.model = "tiny@1.1".parse().expect("valid"),
+        ];
+        for change in changes {
+            let mut other = accepted();
+            change(&mut other);
+            assert!(check(vec![AnswerEvent::Accepted(other)]).is_err());
+        }
+    }
+}

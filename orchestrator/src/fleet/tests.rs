@@ -1,0 +1,126 @@
+use super::*;
+use crate::presence::Gone;
+use crate::testing::{beat, key, offer};
+
+fn there(roster: &mut Roster, n: u8, change: impl FnOnce(&mut Heartbeat)) {
+    let mut beat = beat(n, 1, 1, 0);
+    change(&mut beat);
+    roster.apply(Change::Beat {
+        beat: Box::new(beat),
+        tier: Tier::Trusted,
+        heard_mono_ms: 0,
+    });
+}
+
+fn model(text: &str) -> ModelRef {
+    text.parse().expect("valid")
+}
+
+#[test]
+fn candidates_are_those_who_serve_exactly_that_version() {
+    let mut roster = Roster::default();
+    there(&mut roster, 1, |_| ());
+    there(&mut roster, 2, |b| {
+        b.models = vec![offer("tiny@1.1", 8), offer("tiny@1.0", 7)];
+    });
+    let fleet = roster.snapshot();
+    assert_eq!(fleet.len(), 2);
+    assert_eq!(fleet.candidates(&model("tiny@1.0")).len(), 2);
+    let newer = fleet.candidates(&model("tiny@1.1"));
+    assert_eq!(newer.len(), 1);
+    assert_eq!(newer[0].worker.id(), key(2).id());
+    assert_eq!(newer[0].offer().model, model("tiny@1.1"));
+    assert!(fleet.candidates(&model("other@1.0")).is_empty());
+}
+
+#[test]
+fn who_starts_drains_or_is_unknown_is_seen_but_not_chosen() {
+    for state in [
+        WorkerState::Starting,
+        WorkerState::Draining,
+        WorkerState::Unknown,
+    ] {
+        let mut roster = Roster::default();
+        there(&mut roster, 1, |b| b.state = state);
+        let fleet = roster.snapshot();
+        assert!(fleet.candidates(&model("tiny@1.0")).is_empty());
+        let reason = fleet.worker(&key(1).id()).expect("seen").unroutable();
+        assert!(reason.expect("a reason").contains(state.as_str()));
+    }
+}
+
+#[test]
+fn a_worker_without_models_says_why() {
+    let mut roster = Roster::default();
+    there(&mut roster, 1, |b| {
+        b.models.clear();
+        b.faults = vec![tether_wire::heartbeat::ModelFault {
+            model: "/models/x".into(),
+            reason: "corrupt".into(),
+        }];
+    });
+    let fleet = roster.snapshot();
+    let reason = fleet.worker(&key(1).id()).expect("seen").unroutable();
+    assert!(reason.expect("a reason").contains("corrupt"));
+}
+
+#[test]
+fn the_count_of_what_runs_is_exact_and_survives_every_change_of_the_view() {
+    let mut roster = Roster::default();
+    there(&mut roster, 1, |_| ());
+    let before = roster.snapshot();
+    let view = before.worker(&key(1).id()).expect("there").clone();
+    let one = view.occupy();
+    let two = view.occupy();
+    assert_eq!(view.in_flight(), 2);
+    roster.apply(Change::Suspect(key(1).id()));
+    there(&mut roster, 1, |b| b.seq = 2);
+    let after = roster.snapshot();
+    let again = after.worker(&key(1).id()).expect("there").clone();
+    assert_eq!(again.in_flight(), 2, "seen through a later snapshot");
+    drop(one);
+    assert_eq!(again.in_flight(), 1);
+    // Gone while one still runs, and back again: the one is not forgotten.
+    roster.apply(Change::Gone(key(1).id(), Gone::Expired));
+    drop((before, after, view, again));
+    there(&mut roster, 1, |b| b.seq = 3);
+    let back = roster.snapshot();
+    let back = back.worker(&key(1).id()).expect("back");
+    assert_eq!(back.in_flight(), 1);
+    drop(two);
+    assert_eq!(back.in_flight(), 0);
+}
+
+#[test]
+fn counts_of_workers_that_are_gone_are_freed() {
+    let mut roster = Roster::default();
+    for n in 0..50 {
+        there(&mut roster, n, |_| ());
+        roster.apply(Change::Gone(key(n).id(), Gone::Departed));
+    }
+    assert!(roster.counts.is_empty() && roster.workers.is_empty());
+}
+
+#[test]
+fn load_is_what_it_said_or_what_we_gave_whichever_is_more() {
+    let mut roster = Roster::default();
+    there(&mut roster, 1, |b| {
+        b.in_flight = 1;
+        b.queue_depth = 3;
+    });
+    let fleet = roster.snapshot();
+    let view = fleet.worker(&key(1).id()).expect("there");
+    assert_eq!(view.load(), 4);
+    let _busy = [view.occupy(), view.occupy(), view.occupy()];
+    assert_eq!(view.load(), 6);
+}
+
+#[test]
+fn a_suspect_is_counted_as_such() {
+    let mut roster = Roster::default();
+    there(&mut roster, 1, |_| ());
+    there(&mut roster, 2, |_| ());
+    roster.apply(Change::Suspect(key(2).id()));
+    let counts = roster.snapshot().counts();
+    assert!(counts.contains(&("serving", 1)) && counts.contains(&("suspect", 1)));
+}

@@ -1,0 +1,362 @@
+//! Start and stop: wires the parts together, and takes them apart in order.
+
+use crate::admin::{self, Admin};
+use crate::catalogue::{self, Catalogue};
+use crate::clock;
+use crate::config::{ConfigError, OrchestratorConfig};
+use crate::directory::serve::Directory;
+use crate::discovery::{self, Discovery};
+use crate::dispatch::Dispatcher;
+use crate::fleet::Snapshot;
+use crate::fleet::keeper::Fleet;
+use crate::releases::{self, ReleaseError};
+use crate::store::sqlite::SqliteStore;
+use crate::store::{MetadataStore, StoreError};
+use crate::tenants::{TenantsError, TenantsFile};
+use arc_swap::ArcSwap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tether_net::{BoxFuture, Incoming, NetError, Node, NodeConfig, Service};
+use tether_telemetry::metrics::{OrchestratorMetrics, Registry};
+use tether_wire::rpc::{Code, RpcError, method};
+use tether_wire::{Digest, NodeId, Topic};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Name of the store's file in the data folder.
+pub const STORE_FILE: &str = "orchestrator.sqlite";
+/// How often the store is counted and old jobs are forgotten.
+const UPKEEP: Duration = Duration::from_secs(30);
+/// Jobs that are forgotten in one go at most: the store serves others in between.
+const PRUNE_LIMIT: u32 = 1_000;
+/// Time for requests that were ended to be recorded.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why an orchestrator does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum OrchestratorError {
+    /// A setting is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data folder or the admin port cannot be used.
+    #[error("{what}: {why}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// The system's words.
+        why: std::io::Error,
+    },
+    /// The tenants' file is refused.
+    #[error(transparent)]
+    Tenants(#[from] TenantsError),
+    /// A release is refused.
+    #[error(transparent)]
+    Release(#[from] ReleaseError),
+    /// The admin token cannot be kept.
+    #[error(transparent)]
+    Token(#[from] admin::TokenError),
+    /// The store does not work.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The node does not start.
+    #[error(transparent)]
+    Net(#[from] NetError),
+}
+
+/// A running orchestrator.
+pub struct Orchestrator {
+    node: Node,
+    fleet: Fleet,
+    store: Arc<dyn MetadataStore>,
+    dispatcher: Arc<Dispatcher>,
+    admin: Arc<Admin>,
+    admin_addr: SocketAddr,
+    admin_token: PathBuf,
+    drain: Duration,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// Starts an orchestrator. Everything is checked and opened before the node can be found.
+///
+/// # Errors
+/// The first thing that is wrong; nothing runs then.
+pub async fn start(
+    config: OrchestratorConfig,
+    data_dir: &Path,
+    node_config: NodeConfig,
+    metrics: Arc<OrchestratorMetrics>,
+    registry: Registry,
+) -> Result<Orchestrator, OrchestratorError> {
+    config.validate()?;
+    let io = |what: String| move |why| OrchestratorError::Io { what, why };
+    std::fs::create_dir_all(data_dir).map_err(io(format!("cannot make {}", data_dir.display())))?;
+    let resolve = |path: &PathBuf| OrchestratorConfig::resolve(data_dir, path);
+    let mut tenants_file = TenantsFile::new(resolve(&config.tenants));
+    let tenants = tenants_file.poll()?.unwrap_or_default();
+    let releases: Vec<PathBuf> = config.releases.iter().map(resolve).collect();
+    let releases = releases::load(&releases, &config.trusted_publishers)?;
+    let token = admin::load_or_create(data_dir)?;
+    let listener = TcpListener::bind(config.admin)
+        .await
+        .map_err(io(format!("cannot listen on {}", config.admin)))?;
+    let admin_addr = listener
+        .local_addr()
+        .map_err(io("the admin port has no address".to_owned()))?;
+
+    let now_ms = clock::now().unix_ms;
+    let id = node_config.key.id();
+    let store = open_store(data_dir, now_ms, id, &metrics).await?;
+    let known = store.known_models().await?;
+    let catalogue = Arc::new(ArcSwap::from_pointee(Catalogue::new(&releases, &known)));
+
+    let (stop, draining, cut) = (
+        CancellationToken::new(),
+        CancellationToken::new(),
+        CancellationToken::new(),
+    );
+    let fleet = Fleet::start(config.max_workers, metrics.clone(), stop.clone());
+    let directory = Arc::new(Directory::new(
+        tenants,
+        metrics.clone(),
+        now_ms,
+        draining.clone(),
+    ));
+    let dispatcher = Arc::new(Dispatcher {
+        id,
+        region: node_config.region.clone(),
+        node: OnceLock::new(),
+        fleet: fleet.clone(),
+        catalogue: catalogue.clone(),
+        store: store.clone(),
+        metrics: metrics.clone(),
+        permits: Semaphore::new(config.max_open),
+        open: TaskTracker::new(),
+        draining,
+        stop: cut,
+        config: config.clone(),
+    });
+    let desk = Arc::new(Desk {
+        discovery: Arc::new(Discovery {
+            mesh: node_config.mesh.id,
+            fleet: fleet.clone(),
+            metrics: metrics.clone(),
+        }),
+        directory: directory.clone(),
+        dispatcher: dispatcher.clone(),
+    });
+    let region = node_config.region.clone();
+    let node = Node::start(node_config, desk).await?;
+    let _ = dispatcher.node.set(node.clone());
+
+    let tasks = TaskTracker::new();
+    let links = discovery::watch_links(node.clone(), fleet.clone(), stop.clone());
+    tasks.spawn(links);
+    tasks.spawn(directory.clone().follow_tenants(tenants_file));
+    let models = catalogue::keeper::Keeper {
+        fleet: fleet.clone(),
+        catalogue,
+        directory,
+        store: store.clone(),
+    };
+    tasks.spawn(models.run(stop.clone()));
+    let retention_ms = config.result_retention_ms;
+    tasks.spawn(upkeep(store.clone(), metrics, retention_ms, stop.clone()));
+    let admin = Arc::new(Admin {
+        registry,
+        fleet: fleet.clone(),
+        ready: AtomicBool::new(false),
+        token: Digest::of(token.as_bytes()),
+    });
+    let (serving, ending) = (admin.clone(), stop.clone());
+    tasks.spawn(async move {
+        if let Err(error) = serving.serve(listener, ending).await {
+            tracing::error!(%error, "the admin port ended");
+        }
+    });
+    if let Err(error) = node.announce(&Topic::Control(region)).await {
+        // The node retries by itself; meanwhile those who know us can still link.
+        tracing::warn!(%error, "not announced yet");
+    }
+    admin.ready.store(true, Ordering::Release);
+    tracing::info!(%id, admin = %admin_addr, "orchestrator ready");
+    Ok(Orchestrator {
+        node,
+        fleet,
+        store,
+        dispatcher,
+        admin,
+        admin_addr,
+        admin_token: data_dir.join(admin::TOKEN_FILE),
+        drain: Duration::from_millis(config.drain_timeout_ms),
+        tasks,
+        stop,
+    })
+}
+
+/// Opens the store and accounts for what a crash left open. (RSV-4)
+async fn open_store(
+    data_dir: &Path,
+    now_ms: u64,
+    id: NodeId,
+    metrics: &Arc<OrchestratorMetrics>,
+) -> Result<Arc<dyn MetadataStore>, OrchestratorError> {
+    let counted = metrics.clone();
+    let store = SqliteStore::open(
+        &data_dir.join(STORE_FILE),
+        now_ms,
+        Box::new(move |size, took| counted.committed(size, took)),
+    )?;
+    let released = store
+        .release_open(
+            id,
+            "the orchestrator ended while the job was open".to_owned(),
+            now_ms,
+        )
+        .await?;
+    if released != crate::store::Released::default() {
+        tracing::warn!(
+            unanswered = released.unanswered,
+            partly_answered = released.partly_answered,
+            "jobs left open by the last run are released as failed"
+        );
+    }
+    Ok(Arc::new(store))
+}
+
+/// Counts jobs and forgets old ones, until `stop`.
+async fn upkeep(
+    store: Arc<dyn MetadataStore>,
+    metrics: Arc<OrchestratorMetrics>,
+    retention_ms: u64,
+    stop: CancellationToken,
+) {
+    loop {
+        let before_ms = clock::now().unix_ms.saturating_sub(retention_ms);
+        let mut pruned = store.prune(before_ms, PRUNE_LIMIT).await;
+        while matches!(pruned, Ok(count) if count == PRUNE_LIMIT as usize) && !stop.is_cancelled() {
+            pruned = store.prune(before_ms, PRUNE_LIMIT).await;
+        }
+        match pruned.and(store.counts().await) {
+            Ok(counts) => {
+                let counts: Vec<_> = (counts.iter())
+                    .map(|(state, count)| (state.as_str(), *count))
+                    .collect();
+                metrics.set_jobs(&counts);
+            }
+            Err(error) => tracing::error!(%error, "upkeep of the store failed"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(UPKEEP) => {}
+        }
+    }
+}
+
+impl Orchestrator {
+    /// Its key's public half.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.node.id()
+    }
+
+    /// Where the admin pages are.
+    #[must_use]
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin_addr
+    }
+
+    /// The file of the admin token.
+    #[must_use]
+    pub fn admin_token_file(&self) -> &Path {
+        &self.admin_token
+    }
+
+    /// The fleet as it is now.
+    #[must_use]
+    pub fn fleet_snapshot(&self) -> Arc<Snapshot> {
+        self.fleet.snapshot()
+    }
+
+    /// The fleet, to follow its changes.
+    #[must_use]
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// The store, to look at its jobs.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn MetadataStore> {
+        &self.store
+    }
+
+    /// Its node.
+    #[must_use]
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Stops: takes nothing new, lets what is open finish in time, records the rest as failed,
+    /// closes links, then the store.
+    ///
+    /// # Errors
+    /// When the store could not be closed well; everything it acknowledged is on the disk anyway.
+    pub async fn shutdown(self) -> Result<(), OrchestratorError> {
+        self.admin.ready.store(false, Ordering::Release);
+        self.dispatcher.draining.cancel();
+        let region = self.node.region().clone();
+        self.node.withdraw(&Topic::Control(region)).await;
+        self.dispatcher.open.close();
+        let drained = tokio::time::timeout(self.drain, self.dispatcher.open.wait()).await;
+        if drained.is_err() {
+            tracing::warn!(
+                open = self.dispatcher.open.len(),
+                "answers cut off by the shutdown"
+            );
+            self.dispatcher.stop.cancel();
+            let _ = tokio::time::timeout(FINISH_TIMEOUT, self.dispatcher.open.wait()).await;
+        }
+        self.node.shutdown().await;
+        self.stop.cancel();
+        self.tasks.close();
+        let _ = tokio::time::timeout(FINISH_TIMEOUT, self.tasks.wait()).await;
+        self.store.close().await?;
+        Ok(())
+    }
+}
+
+/// Gives each call to who serves it.
+struct Desk {
+    discovery: Arc<Discovery>,
+    directory: Arc<Directory>,
+    dispatcher: Arc<Dispatcher>,
+}
+
+impl Service for Desk {
+    fn serve(&self, call: Incoming) -> BoxFuture<'static, Result<(), RpcError>> {
+        match call.method() {
+            method::SUBMIT => Box::pin(self.dispatcher.clone().serve(call)),
+            method::PRESENCE => {
+                let discovery = self.discovery.clone();
+                Box::pin(async move { discovery.serve(call).await })
+            }
+            method::DIRECTORY => {
+                let directory = self.directory.clone();
+                Box::pin(async move { directory.serve(call).await })
+            }
+            other => {
+                let shown: String = other.chars().take(64).collect();
+                let error = RpcError::new(
+                    Code::Unimplemented,
+                    format!("an orchestrator has no method `{shown}`"),
+                );
+                Box::pin(std::future::ready(Err(error)))
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! One thread owns the connection; operations that wait share a commit.
+//!
+//! A commit costs a flush of the disk, whatever it holds. While one flush runs the next operations
+//! gather, so that the store keeps up with any load at the price of one flush of delay.
+
+use super::disk;
+use crate::store::StoreError;
+use rusqlite::Connection;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+
+/// Operations that wait for the writer at most; callers wait beyond.
+pub const MAX_PENDING: usize = 1_024;
+/// Operations that share one commit at most.
+pub const MAX_GROUP: usize = 256;
+
+/// Told of each commit: how many operations it held and how long it took.
+pub type OnCommit = Box<dyn Fn(usize, Duration) + Send>;
+
+/// Tells the caller of an operation; it is given the fate of the commit.
+type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// An operation: given the connection inside a transaction, or why there is none, it says whether
+/// what it did is to be kept, and how to reply once the commit is through.
+type Work = Box<dyn FnOnce(Result<&Connection, StoreError>) -> (bool, Reply) + Send>;
+
+enum Op {
+    Work(Work),
+    Close(oneshot::Sender<Result<(), StoreError>>),
+}
+
+/// The sending side.
+#[derive(Clone)]
+pub(super) struct Writer {
+    ops: mpsc::Sender<Op>,
+}
+
+impl Writer {
+    /// Starts the thread.
+    pub(super) fn start(conn: Connection, on_commit: OnCommit) -> std::io::Result<Self> {
+        let (ops, inbox) = mpsc::channel(MAX_PENDING);
+        std::thread::Builder::new()
+            .name("tether-store".to_owned())
+            .spawn(move || serve(conn, inbox, &on_commit))?;
+        Ok(Self { ops })
+    }
+
+    /// Runs an operation in a transaction; resolves after the commit.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (answer, wait) = oneshot::channel();
+        let work: Work = Box::new(move |conn| {
+            let result = conn.and_then(operation);
+            let keep = result.is_ok();
+            // An operation that failed by itself says so, whatever becomes of the others.
+            let reply: Reply = Box::new(move |commit| {
+                let _ = answer.send(result.and_then(|value| commit.map(|()| value)));
+            });
+            (keep, reply)
+        });
+        let sent = self.ops.send(Op::Work(work)).await;
+        sent.map_err(|_| StoreError::Closed)?;
+        wait.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Finishes what waits, writes the log back into the database and closes it.
+    pub(super) async fn close(&self) -> Result<(), StoreError> {
+        let (answer, wait) = oneshot::channel();
+        if self.ops.send(Op::Close(answer)).await.is_err() {
+            return Ok(());
+        }
+        wait.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+fn serve(conn: Connection, mut inbox: mpsc::Receiver<Op>, on_commit: &OnCommit) {
+    while let Some(first) = inbox.blocking_recv() {
+        let mut group = Vec::new();
+        let mut closing = None;
+        let mut next = Some(first);
+        while let Some(op) = next.take() {
+            match op {
+                Op::Work(work) => group.push(work),
+                Op::Close(answer) => closing = Some(answer),
+            }
+            if closing.is_none() && group.len() < MAX_GROUP {
+                next = inbox.try_recv().ok();
+            }
+        }
+        if !group.is_empty() {
+            let (size, began) = (group.len(), Instant::now());
+            commit(&conn, group);
+            on_commit(size, began.elapsed());
+        }
+        if let Some(answer) = closing {
+            inbox.close();
+            // The log is written back so that the file alone is whole; failing that, the next
+            // start does it.
+            let _ = conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+            let _ = answer.send(conn.close().map_err(|(_, error)| disk(error)));
+            return;
+        }
+    }
+}
+
+/// Runs a group in one transaction. An operation that fails is undone alone; when the transaction
+/// itself fails, nothing of the group is kept and each caller is told.
+fn commit(conn: &Connection, group: Vec<Work>) {
+    let mut fate = conn.execute_batch("BEGIN IMMEDIATE").map_err(disk);
+    let mut replies = Vec::with_capacity(group.len());
+    for work in group {
+        if fate.is_ok() {
+            fate = conn.execute_batch("SAVEPOINT op").map_err(disk);
+        }
+        let (keep, reply) = work(fate.clone().map(|()| conn));
+        replies.push(reply);
+        if fate.is_ok() {
+            let end = if keep {
+                "RELEASE op"
+            } else {
+                "ROLLBACK TO op; RELEASE op"
+            };
+            // A full disk ends the whole transaction by itself; this then fails.
+            fate = conn.execute_batch(end).map_err(disk);
+        }
+    }
+    if fate.is_ok() {
+        fate = conn.execute_batch("COMMIT").map_err(disk);
+    }
+    if fate.is_err() && !conn.is_autocommit() {
+        let _ = conn.execute_batch("ROLLBACK");
+    }
+    for reply in replies {
+        reply(fate.clone());
+    }
+}
