@@ -43,8 +43,8 @@ const KNOWERS: &[Knower] = &[
     },
     Knower {
         invariant: 11,
-        words: &["unbounded", "mpsc::channel()"],
-        places: &[],
+        words: &["unbounded_channel", "unbounded()", "mpsc::channel()"],
+        places: &["worker/src/engine/supervisor.rs"],
     },
     Knower {
         invariant: 12,
