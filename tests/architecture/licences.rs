@@ -3,6 +3,20 @@
 use crate::repository::{metadata, packages, read, text};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Names of all that our packages import, ours and others'.
+fn imported() -> BTreeSet<String> {
+    packages()
+        .iter()
+        .flat_map(|package| {
+            package["dependencies"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default()
+        })
+        .map(|dependency| text(&dependency, "name").to_owned())
+        .collect()
+}
+
 #[test]
 fn each_direct_dependency_has_a_line_that_says_why() {
     let document = read("docs/dependencies.md");
@@ -10,15 +24,8 @@ fn each_direct_dependency_has_a_line_that_says_why() {
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
         .collect();
-    let mut used = BTreeSet::new();
-    for package in packages() {
-        for dependency in package["dependencies"].as_array().into_iter().flatten() {
-            let name = text(dependency, "name");
-            if !name.starts_with("tether") {
-                used.insert(name.to_owned());
-            }
-        }
-    }
+    let mut used = imported();
+    used.retain(|name| !name.starts_with("tether"));
     let missing: Vec<_> = used
         .iter()
         .filter(|name| !lines.contains(name.as_str()))
@@ -31,6 +38,20 @@ fn each_direct_dependency_has_a_line_that_says_why() {
     assert!(
         gone.is_empty(),
         "docs/dependencies.md has lines for {gone:?}, which nothing uses"
+    );
+}
+
+#[test]
+fn each_dependency_of_the_workspace_is_used_by_a_package() {
+    let manifest: toml::Value = toml::from_str(&read("Cargo.toml")).expect("TOML");
+    let named = manifest["workspace"]["dependencies"]
+        .as_table()
+        .expect("a table");
+    let used = imported();
+    let unused: Vec<_> = named.keys().filter(|name| !used.contains(*name)).collect();
+    assert!(
+        unused.is_empty(),
+        "Cargo.toml names {unused:?}, which no package uses"
     );
 }
 
