@@ -1,0 +1,9 @@
+//! Real nodes on loopback: they find each other over a real HyperDHT and link over real QUIC.
+
+mod bounds;
+mod calls;
+mod finding;
+mod links;
+mod mesh;
+mod raw;
+mod refusals;
