@@ -1,1 +1,39 @@
-#![doc = "x"]
+//! The tenants' edge: OpenAI's dialect in, the mesh's requests out. (GW-1 to GW-4, GW-7)
+//!
+//! A gateway opens no database and knows no worker. It learns tenants and models from an
+//! orchestrator, checks keys and limits, turns JSON into a request of the mesh, submits it over a
+//! link, and turns the events of the answer back into JSON or server-sent events.
+//!
+//! # Layout
+//!
+//! * [`config`] – what an operator may set; every bound is here
+//! * `server` – start, accept, drain; `routes` – which path does what
+//! * `openai` – the only module that knows OpenAI's JSON
+//! * `problem` – every error that a client can see, and the one mapping of codes to statuses
+//! * `auth`, `limits`, `request_id` – who asks, how much at once, under which id
+//! * `orchestrators`, `directory` – links to orchestrators, and what they tell about tenants
+//! * `submit`, `answer`, `sse` – a request on its way out and its answer on its way back
+//! * `account` – what is counted and traced of a request
+//! * `stall` – a connection whose reader stands still is closed
+//!
+//! Deliberately absent: placement, retries on another worker, anything about engines.
+#![forbid(unsafe_code)]
+
+mod account;
+mod answer;
+mod auth;
+pub mod config;
+mod directory;
+mod limits;
+mod openai;
+mod orchestrators;
+mod problem;
+mod request_id;
+mod routes;
+mod server;
+mod sse;
+mod stall;
+mod submit;
+
+pub use config::{ConfigError, GatewayConfig};
+pub use server::{Gateway, GatewayError, start};

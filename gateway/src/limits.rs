@@ -1,0 +1,194 @@
+//! How much at once: requests in all and per tenant, and the bytes and time of a body. (GW-4)
+
+use crate::config::GatewayConfig;
+use crate::problem::Problem;
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, StatusCode, header};
+use futures_util::StreamExt;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tether_telemetry::metrics::GatewayMetrics;
+use tether_wire::TenantId;
+
+/// Counts requests that are being answered.
+pub(crate) struct Limits {
+    max_total: usize,
+    max_per_tenant: usize,
+    /// Tenants with requests in flight; never more than `max_total`.
+    in_flight: Mutex<InFlight>,
+    metrics: Arc<GatewayMetrics>,
+}
+
+#[derive(Default)]
+struct InFlight {
+    total: usize,
+    tenants: HashMap<TenantId, usize>,
+}
+
+impl Limits {
+    pub(crate) fn new(config: &GatewayConfig, metrics: Arc<GatewayMetrics>) -> Arc<Self> {
+        Arc::new(Self {
+            max_total: config.max_in_flight,
+            max_per_tenant: config.max_in_flight_per_tenant,
+            in_flight: Mutex::default(),
+            metrics,
+        })
+    }
+
+    /// A place for one request of this tenant; dropping it gives it back.
+    pub(crate) fn admit(self: &Arc<Self>, tenant: &TenantId) -> Result<Permit, Problem> {
+        let mut in_flight = self
+            .in_flight
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let of_tenant = in_flight.tenants.get(tenant).copied().unwrap_or(0);
+        if of_tenant >= self.max_per_tenant {
+            self.metrics.limited("tenant-concurrency");
+            return Err(Problem::later(
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limit_exceeded",
+                format!(
+                    "Too many requests at once: this tenant may have {} in flight.",
+                    self.max_per_tenant
+                ),
+                None,
+            ));
+        }
+        if in_flight.total >= self.max_total {
+            self.metrics.limited("total-concurrency");
+            return Err(Problem::later(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded",
+                "This gateway answers as many requests as it can.",
+                None,
+            ));
+        }
+        in_flight.total += 1;
+        in_flight.tenants.insert(tenant.clone(), of_tenant + 1);
+        self.metrics.in_flight().inc();
+        Ok(Permit {
+            limits: self.clone(),
+            tenant: tenant.clone(),
+        })
+    }
+}
+
+/// A place for one request.
+pub(crate) struct Permit {
+    limits: Arc<Limits>,
+    tenant: TenantId,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut in_flight = self
+            .limits
+            .in_flight
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        in_flight.total = in_flight.total.saturating_sub(1);
+        if let Some(count) = in_flight.tenants.get_mut(&self.tenant) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                in_flight.tenants.remove(&self.tenant);
+            }
+        }
+        self.limits.metrics.in_flight().dec();
+    }
+}
+
+/// A JSON body, of at most `limit` bytes and within `timeout`.
+pub(crate) async fn json_body(
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+    timeout: Duration,
+) -> Result<Bytes, Problem> {
+    check_content_type(headers)?;
+    let too_large = || {
+        Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "request_too_large",
+            format!("The body has more than {limit} bytes."),
+        )
+    };
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limit as u64) {
+        return Err(too_large());
+    }
+    let read = async {
+        let mut pieces = body.into_data_stream();
+        let mut whole = Vec::new();
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|_| {
+                Problem::invalid("incomplete_body", "The body ended before it was whole.")
+            })?;
+            if whole.len() + piece.len() > limit {
+                return Err(too_large());
+            }
+            whole.extend_from_slice(&piece);
+        }
+        Ok(Bytes::from(whole))
+    };
+    tokio::time::timeout(timeout, read)
+        .await
+        .unwrap_or_else(|_| {
+            Err(Problem::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "request_timeout",
+                format!("The body did not come within {} ms.", timeout.as_millis()),
+            ))
+        })
+}
+
+/// JSON, or unnamed: many a client says nothing.
+fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else {
+        return Ok(());
+    };
+    let mime = value.to_str().unwrap_or_default();
+    let mime = mime.split(';').next().unwrap_or_default().trim();
+    if mime.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(Problem::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_media_type",
+        "The body must be JSON: send 'Content-Type: application/json'.",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tether_telemetry::metrics::Registry;
+
+    #[test]
+    fn a_tenant_at_its_limit_leaves_room_for_others() {
+        let config = GatewayConfig {
+            max_in_flight: 3,
+            max_in_flight_per_tenant: 2,
+            ..GatewayConfig::default()
+        };
+        let limits = Limits::new(&config, GatewayMetrics::register(&Registry::new()));
+        let (a, b): (TenantId, TenantId) =
+            ("a".parse().expect("valid"), "b".parse().expect("valid"));
+        let first = limits.admit(&a).ok().expect("room");
+        let _second = limits.admit(&a).ok().expect("room");
+        let refused = limits.admit(&a).err().expect("at its limit");
+        assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+        assert!(refused.retry_after_ms.is_some());
+        let _third = limits.admit(&b).ok().expect("room for others");
+        let full = limits.admit(&b).err().expect("full");
+        assert_eq!(full.status, StatusCode::SERVICE_UNAVAILABLE);
+        drop(first);
+        assert!(limits.admit(&a).is_ok());
+        assert_eq!(
+            limits.in_flight.lock().expect("not poisoned").tenants.len(),
+            2
+        );
+    }
+}

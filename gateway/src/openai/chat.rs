@@ -1,0 +1,229 @@
+//! Requests for chat completions. Each documented parameter is honoured, accepted because it
+//! changes nothing, or refused by name.
+
+use super::fields::Object;
+use super::messages;
+use crate::problem::Problem;
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use tether_wire::infer::{MAX_LOGIT_BIAS, MAX_STOPS, Message, Sampling};
+
+/// Most entries of `metadata`, and their sizes, as OpenAI bounds them.
+const MAX_METADATA: usize = 16;
+const MAX_METADATA_KEY_CHARS: usize = 64;
+const MAX_METADATA_VALUE_CHARS: usize = 512;
+/// Longest label such as `user`.
+const MAX_LABEL_BYTES: usize = 512;
+
+/// A chat, in our words.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ChatRequest {
+    /// The model as the tenant named it.
+    pub(crate) model: String,
+    pub(crate) messages: Vec<Message>,
+    pub(crate) sampling: Sampling,
+    pub(crate) stream: bool,
+    pub(crate) include_usage: bool,
+}
+
+/// Parameters that would change the answer and that we do not have, with the values that ask for
+/// what happens anyway.
+const UNSUPPORTED: &[(&str, &[&str])] = &[
+    ("n", &["1"]),
+    ("logprobs", &["false"]),
+    ("top_logprobs", &["0"]),
+    ("tools", &["[]"]),
+    ("tool_choice", &["\"none\""]),
+    ("parallel_tool_calls", &[]),
+    ("functions", &["[]"]),
+    ("function_call", &["\"none\""]),
+    ("response_format", &[r#"{"type":"text"}"#]),
+    ("modalities", &[r#"["text"]"#]),
+    ("audio", &[]),
+    ("prediction", &[]),
+    ("reasoning_effort", &[]),
+    ("verbosity", &[]),
+    ("web_search_options", &[]),
+    ("store", &["false"]),
+    ("service_tier", &["\"auto\"", "\"default\""]),
+];
+
+/// Parameters that change nothing about an answer: labels for statistics and hints for caches.
+const LABELS: &[&str] = &[
+    "user",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+];
+
+/// Reads a body.
+pub(crate) fn parse_chat(body: &[u8]) -> Result<ChatRequest, Problem> {
+    let mut fields = Object::of_body(body)?;
+    let model: String = fields.need("model", "a string")?;
+    let list: &RawValue = fields.need("messages", "a list of messages")?;
+    let messages = messages::parse(list)?;
+    let sampling = sampling(&mut fields)?;
+    let stream = fields.take("stream", "a boolean")?.unwrap_or(false);
+    let include_usage = stream_options(&mut fields, stream)?;
+    for (field, neutral) in UNSUPPORTED {
+        fields.refuse_unless(field, neutral)?;
+    }
+    for field in LABELS {
+        label(&mut fields, field)?;
+    }
+    metadata(&mut fields)?;
+    fields.finish()?;
+    Ok(ChatRequest {
+        model,
+        messages,
+        sampling,
+        stream,
+        include_usage,
+    })
+}
+
+fn sampling(fields: &mut Object<'_>) -> Result<Sampling, Problem> {
+    let plain = Sampling::default();
+    let number = |fields: &mut Object<'_>, name: &str, default: f32| {
+        let value: Option<f64> = fields.take(name, "a number")?;
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the ranges that are allowed lie well inside of f32; outside it is refused"
+        )]
+        Ok::<f32, Problem>(value.map_or(default, |value| value as f32))
+    };
+    let sampling = Sampling {
+        max_tokens: max_tokens(fields)?,
+        temperature: number(fields, "temperature", plain.temperature)?,
+        top_p: number(fields, "top_p", plain.top_p)?,
+        top_k: fields
+            .take("top_k", "a whole number, 0 or more")?
+            .unwrap_or(plain.top_k),
+        min_p: number(fields, "min_p", plain.min_p)?,
+        frequency_penalty: number(fields, "frequency_penalty", plain.frequency_penalty)?,
+        presence_penalty: number(fields, "presence_penalty", plain.presence_penalty)?,
+        logit_bias: logit_bias(fields)?,
+        // OpenAI's seeds are signed; ours are the same 64 bits.
+        seed: fields
+            .take::<i64>("seed", "a whole number of 64 bits")?
+            .map(i64::cast_unsigned),
+        stop: stop(fields)?,
+    };
+    sampling.check()?;
+    Ok(sampling)
+}
+
+/// `max_completion_tokens`, or its older name `max_tokens`.
+fn max_tokens(fields: &mut Object<'_>) -> Result<Option<u32>, Problem> {
+    let mut read = |name: &str| -> Result<Option<u32>, Problem> {
+        let value = fields.take::<u32>(name, "a whole number, 1 or more")?;
+        if value == Some(0) {
+            let why = format!("'{name}' is 0, at least 1 is needed.");
+            return Err(Problem::invalid("invalid_value", why).at(name));
+        }
+        Ok(value)
+    };
+    match (read("max_completion_tokens")?, read("max_tokens")?) {
+        (Some(new), Some(old)) if new != old => Err(Problem::invalid(
+            "invalid_value",
+            "'max_tokens' and 'max_completion_tokens' mean the same and differ: send one of them.",
+        )
+        .at("max_tokens")),
+        (new, old) => Ok(new.or(old)),
+    }
+}
+
+fn logit_bias(fields: &mut Object<'_>) -> Result<BTreeMap<u32, f32>, Problem> {
+    const EXPECTED: &str = "an object from token ids to numbers";
+    let Some(entries) = fields.take::<BTreeMap<String, f32>>("logit_bias", EXPECTED)? else {
+        return Ok(BTreeMap::new());
+    };
+    let wrong = |why: String| Problem::invalid("invalid_value", why).at("logit_bias");
+    if entries.len() > MAX_LOGIT_BIAS {
+        return Err(wrong(format!(
+            "'logit_bias' has more than {MAX_LOGIT_BIAS} entries."
+        )));
+    }
+    entries
+        .into_iter()
+        .map(|(token, bias)| match token.parse() {
+            Ok(id) => Ok((id, bias)),
+            Err(_) => Err(wrong(
+                "'logit_bias' has a key that is not a token id.".to_owned(),
+            )),
+        })
+        .collect()
+}
+
+fn stop(fields: &mut Object<'_>) -> Result<Vec<String>, Problem> {
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Stop {
+        One(String),
+        Many(Vec<String>),
+    }
+    let stops = match fields.take("stop", "a string or a list of strings")? {
+        None => Vec::new(),
+        Some(Stop::One(stop)) => vec![stop],
+        Some(Stop::Many(stops)) => stops,
+    };
+    if stops.len() > MAX_STOPS {
+        let why = format!("'stop' has more than {MAX_STOPS} entries.");
+        return Err(Problem::invalid("invalid_value", why).at("stop"));
+    }
+    Ok(stops)
+}
+
+/// Whether the stream ends with the usage.
+fn stream_options(fields: &mut Object<'_>, stream: bool) -> Result<bool, Problem> {
+    let Some(value) = fields.raw("stream_options") else {
+        return Ok(false);
+    };
+    if !stream {
+        return Err(Problem::invalid(
+            "invalid_value",
+            "'stream_options' is only allowed when 'stream' is true.",
+        )
+        .at("stream_options"));
+    }
+    let mut options = Object::of_value("stream_options".to_owned(), value)?;
+    let include_usage = options.take("include_usage", "a boolean")?.unwrap_or(false);
+    // Padding against guessing from sizes: not done, so not promised.
+    options.refuse_unless("include_obfuscation", &["false"])?;
+    options.finish()?;
+    Ok(include_usage)
+}
+
+fn label(fields: &mut Object<'_>, name: &str) -> Result<(), Problem> {
+    let label: Option<String> = fields.take(name, "a string")?;
+    if label.is_some_and(|label| label.len() > MAX_LABEL_BYTES) {
+        let why = format!("'{name}' has more than {MAX_LABEL_BYTES} bytes.");
+        return Err(Problem::invalid("invalid_value", why).at(name));
+    }
+    Ok(())
+}
+
+fn metadata(fields: &mut Object<'_>) -> Result<(), Problem> {
+    const EXPECTED: &str = "an object from strings to strings";
+    let Some(entries) = fields.take::<BTreeMap<String, String>>("metadata", EXPECTED)? else {
+        return Ok(());
+    };
+    let fits = entries.len() <= MAX_METADATA
+        && entries.iter().all(|(key, value)| {
+            key.chars().count() <= MAX_METADATA_KEY_CHARS
+                && value.chars().count() <= MAX_METADATA_VALUE_CHARS
+        });
+    if fits {
+        return Ok(());
+    }
+    Err(Problem::invalid(
+        "invalid_value",
+        format!(
+            "'metadata' may have {MAX_METADATA} entries, with keys of {MAX_METADATA_KEY_CHARS} and values of {MAX_METADATA_VALUE_CHARS} characters."
+        ),
+    )
+    .at("metadata"))
+}
+
+#[cfg(test)]
+mod tests;

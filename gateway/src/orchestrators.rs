@@ -1,0 +1,270 @@
+//! Links to orchestrators: found on the region's control topic, kept, and chosen from.
+//!
+//! Reconnects back off with jitter and never stop for good. (NET-7)
+
+use rand::Rng;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tether_net::{Link, LinkError, LinkEvent, Node};
+use tether_telemetry::metrics::GatewayMetrics;
+use tether_wire::{CorrelationId, Digest, NodeId, Role, Topic};
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// Most orchestrators that are remembered; a region has a handful.
+const MAX_KNOWN: usize = 16;
+/// How often the topic is looked up while there is a link.
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(30);
+/// First pause after a failure.
+const BACKOFF_BASE: Duration = Duration::from_millis(100);
+/// Longest pause.
+const BACKOFF_CAP: Duration = Duration::from_secs(5);
+/// Failed dials after which an orchestrator that nobody announces any more is forgotten.
+const FORGET_AFTER: u32 = 16;
+
+/// The orchestrators of the gateway's region.
+pub(crate) struct Orchestrators {
+    node: Node,
+    changes: watch::Sender<()>,
+    metrics: Arc<GatewayMetrics>,
+}
+
+impl Orchestrators {
+    pub(crate) fn new(node: Node, metrics: Arc<GatewayMetrics>) -> Arc<Self> {
+        Arc::new(Self {
+            node,
+            changes: watch::channel(()).0,
+            metrics,
+        })
+    }
+
+    /// Links that can be used.
+    fn linked(&self) -> Vec<Link> {
+        let mut links = self.node.links();
+        links.retain(|link| link.is_up() && link.peer().role == Role::Orchestrator);
+        links
+    }
+
+    /// Any of them.
+    pub(crate) fn any(&self) -> Option<Link> {
+        self.linked().into_iter().next()
+    }
+
+    /// All of them, in the order in which a request asks them: by rendezvous hashing, so that a
+    /// request which comes again comes to the same one.
+    pub(crate) fn ranked(&self, correlation: &CorrelationId) -> Vec<Link> {
+        let mut links = self.linked();
+        links.sort_by_key(|link| rank(correlation, &link.peer().id));
+        links
+    }
+
+    /// Says that something changed: a link, the directory.
+    pub(crate) fn notify(&self) {
+        self.changes.send_replace(());
+    }
+
+    /// Sees changes from now on.
+    pub(crate) fn watch(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// Waits for a link where there is none; returns after a while in any case.
+    pub(crate) async fn changed(&self) {
+        let mut changes = self.watch();
+        if self.any().is_none() {
+            let _ = tokio::time::timeout(BACKOFF_CAP, changes.changed()).await;
+        }
+    }
+
+    /// Looks for orchestrators and keeps links to them, without end.
+    pub(crate) async fn keep(self: Arc<Self>) {
+        let mut keeper = Keeper {
+            topic: Topic::Control(self.node.region().clone()),
+            events: self.node.events(),
+            known: HashMap::new(),
+            dials: JoinSet::new(),
+            lookup_at: Instant::now(),
+            failed_lookups: 0,
+            orchestrators: self,
+        };
+        loop {
+            keeper.step().await;
+        }
+    }
+}
+
+/// Rank of an orchestrator for a request; the lowest is asked first.
+fn rank(correlation: &CorrelationId, orchestrator: &NodeId) -> Digest {
+    Digest::of(&[correlation.0.as_slice(), orchestrator.0.as_slice()].concat())
+}
+
+/// Pause after so many failures: exponential, between half and the whole of it.
+fn backoff(failures: u32, jitter: f64) -> Duration {
+    let whole = BACKOFF_BASE
+        .saturating_mul(1 << failures.min(16))
+        .min(BACKOFF_CAP);
+    whole.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+}
+
+struct Candidate {
+    failures: u32,
+    dial_at: Instant,
+    dialling: bool,
+    announced: bool,
+}
+
+struct Keeper {
+    orchestrators: Arc<Orchestrators>,
+    topic: Topic,
+    events: broadcast::Receiver<LinkEvent>,
+    known: HashMap<NodeId, Candidate>,
+    dials: JoinSet<(NodeId, Result<(), LinkError>)>,
+    lookup_at: Instant,
+    failed_lookups: u32,
+}
+
+impl Keeper {
+    async fn step(&mut self) {
+        if Instant::now() >= self.lookup_at {
+            self.look_up().await;
+        }
+        self.dial();
+        let next = self
+            .known
+            .iter()
+            .filter(|(id, candidate)| !candidate.dialling && self.node().linked(id).is_none())
+            .map(|(_, candidate)| candidate.dial_at)
+            .fold(self.lookup_at, Instant::min);
+        tokio::select! {
+            () = tokio::time::sleep_until(next) => {}
+            event = self.events.recv() => match event {
+                Ok(LinkEvent::Down { peer, reason }) if peer.role == Role::Orchestrator => {
+                    tracing::warn!(peer = %peer.id, reason, "the link to an orchestrator is gone");
+                    self.lookup_at = self.lookup_at.min(Instant::now() + BACKOFF_BASE);
+                    self.count();
+                }
+                Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+                _ => self.count(),
+            },
+            Some(Ok((id, result))) = self.dials.join_next() => self.dialled(id, result),
+        }
+    }
+
+    fn node(&self) -> &Node {
+        &self.orchestrators.node
+    }
+
+    fn count(&self) {
+        let linked = self.orchestrators.linked().len();
+        self.orchestrators.metrics.set_orchestrators(linked);
+        self.orchestrators.notify();
+    }
+
+    async fn look_up(&mut self) {
+        match self.node().lookup(&self.topic).await {
+            Ok(ids) => {
+                for candidate in self.known.values_mut() {
+                    candidate.announced = false;
+                }
+                for id in ids {
+                    if self.known.len() < MAX_KNOWN || self.known.contains_key(&id) {
+                        let candidate = self.known.entry(id).or_insert(Candidate {
+                            failures: 0,
+                            dial_at: Instant::now(),
+                            dialling: false,
+                            announced: true,
+                        });
+                        candidate.announced = true;
+                    }
+                }
+            }
+            Err(error) => tracing::debug!(%error, "orchestrators cannot be looked up"),
+        }
+        let jitter = rand::rng().random::<f64>();
+        let pause = if self.orchestrators.any().is_some() {
+            self.failed_lookups = 0;
+            LOOKUP_INTERVAL.mul_f64(0.75 + jitter / 2.0)
+        } else {
+            self.failed_lookups = self.failed_lookups.saturating_add(1);
+            // While a dial is under way there is no hurry, and without one there is.
+            backoff(self.failed_lookups.min(4), jitter)
+        };
+        self.lookup_at = Instant::now() + pause;
+    }
+
+    fn dial(&mut self) {
+        let node = self.orchestrators.node.clone();
+        for (id, candidate) in &mut self.known {
+            let due = candidate.dial_at <= Instant::now();
+            if candidate.dialling || !due || node.linked(id).is_some() {
+                continue;
+            }
+            candidate.dialling = true;
+            let (node, id) = (node.clone(), *id);
+            self.dials.spawn(async move {
+                let result = node.link(id, Role::Orchestrator).await;
+                (id, result.map(drop))
+            });
+        }
+    }
+
+    fn dialled(&mut self, id: NodeId, result: Result<(), LinkError>) {
+        let Some(candidate) = self.known.get_mut(&id) else {
+            return;
+        };
+        candidate.dialling = false;
+        match result {
+            Ok(()) => {
+                tracing::info!(peer = %id, "linked with an orchestrator");
+                candidate.failures = 0;
+                // Should the link break, the next dial waits a little, not as long as a failure.
+                candidate.dial_at = Instant::now() + BACKOFF_BASE;
+            }
+            Err(error) => {
+                candidate.failures = candidate.failures.saturating_add(1);
+                let jitter = rand::rng().random::<f64>();
+                candidate.dial_at = Instant::now() + backoff(candidate.failures, jitter);
+                if candidate.failures == 1 {
+                    tracing::warn!(peer = %id, %error, "an orchestrator cannot be linked with");
+                } else {
+                    tracing::debug!(peer = %id, %error, failures = candidate.failures, "an orchestrator cannot be linked with");
+                }
+                if candidate.failures >= FORGET_AFTER && !candidate.announced {
+                    self.known.remove(&id);
+                }
+            }
+        }
+        self.count();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_their_cap_and_never_vanish() {
+        let mut last = Duration::ZERO;
+        for failures in 0..40 {
+            let pause = backoff(failures, 0.0);
+            assert!(pause >= last && pause >= BACKOFF_BASE / 2);
+            assert!(backoff(failures, 1.0) <= BACKOFF_CAP);
+            last = pause;
+        }
+        assert_eq!(last, BACKOFF_CAP / 2);
+    }
+
+    #[test]
+    fn a_request_that_comes_again_asks_in_the_same_order() {
+        let nodes: Vec<NodeId> = (0..5).map(|n| NodeId([n; 32])).collect();
+        let order = |request: u8| {
+            let mut nodes = nodes.clone();
+            nodes.sort_by_key(|node| rank(&CorrelationId([request; 16]), node));
+            nodes
+        };
+        assert_eq!(order(1), order(1));
+        assert!((2..20).any(|request| order(request)[0] != order(1)[0]));
+    }
+}

@@ -1,0 +1,129 @@
+//! A request on its way to an orchestrator, and its answer on the way back.
+
+use crate::answer::{Piece, Progress};
+use crate::orchestrators::Orchestrators;
+use crate::problem::Problem;
+use axum::http::StatusCode;
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
+use std::time::Duration;
+use tether_net::{Call, Link};
+use tether_wire::codec;
+use tether_wire::infer::{Accepted, AnswerEvent, InferRequest, MAX_EVENT_BYTES, MAX_REQUEST_BYTES};
+use tether_wire::rpc::{Code, RpcError, method};
+
+/// How long a failed call waits to learn whether its whole link is gone.
+const LINK_LOSS_GRACE: Duration = Duration::from_millis(100);
+
+/// An answer that has begun. Dropping it cancels it, all the way to the engine.
+pub(crate) struct Answer {
+    events: BoxStream<'static, Result<AnswerEvent, RpcError>>,
+    progress: Progress,
+}
+
+/// An answer that has begun, with what came first.
+pub(crate) struct Begun {
+    pub(crate) accepted: Accepted,
+    pub(crate) first: Piece,
+    pub(crate) answer: Answer,
+}
+
+impl Answer {
+    fn new(call: Call) -> Self {
+        let events = stream::unfold(Some(call), |call| async move {
+            let mut call = call?;
+            match call.next().await {
+                Ok(None) => None,
+                Ok(Some(bytes)) => match codec::decode("answer event", &bytes, MAX_EVENT_BYTES) {
+                    Ok(event) => Some((Ok(event), Some(call))),
+                    Err(error) => {
+                        let error = RpcError::new(Code::Internal, error.to_string());
+                        Some((Err(error), None))
+                    }
+                },
+                Err(error) => Some((Err(error), None)),
+            }
+        });
+        Self {
+            events: events.boxed(),
+            progress: Progress::default(),
+        }
+    }
+
+    /// The next piece. After the end or an error it is not to be asked again. Losing interest in
+    /// the future and asking anew loses nothing.
+    pub(crate) async fn next(&mut self) -> Result<Piece, RpcError> {
+        loop {
+            match self.events.next().await {
+                Some(event) => {
+                    if let Some(piece) = self.progress.take(event?)? {
+                        return Ok(piece);
+                    }
+                }
+                None => {
+                    self.progress.ended()?;
+                    return Err(RpcError::new(Code::Internal, "the answer is over"));
+                }
+            }
+        }
+    }
+}
+
+/// Submits a request and waits for the first piece of its answer.
+///
+/// A link that breaks before anything was received is no answer: another orchestrator is asked,
+/// with the same correlation id, so that the work is known to be the same.
+pub(crate) async fn submit(
+    orchestrators: &Orchestrators,
+    request: &InferRequest,
+    timeout: Duration,
+) -> Result<Begun, Problem> {
+    let body = codec::encode(request);
+    if body.len() > MAX_REQUEST_BYTES {
+        return Err(Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "request_too_large",
+            format!("The request has more than {MAX_REQUEST_BYTES} bytes."),
+        ));
+    }
+    let mut problem = Problem::unavailable("No orchestrator can be reached now.");
+    for link in orchestrators.ranked(&request.correlation) {
+        match ask(&link, &body, timeout).await {
+            Ok(begun) => return Ok(begun),
+            Err(error) => {
+                let lost = error.code == Code::Unavailable && is_lost(&link).await;
+                if !lost {
+                    return Err(error.into());
+                }
+                tracing::warn!(
+                    peer = %link.peer().id, %error,
+                    "the link broke before the answer began; another orchestrator is asked"
+                );
+                problem = error.into();
+            }
+        }
+    }
+    Err(problem)
+}
+
+async fn ask(link: &Link, body: &[u8], timeout: Duration) -> Result<Begun, RpcError> {
+    let mut call = link.call(method::SUBMIT, Some(timeout), body).await?;
+    call.finish_sending().await;
+    let mut answer = Answer::new(call);
+    let first = answer.next().await?;
+    let accepted = answer.progress.accepted().cloned();
+    let accepted = accepted.ok_or_else(|| RpcError::new(Code::Internal, "no worker is named"))?;
+    Ok(Begun {
+        accepted,
+        first,
+        answer,
+    })
+}
+
+/// Whether the link is gone. The error of a call may come a moment before that of its link.
+async fn is_lost(link: &Link) -> bool {
+    !link.is_up()
+        || tokio::time::timeout(LINK_LOSS_GRACE, link.closed())
+            .await
+            .is_ok()
+}
