@@ -1,10 +1,11 @@
 //! Tether's small model: a language model of under a megabyte that answers plain questions,
 //! so that the whole mesh can be run and tested offline.
 //!
-//! It knows capitals, sums up to 20 + 20, opposites and a little small talk, and counts to 200
-//! (`Count to 200.` gives some 690 tokens, long enough to interrupt). It is packed, signed,
-//! verified and served like any other artifact; nothing in Tether knows it by name except
-//! the commands that offer it.
+//! It knows capitals, sums up to 20 + 20, opposites and a little small talk, and counts:
+//! `Count to 200.` gives all 200 numbers in 691 tokens, long enough to interrupt. Where to stop is
+//! what it knows least well: up to 50 and at 200 it is right, in between it often stops at another
+//! number (`Count to 100.` is the one question of the exam that it fails). It is packed, signed,
+//! verified and served like any other artifact.
 //!
 //! # Layout
 //! - [`files`] is the committed model, [`questions::exam`] what it must answer.
@@ -19,12 +20,13 @@
 //! cargo run --release -p tether-tiny-model --features train -- train --out crates/tiny-model/model
 //! cargo run --release -p tether-tiny-model --features train -- check crates/tiny-model/model
 //! ```
-//! It takes some 7 minutes on two idle cores. glibc gives every large tensor back to the kernel and
-//! fetches it again; `MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000` in the
-//! environment spares a third of the time.
+//! A step takes 0.4 s on two cores with little else to do, the 1,300 steps some 9 minutes. glibc gives
+//! large tensors back to the kernel and fetches them again; with
+//! `MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000` in the environment it keeps them.
 //!
 //! The draws are seeded, but floating-point sums differ between machines: check its answers, not its bytes.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod embedded;
 pub mod facts;

@@ -1,5 +1,7 @@
 //! The committed files are a whole model that other programs will accept. No tensor library is needed.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 
 use serde_json::Value as Json;

@@ -1,5 +1,6 @@
 //! Training works end to end: lessons, gradients, export, and the file read back computes the same.
 #![cfg(feature = "train")]
+#![allow(clippy::unwrap_used)]
 
 use candle_core::{Device, Tensor};
 use tether_tiny_model::file;

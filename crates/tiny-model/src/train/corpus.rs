@@ -180,7 +180,9 @@ fn turn(chance: &mut ChaCha8Rng) -> Turn {
             )
         }
         _ => {
-            let question = pick(chance, UNKNOWN_QUESTIONS).replace("{}", *pick(chance, SUBJECTS));
+            let template = pick(chance, UNKNOWN_QUESTIONS);
+            let subject = *pick(chance, SUBJECTS);
+            let question = template.replace("{}", subject);
             (question, UNKNOWN.to_owned())
         }
     };
