@@ -55,14 +55,29 @@ pub(super) async fn shared(node: &Arc<Inner>, peer: NodeId) -> Result<Link, Link
     dial.await
 }
 
+/// Forgets a dial when it ends, however it ends: whoever asks from then on dials anew, unless there
+/// is a link.
+struct UnderWay<'a> {
+    dials: &'a Dials,
+    peer: NodeId,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.dials.by_peer().remove(&self.peer);
+    }
+}
+
 async fn dial(node: Arc<Inner>, peer: NodeId) -> Result<Link, LinkError> {
     let timeout = node.limits.dial_timeout;
+    let _under_way = UnderWay {
+        dials: &node.dials,
+        peer,
+    };
     let dialled = tokio::select! {
         dialled = tokio::time::timeout(timeout, attempt(&node, peer)) => dialled,
         () = node.stop.cancelled() => Ok(Err(LinkError::Shutdown)),
     };
-    // Whoever asks from now on dials anew, unless there is a link.
-    node.dials.by_peer().remove(&peer);
     let dialled = dialled.unwrap_or(Err(LinkError::Timeout { peer, timeout }));
     if let Err(error) = &dialled {
         tracing::debug!(%peer, %error, "no link");

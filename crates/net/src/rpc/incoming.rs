@@ -37,11 +37,9 @@ impl Incoming {
         head: CallHead,
         reader: FrameReader,
         writer: Arc<Mutex<FrameWriter>>,
+        deadline: Option<Instant>,
         gave_up: impl Future<Output = bool> + Send + 'static,
     ) -> Self {
-        let deadline = head
-            .timeout_ms
-            .and_then(|ms| Instant::now().checked_add(std::time::Duration::from_millis(ms)));
         let down = link.down();
         let cancelled = async move {
             let caller = async {

@@ -14,6 +14,7 @@ use tether_telemetry::metrics::Direction;
 use tether_wire::codec;
 use tether_wire::rpc::{CallHead, Code, Kind, RpcError};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 /// Most bytes of a call's head.
 const MAX_HEAD_BYTES: usize = 4_096;
@@ -34,9 +35,6 @@ pub(crate) async fn serve(link: Link, service: Arc<dyn Service>, send: SendHalf,
             Code::Overloaded,
             format!("{limit} calls are open on this link, no more are allowed"),
         );
-        link.metrics()
-            .call("overloaded", Direction::Incoming)
-            .ended("overloaded");
         return end(&writer, Err(error)).await;
     };
     let head = tokio::time::timeout(link.limits().head_timeout, reader.next(MAX_HEAD_BYTES)).await;
@@ -53,8 +51,18 @@ pub(crate) async fn serve(link: Link, service: Arc<dyn Service>, send: SendHalf,
     };
     let mut metrics = link.metrics().call(&head.method, Direction::Incoming);
     let method = head.method.clone();
+    let deadline = head
+        .timeout_ms
+        .and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));
     let gave_up = writer.lock().await.gave_up();
-    let incoming = Incoming::new(link.clone(), head, reader, writer.clone(), gave_up);
+    let incoming = Incoming::new(
+        link.clone(),
+        head,
+        reader,
+        writer.clone(),
+        deadline,
+        gave_up,
+    );
     let served = AssertUnwindSafe(async move { service.serve(incoming).await })
         .catch_unwind()
         .await;
@@ -63,6 +71,13 @@ pub(crate) async fn serve(link: Link, service: Arc<dyn Service>, send: SendHalf,
         let error = RpcError::new(Code::Internal, "the call failed by a fault of the callee");
         Err(error)
     });
+    // A service that stopped because the time is over must not look like one that is done.
+    let result = match (result, deadline) {
+        (Ok(()), Some(deadline)) if deadline <= Instant::now() => {
+            Err(RpcError::new(Code::Deadline, "not done in time"))
+        }
+        (result, _) => result,
+    };
     metrics.ended(outcome(&result));
     end(&writer, result).await;
 }
