@@ -62,7 +62,8 @@ impl Node {
     pub async fn start(config: NodeConfig, service: Arc<dyn Service>) -> Result<Self, NetError> {
         check(&config)?;
         let limits = Arc::new(config.limits.clone());
-        let endpoint = Endpoint::bind(&config.key, config.listen, &limits).await?;
+        // Boxed: the transport's future is large, and callers should not carry it.
+        let endpoint = Box::pin(Endpoint::bind(&config.key, config.listen, &limits)).await?;
         let rendezvous = Rendezvous::start(
             &config.key,
             config.dht_listen,

@@ -2,15 +2,15 @@
 //!
 //! This tree is the only place that knows `peeroxide-dht`. What it does for a node:
 //!
-//! * **announce** – the node's key under a topic's key, renewed until withdrawn ([`announcer`]);
+//! * **announce** – the node's key under a topic's key, renewed until withdrawn (`announcer`);
 //! * **lookup** – the keys under a topic's key, at most some twenty per DHT node: a rendezvous, not
 //!   a roll call;
 //! * **publish** – the node's addresses in its signed mutable record, renewed, and published again
-//!   when they change ([`publisher`]);
-//! * **resolve** – a peer's record, never older than one already seen ([`records`]).
+//!   when they change (`publisher`);
+//! * **resolve** – a peer's record, never older than one already seen (`records`).
 //!
 //! Everything runs on our own timers: the DHT forgets after 20 minutes, and the library refreshes
-//! nothing by itself. Found by running, and handled in [`client`]: a query on an empty routing
+//! nothing by itself. Found by running, and handled in `client`: a query on an empty routing
 //! table never ends, `unannounce` is not done by anybody else, and `mutable_get` gives the first
 //! valid record, not the newest.
 

@@ -128,7 +128,7 @@ async fn greet(
         node.limits.clone(),
         config.metrics.clone(),
     );
-    // A superfluous one is closed by `install`, and its dialler uses the other.
+    // Which link is kept does not matter here: the dialler finds out by the same rule.
     let _ = run::install(node, link, place);
     Ok(())
 }

@@ -14,26 +14,38 @@ const RETIREMENT: Duration = Duration::from_secs(5);
 /// Longest sleep until a grant's end: wall clocks are set, sleeps do not notice.
 const LONGEST_NAP: Duration = Duration::from_secs(600);
 
-/// Takes a greeted link in, and runs it. Gives the link that is kept.
+/// Takes a greeted link in, and runs it. Where another link to the same peer is kept, gives that.
 pub(super) fn install(node: &Arc<Inner>, link: Link, mut place: Place) -> Result<Link, Link> {
     place.greeted();
-    match node.links.install(&link) {
-        Installed::Superfluous(kept) => {
+    let installed = match node.links.install(&link) {
+        Installed::Superfluous(kept) if link.origin().dialled_here => {
+            // The other side counts it only once we confirm the greeting: it goes unnoticed.
             link.close_as(CloseCode::Duplicate, "another link is kept");
             return Err(kept);
         }
-        Installed::KeptAndRetired(old) => {
-            node.tasks.spawn(async move {
-                let retire = tokio::time::timeout(RETIREMENT, old.closed());
-                if retire.await.is_err() {
-                    old.close_as(CloseCode::Duplicate, "another link is kept");
-                }
-            });
+        Installed::Superfluous(kept) => {
+            // The other side has it already, and may not have the other one yet.
+            retire(node, link.clone());
+            Err(kept)
         }
-        Installed::Kept => {}
-    }
-    node.tasks.spawn(run(node.clone(), link.clone(), place));
-    Ok(link)
+        Installed::KeptAndRetired(old) => {
+            retire(node, old);
+            Ok(link.clone())
+        }
+        Installed::Kept => Ok(link.clone()),
+    };
+    node.tasks.spawn(run(node.clone(), link, place));
+    installed
+}
+
+/// Closes a link that is no longer wanted, when the calls on it had time to end.
+fn retire(node: &Inner, link: Link) {
+    node.tasks.spawn(async move {
+        let over = tokio::time::timeout(RETIREMENT, link.closed());
+        if over.await.is_err() {
+            link.close_as(CloseCode::Duplicate, "another link is kept");
+        }
+    });
 }
 
 async fn run(node: Arc<Inner>, link: Link, place: Place) {

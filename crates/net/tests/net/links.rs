@@ -57,8 +57,13 @@ async fn two_nodes_that_dial_each_other_at_once_keep_the_same_single_link() {
             );
         }
         // And they mean the same one: what one closes is closed for the other.
-        at_one.close("the end of the test");
-        assert!(two.down(one.id()).await.contains("the end of the test"));
+        for link in one.node.links() {
+            link.close("the end of the test");
+        }
+        let reason = two.down(one.id()).await;
+        assert!(reason.contains("the end of the test"), "{reason}");
+        assert!(two.node.links().is_empty());
+        drop((at_one, at_two));
     }
 }
 
