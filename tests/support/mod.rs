@@ -171,7 +171,11 @@ impl Process {
             if let Some(status) = self.child.try_wait().expect("a child") {
                 return status.code();
             }
-            assert!(begin.elapsed() < PATIENCE, "it does not stop: {}", self.log());
+            assert!(
+                begin.elapsed() < PATIENCE,
+                "it does not stop: {}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(25));
         }
     }
@@ -331,7 +335,9 @@ impl Drop for Mesh {
 pub fn is_routable(row: &Value) -> bool {
     row["state"] == "serving"
         && row["reason"].is_null()
-        && row["models"].as_array().is_some_and(|models| !models.is_empty())
+        && row["models"]
+            .as_array()
+            .is_some_and(|models| !models.is_empty())
 }
 
 /// Sends a signal by name, as `kill -NAME PID` does.

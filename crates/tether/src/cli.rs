@@ -1,11 +1,18 @@
 //! The command line.
 
+use crate::bench::BenchCommand;
 use crate::commands::{
     artifact::ArtifactCommand, chat::ChatArgs, completions::CompletionsArgs, fleet::FleetArgs,
-    grant::GrantCommand, keys::KeysCommand, mesh::MeshCommand, tenant::TenantCommand,
+    grant::GrantCommand, keys::KeysCommand, mesh::MeshCommand, probe::ProbeArgs,
+    settings::ConfigCommand, tenant::TenantCommand,
 };
 use crate::exit;
 use crate::logging::LoggingArgs;
+use crate::roles::{
+    bootstrap::BootstrapArgs, gateway::GatewayArgs, orchestrator::OrchestratorArgs,
+    worker::WorkerArgs,
+};
+use crate::up::UpArgs;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -30,6 +37,16 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a whole mesh on this machine: bootstrap nodes, orchestrator, gateway and workers
+    Up(Box<UpArgs>),
+    /// Run DHT bootstrap nodes: where the other nodes of a mesh find each other
+    Bootstrap(BootstrapArgs),
+    /// Run a gateway: the tenants' HTTP edge
+    Gateway(GatewayArgs),
+    /// Run an orchestrator: keeps the fleet, places requests, owns jobs
+    Orchestrator(OrchestratorArgs),
+    /// Run a worker: serves models
+    Worker(WorkerArgs),
     /// Make and show node keys
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -45,12 +62,23 @@ enum Command {
     /// Give tenants API keys
     #[command(subcommand)]
     Tenant(TenantCommand),
+    /// Check whether a bootstrap node or an HTTP endpoint answers
+    Probe(ProbeArgs),
     /// Show the workers as the orchestrator sees them
     Fleet(FleetArgs),
     /// Talk to a model through a gateway
     Chat(ChatArgs),
     /// Print a script that completes `tether` in a shell
     Completions(CompletionsArgs),
+    /// Check configuration files
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// The engine of one model; started by a worker, which speaks to it over its standard input
+    #[command(hide = true)]
+    Engine,
+    /// Measure a mesh; see ops/bench/run
+    #[command(subcommand, hide = true)]
+    Bench(BenchCommand),
 }
 
 impl Cli {
@@ -58,14 +86,23 @@ impl Cli {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let done = |()| ExitCode::SUCCESS;
         match self.command {
+            Command::Up(args) => args.run(&self.logging).map(done),
+            Command::Bootstrap(args) => args.run(&self.logging).map(done),
+            Command::Gateway(args) => args.run(&self.logging).map(done),
+            Command::Orchestrator(args) => args.run(&self.logging).map(done),
+            Command::Worker(args) => args.run(&self.logging).map(done),
             Command::Keys(command) => command.run().map(done),
             Command::Mesh(command) => command.run().map(done),
             Command::Grant(command) => command.run().map(done),
             Command::Artifact(command) => command.run().map(done),
             Command::Tenant(command) => command.run().map(done),
+            Command::Probe(args) => args.run().map(done),
             Command::Fleet(args) => args.run().map(done),
             Command::Chat(args) => args.run().map(done),
             Command::Completions(args) => args.run().map(done),
+            Command::Config(command) => command.run().map(done),
+            Command::Bench(command) => command.run().map(done),
+            Command::Engine => Ok(tether_worker::engine::child::run()),
         }
     }
 }

@@ -8,7 +8,9 @@ pub(crate) mod grant;
 pub(crate) mod http;
 pub(crate) mod keys;
 pub(crate) mod mesh;
+pub(crate) mod probe;
 pub(crate) mod run_file;
+pub(crate) mod settings;
 pub(crate) mod sse;
 pub(crate) mod tenant;
 

@@ -1,5 +1,6 @@
 //! Exit codes, and the last words of a process that failed.
 
+use crate::config::ConfigError;
 use std::process::ExitCode;
 
 /// It failed.
@@ -36,7 +37,9 @@ pub(crate) fn report(result: anyhow::Result<ExitCode>) -> ExitCode {
 }
 
 fn code(error: &anyhow::Error) -> u8 {
-    if error.downcast_ref::<NotReady>().is_some() {
+    if error.downcast_ref::<ConfigError>().is_some() {
+        CONFIG
+    } else if error.downcast_ref::<NotReady>().is_some() {
         NOT_READY
     } else {
         FAILURE
@@ -55,11 +58,19 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use anyhow::Context;
 
     #[test]
     fn scripts_can_tell_kinds_of_failure_apart() {
         let not_ready = anyhow::Error::new(NotReady("no".into()));
         assert_eq!(code(&not_ready.context("while probing")), NOT_READY);
         assert_eq!(code(&anyhow::anyhow!("no")), FAILURE);
+        let config: anyhow::Result<()> = Err(ConfigError::Invalid {
+            file: "a.toml".into(),
+            key: "node.key".into(),
+            why: "is missing".into(),
+        })
+        .context("starting");
+        assert_eq!(code(&config.expect_err("failed")), CONFIG);
     }
 }

@@ -3,19 +3,29 @@
 //! # Layout
 //!
 //! * [`cli`] – the command line; each command's arguments are beside its code in [`commands`]
+//! * [`config`] – one TOML file per process: read, overridden and validated before a port is bound
+//! * [`roles`] – runs one role as a process: bootstrap, orchestrator, gateway, worker
+//! * [`up`] – a whole mesh on one machine
 //! * [`authority`] – keys and grants in files: what an operator does
 //! * [`files`] – private and atomic files
+//! * [`bench`] – what `ops/bench/run` measures
+//! * [`signals`], [`exit`], [`logging`] – the edges of a process
 //!
 //! This is the only crate that sees all roles. It decides nothing about requests: gateway,
 //! orchestrator and worker meet on the wire, also when `up` runs them in one process.
 #![forbid(unsafe_code)]
 
 mod authority;
+mod bench;
 mod cli;
 mod commands;
+mod config;
 mod exit;
 mod files;
 mod logging;
+mod roles;
+mod signals;
+mod up;
 
 use clap::Parser;
 use std::process::ExitCode;

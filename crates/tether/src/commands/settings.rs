@@ -1,0 +1,37 @@
+//! `tether config`: is it right, and what does it come to?
+
+use crate::config::{self, Process};
+use clap::Subcommand;
+use std::path::PathBuf;
+
+/// See [`crate::cli`].
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check a configuration file in full and print what it comes to
+    ///
+    /// Which role it is for is told by its section: [bootstrap], [gateway], [orchestrator] or
+    /// [worker]. Overrides from the environment are part of the check. Exit code 3 if it is
+    /// invalid. Secrets appear as paths only.
+    #[command(after_long_help = "\
+Examples:
+  tether config check worker.toml
+  TETHER_WORKER__SLOTS=8 tether config check worker.toml")]
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+impl ConfigCommand {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let Self::Check { file } = self;
+        let text = match config::role_of(&file)? {
+            Process::Bootstrap => config::bootstrap(&file)?.to_toml()?,
+            Process::Gateway => config::gateway(&file)?.to_toml()?,
+            Process::Orchestrator => config::orchestrator(&file)?.to_toml()?,
+            Process::Worker => config::worker(&file)?.to_toml()?,
+        };
+        print!("{text}");
+        Ok(())
+    }
+}

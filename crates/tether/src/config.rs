@@ -1,0 +1,238 @@
+//! Configuration: one TOML file per process, read and validated in full before a port is bound.
+//!
+//! A file has `[node]` (who and where), `[telemetry]`, and the section of its role, whose fields
+//! are those of the role's own config struct. `TETHER_SECTION__KEY` in the environment overrides
+//! `key` of `[section]`. Unknown keys are refused. Paths are relative to the file.
+//!
+//! * [`source`](mod@source) – file and environment become a struct; the only knower of figment
+//! * [`node`] – `[node]`, and the key and grant that it names
+
+pub(crate) mod node;
+pub(crate) mod source;
+
+pub(crate) use node::{Identity, NodeSection};
+pub(crate) use source::Process;
+
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use tether_gateway::GatewayConfig;
+use tether_orchestrator::OrchestratorConfig;
+use tether_telemetry::TelemetryConfig;
+use tether_wire::Role;
+use tether_worker::WorkerConfig;
+
+/// Most DHT nodes of one bootstrap process. A routing bucket holds 20.
+const MAX_BOOTSTRAP_NODES: usize = 64;
+
+/// Why a configuration is not used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {source}", file.display())]
+    Read {
+        file: PathBuf,
+        source: std::io::Error,
+    },
+    /// It is not TOML.
+    #[error("{} is not valid TOML: {why}", file.display())]
+    Syntax { file: PathBuf, why: String },
+    /// A key that nothing reads: a typing error is not passed over in silence.
+    #[error("{place}: unknown key `{key}`; known here: {known}")]
+    UnknownKey {
+        place: String,
+        key: String,
+        known: String,
+    },
+    /// A value that cannot be.
+    #[error("{}: `{key}` {why}", file.display())]
+    Invalid {
+        file: PathBuf,
+        key: String,
+        why: String,
+    },
+    /// Which role the file is for cannot be told.
+    #[error(
+        "{}: has {found}; a process has exactly one of [bootstrap], [gateway], [orchestrator] and [worker]",
+        file.display()
+    )]
+    Role { file: PathBuf, found: String },
+}
+
+/// A process of DHT bootstrap nodes.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BootstrapFile {
+    #[serde(default)]
+    pub(crate) telemetry: TelemetryConfig,
+    #[serde(default)]
+    pub(crate) bootstrap: BootstrapSection,
+}
+
+/// `[bootstrap]`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct BootstrapSection {
+    /// UDP addresses, one for each DHT node of this process. A mesh wants at least 10 nodes
+    /// together before lookups are reliable, so the default is ten on loopback at free ports.
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Bootstrap nodes elsewhere to join.
+    pub(crate) bootstrap: Vec<SocketAddr>,
+}
+
+/// DHT nodes of a mesh on one machine. Fewer answer unreliably.
+pub(crate) const LOCAL_BOOTSTRAP_NODES: usize = 10;
+
+impl Default for BootstrapSection {
+    fn default() -> Self {
+        Self {
+            listen: vec![node::loopback(); LOCAL_BOOTSTRAP_NODES],
+            bootstrap: Vec::new(),
+        }
+    }
+}
+
+/// A gateway's process.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GatewayFile {
+    pub(crate) node: NodeSection,
+    #[serde(default)]
+    pub(crate) telemetry: TelemetryConfig,
+    #[serde(default)]
+    pub(crate) gateway: GatewayConfig,
+}
+
+/// An orchestrator's process.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OrchestratorFile {
+    pub(crate) node: NodeSection,
+    #[serde(default)]
+    pub(crate) telemetry: TelemetryConfig,
+    #[serde(default)]
+    pub(crate) orchestrator: OrchestratorConfig,
+}
+
+/// A worker's process.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WorkerFile {
+    pub(crate) node: NodeSection,
+    #[serde(default)]
+    pub(crate) telemetry: TelemetryConfig,
+    #[serde(default)]
+    pub(crate) worker: WorkerConfig,
+}
+
+/// A configuration that was validated, with what it names.
+#[derive(Debug)]
+pub(crate) struct Checked<F> {
+    /// The configuration itself, with absolute paths.
+    pub(crate) file: F,
+    /// Key and grant of the node.
+    pub(crate) identity: Identity,
+}
+
+impl<F: Serialize> Checked<F> {
+    /// The effective configuration; secrets are only paths in it.
+    pub(crate) fn to_toml(&self) -> anyhow::Result<String> {
+        Ok(toml::to_string(&self.file)?)
+    }
+}
+
+impl BootstrapFile {
+    /// The effective configuration.
+    pub(crate) fn to_toml(&self) -> anyhow::Result<String> {
+        Ok(toml::to_string(self)?)
+    }
+}
+
+/// Which role a file is for.
+pub(crate) fn role_of(file: &Path) -> Result<Process, ConfigError> {
+    source::role_of(file)
+}
+
+/// Reads and validates a bootstrap process's file.
+pub(crate) fn bootstrap(path: &Path) -> Result<BootstrapFile, ConfigError> {
+    let file: BootstrapFile = source::load(path, Process::Bootstrap)?;
+    let refuse = refusal(path);
+    check_telemetry(&file.telemetry, &refuse)?;
+    let count = file.bootstrap.listen.len();
+    if count == 0 || count > MAX_BOOTSTRAP_NODES {
+        return Err(refuse(
+            "bootstrap.listen",
+            format!("has {count} addresses: give 1 to {MAX_BOOTSTRAP_NODES}"),
+        ));
+    }
+    Ok(file)
+}
+
+/// Reads and validates a gateway's file.
+pub(crate) fn gateway(path: &Path) -> Result<Checked<GatewayFile>, ConfigError> {
+    let mut file: GatewayFile = source::load(path, Process::Gateway)?;
+    let refuse = refusal(path);
+    check_telemetry(&file.telemetry, &refuse)?;
+    let identity = file.node.check(path, Role::Gateway)?;
+    file.gateway
+        .check()
+        .map_err(|error| section_refusal(path, "gateway", &error.to_string()))?;
+    Ok(Checked { file, identity })
+}
+
+/// Reads and validates an orchestrator's file.
+pub(crate) fn orchestrator(path: &Path) -> Result<Checked<OrchestratorFile>, ConfigError> {
+    let mut file: OrchestratorFile = source::load(path, Process::Orchestrator)?;
+    let refuse = refusal(path);
+    check_telemetry(&file.telemetry, &refuse)?;
+    let identity = file.node.check(path, Role::Orchestrator)?;
+    node::absolute(path, &mut file.orchestrator.tenants);
+    for release in &mut file.orchestrator.releases {
+        node::absolute(path, release);
+    }
+    file.orchestrator
+        .validate()
+        .map_err(|error| section_refusal(path, "orchestrator", &error.to_string()))?;
+    Ok(Checked { file, identity })
+}
+
+/// Reads and validates a worker's file.
+pub(crate) fn worker(path: &Path) -> Result<Checked<WorkerFile>, ConfigError> {
+    let mut file: WorkerFile = source::load(path, Process::Worker)?;
+    let refuse = refusal(path);
+    check_telemetry(&file.telemetry, &refuse)?;
+    let identity = file.node.check(path, Role::Worker)?;
+    for model in &mut file.worker.models {
+        node::absolute(path, &mut model.path);
+    }
+    file.worker
+        .validate()
+        .map_err(|error| section_refusal(path, "worker", &error.to_string()))?;
+    Ok(Checked { file, identity })
+}
+
+fn refusal(path: &Path) -> impl Fn(&str, String) -> ConfigError {
+    move |key, why| ConfigError::Invalid {
+        file: path.to_owned(),
+        key: key.to_owned(),
+        why,
+    }
+}
+
+/// A role's own error says `section.key why`.
+fn section_refusal(path: &Path, section: &str, error: &str) -> ConfigError {
+    let (key, why) = match error.split_once(' ') {
+        Some((key, why)) if key.starts_with(section) => (key, why),
+        _ => (section, error),
+    };
+    refusal(path)(key, why.to_owned())
+}
+
+fn check_telemetry(
+    telemetry: &TelemetryConfig,
+    refuse: &impl Fn(&str, String) -> ConfigError,
+) -> Result<(), ConfigError> {
+    telemetry
+        .check()
+        .map_err(|error| refuse("telemetry", error.to_string()))
+}

@@ -1,0 +1,160 @@
+//! From file and environment to a struct. The only module that knows figment and the environment.
+
+use super::ConfigError;
+use figment::Figment;
+use figment::error::Kind;
+use figment::providers::{Env, Format, Toml};
+use serde::de::DeserializeOwned;
+use std::path::Path;
+
+/// Prefix of variables that override.
+pub(crate) const ENV_PREFIX: &str = "TETHER_";
+/// Between section and key in a variable's name.
+const ENV_SEPARATOR: &str = "__";
+/// Most bytes of a configuration file.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// What a process is, by its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Process {
+    Bootstrap,
+    Gateway,
+    Orchestrator,
+    Worker,
+}
+
+impl Process {
+    const ALL: [Self; 4] = [
+        Self::Bootstrap,
+        Self::Gateway,
+        Self::Orchestrator,
+        Self::Worker,
+    ];
+
+    /// Name of its section.
+    fn section(self) -> &'static str {
+        match self {
+            Self::Bootstrap => "bootstrap",
+            Self::Gateway => "gateway",
+            Self::Orchestrator => "orchestrator",
+            Self::Worker => "worker",
+        }
+    }
+
+    /// Whether a section may be in its file. Variables for other sections are other processes':
+    /// several may share an environment.
+    fn reads(self, section: &str) -> bool {
+        section == self.section()
+            || section == "telemetry"
+            || (section == "node" && self != Self::Bootstrap)
+    }
+}
+
+/// The role that a file has a section for.
+pub(super) fn role_of(file: &Path) -> Result<Process, ConfigError> {
+    let table: toml::Table =
+        toml::from_str(&read(file)?).map_err(|error| syntax(file, &error.to_string()))?;
+    let found: Vec<Process> = Process::ALL
+        .into_iter()
+        .filter(|process| table.contains_key(process.section()))
+        .collect();
+    match found[..] {
+        [process] => Ok(process),
+        _ => Err(ConfigError::Role {
+            file: file.to_owned(),
+            found: match found.len() {
+                0 => "none of them".to_owned(),
+                count => format!("{count} of them"),
+            },
+        }),
+    }
+}
+
+/// Reads a file, lets the environment override it, and makes a struct of it.
+pub(super) fn load<T: DeserializeOwned>(file: &Path, process: Process) -> Result<T, ConfigError> {
+    let text = read(file)?;
+    let _: toml::Table = toml::from_str(&text).map_err(|error| syntax(file, &error.to_string()))?;
+    let environment = Env::prefixed(ENV_PREFIX)
+        .filter(move |key| {
+            key.as_str()
+                .split_once(ENV_SEPARATOR)
+                .is_some_and(|(section, _)| process.reads(&section.to_ascii_lowercase()))
+        })
+        .split(ENV_SEPARATOR);
+    Figment::from(Toml::string(&text))
+        .merge(environment)
+        .extract()
+        .map_err(|error| explain(file, &error))
+}
+
+fn read(file: &Path) -> Result<String, ConfigError> {
+    use std::io::Read;
+    let fail = |source| ConfigError::Read {
+        file: file.to_owned(),
+        source,
+    };
+    let mut text = String::new();
+    std::fs::File::open(file)
+        .map_err(fail)?
+        .take(MAX_FILE_BYTES + 1)
+        .read_to_string(&mut text)
+        .map_err(fail)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(syntax(file, "it is larger than 1 MiB"));
+    }
+    Ok(text)
+}
+
+fn syntax(file: &Path, why: &str) -> ConfigError {
+    ConfigError::Syntax {
+        file: file.to_owned(),
+        why: why.trim_end().to_owned(),
+    }
+}
+
+/// figment's error in words that say where and what to do.
+fn explain(file: &Path, error: &figment::Error) -> ConfigError {
+    let mut path = error.path.clone();
+    let why = match &error.kind {
+        Kind::UnknownField(field, known) => {
+            path.push(field.clone());
+            let key = path.join(".");
+            return ConfigError::UnknownKey {
+                place: place(file, &path),
+                known: known.join(", "),
+                key,
+            };
+        }
+        Kind::MissingField(field) => {
+            path.push(field.to_string());
+            "is missing".to_owned()
+        }
+        kind => format!("is wrong: {kind}"),
+    };
+    let key = path.join(".");
+    match variable(&path) {
+        Some(name) => ConfigError::Invalid {
+            file: format!("environment variable {name}").into(),
+            key,
+            why,
+        },
+        None => ConfigError::Invalid {
+            file: file.to_owned(),
+            key,
+            why,
+        },
+    }
+}
+
+fn place(file: &Path, path: &[String]) -> String {
+    variable(path).map_or_else(
+        || file.display().to_string(),
+        |name| format!("environment variable {name}"),
+    )
+}
+
+/// The variable that sets a key, if there is one.
+fn variable(path: &[String]) -> Option<String> {
+    let name = format!("{ENV_PREFIX}{}", path.join(ENV_SEPARATOR)).to_ascii_uppercase();
+    std::env::var_os(&name).map(|_| name)
+}

@@ -1,0 +1,66 @@
+//! `tether bootstrap`: DHT nodes, where the other nodes of a mesh find each other. (NET-2, NET-5)
+
+use crate::commands;
+use crate::config::{self, BootstrapFile, BootstrapSection};
+use crate::logging::LoggingArgs;
+use crate::signals::Signals;
+use clap::Args;
+use serde_json::json;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use tether_telemetry::TelemetryConfig;
+use tracing::info;
+
+/// See [`crate::cli`].
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  tether bootstrap --config bootstrap.toml
+  tether bootstrap --listen 0.0.0.0:49737 --bootstrap 192.0.2.8:49737
+
+A mesh wants at least ten DHT nodes in all before lookups are reliable; one process can run many.")]
+pub(crate) struct BootstrapArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", required_unless_present = "listen")]
+    config: Option<PathBuf>,
+    /// UDP address of a DHT node; may be given several times, instead of those in the file
+    #[arg(long, value_name = "ADDR")]
+    listen: Vec<SocketAddr>,
+    /// A DHT node elsewhere to join; may be given several times, added to those in the file
+    #[arg(long, value_name = "ADDR")]
+    bootstrap: Vec<SocketAddr>,
+    /// When ready, print one JSON object with the addresses on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+impl BootstrapArgs {
+    pub(crate) fn run(self, logging: &LoggingArgs) -> anyhow::Result<()> {
+        let mut file = match &self.config {
+            Some(path) => config::bootstrap(path)?,
+            None => BootstrapFile {
+                telemetry: TelemetryConfig::default(),
+                bootstrap: BootstrapSection::default(),
+            },
+        };
+        if !self.listen.is_empty() {
+            file.bootstrap.listen.clone_from(&self.listen);
+        }
+        file.bootstrap.bootstrap.extend(&self.bootstrap);
+        commands::runtime()?.block_on(async {
+            let guard = super::telemetry(file.telemetry, logging, "bootstrap")?;
+            let mut signals = Signals::listen()?;
+            let nodes =
+                tether_net::bootstrap::run(file.bootstrap.listen, file.bootstrap.bootstrap).await?;
+            let addresses = nodes.addresses().to_vec();
+            info!(?addresses, "bootstrap nodes answer");
+            let ready =
+                json!({"event": "ready", "bootstrap": addresses, "pid": std::process::id()});
+            super::announce_ready(self.json, &ready)?;
+            let signal = signals.next().await;
+            signals.drain(signal, nodes.shutdown()).await;
+            guard.shutdown();
+            Ok(())
+        })
+    }
+}

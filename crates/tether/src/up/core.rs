@@ -1,0 +1,96 @@
+//! What runs in the process of `up`: bootstrap nodes, orchestrator, gateway. Each is a node of its
+//! own with its own key; they meet only on the wire.
+
+use super::worker_files::Plan;
+use super::workers::Workers;
+use crate::config::LOCAL_BOOTSTRAP_NODES;
+use crate::config::node::loopback;
+use anyhow::Context;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use tether_gateway::{Gateway, GatewayConfig};
+use tether_net::bootstrap::BootstrapNodes;
+use tether_orchestrator::{Orchestrator, OrchestratorConfig};
+use tether_telemetry::metrics::{GatewayMetrics, NetMetrics, OrchestratorMetrics, Registry};
+use tether_wire::Role;
+use tracing::warn;
+
+/// The roles of this process.
+pub(crate) struct Core {
+    bootstrap: BootstrapNodes,
+    pub(crate) orchestrator: Orchestrator,
+    pub(crate) gateway: Gateway,
+}
+
+impl Core {
+    /// Starts them, in the order in which they need each other.
+    pub(crate) async fn start(plan: &Plan) -> anyhow::Result<Self> {
+        let registry = Registry::new();
+        let bootstrap =
+            tether_net::bootstrap::run(vec![loopback(); LOCAL_BOOTSTRAP_NODES], Vec::new())
+                .await
+                .context("cannot start the bootstrap nodes")?;
+        let node = |files, role, data_dir: PathBuf| {
+            plan.node_section(files, data_dir, bootstrap.addresses().to_vec())
+                .node_config(&files.identity, role, NetMetrics::register(&registry))
+        };
+        let orchestrator = tether_orchestrator::start(
+            OrchestratorConfig {
+                tenants: plan.tenants.clone(),
+                admin: plan.admin,
+                releases: plan.model_dirs.first().cloned().into_iter().collect(),
+                trusted_publishers: plan.publishers.clone(),
+                ..OrchestratorConfig::default()
+            },
+            &plan.orchestrator_dir,
+            node(
+                &plan.orchestrator,
+                Role::Orchestrator,
+                plan.orchestrator_dir.clone(),
+            ),
+            OrchestratorMetrics::register(&registry),
+            registry.clone(),
+        )
+        .await
+        .context("cannot start the orchestrator")?;
+        let gateway = tether_gateway::start(
+            GatewayConfig {
+                listen: plan.gateway_listen,
+                ..GatewayConfig::default()
+            },
+            node(&plan.gateway, Role::Gateway, PathBuf::new()),
+            GatewayMetrics::register(&registry),
+            registry.clone(),
+        )
+        .await
+        .context("cannot start the gateway")?;
+        Ok(Self {
+            bootstrap,
+            orchestrator,
+            gateway,
+        })
+    }
+
+    pub(crate) fn bootstrap_addresses(&self) -> Vec<SocketAddr> {
+        self.bootstrap.addresses().to_vec()
+    }
+
+    pub(crate) fn gateway_url(&self) -> String {
+        format!("http://{}", self.gateway.addr())
+    }
+
+    pub(crate) fn admin_url(&self) -> String {
+        format!("http://{}", self.orchestrator.admin_addr())
+    }
+
+    /// Stops everything and the workers, each before those it needs: from the gateway's end on no
+    /// new request comes in.
+    pub(crate) async fn drain(self, workers: &Workers) {
+        self.gateway.shutdown().await;
+        workers.drain().await;
+        if let Err(error) = self.orchestrator.shutdown().await {
+            warn!("the orchestrator stopped, but not well: {error}");
+        }
+        self.bootstrap.shutdown().await;
+    }
+}

@@ -1,0 +1,159 @@
+//! What `up` says: progress on stderr, the ready line or a summary on stdout, `run.json`.
+
+use super::core::Core;
+use super::layout::Layout;
+use super::ready::{FirstAnswer, PROMPT};
+use super::worker_files::Plan;
+use crate::commands::run_file::{RunFile, RunTopic, RunWorker};
+use crate::files;
+use crate::logging::LoggingArgs;
+use anyhow::Context;
+use std::io::Write;
+use tether_telemetry::TelemetryConfig;
+use tether_wire::Topic;
+use tether_wire::grant::{Access, Mesh};
+
+/// Log lines of this process are warnings only, unless somebody asked: progress is told in words.
+/// The workers' logs are in their files.
+pub(crate) fn quiet(mut telemetry: TelemetryConfig, logging: &LoggingArgs) -> TelemetryConfig {
+    if logging.log_level.is_none() && logging.verbose == 0 {
+        "warn".clone_into(&mut telemetry.log_filter);
+    }
+    "up".clone_into(&mut telemetry.service_instance);
+    telemetry
+}
+
+pub(crate) fn prepared(layout: &Layout, plan: &Plan) {
+    eprintln!(
+        "tether {}, data in {}",
+        env!("CARGO_PKG_VERSION"),
+        layout.root().display()
+    );
+    for model in &plan.models {
+        eprintln!("  model {model}");
+    }
+    for (dir, why) in &plan.doubtful {
+        eprintln!("  warning: {} will not be served: {why}", dir.display());
+    }
+}
+
+pub(crate) fn core_started(core: &Core) {
+    eprintln!(
+        "  {} bootstrap nodes, orchestrator, gateway on {}",
+        core.bootstrap_addresses().len(),
+        core.gateway_url()
+    );
+}
+
+pub(crate) fn draining(signal: &str) {
+    eprintln!("{signal}: draining; once more stops at once");
+}
+
+/// The ready object.
+pub(crate) fn run_file(
+    layout: &Layout,
+    plan: &Plan,
+    core: &Core,
+    first: &FirstAnswer,
+    pids: &[u32],
+) -> RunFile {
+    let mesh = Mesh {
+        id: plan.mesh,
+        access: Access::Private,
+    };
+    let region = plan.region.clone();
+    let mut topics = vec![
+        Topic::Presence(region.clone()),
+        Topic::Control(region.clone()),
+    ];
+    let model = |model: &tether_wire::ModelRef| Topic::Model(model.clone(), region.clone());
+    topics.extend(plan.models.iter().map(model));
+    RunFile {
+        event: "ready".to_owned(),
+        gateway: core.gateway_url(),
+        metrics: format!("{}/metrics", core.gateway_url()),
+        admin: core.admin_url(),
+        admin_token_file: core.orchestrator.admin_token_file().to_owned(),
+        api_key: plan.api_key.clone(),
+        model: plan.model.name.to_string(),
+        models: plan.models.iter().map(ToString::to_string).collect(),
+        mesh: plan.mesh.to_hex(),
+        region: plan.region.to_string(),
+        topics: topics
+            .iter()
+            .map(|topic| RunTopic {
+                name: topic.to_string(),
+                key: mesh.topic_key(topic).to_hex(),
+            })
+            .collect(),
+        bootstrap: core.bootstrap_addresses(),
+        workers: plan
+            .workers
+            .iter()
+            .zip(pids)
+            .map(|(worker, pid)| RunWorker {
+                id: worker.node.identity.key.id().to_hex(),
+                pid: *pid,
+                log: worker.dir.join("worker.log"),
+            })
+            .collect(),
+        pid: std::process::id(),
+        data_dir: layout.root().to_owned(),
+        first_token_ms: first.first_token_ms,
+    }
+}
+
+pub(crate) fn set_pids(run: &mut RunFile, pids: &[u32]) {
+    for (worker, pid) in run.workers.iter_mut().zip(pids) {
+        worker.pid = *pid;
+    }
+}
+
+/// Replaces `run.json` at once: who reads it sees the old one or the new one.
+pub(crate) fn write(layout: &Layout, run: &RunFile) -> anyhow::Result<()> {
+    let path = layout.run_file();
+    let text = serde_json::to_vec(run).context("cannot encode the ready object")?;
+    files::replace_private(&path, &text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The ready line, or for a person the answer and what to do next.
+pub(crate) fn ready(json: bool, run: &RunFile, first: &FirstAnswer) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        writeln!(out, "{}", serde_json::to_string(run)?)?;
+        out.flush()?;
+        return Ok(());
+    }
+    let RunFile {
+        gateway,
+        api_key,
+        model,
+        ..
+    } = run;
+    writeln!(
+        out,
+        "
+  {PROMPT}
+  {answer}        (worker {worker})
+
+  gateway   {gateway}
+  API key   {api_key}
+  model     {model}
+
+Try it:
+  curl {gateway}/v1/chat/completions \\
+    -H 'authorization: Bearer {api_key}' -H 'content-type: application/json' \\
+    -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"{PROMPT}\"}}]}}'
+
+Ready: {workers} after {seconds:.1} s to the first token. Ctrl-C stops it.",
+        answer = first.text,
+        worker = first.worker.get(..8).unwrap_or_default(),
+        workers = match run.workers.len() {
+            1 => "one worker".to_owned(),
+            count => format!("{count} workers"),
+        },
+        seconds = f64::from(u32::try_from(first.first_token_ms).unwrap_or(u32::MAX)) / 1e3,
+    )?;
+    out.flush()?;
+    Ok(())
+}

@@ -1,0 +1,389 @@
+//! What a person meets on the command line: help, exit codes, private files, clear errors.
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use support::Tether;
+
+const FAILURE: i32 = 1;
+const USAGE: i32 = 2;
+const CONFIG: i32 = 3;
+const NOT_READY: i32 = 4;
+
+/// A folder with a mesh, and a node with its grant.
+struct Operator {
+    dir: tempfile::TempDir,
+    mesh: String,
+}
+
+impl Operator {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let mesh_dir = dir.path().join("mesh");
+        let mesh = Tether::ok(&["mesh", "new", text(&mesh_dir)]);
+        Self { dir, mesh }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn issue(&self, key: &str, role: &str, more: &[&str]) -> Output {
+        let id = Tether::ok(&["keys", "new", text(&self.path(key))]);
+        let (operator, out) = (
+            self.path("mesh/operator.key"),
+            self.path(&format!("{key}.grant")),
+        );
+        let mut args = vec![
+            "grant",
+            "issue",
+            "--operator",
+            text(&operator),
+            "--subject",
+            &id,
+            "--role",
+            role,
+            "--out",
+            text(&out),
+        ];
+        args.extend(more);
+        Tether::output(&args)
+    }
+
+    /// A worker's configuration that is right, with changes.
+    fn worker_config(&self, name: &str, change: impl Fn(String) -> String) -> PathBuf {
+        let path = self.path(name);
+        let text = format!(
+            "[node]\nkey = \"w\"\ngrant = \"w.grant\"\nmesh = \"{}\"\nregion = \"eu\"\n\
+             bootstrap = [\"127.0.0.1:49737\"]\n\n[worker]\nslots = 2\n",
+            self.mesh
+        );
+        std::fs::write(&path, change(text)).expect("written");
+        path
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+fn mode(path: &Path) -> u32 {
+    let meta = std::fs::metadata(path).expect("it is there");
+    meta.permissions().mode() & 0o777
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[track_caller]
+fn fails(args: &[&str], code: i32, words: &[&str]) {
+    let output = Tether::output(args);
+    assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+    for word in words {
+        assert!(
+            stderr(&output).contains(word),
+            "{word:?} in {}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
+fn help_names_every_command_and_the_exit_codes() {
+    let help = Tether::ok(&["--help"]);
+    for word in [
+        "up",
+        "bootstrap",
+        "gateway",
+        "orchestrator",
+        "worker",
+        "keys",
+        "mesh",
+        "grant",
+        "artifact",
+        "tenant",
+        "probe",
+        "fleet",
+        "chat",
+        "completions",
+        "config",
+        "Exit codes:",
+        "Examples:",
+    ] {
+        assert!(help.contains(word), "{word}");
+    }
+    assert!(!help.contains("engine  "), "internal commands stay hidden");
+    fails(&["no-such-command"], USAGE, &["no-such-command"]);
+    fails(&["up", "--workers", "0"], USAGE, &["--workers"]);
+}
+
+#[test]
+fn keys_are_private_never_shown_and_never_overwritten() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let key = dir.path().join("node.key");
+    let id = Tether::ok(&["keys", "new", text(&key)]);
+    assert_eq!(id.len(), 64);
+    assert_eq!(mode(&key), 0o600);
+    assert_eq!(Tether::ok(&["keys", "show", text(&key)]), id);
+    fails(
+        &["keys", "new", text(&key)],
+        FAILURE,
+        &["exists already", text(&key)],
+    );
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).expect("opened");
+    fails(&["keys", "show", text(&key)], FAILURE, &["chmod 600"]);
+}
+
+#[test]
+fn an_operator_makes_a_mesh_and_gives_roles() {
+    let operator = Operator::new();
+    assert_eq!(mode(&operator.path("mesh")), 0o700);
+    assert_eq!(mode(&operator.path("mesh/operator.key")), 0o600);
+    let first = operator.issue("w", "worker", &["--region", "eu", "--tier", "trusted"]);
+    assert!(first.status.success(), "{}", stderr(&first));
+    let second = operator.issue("g", "gateway", &["--ttl", "1h"]);
+    let serials = [first, second].map(|output| {
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        text.trim().parse::<u64>().expect("a serial")
+    });
+    assert_eq!(serials, [1, 2]);
+    let shown = Tether::ok(&["grant", "show", text(&operator.path("w.grant"))]);
+    for word in [operator.mesh.as_str(), "worker", "eu", "trusted", "holds"] {
+        assert!(shown.contains(word), "{word} in {shown}");
+    }
+    let list = Tether::ok(&["grant", "ls", text(&operator.path("mesh"))]);
+    assert_eq!(list.lines().count(), 3, "{list}");
+    let bad = operator.issue("x", "king", &[]);
+    assert_eq!(bad.status.code(), Some(USAGE));
+    let endless = operator.issue("y", "worker", &["--ttl", "9999d"]);
+    assert_eq!(endless.status.code(), Some(FAILURE));
+    assert!(
+        stderr(&endless).contains("two years"),
+        "{}",
+        stderr(&endless)
+    );
+}
+
+#[test]
+fn a_configuration_is_checked_before_anything_starts() {
+    let operator = Operator::new();
+    operator.issue("w", "worker", &["--region", "eu"]);
+    let good = operator.worker_config("good.toml", |text| text);
+    let effective = Tether::ok(&["config", "check", text(&good)]);
+    assert!(effective.contains("slots = 2"), "{effective}");
+    let secret = std::fs::read_to_string(operator.path("w")).expect("read");
+    let secret = secret.lines().last().expect("a seed");
+    assert!(!effective.contains(secret), "secrets are only paths");
+
+    let cases: [(&str, fn(String) -> String, &[&str]); 7] = [
+        (
+            "typo.toml",
+            |t| t.replace("slots", "slotz"),
+            &["typo.toml", "unknown key `worker.slotz`", "slots"],
+        ),
+        (
+            "section.toml",
+            |t| t + "[workr]\nx = 1\n",
+            &["section.toml", "unknown key `workr`"],
+        ),
+        (
+            "type.toml",
+            |t| t.replace("slots = 2", "slots = \"many\""),
+            &["type.toml", "worker.slots"],
+        ),
+        (
+            "key.toml",
+            |t| t.replace("\"w\"", "\"nobody\""),
+            &["node.key", "nobody"],
+        ),
+        (
+            "region.toml",
+            |t| t.replace("\"eu\"", "\"us\""),
+            &["node.grant", "region eu"],
+        ),
+        (
+            "nogrant.toml",
+            |t| t.replace("grant = \"w.grant\"\n", ""),
+            &["node.grant", "tether grant issue"],
+        ),
+        ("broken.toml", |t| t.replace('[', "("), &["broken.toml"]),
+    ];
+    for (name, change, words) in cases {
+        let path = operator.worker_config(name, change);
+        fails(&["config", "check", text(&path)], CONFIG, words);
+        // The role itself says the same, and does not start.
+        fails(&["worker", "--config", text(&path)], CONFIG, words);
+    }
+    fails(
+        &["config", "check", text(&operator.path("none.toml"))],
+        CONFIG,
+        &["none.toml"],
+    );
+}
+
+#[test]
+fn another_meshs_grant_is_refused_by_name() {
+    let (ours, theirs) = (Operator::new(), Operator::new());
+    ours.issue("w", "worker", &["--region", "eu"]);
+    let path = ours.worker_config("other.toml", |text| text.replace(&ours.mesh, &theirs.mesh));
+    fails(
+        &["config", "check", text(&path)],
+        CONFIG,
+        &["node.grant", "does not hold in mesh", &theirs.mesh],
+    );
+}
+
+#[test]
+fn the_environment_overrides_a_file_and_its_mistakes_are_named() {
+    let operator = Operator::new();
+    operator.issue("w", "worker", &["--region", "eu"]);
+    let path = operator.worker_config("w.toml", |text| text);
+    let check = |name: &str, value: &str| {
+        std::process::Command::new(support::tether())
+            .args(["config", "check", text(&path)])
+            .env(name, value)
+            .output()
+            .expect("the binary runs")
+    };
+    let good = check("TETHER_WORKER__SLOTS", "7");
+    assert!(String::from_utf8_lossy(&good.stdout).contains("slots = 7"));
+    let bad = check("TETHER_WORKER__SLOTZ", "7");
+    assert_eq!(bad.status.code(), Some(CONFIG));
+    assert!(
+        stderr(&bad).contains("TETHER_WORKER__SLOTZ"),
+        "{}",
+        stderr(&bad)
+    );
+    let wrong = check("TETHER_WORKER__SLOTS", "many");
+    assert_eq!(wrong.status.code(), Some(CONFIG));
+    assert!(
+        stderr(&wrong).contains("TETHER_WORKER__SLOTS"),
+        "{}",
+        stderr(&wrong)
+    );
+    let others = check("TETHER_GATEWAY__LISTEN", "nonsense");
+    assert!(others.status.success(), "another process's section");
+}
+
+#[test]
+fn completions_are_printed_for_every_shell() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = Tether::ok(&["completions", shell]);
+        assert!(script.contains("orchestrator"), "{shell}");
+    }
+}
+
+#[test]
+fn a_probe_tells_by_its_exit_code_whether_something_answers() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let mut command = std::process::Command::new(support::tether());
+    command.args([
+        "bootstrap",
+        "--json",
+        "--listen",
+        "127.0.0.1:0",
+        "--listen",
+        "127.0.0.1:0",
+    ]);
+    let nodes = support::Process::start(command, &dir.path().join("log"));
+    let address = nodes.ready["bootstrap"][0].as_str().expect("an address");
+    let said = Tether::ok(&["probe", address]);
+    assert!(said.contains("answers as a DHT node"), "{said}");
+    // A port that was free a moment ago: nothing answers there.
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let silent = socket.local_addr().expect("bound").to_string();
+    fails(
+        &["probe", &silent, "--timeout-ms", "300"],
+        NOT_READY,
+        &[&silent],
+    );
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    drop(listener);
+    fails(&["probe", &url], NOT_READY, &[&url]);
+    assert_eq!(nodes.stop(), Some(0));
+}
+
+#[test]
+fn without_a_mesh_the_commands_that_need_one_say_how_to_start_it() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    for command in ["fleet", "chat"] {
+        fails(
+            &[command, "--data-dir", text(dir.path())],
+            NOT_READY,
+            &["tether up"],
+        );
+    }
+}
+
+#[test]
+fn an_artifact_is_packed_verified_signed_again_and_refused_when_changed() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let model = dir.path().join("model");
+    std::fs::create_dir(&model).expect("made");
+    for entry in std::fs::read_dir(support::repository().join("crates/tiny-model/model"))
+        .expect("the committed model")
+    {
+        let entry = entry.expect("readable");
+        std::fs::copy(entry.path(), model.join(entry.file_name())).expect("copied");
+    }
+    let keys = ["one", "two"].map(|name| {
+        let path = dir.path().join(name);
+        let id = Tether::ok(&["keys", "new", text(&path)]);
+        (path, id)
+    });
+    let [(one, one_id), (two, two_id)] = &keys;
+    let packed = Tether::ok(&[
+        "artifact",
+        "pack",
+        text(&model),
+        "--model",
+        "tiny@1.0",
+        "--key",
+        text(one),
+        "--json",
+    ]);
+    let packed: serde_json::Value = serde_json::from_str(&packed).expect("JSON");
+    assert_eq!(packed["model"], "tiny@1.0");
+    assert_eq!(packed["publisher"], **one_id);
+    let digest = packed["digest"].as_str().expect("a digest");
+    let verify = ["artifact", "verify", text(&model), "--publisher"];
+    let with = |more: &[&'static str], id: &str| {
+        let mut args: Vec<String> = verify.iter().map(ToString::to_string).collect();
+        args.push(id.to_owned());
+        args.extend(more.iter().map(ToString::to_string));
+        Tether::output(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    assert!(with(&[], one_id).status.success());
+    let stranger = with(&["--json"], two_id);
+    assert_eq!(stranger.status.code(), Some(FAILURE));
+    let error: serde_json::Value = serde_json::from_slice(&stranger.stdout).expect("JSON");
+    assert_eq!(error["error"]["code"], "untrusted-publisher");
+    Tether::ok(&["artifact", "sign", text(&model), "--key", text(two)]);
+    assert!(with(&[], two_id).status.success());
+    assert!(
+        !with(&[], one_id).status.success(),
+        "the first signature is gone, and with it the digest {digest}"
+    );
+    let weights = model.join("tokenizer.json");
+    let mut bytes = std::fs::read(&weights).expect("read");
+    bytes[100] ^= 1;
+    std::fs::write(&weights, bytes).expect("written");
+    let corrupt = with(&["--json"], two_id);
+    let error: serde_json::Value = serde_json::from_slice(&corrupt.stdout).expect("JSON");
+    assert_eq!(error["error"]["code"], "corrupt-file");
+}
+
+#[test]
+fn a_tenants_key_is_shown_once_and_only_its_hash_is_kept() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let file = dir.path().join("tenants.toml");
+    let key = Tether::ok(&["tenant", "new", "--file", text(&file), "--id", "acme"]);
+    assert!(key.starts_with("tk-") && key.len() == 67, "{key}");
+    assert_eq!(mode(&file), 0o600);
+    let kept = std::fs::read_to_string(&file).expect("read");
+    assert!(kept.contains("acme") && !kept.contains(&key[3..]), "{kept}");
+}
