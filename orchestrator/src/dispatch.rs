@@ -7,8 +7,6 @@ mod attempt;
 mod check;
 mod intake;
 mod outcome;
-#[cfg(test)]
-mod tests;
 
 use crate::catalogue::Catalogue;
 use crate::clock;
@@ -107,9 +105,8 @@ impl Dispatcher {
         let this = self.clone();
         let task = self.open.spawn(
             async move {
-                this.metrics.in_flight().inc();
+                let _counted = Counted::new(&this.metrics);
                 let result = Box::pin(this.request(call)).await;
-                this.metrics.in_flight().dec();
                 let outcome = result
                     .as_ref()
                     .map_or_else(|e| code_label(e.code), |()| "ok");
@@ -274,6 +271,22 @@ impl Dispatcher {
         let patience = Duration::from_millis(self.config.stall_timeout_ms);
         let _ = tokio::time::timeout(patience, run.call.send(&run.done)).await;
         Ok(())
+    }
+}
+
+/// A request that is counted as under way, on every path.
+struct Counted<'a>(&'a OrchestratorMetrics);
+
+impl<'a> Counted<'a> {
+    fn new(metrics: &'a OrchestratorMetrics) -> Self {
+        metrics.in_flight().inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight().dec();
     }
 }
 

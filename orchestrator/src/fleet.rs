@@ -129,6 +129,19 @@ impl Snapshot {
             .map(Candidate::offer)
     }
 
+    /// The model that a tenant means, among those that are served: `NAME@MAJOR.MINOR`, or `NAME`
+    /// for its highest version.
+    #[must_use]
+    pub fn find(&self, text: &str) -> Option<&ModelRef> {
+        let candidates = if text.contains('@') {
+            self.candidates(&text.parse().ok()?)
+        } else {
+            let versions = self.by_model.get(&ModelName::new(text).ok()?)?;
+            versions.values().next_back()?
+        };
+        candidates.first().map(|it| &it.offer().model)
+    }
+
     /// A worker.
     #[must_use]
     pub fn worker(&self, id: &NodeId) -> Option<&Arc<WorkerView>> {

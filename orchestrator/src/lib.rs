@@ -45,4 +45,4 @@ pub mod tenants;
 mod testing;
 
 pub use config::{ConfigError, OrchestratorConfig};
-pub use orchestrator::{Orchestrator, OrchestratorError, start};
+pub use orchestrator::{Orchestrator, OrchestratorError, start, start_with_store};

@@ -11,7 +11,7 @@ use crate::fleet::Snapshot;
 use crate::fleet::keeper::Fleet;
 use crate::releases::{self, ReleaseError};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{MetadataStore, StoreError};
+use crate::store::{MetadataStore, Released, StoreError};
 use crate::tenants::{TenantsError, TenantsFile};
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
@@ -36,6 +36,8 @@ const UPKEEP: Duration = Duration::from_secs(30);
 const PRUNE_LIMIT: u32 = 1_000;
 /// Time for requests that were ended to be recorded.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for the last frames of ended calls before their links close.
+const LAST_FRAMES: Duration = Duration::from_millis(100);
 
 /// Why an orchestrator does not start.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +84,8 @@ pub struct Orchestrator {
     stop: CancellationToken,
 }
 
-/// Starts an orchestrator. Everything is checked and opened before the node can be found.
+/// Starts an orchestrator with its store in the data folder. Everything is checked and opened
+/// before the node can be found.
 ///
 /// # Errors
 /// The first thing that is wrong; nothing runs then.
@@ -94,8 +97,34 @@ pub async fn start(
     registry: Registry,
 ) -> Result<Orchestrator, OrchestratorError> {
     config.validate()?;
+    std::fs::create_dir_all(data_dir).map_err(|why| OrchestratorError::Io {
+        what: format!("cannot make {}", data_dir.display()),
+        why,
+    })?;
+    let counted = metrics.clone();
+    let store = SqliteStore::open(
+        &data_dir.join(STORE_FILE),
+        clock::now().unix_ms,
+        Box::new(move |size, took| counted.committed(size, took)),
+    )?;
+    let store = Arc::new(store);
+    start_with_store(config, data_dir, node_config, store, metrics, registry).await
+}
+
+/// Starts an orchestrator with a store of the caller's.
+///
+/// # Errors
+/// The first thing that is wrong; nothing runs then.
+pub async fn start_with_store(
+    config: OrchestratorConfig,
+    data_dir: &Path,
+    node_config: NodeConfig,
+    store: Arc<dyn MetadataStore>,
+    metrics: Arc<OrchestratorMetrics>,
+    registry: Registry,
+) -> Result<Orchestrator, OrchestratorError> {
+    config.validate()?;
     let io = |what: String| move |why| OrchestratorError::Io { what, why };
-    std::fs::create_dir_all(data_dir).map_err(io(format!("cannot make {}", data_dir.display())))?;
     let resolve = |path: &PathBuf| OrchestratorConfig::resolve(data_dir, path);
     let mut tenants_file = TenantsFile::new(resolve(&config.tenants));
     let tenants = tenants_file.poll()?.unwrap_or_default();
@@ -111,7 +140,7 @@ pub async fn start(
 
     let now_ms = clock::now().unix_ms;
     let id = node_config.key.id();
-    let store = open_store(data_dir, now_ms, id, &metrics).await?;
+    release_open(&store, id, now_ms).await?;
     let known = store.known_models().await?;
     let catalogue = Arc::new(ArcSwap::from_pointee(Catalogue::new(&releases, &known)));
 
@@ -199,34 +228,22 @@ pub async fn start(
     })
 }
 
-/// Opens the store and accounts for what a crash left open. (RSV-4)
-async fn open_store(
-    data_dir: &Path,
-    now_ms: u64,
+/// Accounts for what a crash left open. (RSV-4)
+async fn release_open(
+    store: &Arc<dyn MetadataStore>,
     id: NodeId,
-    metrics: &Arc<OrchestratorMetrics>,
-) -> Result<Arc<dyn MetadataStore>, OrchestratorError> {
-    let counted = metrics.clone();
-    let store = SqliteStore::open(
-        &data_dir.join(STORE_FILE),
-        now_ms,
-        Box::new(move |size, took| counted.committed(size, took)),
-    )?;
-    let released = store
-        .release_open(
-            id,
-            "the orchestrator ended while the job was open".to_owned(),
-            now_ms,
-        )
-        .await?;
-    if released != crate::store::Released::default() {
+    now_ms: u64,
+) -> Result<(), StoreError> {
+    let reason = "the orchestrator ended while the job was open".to_owned();
+    let released = store.release_open(id, reason, now_ms).await?;
+    if released != Released::default() {
         tracing::warn!(
             unanswered = released.unanswered,
             partly_answered = released.partly_answered,
             "jobs left open by the last run are released as failed"
         );
     }
-    Ok(Arc::new(store))
+    Ok(())
 }
 
 /// Counts jobs and forgets old ones, until `stop`.
@@ -312,6 +329,7 @@ impl Orchestrator {
         let region = self.node.region().clone();
         self.node.withdraw(&Topic::Control(region)).await;
         self.dispatcher.open.close();
+        let busy = !self.dispatcher.open.is_empty();
         let drained = tokio::time::timeout(self.drain, self.dispatcher.open.wait()).await;
         if drained.is_err() {
             tracing::warn!(
@@ -320,6 +338,10 @@ impl Orchestrator {
             );
             self.dispatcher.stop.cancel();
             let _ = tokio::time::timeout(FINISH_TIMEOUT, self.dispatcher.open.wait()).await;
+        }
+        if busy {
+            // The last frames of the calls are on their way; links close hard.
+            tokio::time::sleep(LAST_FRAMES).await;
         }
         self.node.shutdown().await;
         self.stop.cancel();

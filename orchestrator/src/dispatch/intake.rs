@@ -10,7 +10,7 @@ use tether_net::Incoming;
 use tether_wire::codec::{self, CodecError};
 use tether_wire::infer::{InferRequest, MAX_REQUEST_BYTES};
 use tether_wire::rpc::{Code, RpcError};
-use tether_wire::{Digest, Role};
+use tether_wire::{Digest, ModelRef, Role};
 use tokio::sync::SemaphorePermit;
 use tracing::Span;
 
@@ -18,6 +18,8 @@ use tracing::Span;
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What callers are told to wait when too many requests are under way.
 const OVERLOADED_RETRY_MS: u64 = 1_000;
+/// How long before the caller's time is over it is told so, at most.
+const TELL_MS: u64 = 100;
 /// Seeds that we choose fit a double, so that every reader of JSON gets them exactly.
 const SEED_BITS: u32 = 53;
 
@@ -49,11 +51,7 @@ impl Dispatcher {
         let span = Span::current();
         span.record("tether.correlation_id", request.correlation.to_hex());
         span.record("tether.tenant", request.tenant.as_str());
-        let (model, released) = {
-            let catalogue = self.catalogue.load();
-            let entry = catalogue.resolve(&request.model)?;
-            (entry.model.clone(), entry.released)
-        };
+        let (model, released) = self.resolve(&request.model)?;
         span.record("gen_ai.request.model", model.to_string());
         let servable = (self.fleet.snapshot().candidates(&model).iter())
             .any(|c| released.is_none_or(|digest| digest == c.offer().digest));
@@ -70,7 +68,9 @@ impl Dispatcher {
             .unwrap_or_else(|| rand::rng().random::<u64>() >> (u64::BITS - SEED_BITS));
         request.sampling.seed = Some(seed);
         let limit = Duration::from_millis(self.config.answer_timeout_ms);
-        let asked = call.head().timeout_ms.map(Duration::from_millis);
+        // A little before the caller gives up by itself, so that it can still be told.
+        let asked = (call.head().timeout_ms)
+            .map(|ms| Duration::from_millis(ms.saturating_sub(TELL_MS.min(ms / 10))));
         let allowed = asked.map_or(limit, |asked| asked.min(limit));
         let now_ms = clock::now().unix_ms;
         let job = NewJob {
@@ -112,6 +112,18 @@ impl Dispatcher {
             done: Vec::new(),
         };
         Ok((run, permit))
+    }
+
+    /// The model that a tenant means, and its artifact where it is released.
+    fn resolve(&self, text: &str) -> Result<(ModelRef, Option<Digest>), RpcError> {
+        match self.catalogue.load().resolve(text) {
+            Ok(entry) => Ok((entry.model.clone(), entry.released)),
+            // The catalogue follows the fleet a moment later: what is offered now is known now.
+            Err(unknown) => match self.fleet.snapshot().find(text) {
+                Some(model) => Ok((model.clone(), None)),
+                None => Err(unknown),
+            },
+        }
     }
 }
 

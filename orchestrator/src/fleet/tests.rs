@@ -31,6 +31,11 @@ fn candidates_are_those_who_serve_exactly_that_version() {
     assert_eq!(newer[0].worker.id(), key(2).id());
     assert_eq!(newer[0].offer().model, model("tiny@1.1"));
     assert!(fleet.candidates(&model("other@1.0")).is_empty());
+    assert_eq!(fleet.find("tiny"), Some(&model("tiny@1.1")));
+    assert_eq!(fleet.find("tiny@1.0"), Some(&model("tiny@1.0")));
+    for unknown in ["other", "tiny@2.0", "tiny@", "", "@"] {
+        assert_eq!(fleet.find(unknown), None, "{unknown}");
+    }
 }
 
 #[test]

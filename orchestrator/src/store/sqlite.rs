@@ -22,8 +22,6 @@ use writer::Writer;
 /// The store in one SQLite file.
 pub struct SqliteStore {
     writer: Writer,
-    /// Held as long as the store lives.
-    _lock: File,
 }
 
 impl SqliteStore {
@@ -57,11 +55,9 @@ impl SqliteStore {
         .map_err(|error| open(error.to_string()))?;
         schema::migrate(&mut conn, now_ms)?;
         conn.set_prepared_statement_cache_capacity(32);
-        let writer = Writer::start(conn, on_commit).map_err(|error| open(error.to_string()))?;
-        Ok(Self {
-            writer,
-            _lock: lock,
-        })
+        let writer =
+            Writer::start(conn, lock, on_commit).map_err(|error| open(error.to_string()))?;
+        Ok(Self { writer })
     }
 }
 

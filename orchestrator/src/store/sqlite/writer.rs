@@ -6,6 +6,7 @@
 use super::disk;
 use crate::store::StoreError;
 use rusqlite::Connection;
+use std::fs::File;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
@@ -36,12 +37,16 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread.
-    pub(super) fn start(conn: Connection, on_commit: OnCommit) -> std::io::Result<Self> {
+    /// Starts the thread. It holds the lock of the file as long as it has it open.
+    pub(super) fn start(
+        conn: Connection,
+        lock: File,
+        on_commit: OnCommit,
+    ) -> std::io::Result<Self> {
         let (ops, inbox) = mpsc::channel(MAX_PENDING);
         std::thread::Builder::new()
             .name("tether-store".to_owned())
-            .spawn(move || serve(conn, inbox, &on_commit))?;
+            .spawn(move || serve(conn, lock, inbox, &on_commit))?;
         Ok(Self { ops })
     }
 
@@ -75,7 +80,7 @@ impl Writer {
     }
 }
 
-fn serve(conn: Connection, mut inbox: mpsc::Receiver<Op>, on_commit: &OnCommit) {
+fn serve(conn: Connection, lock: File, mut inbox: mpsc::Receiver<Op>, on_commit: &OnCommit) {
     while let Some(first) = inbox.blocking_recv() {
         let mut group = Vec::new();
         let mut closing = None;
@@ -99,7 +104,10 @@ fn serve(conn: Connection, mut inbox: mpsc::Receiver<Op>, on_commit: &OnCommit) 
             // The log is written back so that the file alone is whole; failing that, the next
             // start does it.
             let _ = conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
-            let _ = answer.send(conn.close().map_err(|(_, error)| disk(error)));
+            let closed = conn.close().map_err(|(_, error)| disk(error));
+            // Before the answer: who hears of the end may open the file again.
+            drop(lock);
+            let _ = answer.send(closed);
             return;
         }
     }

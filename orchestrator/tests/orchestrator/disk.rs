@@ -1,0 +1,102 @@
+//! A store that fails under a request: nothing counts that is not recorded.
+
+use crate::mesh::{Mesh, request};
+use crate::script::Script;
+use std::sync::Arc;
+use tether_orchestrator::job::{Job, JobState, NewJob, Step};
+use tether_orchestrator::store::{
+    Holder, KnownModel, MetadataStore, Released, Reserved, StoreError, StoreFuture,
+};
+use tether_wire::infer::AnswerEvent;
+use tether_wire::rpc::Code;
+use tether_wire::{CorrelationId, NodeId};
+
+/// What goes wrong at the step to this state.
+#[derive(Clone, Copy)]
+enum Wrong {
+    Full(JobState),
+    Reserve,
+    Panic(JobState),
+}
+
+struct Faulty(Arc<dyn MetadataStore>, Wrong);
+
+fn full<T>() -> StoreFuture<'static, T>
+where
+    T: Send + 'static,
+{
+    Box::pin(async { Err(StoreError::Disk("the disk is full".into())) })
+}
+
+impl MetadataStore for Faulty {
+    fn reserve(&self, job: NewJob) -> StoreFuture<'_, Reserved> {
+        match self.1 {
+            Wrong::Reserve => full(),
+            _ => self.0.reserve(job),
+        }
+    }
+    fn step(&self, holder: Holder, step: Step, now_ms: u64) -> StoreFuture<'_, ()> {
+        match self.1 {
+            Wrong::Full(at) if at == step.state() => full(),
+            Wrong::Panic(at) if at == step.state() => panic!("on purpose"),
+            _ => self.0.step(holder, step, now_ms),
+        }
+    }
+    fn job(&self, id: CorrelationId) -> StoreFuture<'_, Option<Job>> {
+        self.0.job(id)
+    }
+    fn release_open(&self, owner: NodeId, why: String, now_ms: u64) -> StoreFuture<'_, Released> {
+        self.0.release_open(owner, why, now_ms)
+    }
+    fn note_models(&self, models: Vec<KnownModel>) -> StoreFuture<'_, ()> {
+        self.0.note_models(models)
+    }
+    fn known_models(&self) -> StoreFuture<'_, Vec<KnownModel>> {
+        self.0.known_models()
+    }
+    fn prune(&self, before_ms: u64, limit: u32) -> StoreFuture<'_, usize> {
+        self.0.prune(before_ms, limit)
+    }
+    fn counts(&self) -> StoreFuture<'_, Vec<(JobState, usize)>> {
+        self.0.counts()
+    }
+    fn close(&self) -> StoreFuture<'_, ()> {
+        self.0.close()
+    }
+}
+
+async fn mesh(wrong: Wrong) -> Mesh {
+    Mesh::with_store(|_| (), move |store| Arc::new(Faulty(store, wrong))).await
+}
+
+#[tokio::test]
+async fn nothing_is_run_that_could_not_be_recorded() {
+    let mesh = mesh(Wrong::Reserve).await;
+    let worker = mesh.worker(10, Script::Answer(2)).await;
+    let answer = mesh.submit(&request("a")).await;
+    assert_eq!(answer.failed().code, Code::Unavailable);
+    assert!(answer.failed().retry_after_ms.is_some());
+    assert_eq!(worker.scripted.orders(), 0);
+}
+
+#[tokio::test]
+async fn an_answer_whose_end_could_not_be_recorded_is_not_presented_as_whole() {
+    let mesh = mesh(Wrong::Full(JobState::Done)).await;
+    let _worker = mesh.worker(10, Script::Answer(2)).await;
+    let answer = mesh.submit(&request("a")).await;
+    assert_eq!(answer.failed().code, Code::Internal);
+    let done = (answer.events.iter()).any(|it| matches!(it, AnswerEvent::Done(_)));
+    assert!(!done, "{:?}", answer.events);
+}
+
+#[tokio::test]
+async fn a_panic_in_the_middle_ends_the_job_as_failed_and_frees_its_place() {
+    let mesh = mesh(Wrong::Panic(JobState::Streaming)).await;
+    let worker = mesh.worker(10, Script::Answer(2)).await;
+    let answer = mesh.submit(&request("a")).await;
+    assert_eq!(answer.failed().code, Code::Internal);
+    let job = mesh.job(&request("a")).await;
+    assert_eq!(job.state, JobState::Failed);
+    assert_eq!(mesh.in_flight(&worker).await, 0);
+    assert_eq!(mesh.metric("tether_orchestrator_requests_in_flight"), 0);
+}

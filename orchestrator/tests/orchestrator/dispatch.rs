@@ -1,0 +1,348 @@
+//! Requests from the gateway's call to their end.
+
+use crate::mesh::{Answer, Mesh, PATIENCE, cold, request, within};
+use crate::script::Script;
+use tether_orchestrator::OrchestratorConfig;
+use tether_orchestrator::job::JobState;
+use tether_wire::codec;
+use tether_wire::infer::{AnswerEvent, Usage};
+use tether_wire::rpc::{Code, RpcError, method};
+
+#[tokio::test]
+async fn an_answer_comes_whole_with_its_worker_first_and_is_recorded() {
+    let mesh = Mesh::start().await;
+    let worker = mesh.worker(10, Script::Answer(5)).await;
+    let request = request("a");
+    let answer = mesh.submit(&request).await;
+    assert!(answer.is_whole(), "{:?}", answer.error);
+    let AnswerEvent::Accepted(accepted) = &answer.events[0] else {
+        panic!("{:?}", answer.events)
+    };
+    assert_eq!(accepted.worker, worker.id());
+    assert_eq!(answer.text(), "xxxxx");
+    let job = mesh.job(&request).await;
+    assert_eq!(job.state, JobState::Done);
+    let counted = Usage {
+        prompt_tokens: 3,
+        completion_tokens: 5,
+    };
+    assert_eq!(job.usage, counted);
+    assert_eq!((job.worker, job.attempts), (Some(worker.id()), 1));
+    assert_eq!(job.seed, accepted.seed, "the seed is recorded");
+    assert_eq!(mesh.in_flight(&worker).await, 0);
+}
+
+#[tokio::test]
+async fn a_bare_name_finds_its_model_and_an_unknown_one_does_not_exist() {
+    let mesh = Mesh::start().await;
+    let _worker = mesh.worker(10, Script::Answer(1)).await;
+    let mut bare = request("a");
+    bare.model = "tiny".into();
+    assert!(mesh.submit(&bare).await.is_whole());
+    let mut unknown = request("b");
+    unknown.model = "other".into();
+    let answer = mesh.submit(&unknown).await;
+    assert_eq!(answer.failed().code, Code::NotFound);
+    assert_eq!(answer.failed().param.as_deref(), Some("model"));
+}
+
+/// The first worker is preferred and bad; the second answers.
+async fn retried_from(script: Script) -> (Mesh, Answer) {
+    retried_with(script, |_| ()).await
+}
+
+async fn retried_with(
+    script: Script,
+    change: impl FnOnce(&mut OrchestratorConfig),
+) -> (Mesh, Answer) {
+    let mesh = Mesh::with(change).await;
+    let bad = mesh.worker(10, script).await;
+    let good = mesh.worker_with(11, Script::Answer(2), cold).await;
+    mesh.fleet("both", |fleet| fleet.len() == 2).await;
+    let request = request("a");
+    let answer = mesh.submit(&request).await;
+    assert!(answer.is_whole(), "{:?}", answer.error);
+    assert_eq!(answer.worker(), Some(good.id()));
+    assert_eq!(bad.scripted.orders(), 1);
+    let accepted = (answer.events.iter()).filter(|it| matches!(it, AnswerEvent::Accepted(_)));
+    assert_eq!(accepted.count(), 1, "the try before leaves no trace");
+    assert_eq!(mesh.job(&request).await.attempts, 2);
+    assert_eq!(mesh.in_flight(&bad).await, 0);
+    (mesh, answer)
+}
+
+#[tokio::test]
+async fn a_worker_that_refuses_is_left_for_another() {
+    let refusal = RpcError::new(Code::Overloaded, "full");
+    let (mesh, _) = retried_from(Script::Refuse(refusal)).await;
+    assert_eq!(
+        mesh.metric("tether_orchestrator_retries_total{reason=\"overloaded\"}"),
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_silent_worker_is_left_for_another_and_suspect() {
+    let (mesh, _) = retried_from(Script::Silent).await;
+    mesh.fleet("the silent one is suspect", |fleet| {
+        fleet.workers().filter(|worker| worker.suspect).count() == 1
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_before_the_first_piece_is_left_for_another() {
+    retried_from(Script::AcceptAndDie).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_stalls_before_the_first_piece_is_left_for_another() {
+    retried_with(Script::AcceptOnly, |config| {
+        config.first_token_timeout_ms = 300;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_worker_that_fails_by_a_fault_of_its_own_is_left_for_another() {
+    for code in [Code::Internal, Code::NotFound, Code::Forbidden] {
+        retried_from(Script::Refuse(RpcError::new(code, "no"))).await;
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_in_the_middle_is_an_error_and_never_a_stop() {
+    let mesh = Mesh::start().await;
+    let dying = mesh.worker(10, Script::ChunkOnly).await;
+    let other = mesh.worker_with(11, Script::Answer(2), cold).await;
+    let request = request("a");
+    let call = mesh.link().await;
+    let call = call
+        .call(method::SUBMIT, Some(PATIENCE), &codec::encode(&request))
+        .await
+        .expect("called");
+    let mut answer = Answer::new(call);
+    answer.next().await.expect("accepted");
+    answer.next().await.expect("a piece");
+    dying.node.shutdown().await;
+    answer.rest().await;
+    assert_eq!(answer.failed().code, Code::Unavailable);
+    assert!(
+        answer.failed().message.contains("cut off"),
+        "{:?}",
+        answer.error
+    );
+    assert_eq!(other.scripted.orders(), 0, "nothing was given twice");
+    let job = mesh.job(&request).await;
+    assert_eq!(job.state, JobState::Failed);
+    assert_eq!((job.usage.completion_tokens, job.streamed), (1, true));
+}
+
+#[tokio::test]
+async fn an_answer_that_ends_without_its_end_is_an_error() {
+    let mesh = Mesh::start().await;
+    let _worker = mesh.worker(10, Script::ChunkAndEnd).await;
+    let answer = mesh.submit(&request("a")).await;
+    assert_eq!(answer.failed().code, Code::Unavailable);
+    assert_eq!(answer.text(), "a", "what came was given");
+}
+
+#[tokio::test]
+async fn an_answer_whose_positions_or_counts_do_not_agree_is_refused() {
+    for script in [Script::Gap, Script::WrongUsage] {
+        let mesh = Mesh::start().await;
+        let _worker = mesh.worker(10, script).await;
+        let request = request("a");
+        let answer = mesh.submit(&request).await;
+        assert_eq!(answer.failed().code, Code::Internal);
+        assert_eq!(answer.text(), "a", "nothing of what is wrong was given");
+        let job = mesh.job(&request).await;
+        assert_eq!(
+            (job.state, job.usage.completion_tokens),
+            (JobState::Failed, 1)
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_only_worker_being_silent_is_said_clearly_and_with_a_time() {
+    let mesh = Mesh::start().await;
+    let _worker = mesh.worker(10, Script::Silent).await;
+    let request = request("a");
+    let answer = mesh.submit(&request).await;
+    assert_eq!(answer.failed().code, Code::Unavailable);
+    assert_eq!(answer.failed().retry_after_ms, Some(5_000));
+    assert_eq!(mesh.job(&request).await.state, JobState::Failed);
+}
+
+#[tokio::test]
+async fn a_known_model_that_nothing_serves_is_unavailable_and_costs_no_job() {
+    let mesh = Mesh::start().await;
+    let mut worker = mesh.worker(10, Script::Answer(1)).await;
+    mesh.remembers().await;
+    let mut goodbye = worker.beat(9);
+    goodbye.state = tether_wire::heartbeat::WorkerState::Leaving;
+    worker.send(&goodbye).await;
+    mesh.fleet("nobody is there", |fleet| fleet.is_empty())
+        .await;
+    let request = request("a");
+    let answer = mesh.submit(&request).await;
+    assert_eq!(answer.failed().code, Code::Unavailable);
+    assert!(answer.failed().retry_after_ms.is_some());
+    let job = mesh.orchestrator.store().job(request.correlation).await;
+    assert_eq!(job, Ok(None));
+}
+
+#[tokio::test]
+async fn what_the_tenant_did_wrong_is_told_as_it_is_and_tried_once() {
+    let mesh = Mesh::start().await;
+    let wrong = RpcError::new(Code::Invalid, "the prompt is too long").with_param("messages");
+    let first = mesh.worker(10, Script::Refuse(wrong.clone())).await;
+    let second = mesh.worker(11, Script::Refuse(wrong.clone())).await;
+    let answer = mesh.submit(&request("a")).await;
+    assert_eq!(answer.error, Some(wrong));
+    assert_eq!(first.scripted.orders() + second.scripted.orders(), 1);
+    let suspects = mesh.orchestrator.fleet_snapshot();
+    assert!(suspects.workers().all(|worker| !worker.suspect));
+}
+
+#[tokio::test]
+async fn a_request_outside_the_limits_is_refused_by_its_field() {
+    let mesh = Mesh::start().await;
+    let mut hot = request("a");
+    hot.sampling.temperature = 9.0;
+    let answer = mesh.submit(&hot).await;
+    assert_eq!(answer.failed().code, Code::Invalid);
+    assert_eq!(answer.failed().param.as_deref(), Some("temperature"));
+    let mut others = request("a");
+    others.retry_token = "b".into();
+    let answer = mesh.submit(&others).await;
+    assert_eq!(answer.failed().param.as_deref(), Some("correlation"));
+}
+
+#[tokio::test]
+async fn a_cancel_reaches_the_worker_and_what_was_given_is_recorded() {
+    let mesh = Mesh::start().await;
+    let worker = mesh.worker(10, Script::Endless).await;
+    mesh.fleet("there", |fleet| fleet.len() == 1).await;
+    let mut cancelled = worker.scripted.cancelled.subscribe();
+    let before = *cancelled.borrow_and_update();
+    let request = request("a");
+    let link = mesh.link().await;
+    let call = link
+        .call(method::SUBMIT, Some(PATIENCE), &codec::encode(&request))
+        .await
+        .expect("called");
+    let mut answer = Answer::new(call);
+    for _ in 0..4 {
+        answer.next().await.expect("an event");
+    }
+    drop(answer);
+    within(
+        "the worker hears of it",
+        cancelled.wait_for(|count| *count > before),
+    )
+    .await
+    .expect("lives");
+    within("the job is recorded", async {
+        while mesh.job(&request).await.state.is_open() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let job = mesh.job(&request).await;
+    assert_eq!(job.state, JobState::Cancelled);
+    assert!(job.usage.completion_tokens >= 3, "{:?}", job.usage);
+    assert_eq!(mesh.in_flight(&worker).await, 0);
+}
+
+#[tokio::test]
+async fn a_gateway_that_does_not_read_holds_the_worker_back() {
+    let mesh = Mesh::start().await;
+    let worker = mesh.worker(10, Script::Flood).await;
+    let mut chunks = worker.scripted.chunks.subscribe();
+    let link = mesh.link().await;
+    let call = link
+        .call(
+            method::SUBMIT,
+            Some(PATIENCE),
+            &codec::encode(&request("a")),
+        )
+        .await
+        .expect("called");
+    // Until the worker makes no progress any more: it is held back.
+    let second = std::time::Duration::from_secs(1);
+    within("the worker is held back", async {
+        chunks.changed().await.expect("lives");
+        while tokio::time::timeout(second, chunks.changed()).await.is_ok() {}
+    })
+    .await;
+    let sent = *chunks.borrow();
+    let limits = tether_net::LinkLimits::default();
+    let windows = 2 * (limits.stream_window_bytes as usize) / (64 * 1024);
+    assert!(
+        (sent as usize) < windows + 200,
+        "{sent} chunks of 64 KiB are somewhere"
+    );
+    drop(call);
+}
+
+#[tokio::test]
+async fn time_that_is_over_is_said_and_ends_the_work() {
+    let mesh = Mesh::with(|config| config.answer_timeout_ms = 2_000).await;
+    let worker = mesh.worker(10, Script::ChunkOnly).await;
+    let mut cancelled = worker.scripted.cancelled.subscribe();
+    let request = request("a");
+    let answer = mesh.submit(&request).await;
+    assert_eq!(answer.failed().code, Code::Deadline);
+    within(
+        "the worker hears of it",
+        cancelled.wait_for(|count| *count > 0),
+    )
+    .await
+    .expect("lives");
+    assert_eq!(mesh.job(&request).await.state, JobState::Failed);
+}
+
+#[tokio::test]
+async fn only_gateways_submit_and_only_workers_have_presence() {
+    let mesh = Mesh::start().await;
+    let worker = mesh.worker(10, Script::Answer(1)).await;
+    let id = mesh.orchestrator.id();
+    let link = worker.node.linked(&id).expect("linked");
+    for (link, method) in [
+        (link.clone(), method::SUBMIT),
+        (link, method::DIRECTORY),
+        (mesh.link().await, method::PRESENCE),
+    ] {
+        let mut call = link
+            .call(method, Some(PATIENCE), &codec::encode(&request("a")))
+            .await
+            .expect("called");
+        let error = within("an answer", call.next()).await.expect_err("refused");
+        assert_eq!(error.code, Code::Forbidden, "{method}");
+    }
+    let link = mesh.link().await;
+    let mut call = link.call("nonsense", None, b"x").await.expect("called");
+    let error = within("an answer", call.next()).await.expect_err("refused");
+    assert_eq!(error.code, Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn more_requests_than_are_allowed_at_once_are_told_to_come_again() {
+    let mesh = Mesh::with(|config| config.max_open = 1).await;
+    let worker = mesh.worker(10, Script::ChunkOnly).await;
+    let mut orders = worker.scripted.orders.subscribe();
+    let link = mesh.link().await;
+    let body = codec::encode(&request("a"));
+    let _open = link
+        .call(method::SUBMIT, None, &body)
+        .await
+        .expect("called");
+    within("it is under way", orders.wait_for(|count| *count > 0))
+        .await
+        .expect("lives");
+    let answer = mesh.submit(&request("b")).await;
+    assert_eq!(answer.failed().code, Code::Overloaded);
+    assert!(answer.failed().retry_after_ms.is_some());
+}

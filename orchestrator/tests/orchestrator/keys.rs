@@ -1,0 +1,42 @@
+//! Repeated keys: what ran once does not run again.
+
+use crate::mesh::{Mesh, request};
+use crate::script::Script;
+use tether_wire::infer::Input;
+use tether_wire::rpc::{Code, RpcError};
+
+#[tokio::test]
+async fn a_repeated_key_never_runs_twice_and_says_why() {
+    let mesh = Mesh::start().await;
+    let worker = mesh.worker(10, Script::Answer(2)).await;
+    assert!(mesh.submit(&request("a")).await.is_whole());
+    let orders = worker.scripted.orders();
+    let again = mesh.submit(&request("a")).await;
+    assert_eq!(again.failed().code, Code::Conflict);
+    assert!(again.failed().message.contains("already answered"));
+    let mut other = request("a");
+    other.input = Input::Text("something else".into());
+    let other = mesh.submit(&other).await;
+    assert_eq!(other.failed().code, Code::Conflict);
+    assert!(other.failed().message.contains("another request"));
+    assert_eq!(worker.scripted.orders(), orders);
+}
+
+#[tokio::test]
+async fn a_key_whose_request_gave_nothing_may_run_again() {
+    let mesh = Mesh::start().await;
+    let full = RpcError::new(Code::Overloaded, "full");
+    let mut bad = mesh.worker(10, Script::Refuse(full)).await;
+    assert_eq!(
+        mesh.submit(&request("a")).await.failed().code,
+        Code::Overloaded
+    );
+    let _good = mesh.worker(11, Script::Answer(2)).await;
+    let mut goodbye = bad.beat(5);
+    goodbye.state = tether_wire::heartbeat::WorkerState::Leaving;
+    bad.send(&goodbye).await;
+    mesh.fleet("only the good one", |fleet| fleet.len() == 1)
+        .await;
+    assert!(mesh.submit(&request("a")).await.is_whole());
+    assert_eq!(mesh.job(&request("a")).await.fence, 2);
+}

@@ -1,0 +1,12 @@
+//! The orchestrator over real links on loopback: a real DHT, a gateway's node, scripted workers.
+#![allow(unreachable_pub, reason = "the modules of a test are no library")]
+
+mod admin;
+mod directory;
+mod disk;
+mod dispatch;
+mod keys;
+mod mesh;
+mod presence;
+mod script;
+mod shutdown;

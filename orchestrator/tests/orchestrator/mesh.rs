@@ -1,0 +1,457 @@
+//! A mesh for tests: a real DHT on loopback, a real orchestrator, a gateway's node, and workers
+//! whose answers are scripted.
+
+use crate::script::{Script, Scripted};
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tempfile::TempDir;
+use tether_net::bootstrap::{self, BootstrapNodes};
+use tether_net::{BoxFuture, Call, Incoming, Link, LinkLimits, Node, NodeConfig, Service};
+use tether_orchestrator::job::Job;
+use tether_orchestrator::orchestrator::STORE_FILE;
+use tether_orchestrator::store::MetadataStore;
+use tether_orchestrator::store::sqlite::SqliteStore;
+use tether_orchestrator::{Orchestrator, OrchestratorConfig, start_with_store};
+use tether_telemetry::metrics::{NetMetrics, OrchestratorMetrics, Registry};
+use tether_wire::codec;
+use tether_wire::grant::{Access, Mesh as MeshIdentity};
+use tether_wire::heartbeat::{ModelOffer, WorkerState};
+use tether_wire::infer::{AnswerEvent, InferRequest, Input, MAX_EVENT_BYTES, Presence, Sampling};
+use tether_wire::rpc::{Code, RpcError, method};
+use tether_wire::{
+    CorrelationId, Digest, Grant, Heartbeat, MeshId, NodeId, NodeKey, Region, Role, Signed,
+    TenantId, Tier,
+};
+
+/// A guard against hanging, never a measure.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const DIGEST: Digest = Digest([7; 32]);
+
+pub fn unix_ms() -> u64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970");
+    u64::try_from(now.as_millis()).expect("fits")
+}
+
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .unwrap_or_else(|_| panic!("waited in vain: {what}"))
+}
+
+fn any() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 0).into()
+}
+
+fn operator() -> NodeKey {
+    NodeKey::from_seed([1; 32])
+}
+
+pub fn identity() -> MeshIdentity {
+    MeshIdentity {
+        id: MeshId(operator().id().0),
+        access: Access::Private,
+    }
+}
+
+pub fn region() -> Region {
+    Region::new("local").expect("valid")
+}
+
+struct NoService;
+
+impl Service for NoService {
+    fn serve(&self, _: Incoming) -> BoxFuture<'static, Result<(), RpcError>> {
+        Box::pin(async { Err(RpcError::new(Code::Unimplemented, "nothing here")) })
+    }
+}
+
+pub struct Mesh {
+    dht: BootstrapNodes,
+    pub data: TempDir,
+    pub registry: Registry,
+    pub orchestrator: Orchestrator,
+    pub gateway: Node,
+}
+
+impl Mesh {
+    pub async fn start() -> Self {
+        Self::with(|_| ()).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut OrchestratorConfig)) -> Self {
+        Self::with_store(change, |store| store).await
+    }
+
+    /// With something between the orchestrator and its store.
+    pub async fn with_store(
+        change: impl FnOnce(&mut OrchestratorConfig),
+        wrap: impl FnOnce(Arc<dyn MetadataStore>) -> Arc<dyn MetadataStore>,
+    ) -> Self {
+        let dht = bootstrap::run(vec![any(); 3], Vec::new())
+            .await
+            .expect("a DHT");
+        let data = tempfile::tempdir().expect("a folder");
+        std::fs::write(data.path().join("tenants.toml"), "").expect("written");
+        let registry = Registry::new();
+        let mut config = OrchestratorConfig {
+            admin: any(),
+            ..OrchestratorConfig::default()
+        };
+        change(&mut config);
+        let node = node_config(
+            &dht,
+            2,
+            Role::Orchestrator,
+            vec![Role::Gateway, Role::Worker],
+        );
+        let orchestrator = boot(config, data.path(), node, &registry, wrap).await;
+        let gateway = node_config(&dht, 3, Role::Gateway, vec![Role::Orchestrator]);
+        let gateway = Node::start(gateway, Arc::new(NoService))
+            .await
+            .expect("a gateway");
+        Self {
+            dht,
+            data,
+            registry,
+            orchestrator,
+            gateway,
+        }
+    }
+
+    pub async fn restart(self, change: impl FnOnce(&mut OrchestratorConfig)) -> Self {
+        self.orchestrator.shutdown().await.expect("stops");
+        let mut config = OrchestratorConfig {
+            admin: any(),
+            ..OrchestratorConfig::default()
+        };
+        change(&mut config);
+        let node = node_config(
+            &self.dht,
+            2,
+            Role::Orchestrator,
+            vec![Role::Gateway, Role::Worker],
+        );
+        let registry = Registry::new();
+        let orchestrator = boot(config, self.data.path(), node, &registry, |store| store).await;
+        Self {
+            orchestrator,
+            registry,
+            ..self
+        }
+    }
+
+    /// A worker that is there and routable, and answers by its script. `n` from 10.
+    pub async fn worker(&self, n: u8, script: Script) -> Worker {
+        self.worker_with(n, script, |_| ()).await
+    }
+
+    /// A worker that is chosen first while others are as `worker_with(.., |b| cold)`.
+    pub async fn worker_with(
+        &self,
+        n: u8,
+        script: Script,
+        change: impl FnOnce(&mut Heartbeat),
+    ) -> Worker {
+        let mut worker = self.silent_worker(n, script).await;
+        let mut beat = worker.beat(1);
+        change(&mut beat);
+        worker.send(&beat).await;
+        let id = worker.id();
+        self.fleet("the worker is there", move |fleet| {
+            fleet.worker(&id).is_some()
+        })
+        .await;
+        worker
+    }
+
+    /// A worker with a link and a presence call, of which nothing was heard yet.
+    pub async fn silent_worker(&self, n: u8, script: Script) -> Worker {
+        let key = NodeKey::from_seed([n; 32]);
+        let scripted = Arc::new(Scripted::new(key.id(), script));
+        let config = node_config(&self.dht, n, Role::Worker, vec![Role::Orchestrator]);
+        let node = Node::start(config, scripted.clone())
+            .await
+            .expect("a worker");
+        let link = within(
+            "a link",
+            node.link(self.orchestrator.id(), Role::Orchestrator),
+        )
+        .await
+        .expect("linked");
+        let presence = link
+            .call(method::PRESENCE, None, &[])
+            .await
+            .expect("called");
+        Worker {
+            key,
+            node,
+            scripted,
+            presence,
+        }
+    }
+
+    pub async fn fleet(
+        &self,
+        what: &str,
+        ready: impl Fn(&tether_orchestrator::fleet::Snapshot) -> bool,
+    ) {
+        let mut changes = self.orchestrator.fleet().changes();
+        within(what, async {
+            while !ready(&self.orchestrator.fleet_snapshot()) {
+                changes.changed().await.expect("the keeper runs");
+            }
+        })
+        .await;
+    }
+
+    pub async fn link(&self) -> Link {
+        let id = self.orchestrator.id();
+        within("a link", self.gateway.link(id, Role::Orchestrator))
+            .await
+            .expect("linked")
+    }
+
+    pub async fn submit(&self, request: &InferRequest) -> Answer {
+        let link = self.link().await;
+        let call = link
+            .call(method::SUBMIT, Some(PATIENCE), &codec::encode(request))
+            .await
+            .expect("called");
+        let mut answer = Answer::new(call);
+        answer.rest().await;
+        answer
+    }
+
+    pub async fn job(&self, request: &InferRequest) -> Job {
+        let found = self.orchestrator.store().job(request.correlation).await;
+        found.expect("the store works").expect("the job is there")
+    }
+
+    /// Waits until some model is remembered, also without anybody who serves it.
+    pub async fn remembers(&self) {
+        within("a model is on the disk", async {
+            while self
+                .orchestrator
+                .store()
+                .known_models()
+                .await
+                .expect("works")
+                .is_empty()
+            {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    /// The count of a metric with this start of a line.
+    pub fn metric(&self, line: &str) -> u64 {
+        let text = self.registry.encode();
+        let found = text.lines().find(|l| l.starts_with(line));
+        found
+            .and_then(|l| l.rsplit(' ').next())
+            .map_or(0, |value| value.parse().expect("a number"))
+    }
+
+    pub async fn in_flight(&self, worker: &Worker) -> u32 {
+        let fleet = self.orchestrator.fleet_snapshot();
+        fleet
+            .worker(&worker.id())
+            .map_or(0, |view| view.in_flight())
+    }
+}
+
+async fn boot(
+    config: OrchestratorConfig,
+    data: &Path,
+    node: NodeConfig,
+    registry: &Registry,
+    wrap: impl FnOnce(Arc<dyn MetadataStore>) -> Arc<dyn MetadataStore>,
+) -> Orchestrator {
+    let metrics = OrchestratorMetrics::register(registry);
+    let path = data.join(STORE_FILE);
+    let store = SqliteStore::open(&path, unix_ms(), Box::new(|_, _| ())).expect("a store");
+    let store = wrap(Arc::new(store));
+    start_with_store(config, data, node, store, metrics, registry.clone())
+        .await
+        .expect("an orchestrator")
+}
+
+fn node_config(dht: &BootstrapNodes, n: u8, role: Role, accept: Vec<Role>) -> NodeConfig {
+    let key = NodeKey::from_seed([n; 32]);
+    let now = unix_ms();
+    let grant = Grant {
+        subject: key.id(),
+        role,
+        region: None,
+        tier: Tier::Trusted,
+        not_before_ms: now,
+        expires_ms: now + 3_600_000,
+        serial: u64::from(n),
+        issuer: None,
+    };
+    let grant = Signed::seal(&operator(), &identity().id, &grant).expect("inside limits");
+    NodeConfig {
+        key,
+        mesh: identity(),
+        role,
+        region: region(),
+        grant: Some(grant.as_bytes().to_vec()),
+        accept,
+        listen: any(),
+        advertise: Vec::new(),
+        dht_listen: any(),
+        bootstrap: dht.addresses().to_vec(),
+        limits: LinkLimits::default(),
+        metrics: NetMetrics::register(&Registry::new()),
+    }
+}
+
+pub struct Worker {
+    pub key: NodeKey,
+    pub node: Node,
+    pub scripted: Arc<Scripted>,
+    pub presence: Call,
+}
+
+impl Worker {
+    pub fn id(&self) -> NodeId {
+        self.key.id()
+    }
+
+    pub fn beat(&self, seq: u64) -> Heartbeat {
+        Heartbeat {
+            worker: self.id(),
+            epoch: 1,
+            seq,
+            nonce: [0; 16],
+            issued_ms: unix_ms(),
+            state: WorkerState::Serving,
+            region: region(),
+            gpu_class: "cpu".into(),
+            vram_gb: 0,
+            accelerators: 0,
+            capacity: 4,
+            queue_depth: 0,
+            in_flight: 0,
+            models: vec![ModelOffer {
+                model: "tiny@1.0".parse().expect("valid"),
+                digest: DIGEST,
+                warm: true,
+                context_tokens: 2_048,
+                adapters: Vec::new(),
+                numerics_class: String::new(),
+            }],
+            faults: Vec::new(),
+            price_per_1k_micro: 0,
+            tier: Tier::Trusted,
+            engine: "scripted".into(),
+            tokens_per_s: 0.0,
+            first_token_ms: 0,
+            minor: 0,
+            addresses: Vec::new(),
+        }
+    }
+
+    pub fn seal(&self, beat: &Heartbeat) -> Vec<u8> {
+        let sealed = Signed::seal(&self.key, &identity().id, beat).expect("inside limits");
+        sealed.as_bytes().to_vec()
+    }
+
+    pub async fn send(&mut self, beat: &Heartbeat) {
+        let sealed = self.seal(beat);
+        self.send_bytes(sealed).await;
+    }
+
+    pub async fn send_bytes(&mut self, heartbeat: Vec<u8>) {
+        let presence = Presence {
+            heartbeat,
+            topics: vec!["tether/presence/local".into()],
+        };
+        let sent = self.presence.send(&codec::encode(&presence)).await;
+        sent.expect("sent");
+    }
+}
+
+/// Makes a worker score worse than others by more than what counts as equal.
+pub fn cold(beat: &mut Heartbeat) {
+    beat.models[0].warm = false;
+}
+
+pub fn request(token: &str) -> InferRequest {
+    let tenant = TenantId::new("acme").expect("valid");
+    InferRequest {
+        correlation: CorrelationId::derive(&tenant, token),
+        tenant,
+        retry_token: token.to_owned(),
+        model: "tiny@1.0".into(),
+        input: Input::Text("hello".into()),
+        sampling: Sampling::default(),
+    }
+}
+
+/// What came back for a request.
+pub struct Answer {
+    pub call: Call,
+    pub events: Vec<AnswerEvent>,
+    pub error: Option<RpcError>,
+}
+
+impl Answer {
+    pub fn new(call: Call) -> Self {
+        Self {
+            call,
+            events: Vec::new(),
+            error: None,
+        }
+    }
+
+    /// The next event, or nothing at the end.
+    pub async fn next(&mut self) -> Option<AnswerEvent> {
+        match within("the next event", self.call.next()).await {
+            Ok(Some(item)) => {
+                let event: AnswerEvent =
+                    codec::decode("answer", &item, MAX_EVENT_BYTES).expect("an event");
+                self.events.push(event.clone());
+                Some(event)
+            }
+            Ok(None) => None,
+            Err(error) => {
+                self.error = Some(error);
+                None
+            }
+        }
+    }
+
+    pub async fn rest(&mut self) {
+        while self.next().await.is_some() {}
+    }
+
+    pub fn worker(&self) -> Option<NodeId> {
+        self.events.iter().find_map(|event| match event {
+            AnswerEvent::Accepted(it) => Some(it.worker),
+            _ => None,
+        })
+    }
+
+    pub fn text(&self) -> String {
+        let chunks = self.events.iter().filter_map(|event| match event {
+            AnswerEvent::Chunk(chunk) => Some(chunk.text.as_str()),
+            _ => None,
+        });
+        chunks.collect()
+    }
+
+    pub fn is_whole(&self) -> bool {
+        self.error.is_none() && matches!(self.events.last(), Some(AnswerEvent::Done(_)))
+    }
+
+    pub fn failed(&self) -> &RpcError {
+        self.error.as_ref().expect("an error")
+    }
+}
