@@ -89,12 +89,27 @@ impl Endpoint {
     /// Where it can be reached, as far as this machine knows.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         if self.listen.ip().is_unspecified() {
-            self.inner.addr().ip_addrs().copied().collect()
+            let found: Vec<_> = self.inner.addr().ip_addrs().copied().collect();
+            if found.is_empty() {
+                // A machine without a network still has itself.
+                return self.on_loopback();
+            }
+            found
         } else {
             let mut bound = self.inner.bound_sockets();
             bound.retain(|address| address.ip() == self.listen.ip());
             bound
         }
+    }
+
+    fn on_loopback(&self) -> Vec<SocketAddr> {
+        let own: IpAddr = match self.listen.ip() {
+            IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        };
+        let bound = self.inner.bound_sockets();
+        let ports = bound.iter().map(|socket| socket.port());
+        ports.map(|port| SocketAddr::new(own, port)).collect()
     }
 
     /// Waits until the addresses of this machine may have changed.

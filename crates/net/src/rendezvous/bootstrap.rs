@@ -41,6 +41,10 @@ impl BootstrapNodes {
 /// join the network of those nodes. They are reachable by definition, so they never ask whether
 /// they are behind a NAT.
 ///
+/// A DHT node's id is made from the address at which others see it; one that is wrong about it
+/// stores nothing. So a node of a new network that is told to listen everywhere listens on this
+/// machine's own address; one that joins others learns from them how it is seen.
+///
 /// # Errors
 /// When an address cannot be bound.
 pub async fn run(
@@ -53,9 +57,20 @@ pub async fn run(
         handles: Vec::with_capacity(listen.len()),
         addresses: Vec::with_capacity(listen.len()),
     };
-    for address in listen {
+    for wanted in listen {
+        let everywhere = wanted.ip().is_unspecified();
+        let learns = everywhere && !join.is_empty();
+        let seen_at = if everywhere { own_ip() } else { wanted.ip() };
+        let address = if learns {
+            wanted
+        } else {
+            SocketAddr::new(seen_at, wanted.port())
+        };
         let mut known = join.clone();
-        known.extend(nodes.addresses.iter().take(SEEDS));
+        if !learns {
+            // Those would see it from this machine, and tell it the wrong address.
+            known.extend(nodes.addresses.iter().take(SEEDS));
+        }
         let mut config = config(address, &known);
         config.dht.ephemeral = Some(false);
         config.dht.firewalled = false;
@@ -67,13 +82,7 @@ pub async fn run(
                 address,
                 why: error.to_string(),
             })?;
-        // Others on this machine reach a node that listens everywhere through loopback.
-        let ip = if address.ip().is_unspecified() {
-            IpAddr::V4(Ipv4Addr::LOCALHOST)
-        } else {
-            address.ip()
-        };
-        nodes.addresses.push(SocketAddr::new(ip, port));
+        nodes.addresses.push(SocketAddr::new(seen_at, port));
         nodes.handles.push(handle);
     }
     for handle in &nodes.handles {
@@ -85,4 +94,19 @@ pub async fn run(
         }
     }
     Ok(nodes)
+}
+
+/// The address of this machine from which it would reach the internet; loopback where it has none.
+/// Nothing is sent.
+fn own_ip() -> IpAddr {
+    // An address for documentation (RFC 5737): only the route to it is asked for.
+    let ask = || {
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect((Ipv4Addr::new(203, 0, 113, 1), 9))?;
+        socket.local_addr()
+    };
+    match ask() {
+        Ok(address) if !address.ip().is_unspecified() => address.ip(),
+        _ => Ipv4Addr::LOCALHOST.into(),
+    }
 }

@@ -172,6 +172,37 @@ async fn a_node_that_starts_before_its_bootstrap_nodes_joins_when_they_come() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_listen_everywhere_find_and_link_each_other() {
+    let everywhere = "0.0.0.0:0".parse().expect("an address");
+    let dht = bootstrap::run(vec![everywhere; 10], vec![])
+        .await
+        .expect("DHT nodes");
+    let joined = bootstrap::run(vec![everywhere; 2], dht.addresses()[..2].to_vec()).await;
+    let joined = joined.expect("more DHT nodes");
+    let mesh = TestMesh::new();
+    let open = |bootstrap: Vec<_>, role| {
+        let (mut config, registry) = mesh.config(role);
+        (config.listen, config.dht_listen) = (everywhere, everywhere);
+        config.bootstrap = bootstrap;
+        start((config, registry))
+    };
+    let worker = open(dht.addresses()[..3].to_vec(), Role::Worker).await;
+    assert!(
+        worker
+            .node
+            .addresses()
+            .iter()
+            .all(|a| !a.ip().is_unspecified() && a.port() != 0)
+    );
+    worker.node.announce(&presence()).await.expect("announced");
+    let seeker = open(joined.addresses().to_vec(), Role::Orchestrator).await;
+    finds(&seeker, &presence(), &[worker.id()]).await;
+    seeker.link_to(&worker).await;
+    joined.shutdown().await;
+    dht.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_probe_tells_a_dht_node_that_is_there_from_one_that_is_not() {
     let report = probe(dht()[0], PATIENCE).await.expect("it is there");
     assert!(report.rtt < PATIENCE);
