@@ -1,5 +1,37 @@
 //! Serves inference: models, quota, engines in child processes, health.
+//!
+//! # Layout
+//!
+//! * [`worker`] – start and drain: how the parts below are put together
+//! * [`config`] – what a worker is told
+//! * [`models`] – from a folder to a served model: verified, loaded, offered, or a fault
+//! * [`engine`] – the engine's process and its supervisor
+//! * [`serve`] – orders of orchestrators, answered
+//! * [`quota`], `admission`, [`fences`] – who runs, who waits, who is refused
+//! * [`presence`] – heartbeats to the orchestrators of the region, announcements on the DHT
+//! * [`health`], [`pace`] – what a worker knows about itself
+//! * [`text`] – templates, tokenizers, text of tokens: used by the engine's process only
+//!
+//! The worker's own process never parses a model's files: it checks that they are the publisher's,
+//! and the engine's process does the rest.
 #![forbid(unsafe_code)]
 
+mod admission;
+mod clock;
+pub mod config;
 pub mod engine;
+pub mod fences;
+pub mod health;
+pub mod models;
+pub mod pace;
+pub mod presence;
+pub mod quota;
+pub mod serve;
 pub mod text;
+pub mod worker;
+
+pub use admission::Load;
+pub use config::{ConfigError, EngineConfig, ModelConfig, WorkerConfig};
+pub use engine::EngineCommand;
+pub use models::{ModelState, ModelStatus};
+pub use worker::{Worker, WorkerError, WorkerStatus, start};

@@ -1,0 +1,154 @@
+//! The quota at work: a permit is a slot, given back when it is dropped.
+
+use crate::quota::{Admission, Limits, Quota, Ticket};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tether_telemetry::metrics::WorkerMetrics;
+use tether_wire::TenantId;
+use tokio::sync::oneshot;
+
+/// How many run and how many wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Requests that run.
+    pub running: u32,
+    /// Requests that wait for a slot.
+    pub waiting: u32,
+}
+
+/// The worker's slots. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Slots {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: Mutex<State>,
+    metrics: Arc<WorkerMetrics>,
+}
+
+#[derive(Debug)]
+struct State {
+    quota: Quota,
+    wakers: BTreeMap<Ticket, oneshot::Sender<()>>,
+}
+
+/// A place that was given; dropping it gives it back.
+#[derive(Debug)]
+pub(crate) struct Place {
+    slots: Slots,
+    ticket: Ticket,
+    turn: Option<oneshot::Receiver<()>>,
+}
+
+impl Slots {
+    pub(crate) fn new(limits: Limits, metrics: Arc<WorkerMetrics>) -> Self {
+        let state = State {
+            quota: Quota::new(limits),
+            wakers: BTreeMap::new(),
+        };
+        Self {
+            inner: Arc::new(Inner {
+                state: Mutex::new(state),
+                metrics,
+            }),
+        }
+    }
+
+    /// A place at work or in the queue; nothing when both are full.
+    pub(crate) fn admit(&self, tenant: &TenantId) -> Option<Place> {
+        self.change(|state| {
+            let (ticket, turn) = match state.quota.admit(tenant) {
+                Admission::Run(ticket) => (ticket, None),
+                Admission::Wait(ticket) => {
+                    let (waker, turn) = oneshot::channel();
+                    state.wakers.insert(ticket, waker);
+                    (ticket, Some(turn))
+                }
+                Admission::Shed => return None,
+            };
+            Some(Place {
+                slots: self.clone(),
+                ticket,
+                turn,
+            })
+        })
+    }
+
+    pub(crate) fn load(&self) -> Load {
+        self.change(|state| Load {
+            running: state.quota.running(),
+            waiting: state.quota.waiting(),
+        })
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self
+            .inner
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let result = change(&mut state);
+        let (running, waiting) = (state.quota.running(), state.quota.waiting());
+        self.inner.metrics.in_flight().set(i64::from(running));
+        self.inner.metrics.queued().set(i64::from(waiting));
+        result
+    }
+}
+
+impl Place {
+    /// Waits until it is at work.
+    pub(crate) async fn turn(&mut self) {
+        if let Some(turn) = &mut self.turn {
+            // The waker is dropped unused only together with this place.
+            let _ = turn.await;
+            self.turn = None;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let ticket = self.ticket;
+        self.slots.change(|state| {
+            state.wakers.remove(&ticket);
+            for started in state.quota.leave(ticket) {
+                if let Some(waker) = state.wakers.remove(&started) {
+                    // Who is gone meanwhile gives the place back by its own drop.
+                    let _ = waker.send(());
+                }
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_queue_moves_up_when_a_place_is_dropped() {
+        let limits = Limits {
+            slots: 1,
+            queue: 2,
+            per_tenant: 0,
+        };
+        let registry = tether_telemetry::metrics::Registry::default();
+        let slots = Slots::new(limits, WorkerMetrics::register(&registry));
+        let tenant = TenantId::new("a").expect("valid");
+        let mut first = slots.admit(&tenant).expect("a slot");
+        first.turn().await;
+        let impatient = slots.admit(&tenant).expect("the queue");
+        let mut patient = slots.admit(&tenant).expect("the queue");
+        assert!(slots.admit(&tenant).is_none(), "both are full");
+        let load = |running, waiting| Load { running, waiting };
+        assert_eq!(slots.load(), load(1, 2));
+        drop(impatient);
+        drop(first);
+        patient.turn().await;
+        assert_eq!(slots.load(), load(1, 0));
+        drop(patient);
+        assert_eq!(slots.load(), load(0, 0));
+    }
+}

@@ -1,0 +1,459 @@
+//! The parent's side of an engine: starts its process, watches it, starts it again. (WRK-2)
+//!
+//! A crash, abort or hang of the engine fails the answers it was making, at once and with a reason,
+//! and nothing else.
+
+use crate::config::EngineConfig;
+use crate::engine::in_flight::{self, EngineDone, InFlight, Sink, Source, StepLimits};
+use crate::engine::process::{EngineCommand, Process};
+use crate::engine::protocol::{FromEngine, Generate, Load, ToEngine};
+use crate::engine::restart::{self, Cause, HEALTHY_AFTER};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tether_telemetry::metrics::WorkerMetrics;
+use tether_wire::infer::{Chunk, Input, Sampling};
+use tether_wire::rpc::{Code, RpcError};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// How often an engine is asked whether it lives, and the unit of its other deadlines.
+const TICK: Duration = Duration::from_millis(500);
+/// Requests on their way to the supervisor; the quota lets far fewer through.
+const MAX_REQUESTS: usize = 256;
+
+/// Everything about an engine that does not change over its restarts.
+#[derive(Clone, Debug)]
+pub struct EngineSpec {
+    /// How its process is started.
+    pub command: EngineCommand,
+    /// The model.
+    pub load: Load,
+    /// Its deadlines.
+    pub config: EngineConfig,
+}
+
+/// What an engine is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EngineState {
+    /// Its process starts or loads the model.
+    Starting,
+    /// It answers.
+    Ready(Ready),
+    /// It is down and will be started again.
+    Down {
+        /// Why, as a code.
+        code: &'static str,
+        /// Why, for people.
+        reason: String,
+    },
+    /// It was stopped for good.
+    Stopped,
+}
+
+/// A loaded model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// Most tokens of prompt and answer together.
+    pub context_tokens: u32,
+    /// Engine and version.
+    pub engine: String,
+    /// Answers are bit equal only within one class.
+    pub numerics_class: String,
+    /// Milliseconds that loading took.
+    pub load_ms: u64,
+    /// The engine's process.
+    pub pid: Option<u32>,
+}
+
+/// An engine. Cheap to clone; dropping the last one ends its process.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    requests: mpsc::Sender<Request>,
+    cancels: mpsc::UnboundedSender<u64>,
+    state: watch::Receiver<EngineState>,
+    next_id: AtomicU64,
+    stop: DropGuard,
+}
+
+#[derive(Debug)]
+struct Request {
+    generate: Generate,
+    sink: Sink,
+}
+
+/// An answer that is being made. Dropping it cancels it in the engine.
+#[derive(Debug)]
+pub struct Answer {
+    id: u64,
+    source: Source,
+    // Each answer cancels at most once, so what is bounded by the quota bounds this too.
+    cancels: mpsc::UnboundedSender<u64>,
+    ended: bool,
+}
+
+impl Engine {
+    /// Starts an engine and watches over it. See [`Process::spawn`] on the calling thread.
+    #[must_use]
+    pub fn start(spec: EngineSpec, metrics: Arc<WorkerMetrics>) -> Self {
+        let (requests, requests_receiver) = mpsc::channel(MAX_REQUESTS);
+        let (cancels, cancels_receiver) = mpsc::unbounded_channel();
+        let (state_sender, state) = watch::channel(EngineState::Starting);
+        let stop = CancellationToken::new();
+        let supervisor = Supervisor {
+            spec,
+            metrics,
+            requests: requests_receiver,
+            cancels: cancels_receiver,
+            state: state_sender,
+            stop: stop.clone(),
+        };
+        tokio::spawn(supervisor.run());
+        Self {
+            inner: Arc::new(Inner {
+                requests,
+                cancels,
+                state,
+                next_id: AtomicU64::new(1),
+                stop: stop.drop_guard(),
+            }),
+        }
+    }
+
+    /// What it is doing, as it changes.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<EngineState> {
+        self.inner.state.clone()
+    }
+
+    /// Asks for an answer.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] when the engine is not ready.
+    pub fn generate(&self, input: Input, sampling: Sampling) -> Result<Answer, RpcError> {
+        if let EngineState::Down { reason, .. } = &*self.inner.state.borrow() {
+            return Err(RpcError::new(Code::Unavailable, reason.clone()));
+        }
+        let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
+        let (sink, source) = in_flight::channel();
+        let generate = Generate {
+            id,
+            input,
+            sampling,
+        };
+        self.inner
+            .requests
+            .try_send(Request { generate, sink })
+            .map_err(|_| RpcError::new(Code::Unavailable, "the engine takes no requests now"))?;
+        Ok(Answer {
+            id,
+            source,
+            cancels: self.inner.cancels.clone(),
+            ended: false,
+        })
+    }
+
+    /// Ends the engine for good and waits until its process is gone.
+    pub async fn stop(&self) {
+        let mut state = self.state();
+        self.inner.stop_now();
+        // An error means that the supervisor is gone already.
+        let _ = state.wait_for(|state| *state == EngineState::Stopped).await;
+    }
+}
+
+impl Inner {
+    fn stop_now(&self) {
+        self.stop.token().cancel();
+    }
+}
+
+impl Answer {
+    /// The next piece; nothing once the answer is over, well or not: [`Answer::end`] says which.
+    pub async fn chunk(&mut self) -> Option<Chunk> {
+        self.source.chunks.recv().await
+    }
+
+    /// The end of the answer.
+    ///
+    /// # Errors
+    /// Why it did not end well.
+    pub async fn end(mut self) -> Result<EngineDone, RpcError> {
+        let end = (&mut self.source.end).await;
+        self.ended = true;
+        end.unwrap_or_else(|_| Err(RpcError::new(Code::Unavailable, "the engine was stopped")))
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if !self.ended {
+            // A supervisor that is gone took the engine with it.
+            let _ = self.cancels.send(self.id);
+        }
+    }
+}
+
+struct Supervisor {
+    spec: EngineSpec,
+    metrics: Arc<WorkerMetrics>,
+    requests: mpsc::Receiver<Request>,
+    cancels: mpsc::UnboundedReceiver<u64>,
+    state: watch::Sender<EngineState>,
+    stop: CancellationToken,
+}
+
+/// Why a life of an engine ended.
+enum Ending {
+    Stopped,
+    Failed(Cause, String),
+}
+
+impl Supervisor {
+    async fn run(mut self) {
+        let mut failures = 0;
+        loop {
+            self.state.send_replace(EngineState::Starting);
+            let began = Instant::now();
+            let (cause, reason) = match self.live().await {
+                Ending::Stopped => break,
+                Ending::Failed(cause, reason) => (cause, reason),
+            };
+            failures = if began.elapsed() >= HEALTHY_AFTER {
+                1
+            } else {
+                failures + 1
+            };
+            let wait = restart::delay(cause, failures, rand::random());
+            tracing::warn!(
+                model = %self.spec.load.model_name,
+                reason,
+                wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+                "the engine is down and will be started again"
+            );
+            self.state.send_replace(EngineState::Down {
+                code: cause.as_str(),
+                reason: reason.clone(),
+            });
+            if !self.refuse_for(wait, &reason).await {
+                break;
+            }
+            self.metrics.engine_restarted(cause.as_str());
+        }
+        self.state.send_replace(EngineState::Stopped);
+    }
+
+    /// Waits, and refuses what is asked for meanwhile. False when the engine is to stop.
+    async fn refuse_for(&mut self, wait: Duration, reason: &str) -> bool {
+        let over = tokio::time::sleep(wait);
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return false,
+                () = &mut over => return true,
+                Some(request) = self.requests.recv() => {
+                    request.sink.fail(RpcError::new(Code::Unavailable, reason));
+                }
+                Some(_) = self.cancels.recv() => {}
+            }
+        }
+    }
+
+    /// One life: spawn, load, serve.
+    async fn live(&mut self) -> Ending {
+        let model = self.spec.load.model_name.clone();
+        let mut process = match Process::spawn(&self.spec.command, &model, self.spec.load.threads) {
+            Ok(process) => process,
+            Err(error) => {
+                return Ending::Failed(
+                    Cause::Load,
+                    format!("the engine's process cannot be started: {error}"),
+                );
+            }
+        };
+        let pid = process.id();
+        let ready = match self.load(&mut process, pid).await {
+            Ok(ready) => ready,
+            Err(why) => return why.end(process).await,
+        };
+        tracing::info!(
+            model,
+            engine = ready.engine,
+            load_ms = ready.load_ms,
+            "model loaded"
+        );
+        self.state.send_replace(EngineState::Ready(ready));
+
+        let config = &self.spec.config;
+        let mut in_flight = InFlight::new(StepLimits {
+            first: ticks(config.first_token_timeout_ms),
+            next: ticks(config.step_timeout_ms),
+        });
+        let why = self.serve(&mut process, &mut in_flight).await;
+        // Out of service before anybody is told that an answer failed: who then looks for another
+        // worker should not find this one.
+        if !matches!(why, Why::Stopped) {
+            self.state.send_replace(EngineState::Starting);
+        }
+        // How it ended is known within milliseconds, and part of what its callers are told.
+        let lost = in_flight.len();
+        let ending = why.end(process).await;
+        let error = match &ending {
+            Ending::Stopped => RpcError::new(Code::Unavailable, "the engine was stopped"),
+            Ending::Failed(_, reason) => {
+                tracing::warn!(model, lost, reason, "answers were lost with their engine");
+                RpcError::new(Code::Unavailable, reason.clone())
+            }
+        };
+        in_flight.fail_all(&error);
+        ending
+    }
+
+    async fn load(&mut self, process: &mut Process, pid: Option<u32>) -> Result<Ready, Why> {
+        process
+            .send(ToEngine::Load(self.spec.load.clone()))
+            .map_err(|_| Why::NotReading)?;
+        let timeout_ms = self.spec.config.start_timeout_ms;
+        let late = tokio::time::sleep(Duration::from_millis(timeout_ms));
+        tokio::pin!(late);
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return Err(Why::Stopped),
+                () = &mut late => return Err(Why::LoadLate(timeout_ms)),
+                message = process.recv() => match message {
+                    Some(Ok(FromEngine::Loaded { context_tokens, engine, numerics_class, load_ms })) => {
+                        return Ok(Ready { context_tokens, engine, numerics_class, load_ms, pid });
+                    }
+                    Some(Ok(FromEngine::LoadFailed { reason })) => return Err(Why::LoadFailed(reason)),
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => return Err(Why::Garbage(error.to_string())),
+                    None => return Err(Why::Gone),
+                },
+                Some(request) = self.requests.recv() => {
+                    request.sink.fail(RpcError::new(Code::Unavailable, "the model is being loaded"));
+                }
+                Some(_) = self.cancels.recv() => {}
+            }
+        }
+    }
+
+    /// Serves until the engine ends or has to be ended.
+    async fn serve(&mut self, process: &mut Process, in_flight: &mut InFlight) -> Why {
+        let hang_ticks = ticks(self.spec.config.hang_timeout_ms);
+        let mut ticker = tokio::time::interval(TICK);
+        // A worker that was stopped for a while must not hold that against its engine.
+        ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut silent_ticks = 0;
+        let mut pings = 0;
+        loop {
+            let sent = tokio::select! {
+                () = self.stop.cancelled() => return Why::Stopped,
+                message = process.recv() => {
+                    silent_ticks = 0;
+                    match message {
+                        Some(Ok(message)) => match in_flight.on_message(message) {
+                            Some(id) => process.send(ToEngine::Cancel { id }),
+                            None => Ok(()),
+                        },
+                        Some(Err(error)) => return Why::Garbage(error.to_string()),
+                        None => return Why::Gone,
+                    }
+                }
+                Some(Request { generate, sink }) = self.requests.recv() => {
+                    in_flight.begin(generate.id, sink);
+                    process.send(ToEngine::Generate(generate))
+                }
+                Some(id) = self.cancels.recv() => {
+                    if in_flight.forget(id) {
+                        process.send(ToEngine::Cancel { id })
+                    } else {
+                        Ok(())
+                    }
+                }
+                _ = ticker.tick() => {
+                    silent_ticks += 1;
+                    if silent_ticks > hang_ticks {
+                        return Why::Silent(self.spec.config.hang_timeout_ms);
+                    }
+                    let overdue = in_flight.tick();
+                    if overdue.is_stuck {
+                        return Why::Stuck;
+                    }
+                    pings += 1;
+                    overdue
+                        .cancel
+                        .into_iter()
+                        .map(|id| ToEngine::Cancel { id })
+                        .chain([ToEngine::Ping { n: pings }])
+                        .try_for_each(|message| process.send(message))
+                }
+            };
+            if sent.is_err() {
+                return Why::NotReading;
+            }
+        }
+    }
+}
+
+/// Why a process is to end, or did.
+enum Why {
+    Stopped,
+    Gone,
+    Garbage(String),
+    Silent(u64),
+    Stuck,
+    NotReading,
+    LoadLate(u64),
+    LoadFailed(String),
+}
+
+impl Why {
+    /// Ends the process and puts what happened into words.
+    async fn end(self, process: Process) -> Ending {
+        let is_hung = matches!(
+            self,
+            Self::Garbage(_) | Self::Silent(_) | Self::Stuck | Self::NotReading | Self::LoadLate(_)
+        );
+        let exit = process.end(is_hung).await;
+        let (cause, reason) = match self {
+            Self::Stopped => return Ending::Stopped,
+            Self::Gone => (Cause::Crash, format!("the engine {exit}")),
+            Self::Garbage(error) => (
+                Cause::Garbage,
+                format!("the engine sent what is not a message: {error}"),
+            ),
+            Self::Silent(ms) => (
+                Cause::Hang,
+                format!("the engine hung: it gave no sign of life for {ms} ms"),
+            ),
+            Self::Stuck => (
+                Cause::Hang,
+                "the engine hung: it made no progress with any answer in time".to_owned(),
+            ),
+            Self::NotReading => (
+                Cause::Hang,
+                "the engine hung: it does not read its messages".to_owned(),
+            ),
+            Self::LoadLate(ms) => (
+                Cause::Load,
+                format!("the model did not load within {ms} ms"),
+            ),
+            Self::LoadFailed(reason) => {
+                (Cause::Load, format!("the engine cannot load it: {reason}"))
+            }
+        };
+        Ending::Failed(cause, reason)
+    }
+}
+
+/// A deadline in ticks, at least one.
+fn ticks(ms: u64) -> u32 {
+    let tick = u64::try_from(TICK.as_millis()).unwrap_or(u64::MAX);
+    u32::try_from(ms.div_ceil(tick)).unwrap_or(u32::MAX).max(1)
+}

@@ -1,0 +1,410 @@
+//! From a folder to a served model: verified, loaded, offered; or a fault with its reason. (WRK-5)
+//!
+//! A model that is refused leaves the worker up and the other models alone. A failed verification
+//! is final until the worker starts again; an engine that fails is started again by its supervisor.
+
+use crate::config::{ModelConfig, WorkerConfig};
+use crate::engine::protocol::Load;
+use crate::engine::{Engine, EngineCommand, EngineSpec, EngineState, Ready};
+use std::sync::Arc;
+use std::time::Duration;
+use tether_artifact_store::{Trust, VerifiedArtifact, verify};
+use tether_telemetry::metrics::WorkerMetrics;
+use tether_wire::heartbeat::{ModelFault, ModelOffer, WorkerState};
+use tether_wire::{Digest, ModelRef};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::task::AbortOnDropHandle;
+
+/// Most bytes of the words about a fault, so that it fits a heartbeat.
+const MAX_REASON_BYTES: usize = 400;
+/// Most bytes of the name of what was to be served, so that it fits a heartbeat.
+const MAX_CONFIGURED_BYTES: usize = 200;
+
+/// One model of the configuration, and what became of it.
+#[derive(Clone, Debug)]
+pub struct ModelStatus {
+    /// The folder, as configured.
+    pub configured: String,
+    /// What became of it.
+    pub state: ModelState,
+}
+
+/// What became of a model.
+#[derive(Clone, Debug)]
+pub enum ModelState {
+    /// Its files are read and compared with the manifest.
+    Verifying,
+    /// Its engine starts.
+    Loading {
+        /// Name and version.
+        model: ModelRef,
+        /// Digest of its manifest.
+        digest: Digest,
+    },
+    /// It is served.
+    Serving(Served),
+    /// It is not served.
+    Faulted {
+        /// Its digest, where its files are right and only the engine is down.
+        digest: Option<Digest>,
+        /// A stable code: `ArtifactError::code`, or `engine-…`.
+        code: &'static str,
+        /// For people.
+        reason: String,
+    },
+}
+
+/// A model that answers.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// What heartbeats say of it.
+    pub offer: ModelOffer,
+    /// Engine and version.
+    pub engine_version: String,
+    /// The engine's process.
+    pub pid: Option<u32>,
+    /// The engine.
+    pub engine: Engine,
+}
+
+/// Whether an order for a digest can be run.
+#[derive(Clone, Debug)]
+pub(crate) enum Found {
+    /// Yes.
+    Served(Served),
+    /// Not now, and why.
+    NotNow(String),
+    /// This worker has no such model.
+    Unknown,
+}
+
+/// The models of a worker. Dropping it ends their engines.
+#[derive(Debug)]
+pub(crate) struct Models {
+    status: watch::Receiver<Vec<ModelStatus>>,
+    _tasks: Vec<AbortOnDropHandle<()>>,
+}
+
+impl Models {
+    /// Starts to verify and load every configured model.
+    pub(crate) fn start(
+        config: &WorkerConfig,
+        command: &EngineCommand,
+        metrics: &Arc<WorkerMetrics>,
+    ) -> Self {
+        let initial = config
+            .models
+            .iter()
+            .map(|model| ModelStatus {
+                configured: model.path.display().to_string(),
+                state: ModelState::Verifying,
+            })
+            .collect();
+        let (sender, status) = watch::channel(initial);
+        let sender = Arc::new(sender);
+        // One after the other: hashing is bound by the disk, or by one core.
+        let turns = Arc::new(Semaphore::new(1));
+        let tasks = config
+            .models
+            .iter()
+            .enumerate()
+            .map(|(index, model)| {
+                let keeper = Keeper {
+                    index,
+                    status: sender.clone(),
+                    config: config.clone(),
+                    command: command.clone(),
+                    metrics: metrics.clone(),
+                };
+                AbortOnDropHandle::new(tokio::spawn(keeper.run(model.clone(), turns.clone())))
+            })
+            .collect();
+        Self {
+            status,
+            _tasks: tasks,
+        }
+    }
+
+    /// All models, as they change.
+    pub(crate) fn watch(&self) -> watch::Receiver<Vec<ModelStatus>> {
+        self.status.clone()
+    }
+
+    pub(crate) fn find(&self, digest: &Digest) -> Found {
+        find(&self.status.borrow(), digest)
+    }
+
+    /// Ends every engine and waits until their processes are gone.
+    pub(crate) async fn stop(&self) {
+        let engines: Vec<Engine> = self
+            .status
+            .borrow()
+            .iter()
+            .filter_map(|status| match &status.state {
+                ModelState::Serving(served) => Some(served.engine.clone()),
+                _ => None,
+            })
+            .collect();
+        for engine in engines {
+            engine.stop().await;
+        }
+    }
+}
+
+fn find(models: &[ModelStatus], digest: &Digest) -> Found {
+    for model in models {
+        match &model.state {
+            ModelState::Serving(served) if served.offer.digest == *digest => {
+                return Found::Served(served.clone());
+            }
+            ModelState::Loading { digest: found, .. } if found == digest => {
+                return Found::NotNow("the model is being loaded".to_owned());
+            }
+            ModelState::Faulted {
+                digest: Some(found),
+                reason,
+                ..
+            } if found == digest => return Found::NotNow(reason.clone()),
+            _ => {}
+        }
+    }
+    Found::Unknown
+}
+
+/// What heartbeats offer.
+pub(crate) fn offers(models: &[ModelStatus]) -> Vec<ModelOffer> {
+    models
+        .iter()
+        .filter_map(|model| match &model.state {
+            ModelState::Serving(served) => Some(served.offer.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// What heartbeats say of models that should be served and are not.
+pub(crate) fn faults(models: &[ModelStatus]) -> Vec<ModelFault> {
+    models
+        .iter()
+        .filter_map(|model| match &model.state {
+            ModelState::Faulted { code, reason, .. } => Some(ModelFault {
+                model: cut(&model.configured, MAX_CONFIGURED_BYTES),
+                reason: cut(&format!("{code}: {reason}"), MAX_REASON_BYTES),
+            }),
+            _ => None,
+        })
+        .collect()
+}
+
+/// What a worker with these models is doing: it serves as soon as it can serve one of them, and
+/// when nothing is under way any more, even if there is nothing to serve.
+pub(crate) fn worker_state(models: &[ModelStatus], is_draining: bool) -> WorkerState {
+    if is_draining {
+        return WorkerState::Draining;
+    }
+    let serves = models
+        .iter()
+        .any(|model| matches!(model.state, ModelState::Serving(_)));
+    let is_under_way = models.iter().any(|model| {
+        matches!(
+            model.state,
+            ModelState::Verifying | ModelState::Loading { .. }
+        )
+    });
+    if serves || !is_under_way {
+        WorkerState::Serving
+    } else {
+        WorkerState::Starting
+    }
+}
+
+/// At most `limit` bytes of a text, cut between characters.
+fn cut(text: &str, limit: usize) -> String {
+    let mut end = limit.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+/// Keeps one model.
+struct Keeper {
+    index: usize,
+    status: Arc<watch::Sender<Vec<ModelStatus>>>,
+    config: WorkerConfig,
+    command: EngineCommand,
+    metrics: Arc<WorkerMetrics>,
+}
+
+impl Keeper {
+    async fn run(self, model: ModelConfig, turns: Arc<Semaphore>) {
+        let artifact = {
+            // The semaphore is never closed.
+            let _turn = turns.acquire().await;
+            self.verify(&model).await
+        };
+        let artifact = match artifact {
+            Ok(artifact) => artifact,
+            Err((code, reason)) => {
+                tracing::error!(path = %model.path.display(), code, reason, "model refused");
+                return self.fault(None, code, reason);
+            }
+        };
+        if self.is_taken(&artifact.digest()) {
+            let reason = "the same artifact is configured twice".to_owned();
+            return self.fault(None, "configured-twice", reason);
+        }
+        self.keep(&artifact).await;
+    }
+
+    /// Off the async threads: it reads every byte.
+    async fn verify(
+        &self,
+        model: &ModelConfig,
+    ) -> Result<VerifiedArtifact, (&'static str, String)> {
+        let trust = Trust::in_publishers(self.config.trusted_publishers.iter().copied());
+        let model = model.clone();
+        let verified = tokio::task::spawn_blocking(move || {
+            verify(&model.path, &trust, model.digest.as_ref(), &mut |_| ())
+        });
+        match verified.await {
+            Ok(Ok(artifact)) => {
+                if !artifact.unlisted().is_empty() {
+                    let files = artifact.unlisted().join(", ");
+                    tracing::warn!(files, "files beside the artifact's own are ignored");
+                }
+                Ok(artifact)
+            }
+            Ok(Err(error)) => Err((error.code(), error.to_string())),
+            Err(error) => Err(("internal", error.to_string())),
+        }
+    }
+
+    async fn keep(&self, artifact: &VerifiedArtifact) {
+        let manifest = artifact.manifest();
+        let digest = artifact.digest();
+        let name = manifest.model.to_string();
+        let spec = EngineSpec {
+            command: self.command.clone(),
+            load: Load {
+                kind: self.config.engine.kind,
+                root: artifact.root().to_owned(),
+                weights: manifest.weights.clone(),
+                tokenizer: manifest.tokenizer.clone(),
+                format: manifest.format,
+                context_tokens: manifest.context_tokens,
+                threads: self.config.engine.threads,
+                slots: self.config.slots,
+                model_name: name.clone(),
+                echo_delay_ms: self.config.engine.echo_delay_ms,
+            },
+            config: self.config.engine.clone(),
+        };
+        let engine = Engine::start(spec, self.metrics.clone());
+        let mut state = engine.state();
+        loop {
+            let now = state.borrow_and_update().clone();
+            match now {
+                EngineState::Starting => self.set(ModelState::Loading {
+                    model: manifest.model.clone(),
+                    digest,
+                }),
+                EngineState::Ready(ready) => {
+                    self.metrics
+                        .model_loaded(&name, Duration::from_millis(ready.load_ms));
+                    self.set(ModelState::Serving(served(artifact, ready, &engine)));
+                }
+                EngineState::Down { code, reason } => self.fault(Some(digest), code, reason),
+                EngineState::Stopped => return,
+            }
+            if state.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn is_taken(&self, digest: &Digest) -> bool {
+        !matches!(find(&self.status.borrow(), digest), Found::Unknown)
+    }
+
+    fn fault(&self, digest: Option<Digest>, code: &'static str, reason: String) {
+        self.metrics.model_fault(code);
+        self.set(ModelState::Faulted {
+            digest,
+            code,
+            reason,
+        });
+    }
+
+    fn set(&self, state: ModelState) {
+        self.status
+            .send_modify(|models| models[self.index].state = state);
+        let loaded = offers(&self.status.borrow()).len();
+        self.metrics.set_models_loaded(loaded);
+    }
+}
+
+fn served(artifact: &VerifiedArtifact, ready: Ready, engine: &Engine) -> Served {
+    let manifest = artifact.manifest();
+    Served {
+        offer: ModelOffer {
+            model: manifest.model.clone(),
+            digest: artifact.digest(),
+            warm: true,
+            context_tokens: ready.context_tokens,
+            adapters: Vec::new(),
+            numerics_class: cut(&ready.numerics_class, 96),
+        },
+        engine_version: cut(&ready.engine, 64),
+        pid: ready.pid,
+        engine: engine.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(state: ModelState) -> ModelStatus {
+        ModelStatus {
+            configured: "m".repeat(1_000),
+            state,
+        }
+    }
+
+    fn fault(digest: Option<Digest>) -> ModelStatus {
+        status(ModelState::Faulted {
+            digest,
+            code: "corrupt-file",
+            reason: "é".repeat(1_000),
+        })
+    }
+
+    #[test]
+    fn a_worker_serves_once_nothing_is_under_way_any_more() {
+        let verifying = || status(ModelState::Verifying);
+        assert_eq!(worker_state(&[], false), WorkerState::Serving);
+        assert_eq!(
+            worker_state(&[verifying(), fault(None)], false),
+            WorkerState::Starting
+        );
+        assert_eq!(worker_state(&[fault(None)], false), WorkerState::Serving);
+        assert_eq!(worker_state(&[verifying()], true), WorkerState::Draining);
+    }
+
+    #[test]
+    fn a_fault_of_any_length_fits_a_heartbeat() {
+        let faults = faults(&[fault(None)]);
+        assert!(faults[0].model.len() + faults[0].reason.len() <= 640);
+        assert!(faults[0].reason.starts_with("corrupt-file: é"));
+    }
+
+    #[test]
+    fn a_model_whose_engine_is_down_is_known_and_not_offered() {
+        let digest = Digest([1; 32]);
+        let models = [fault(Some(digest)), fault(None)];
+        assert!(matches!(find(&models, &digest), Found::NotNow(_)));
+        assert!(matches!(find(&models, &Digest([2; 32])), Found::Unknown));
+        assert!(offers(&models).is_empty());
+    }
+}

@@ -1,0 +1,207 @@
+//! Keeps links to the chosen orchestrators and pushes every heartbeat there.
+
+use crate::presence::beat::Beat;
+use crate::presence::plan::{self, Known};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tether_net::{Link, Node};
+use tether_telemetry::metrics::WorkerMetrics;
+use tether_wire::rpc::{RpcError, method};
+use tether_wire::{NodeId, Role, Topic};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long a look-up may take before it is given up.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(crate) struct Links {
+    pub(crate) node: Node,
+    /// How many orchestrators are kept.
+    pub(crate) k: usize,
+    pub(crate) beats: watch::Receiver<Option<Arc<Beat>>>,
+    pub(crate) wishes: mpsc::Sender<()>,
+    pub(crate) linked: watch::Sender<usize>,
+    pub(crate) metrics: Arc<WorkerMetrics>,
+    /// Every task that keeps a link; the goodbye waits for them.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) leaving: CancellationToken,
+}
+
+/// A task that keeps one link.
+struct Kept {
+    is_up: watch::Receiver<bool>,
+    stop: CancellationToken,
+}
+
+impl Links {
+    pub(crate) async fn run(self) {
+        let control = Topic::Control(self.node.region().clone());
+        let mut known = Known::default();
+        let mut kept: BTreeMap<NodeId, Kept> = BTreeMap::new();
+        let (changes, mut changed) = mpsc::channel(1);
+        let mut look_now = true;
+        loop {
+            if look_now {
+                let found = tokio::select! {
+                    () = self.leaving.cancelled() => return,
+                    found = tokio::time::timeout(LOOKUP_TIMEOUT, self.node.lookup(&control)) => found,
+                };
+                match found {
+                    Ok(Ok(found)) => known.looked_up(&found),
+                    Ok(Err(error)) => tracing::debug!(%error, "no orchestrators were looked up"),
+                    Err(_) => tracing::debug!("a look-up of orchestrators took too long"),
+                }
+            }
+            let up: BTreeSet<NodeId> = kept
+                .iter()
+                .filter(|(_, kept)| *kept.is_up.borrow())
+                .map(|(node, _)| *node)
+                .collect();
+            self.linked.send_if_modified(|count| {
+                let is_new = *count != up.len();
+                *count = up.len();
+                is_new
+            });
+            self.metrics.set_orchestrators(up.len());
+            let chosen = known.choose(self.node.id(), &up, self.k);
+            kept.retain(|node, kept| {
+                let stays = chosen.contains(node);
+                if !stays {
+                    kept.stop.cancel();
+                }
+                stays
+            });
+            for node in chosen {
+                kept.entry(node)
+                    .or_insert_with(|| self.keep(node, &changes));
+            }
+            let wait = plan::next_lookup_ms(up.len(), rand::random());
+            look_now = tokio::select! {
+                () = self.leaving.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_millis(wait)) => true,
+                // `changes` lives in this scope, so the channel is open.
+                _ = changed.recv() => false,
+            };
+        }
+    }
+
+    fn keep(&self, orchestrator: NodeId, changes: &mpsc::Sender<()>) -> Kept {
+        let (up, is_up) = watch::channel(false);
+        let stop = CancellationToken::new();
+        let keeper = Keeper {
+            node: self.node.clone(),
+            orchestrator,
+            beats: self.beats.clone(),
+            wishes: self.wishes.clone(),
+            up,
+            changes: changes.clone(),
+            metrics: self.metrics.clone(),
+            leaving: self.leaving.clone(),
+        };
+        let stopped = stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = keeper.run() => {}
+                () = stopped.cancelled() => {}
+            }
+        });
+        Kept { is_up, stop }
+    }
+}
+
+/// Keeps one link: dials, pushes, dials again.
+struct Keeper {
+    node: Node,
+    orchestrator: NodeId,
+    beats: watch::Receiver<Option<Arc<Beat>>>,
+    wishes: mpsc::Sender<()>,
+    up: watch::Sender<bool>,
+    changes: mpsc::Sender<()>,
+    metrics: Arc<WorkerMetrics>,
+    leaving: CancellationToken,
+}
+
+impl Keeper {
+    async fn run(self) {
+        let orchestrator = self.orchestrator.short();
+        let mut failures = 0;
+        loop {
+            let link = tokio::select! {
+                link = self.node.link(self.orchestrator, Role::Orchestrator) => link,
+                () = self.leaving.cancelled() => return,
+            };
+            match link {
+                Ok(link) => {
+                    let mut pushed = 0;
+                    let end = self.push(&link, &mut pushed).await;
+                    self.set_up(false);
+                    let Err(error) = end else { return };
+                    if pushed > 0 {
+                        failures = 0;
+                    }
+                    tracing::info!(orchestrator, %error, "lost an orchestrator");
+                }
+                // The first failure may be news, the later ones are not.
+                Err(error) if failures == 0 => {
+                    tracing::warn!(orchestrator, %error, "cannot link with an orchestrator");
+                }
+                Err(error) => tracing::debug!(orchestrator, %error, "still no link"),
+            }
+            failures += 1;
+            let wait = plan::redial_ms(failures, rand::random());
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(wait)) => {}
+                () = self.leaving.cancelled() => return,
+            }
+        }
+    }
+
+    /// Pushes heartbeats until the link is lost, or until the goodbye was heard.
+    async fn push(&self, link: &Link, pushed: &mut u64) -> Result<(), RpcError> {
+        let mut beats = self.beats.clone();
+        beats.mark_unchanged();
+        let mut call = link.call(method::PRESENCE, None, &[]).await?;
+        // A full channel already holds a wish.
+        let _ = self.wishes.try_send(());
+        loop {
+            tokio::select! {
+                changed = beats.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                }
+                ended = call.next() => {
+                    let why = "the orchestrator ended the call";
+                    return Err(ended.err().unwrap_or_else(|| {
+                        RpcError::new(tether_wire::rpc::Code::Unavailable, why)
+                    }));
+                }
+            }
+            let Some(beat) = beats.borrow_and_update().clone() else {
+                continue;
+            };
+            call.send(&beat.item).await?;
+            *pushed += 1;
+            self.metrics.heartbeat_sent();
+            self.set_up(true);
+            if beat.is_goodbye {
+                call.finish_sending().await;
+                // Its end says that it was heard.
+                let _ = call.next().await;
+                return Ok(());
+            }
+        }
+    }
+
+    fn set_up(&self, is_up: bool) {
+        let changed = self
+            .up
+            .send_if_modified(|up| std::mem::replace(up, is_up) != is_up);
+        if changed {
+            // A full channel already holds the news.
+            let _ = self.changes.try_send(());
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Who runs, who waits, who is turned away. Pure: tickets in, tickets out. (WRK-1)
+//!
+//! Deliberately first come, first served, except that a tenant at its own limit does not hold up
+//! those behind it. Priorities and fairness between tenants are the orchestrator's. (SCH-7)
+
+use std::collections::{BTreeMap, VecDeque};
+use tether_wire::TenantId;
+
+/// Least time after which a tenant that was turned away is told to come again.
+pub const MIN_RETRY_AFTER_MS: u64 = 250;
+/// Most time after which a tenant that was turned away is told to come again.
+pub const MAX_RETRY_AFTER_MS: u64 = 30_000;
+
+/// Bounds of what a worker takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests that run at once.
+    pub slots: u32,
+    /// Requests that wait.
+    pub queue: u32,
+    /// Slots of one tenant; 0 means all.
+    pub per_tenant: u32,
+}
+
+/// One request that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(u64);
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It runs now.
+    Run(Ticket),
+    /// It waits; [`Quota::leave`] of another names it when it may run.
+    Wait(Ticket),
+    /// It is turned away: all slots are taken and the queue is full.
+    Shed,
+}
+
+/// The slots and the queue of a worker.
+#[derive(Debug)]
+pub struct Quota {
+    limits: Limits,
+    next: u64,
+    running: BTreeMap<Ticket, TenantId>,
+    by_tenant: BTreeMap<TenantId, u32>,
+    waiting: VecDeque<(Ticket, TenantId)>,
+}
+
+impl Quota {
+    /// Nothing runs, nothing waits.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            next: 0,
+            running: BTreeMap::new(),
+            by_tenant: BTreeMap::new(),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// A request comes.
+    pub fn admit(&mut self, tenant: &TenantId) -> Admission {
+        let ticket = Ticket(self.next);
+        self.next += 1;
+        if self.may_run(tenant) {
+            self.run(ticket, tenant.clone());
+            return Admission::Run(ticket);
+        }
+        if self.waiting.len() >= self.limits.queue as usize {
+            return Admission::Shed;
+        }
+        self.waiting.push_back((ticket, tenant.clone()));
+        Admission::Wait(ticket)
+    }
+
+    /// A request goes, from its slot or from the queue. Returns who may run now.
+    pub fn leave(&mut self, ticket: Ticket) -> Vec<Ticket> {
+        if let Some(tenant) = self.running.remove(&ticket) {
+            if let Some(count) = self.by_tenant.get_mut(&tenant) {
+                *count -= 1;
+                if *count == 0 {
+                    self.by_tenant.remove(&tenant);
+                }
+            }
+        } else {
+            self.waiting.retain(|(waiting, _)| *waiting != ticket);
+        }
+        let mut started = Vec::new();
+        let mut at = 0;
+        while at < self.waiting.len() && self.has_free_slot() {
+            if self.tenant_may_run(&self.waiting[at].1) {
+                if let Some((ticket, tenant)) = self.waiting.remove(at) {
+                    self.run(ticket, tenant);
+                    started.push(ticket);
+                }
+            } else {
+                at += 1;
+            }
+        }
+        started
+    }
+
+    /// Requests that run.
+    #[must_use]
+    pub fn running(&self) -> u32 {
+        u32::try_from(self.running.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Requests that wait.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        u32::try_from(self.waiting.len()).unwrap_or(u32::MAX)
+    }
+
+    fn has_free_slot(&self) -> bool {
+        self.running() < self.limits.slots
+    }
+
+    fn tenant_may_run(&self, tenant: &TenantId) -> bool {
+        let held = self.by_tenant.get(tenant).copied().unwrap_or(0);
+        self.limits.per_tenant == 0 || held < self.limits.per_tenant
+    }
+
+    fn may_run(&self, tenant: &TenantId) -> bool {
+        self.has_free_slot() && self.tenant_may_run(tenant)
+    }
+
+    fn run(&mut self, ticket: Ticket, tenant: TenantId) {
+        *self.by_tenant.entry(tenant.clone()).or_default() += 1;
+        self.running.insert(ticket, tenant);
+    }
+}
+
+/// When a place in the queue should be free again: the next answer of `slots` is expected to end
+/// after a part of the usual time, and `waiting` are ahead.
+#[must_use]
+pub fn retry_after_ms(answer_ms: u64, waiting: u32, slots: u32) -> u64 {
+    let rounds = u64::from(waiting) + 1;
+    (answer_ms.saturating_mul(rounds) / u64::from(slots.max(1)))
+        .clamp(MIN_RETRY_AFTER_MS, MAX_RETRY_AFTER_MS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(name: &str) -> TenantId {
+        TenantId::new(name).expect("valid")
+    }
+
+    fn quota(slots: u32, queue: u32, per_tenant: u32) -> Quota {
+        Quota::new(Limits {
+            slots,
+            queue,
+            per_tenant,
+        })
+    }
+
+    #[test]
+    fn slots_then_the_queue_then_nothing() {
+        let mut quota = quota(2, 1, 0);
+        let a = tenant("a");
+        let Admission::Run(first) = quota.admit(&a) else {
+            panic!("a slot is free")
+        };
+        assert!(matches!(quota.admit(&a), Admission::Run(_)));
+        let Admission::Wait(third) = quota.admit(&a) else {
+            panic!("the queue is free")
+        };
+        assert_eq!(quota.admit(&a), Admission::Shed);
+        assert_eq!((quota.running(), quota.waiting()), (2, 1));
+        assert_eq!(quota.leave(first), [third]);
+        assert_eq!((quota.running(), quota.waiting()), (2, 0));
+        assert!(matches!(quota.admit(&a), Admission::Wait(_)));
+    }
+
+    #[test]
+    fn who_leaves_the_queue_starts_nobody_and_is_never_started() {
+        let mut quota = quota(1, 2, 0);
+        let a = tenant("a");
+        let Admission::Run(first) = quota.admit(&a) else {
+            panic!("free")
+        };
+        let Admission::Wait(second) = quota.admit(&a) else {
+            panic!("free")
+        };
+        let Admission::Wait(third) = quota.admit(&a) else {
+            panic!("free")
+        };
+        assert!(quota.leave(second).is_empty());
+        assert_eq!(quota.leave(first), [third]);
+        assert!(
+            quota.leave(first).is_empty(),
+            "leaving twice changes nothing"
+        );
+        assert_eq!(quota.running(), 1);
+    }
+
+    #[test]
+    fn a_tenant_at_its_limit_waits_and_does_not_hold_up_others() {
+        let mut quota = quota(2, 4, 1);
+        let (a, b) = (tenant("a"), tenant("b"));
+        let Admission::Run(first) = quota.admit(&a) else {
+            panic!("free")
+        };
+        let Admission::Wait(second) = quota.admit(&a) else {
+            panic!("a second slot for one tenant")
+        };
+        assert!(matches!(quota.admit(&b), Admission::Run(_)));
+        assert!(matches!(quota.admit(&b), Admission::Wait(_)));
+        assert_eq!(quota.leave(first), [second]);
+    }
+
+    #[test]
+    fn the_time_to_come_again_follows_the_pace_within_bounds() {
+        assert_eq!(retry_after_ms(0, 0, 4), MIN_RETRY_AFTER_MS);
+        assert_eq!(retry_after_ms(4_000, 3, 4), 4_000);
+        assert_eq!(retry_after_ms(u64::MAX, 9, 1), MAX_RETRY_AFTER_MS);
+        assert_eq!(retry_after_ms(1_000, 0, 0), 1_000);
+    }
+}

@@ -1,0 +1,320 @@
+//! Orders of orchestrators, answered. (WRK-1) [T-INF-6] to [T-INF-8]
+
+use crate::admission::{Place, Slots};
+use crate::clock::{now_ms, now_ns};
+use crate::engine::{Answer, EngineDone};
+use crate::fences::Fences;
+use crate::models::{Found, Models, Served};
+use crate::pace::{Finished, Pace};
+use crate::quota::retry_after_ms;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+use tether_net::{BoxFuture, Incoming, Service};
+use tether_telemetry::metrics::WorkerMetrics;
+use tether_telemetry::trace;
+use tether_wire::infer::{
+    Accepted, AnswerEvent, Done, Input, MAX_EVENT_BYTES, MAX_MESSAGES, MAX_REQUEST_BYTES, WorkOrder,
+};
+use tether_wire::rpc::{Code, RpcError, method};
+use tether_wire::{NodeId, Role, codec};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+/// Most bytes of an order: a request and what the orchestrator adds to it.
+const MAX_ORDER_BYTES: usize = MAX_REQUEST_BYTES + 4_096;
+
+/// What calls and heartbeats share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) id: NodeId,
+    pub(crate) capacity: u32,
+    pub(crate) slots: Slots,
+    pub(crate) models: OnceLock<Models>,
+    pub(crate) metrics: Arc<WorkerMetrics>,
+    /// Calls that are being answered.
+    pub(crate) calls: TaskTracker,
+    /// Cancelled when nothing new is taken any more.
+    pub(crate) draining: CancellationToken,
+    /// Cancelled when what still runs is given up.
+    pub(crate) stopping: CancellationToken,
+    pace: Mutex<Pace>,
+    fences: Mutex<Fences>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        id: NodeId,
+        capacity: u32,
+        slots: Slots,
+        metrics: Arc<WorkerMetrics>,
+    ) -> Self {
+        Self {
+            id,
+            capacity,
+            slots,
+            models: OnceLock::new(),
+            metrics,
+            calls: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            stopping: CancellationToken::new(),
+            pace: Mutex::default(),
+            fences: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fences(&self) -> MutexGuard<'_, Fences> {
+        self.fences.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn retry_after_ms(&self) -> u64 {
+        let waiting = self.slots.load().waiting;
+        retry_after_ms(self.pace().answer_ms(), waiting, self.capacity)
+    }
+
+    /// Decides about an order. Nothing of it is awaited, so that who was admitted is told at once.
+    fn admit(&self, order: &WorkOrder) -> Result<(Served, Place), RpcError> {
+        if self.draining.is_cancelled() {
+            self.metrics.shed("draining");
+            let why = "this worker is draining and takes nothing new";
+            return Err(RpcError::new(Code::Unavailable, why));
+        }
+        check(order)?;
+        let served = match self.models.get().map(|models| models.find(&order.digest)) {
+            Some(Found::Served(served)) if served.offer.model == order.model => served,
+            Some(Found::NotNow(reason)) => {
+                self.metrics.shed("model-down");
+                return Err(RpcError::new(Code::Unavailable, reason)
+                    .with_retry_after_ms(self.retry_after_ms()));
+            }
+            _ => {
+                let (model, digest) = (&order.model, &order.digest);
+                return Err(RpcError::new(
+                    Code::NotFound,
+                    format!("this worker does not serve {model} with the digest {digest}"),
+                ));
+            }
+        };
+        if let Err(seen) = self.fences().admit(order.correlation, order.fence) {
+            let fence = order.fence;
+            return Err(RpcError::new(
+                Code::Conflict,
+                format!("the order has fence {fence}, but one with {seen} came before"),
+            ));
+        }
+        let Some(place) = self.slots.admit(&order.tenant) else {
+            self.metrics.shed("queue-full");
+            return Err(RpcError::new(
+                Code::Overloaded,
+                "all slots are taken and the queue is full",
+            )
+            .with_retry_after_ms(self.retry_after_ms()));
+        };
+        Ok((served, place))
+    }
+}
+
+/// Orchestrators check requests of tenants; a worker checks again what could hurt its engine.
+fn check(order: &WorkOrder) -> Result<(), RpcError> {
+    let invalid = |why: String, param: &str| RpcError::new(Code::Invalid, why).with_param(param);
+    order
+        .sampling
+        .check()
+        .map_err(|error| RpcError::new(Code::Invalid, error.to_string()))?;
+    if order.sampling.seed.is_none() {
+        return Err(invalid("the order has no seed".to_owned(), "seed"));
+    }
+    match &order.input {
+        Input::Chat(messages) if messages.is_empty() || messages.len() > MAX_MESSAGES => {
+            Err(invalid(
+                format!("a chat has 1 to {MAX_MESSAGES} messages"),
+                "messages",
+            ))
+        }
+        Input::Text(text) if text.is_empty() => {
+            Err(invalid("the prompt is empty".to_owned(), "prompt"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The service of a worker's node.
+pub(crate) struct WorkerService {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Service for WorkerService {
+    fn serve(&self, call: Incoming) -> BoxFuture<'static, Result<(), RpcError>> {
+        let shared = self.shared.clone();
+        let token = shared.calls.token();
+        Box::pin(async move {
+            let _token = token;
+            if call.method() != method::INFER {
+                let why = format!("a worker has no method {:?}", call.method());
+                return Err(RpcError::new(Code::Unimplemented, why));
+            }
+            if call.peer().role != Role::Orchestrator {
+                let why = format!("a {} gives no orders to a worker", call.peer().role);
+                return Err(RpcError::new(Code::Forbidden, why));
+            }
+            let result = infer(&shared, call).await;
+            shared.metrics.request(match &result {
+                Ok(()) => "ok",
+                Err(error) => outcome(error.code),
+            });
+            result
+        })
+    }
+}
+
+fn outcome(code: Code) -> &'static str {
+    match code {
+        Code::Invalid => "invalid",
+        Code::NotFound => "not-found",
+        Code::Forbidden => "forbidden",
+        Code::Conflict => "conflict",
+        Code::Unavailable => "unavailable",
+        Code::Overloaded => "overloaded",
+        Code::Deadline => "deadline",
+        Code::Cancelled => "cancelled",
+        Code::Internal => "internal",
+        Code::Unimplemented => "unimplemented",
+        Code::Unknown => "unknown",
+    }
+}
+
+async fn infer(shared: &Arc<Shared>, mut call: Incoming) -> Result<(), RpcError> {
+    let Some(bytes) = call.recv(MAX_ORDER_BYTES).await? else {
+        return Err(RpcError::new(Code::Invalid, "the call holds no order"));
+    };
+    let order: WorkOrder = codec::decode("order", &bytes, MAX_ORDER_BYTES)
+        .map_err(|error| RpcError::new(Code::Invalid, error.to_string()))?;
+    let span = tracing::info_span!(
+        "worker.infer",
+        tether.role = "worker",
+        tether.correlation_id = %order.correlation,
+        tether.attempt = order.attempt,
+        gen_ai.request.model = %order.model,
+        gen_ai.usage.input_tokens = tracing::field::Empty,
+        gen_ai.usage.output_tokens = tracing::field::Empty,
+        error.type = tracing::field::Empty,
+    );
+    trace::set_parent(&span, call.head().traceparent.as_deref());
+    let timeout_ms = call.head().timeout_ms;
+    let began = Instant::now();
+    let cancelled = call.cancelled();
+    let work = async {
+        // Whatever ends first: dropping the rest gives the slot back and cancels the engine.
+        tokio::select! {
+            result = Box::pin(answer(shared, &mut call, order)) => result,
+            () = cancelled => Err(gave_up(timeout_ms, began.elapsed())),
+            () = shared.stopping.cancelled() => Err(RpcError::new(
+                Code::Unavailable,
+                "this worker stopped before the answer was whole",
+            )),
+        }
+    };
+    let result = work.instrument(span.clone()).await;
+    if let Err(error) = &result {
+        span.record("error.type", outcome(error.code));
+    }
+    result
+}
+
+/// The caller went, or its time is over.
+fn gave_up(timeout_ms: Option<u64>, after: Duration) -> RpcError {
+    match timeout_ms.map(Duration::from_millis) {
+        Some(timeout) if after >= timeout => {
+            RpcError::new(Code::Deadline, "the caller's time is over")
+        }
+        _ => RpcError::new(Code::Cancelled, "the caller is gone"),
+    }
+}
+
+async fn answer(shared: &Shared, call: &mut Incoming, order: WorkOrder) -> Result<(), RpcError> {
+    let (served, mut place) = shared.admit(&order)?;
+    let accepted = Accepted {
+        worker: shared.id,
+        model: order.model.clone(),
+        digest: order.digest,
+        seed: order.sampling.seed.unwrap_or_default(),
+    };
+    send(call, &AnswerEvent::Accepted(accepted)).await?;
+    place.turn().await;
+
+    let began_ms = now_ms();
+    let answer = served.engine.generate(order.input, order.sampling)?;
+    let done = relay(call, answer).await?;
+    finished(shared, &served, began_ms, &done);
+    let event = Done {
+        finish: done.finish,
+        usage: done.usage,
+    };
+    // The slot is free as soon as the engine is done, not when the caller has read everything.
+    drop(place);
+    send(call, &AnswerEvent::Done(event)).await
+}
+
+/// Passes chunks on as they come. A caller that reads too slowly fills the answer's buffer, and is
+/// cut off by the supervisor.
+async fn relay(call: &mut Incoming, mut answer: Answer) -> Result<EngineDone, RpcError> {
+    while let Some(chunk) = answer.chunk().await {
+        send(call, &AnswerEvent::Chunk(chunk)).await?;
+    }
+    answer.end().await
+}
+
+async fn send(call: &mut Incoming, event: &AnswerEvent) -> Result<(), RpcError> {
+    let bytes = codec::encode(event);
+    if bytes.len() > MAX_EVENT_BYTES {
+        let why = format!("the engine made a piece of {} bytes", bytes.len());
+        return Err(RpcError::new(Code::Internal, why));
+    }
+    call.send(&bytes).await
+}
+
+/// Counts an answer and records what the engine's process measured, as spans of this trace. (OBS-1)
+fn finished(shared: &Shared, served: &Served, began_ms: u64, done: &EngineDone) {
+    let usage = done.usage;
+    let model = served.offer.model.to_string();
+    let ended_ns = now_ns();
+    let first_ns = ended_ns.saturating_sub(done.decode_ms.saturating_mul(1_000_000));
+    let start_ns = first_ns.saturating_sub(done.prefill_ms.saturating_mul(1_000_000));
+    let input = ("gen_ai.usage.input_tokens", i64::from(usage.prompt_tokens));
+    let output = (
+        "gen_ai.usage.output_tokens",
+        i64::from(usage.completion_tokens),
+    );
+    let span = tracing::Span::current();
+    span.record(input.0, input.1);
+    span.record(output.0, output.1);
+    trace::record_finished(
+        "engine.prefill",
+        start_ns,
+        first_ns,
+        &[(input.0, input.1.into())],
+    );
+    trace::record_finished(
+        "engine.decode",
+        first_ns,
+        ended_ns,
+        &[(output.0, output.1.into())],
+    );
+    shared.metrics.answered(
+        &model,
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        Duration::from_millis(done.prefill_ms),
+        Duration::from_millis(done.decode_ms),
+    );
+    shared.pace().finished(Finished {
+        tokens: usage.completion_tokens,
+        first_token_ms: done.prefill_ms,
+        began_ms,
+        ended_ms: ended_ns / 1_000_000,
+    });
+}

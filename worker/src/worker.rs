@@ -1,0 +1,205 @@
+//! A worker from start to goodbye.
+
+use crate::admission::{Load, Slots};
+use crate::clock::now_ms;
+use crate::config::{ConfigError, WorkerConfig};
+use crate::engine::EngineCommand;
+use crate::health::Machine;
+use crate::models::{self, ModelStatus, Models};
+use crate::presence::{Presence, Profile, epoch};
+use crate::quota::Limits;
+use crate::serve::{Shared, WorkerService};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tether_net::{NetError, Node, NodeConfig};
+use tether_telemetry::metrics::WorkerMetrics;
+use tether_wire::heartbeat::WorkerState;
+use tether_wire::{Grant, NodeId, Role, Signed, Tier};
+use tokio::sync::watch;
+
+/// Why a worker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// A setting that cannot be.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The node's role is not that of a worker.
+    #[error("the node is a {0}, not a worker")]
+    Role(Role),
+    /// The data folder cannot be used.
+    #[error("the data folder {}: {error}", .path.display())]
+    DataDir {
+        /// The folder.
+        path: PathBuf,
+        /// The system's words.
+        error: io::Error,
+    },
+    /// The node cannot start.
+    #[error(transparent)]
+    Net(#[from] NetError),
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub struct Worker {
+    node: NodeHandle,
+    shared: Arc<Shared>,
+    presence: Presence,
+}
+
+/// What a worker is doing now.
+#[derive(Clone, Debug)]
+pub struct WorkerStatus {
+    /// Its key.
+    pub id: NodeId,
+    /// What it is doing.
+    pub state: WorkerState,
+    /// Its models.
+    pub models: Vec<ModelStatus>,
+    /// Requests that run and wait.
+    pub load: Load,
+    /// Orchestrators that it pushes its heartbeats to.
+    pub orchestrators: usize,
+}
+
+/// Starts a worker. It is up when this returns; models are verified and loaded behind it, and one
+/// that is refused is reported in heartbeats and by [`Worker::status`] while the worker stays up.
+///
+/// # Errors
+/// When a setting cannot be, the data folder cannot be used or the node cannot start.
+pub async fn start(
+    config: WorkerConfig,
+    data_dir: &Path,
+    node_config: NodeConfig,
+    engine_command: EngineCommand,
+    metrics: Arc<WorkerMetrics>,
+) -> Result<Worker, WorkerError> {
+    config.validate()?;
+    if node_config.role != Role::Worker {
+        return Err(WorkerError::Role(node_config.role));
+    }
+    let at_data_dir = |error| WorkerError::DataDir {
+        path: data_dir.to_owned(),
+        error,
+    };
+    std::fs::create_dir_all(data_dir).map_err(at_data_dir)?;
+    let epoch = epoch::next(data_dir, now_ms()).map_err(at_data_dir)?;
+    let profile = Profile {
+        key: node_config.key.clone(),
+        machine: Machine::of(&config),
+        tier: granted_tier(&node_config),
+        price_per_1k_micro: config.price_per_1k_micro,
+        epoch,
+        orchestrators: config.orchestrators,
+    };
+    let limits = Limits {
+        slots: config.slots,
+        queue: config.queue_limit,
+        per_tenant: config.per_tenant_slots,
+    };
+    let slots = Slots::new(limits, metrics.clone());
+    let id = node_config.key.id();
+    let shared = Arc::new(Shared::new(id, config.slots, slots, metrics.clone()));
+    let service = Arc::new(WorkerService {
+        shared: shared.clone(),
+    });
+    let node = Node::start(node_config, service).await?;
+    // Models are verified and loaded only now that nothing else can fail any more.
+    shared
+        .models
+        .get_or_init(|| Models::start(&config, &engine_command, &metrics));
+    let presence = Presence::start(node.clone(), profile, shared.clone());
+    Ok(Worker {
+        node: NodeHandle(node),
+        shared,
+        presence,
+    })
+}
+
+/// What this worker may claim; what counts is that verifiers read the same from its grant.
+fn granted_tier(config: &NodeConfig) -> Tier {
+    config
+        .grant
+        .as_ref()
+        .and_then(|grant| {
+            Signed::<Grant>::from_bytes(grant.as_slice())
+                .verify_grant(&config.mesh.id, now_ms())
+                .ok()
+        })
+        .map_or(Tier::Untrusted, |grant| grant.tier)
+}
+
+impl Worker {
+    /// Its key.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.shared.id
+    }
+
+    /// Its node, for what is not of the worker: addresses, links.
+    #[must_use]
+    pub fn node(&self) -> &Node {
+        &self.node.0
+    }
+
+    /// What it is doing now.
+    #[must_use]
+    pub fn status(&self) -> WorkerStatus {
+        let models = self.models().borrow().clone();
+        WorkerStatus {
+            id: self.id(),
+            state: models::worker_state(&models, self.shared.draining.is_cancelled()),
+            models,
+            load: self.shared.slots.load(),
+            orchestrators: *self.presence.linked().borrow(),
+        }
+    }
+
+    /// Its models, as they change.
+    ///
+    /// # Panics
+    /// Never: a worker that was started has models, if only none.
+    #[must_use]
+    pub fn models(&self) -> watch::Receiver<Vec<ModelStatus>> {
+        self.shared
+            .models
+            .get()
+            .expect("models were started before the worker was returned")
+            .watch()
+    }
+
+    /// How many orchestrators it pushes its heartbeats to, as it changes.
+    #[must_use]
+    pub fn orchestrators(&self) -> watch::Receiver<usize> {
+        self.presence.linked()
+    }
+
+    /// Stops: says that it drains, takes nothing new, waits at most `deadline` for what runs, says
+    /// goodbye, ends the engines and the node. What still runs after the deadline fails with
+    /// `Unavailable`, so that it is tried elsewhere. Returns whether everything came to its end.
+    pub async fn drain(&self, deadline: Duration) -> bool {
+        self.shared.draining.cancel();
+        self.shared.calls.close();
+        let all_ended = tokio::time::timeout(deadline, self.shared.calls.wait())
+            .await
+            .is_ok();
+        self.shared.stopping.cancel();
+        self.presence.goodbye().await;
+        if let Some(models) = self.shared.models.get() {
+            models.stop().await;
+        }
+        self.node.0.shutdown().await;
+        all_ended
+    }
+}
+
+/// A node that shows its id only.
+struct NodeHandle(Node);
+
+impl std::fmt::Debug for NodeHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Node({})", self.0.id().short())
+    }
+}

@@ -1,0 +1,9 @@
+//! A worker with real sockets and real engine processes. The engine is the echo engine, or one that
+//! misbehaves in one way.
+
+mod engines;
+mod fixture;
+mod presence;
+mod refusals;
+mod serving;
+mod supervisor;

@@ -1,0 +1,92 @@
+//! What orchestrators and the DHT hear of a worker. (PRE-1, PRE-2, PRE-3)
+
+use crate::fixture::{TestMesh, artifact, patiently};
+use std::time::Duration;
+use tether_wire::heartbeat::WorkerState;
+use tether_wire::{NodeKey, Topic};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heartbeats_are_signed_ordered_and_say_what_is_served() {
+    let mesh = TestMesh::new();
+    let (dir, digest) = artifact();
+    let mut orchestrator = mesh.orchestrator().await;
+    let worker = mesh.worker(&[dir.path()], |_| ()).await;
+    let (beat, topics) = orchestrator
+        .heartbeat_where(|beat| !beat.models.is_empty())
+        .await;
+    assert_eq!(beat.signer(), worker.worker.id());
+    assert_eq!(beat.state, WorkerState::Serving);
+    assert_eq!(beat.region, mesh.region);
+    assert_eq!(beat.models[0].digest, digest);
+    assert!(beat.models[0].warm);
+    assert_eq!(beat.models[0].context_tokens, 2_048);
+    assert_eq!(beat.engine, "echo");
+    assert!(beat.faults.is_empty() && beat.vram_gb > 0);
+    assert!(!beat.addresses.is_empty());
+    let expected = ["tether/presence/test", "tether/models/echo/1.0/test"];
+    assert_eq!(topics, expected.map(str::to_owned).into());
+    let (next, _) = orchestrator.heartbeat().await;
+    assert_eq!(next.epoch, beat.epoch);
+    assert!(next.seq > beat.seq);
+    assert_ne!(next.nonce, beat.nonce);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_is_found_under_its_topics_and_no_longer_after_it_has_left() {
+    let mesh = TestMesh::new();
+    let (dir, _) = artifact();
+    let orchestrator = mesh.orchestrator().await;
+    let worker = mesh.worker(&[dir.path()], |_| ()).await;
+    worker.serving().await;
+    let topics = [
+        Topic::Presence(mesh.region.clone()),
+        Topic::Model("echo@1.0".parse().expect("valid"), mesh.region.clone()),
+    ];
+    let found = |expected: Vec<tether_wire::NodeId>| {
+        let (node, topics) = (orchestrator.node.clone(), topics.clone());
+        patiently(async move {
+            for topic in &topics {
+                while node.lookup(topic).await.expect("looked up") != expected {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        })
+    };
+    found(vec![worker.worker.id()]).await;
+    worker.worker.drain(Duration::from_secs(1)).await;
+    found(vec![]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orchestrator_that_comes_later_is_found_and_one_that_is_lost_is_replaced() {
+    let mesh = TestMesh::new();
+    let worker = mesh.worker(&[], |config| config.orchestrators = 1).await;
+    assert_eq!(worker.worker.status().orchestrators, 0);
+    let mut first = mesh.orchestrator().await;
+    first.heartbeat().await;
+    first.node.shutdown().await;
+    let mut second = mesh.orchestrator().await;
+    let (beat, _) = second.heartbeat().await;
+    assert_eq!(beat.signer(), worker.worker.id());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_starts_again_has_a_higher_epoch() {
+    let mesh = TestMesh::new();
+    let mut orchestrator = mesh.orchestrator().await;
+    let data = tempfile::tempdir().expect("tempdir");
+    let key = NodeKey::from_seed([42; 32]);
+    let first = mesh.worker_in(data.path(), key.clone(), &[], |_| ()).await;
+    let (before, _) = orchestrator.heartbeat().await;
+    first.drain(Duration::from_secs(1)).await;
+    drop(first);
+    // Its clock was ahead, in its first life.
+    let path = data.path().join("epoch");
+    std::fs::write(&path, (before.epoch + 1_000_000_000).to_string()).expect("write");
+    let _second = mesh.worker_in(data.path(), key, &[], |_| ()).await;
+    let (after, _) = orchestrator
+        .heartbeat_where(|beat| beat.epoch != before.epoch)
+        .await;
+    assert_eq!(after.epoch, before.epoch + 1_000_000_001);
+    assert!(after.issued_ms >= before.issued_ms);
+}

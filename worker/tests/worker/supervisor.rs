@@ -1,0 +1,244 @@
+//! What an engine that misbehaves costs: the answers it was making, and nothing else. (WRK-2)
+
+use crate::engines::command;
+use crate::fixture::{patiently, sampling, until};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use std::path::PathBuf;
+use tether_telemetry::metrics::{Registry, WorkerMetrics};
+use tether_wire::infer::{Finish, Input};
+use tether_wire::manifest::Format;
+use tether_wire::rpc::{Code, RpcError};
+use tether_worker::EngineConfig;
+use tether_worker::engine::protocol::{EngineKind, Load};
+use tether_worker::engine::{Answer, Engine, EngineDone, EngineSpec, EngineState, Ready};
+
+fn start(engine: &str, change: impl FnOnce(&mut EngineSpec)) -> Engine {
+    let mut spec = EngineSpec {
+        command: command(engine),
+        load: Load {
+            kind: EngineKind::Echo,
+            root: PathBuf::from("/"),
+            weights: "w".to_owned(),
+            tokenizer: None,
+            format: Format::Gguf,
+            context_tokens: 2_048,
+            threads: 1,
+            slots: 4,
+            model_name: "fake@1.0".to_owned(),
+            echo_delay_ms: 0,
+        },
+        config: EngineConfig::default(),
+    };
+    change(&mut spec);
+    Engine::start(spec, WorkerMetrics::register(&Registry::new()))
+}
+
+async fn ready(engine: &Engine) -> Ready {
+    let state = patiently(until(engine.state(), |state| match state {
+        EngineState::Ready(ready) => Some(ready.clone()),
+        _ => None,
+    }));
+    state.await
+}
+
+/// Waits until the engine is down; code and reason.
+async fn down(engine: &Engine) -> (&'static str, String) {
+    let state = patiently(until(engine.state(), |state| match state {
+        EngineState::Down { code, reason } => Some((*code, reason.clone())),
+        _ => None,
+    }));
+    state.await
+}
+
+fn ask(engine: &Engine, text: &str) -> Answer {
+    let input = Input::Text(text.to_owned());
+    engine.generate(input, sampling()).expect("asked")
+}
+
+/// Text and end of an answer.
+async fn read(mut answer: Answer) -> (String, Result<EngineDone, RpcError>) {
+    let whole = async move {
+        let mut text = String::new();
+        while let Some(chunk) = answer.chunk().await {
+            text += &chunk.text;
+        }
+        (text, answer.end().await)
+    };
+    patiently(whole).await
+}
+
+fn pid(ready: &Ready) -> Pid {
+    let id = ready.pid.expect("a process");
+    Pid::from_raw(i32::try_from(id).expect("small")).expect("not zero")
+}
+
+async fn gone(pid: Pid) {
+    let gone = async {
+        while test_kill_process(pid).is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    patiently(gone).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_comes_whole_and_counted() {
+    let engine = start("echo", |_| ());
+    let ready = ready(&engine).await;
+    assert_eq!(ready.engine, "echo");
+    let (text, end) = read(ask(&engine, "one two three")).await;
+    let done = end.expect("well");
+    assert_eq!(text, "one two three");
+    assert_eq!(done.finish, Finish::Stop);
+    assert_eq!(done.usage.prompt_tokens, 3);
+    assert_eq!(done.usage.completion_tokens, 4, "the ending one included");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_engine_fails_its_answers_with_the_signal_and_comes_back() {
+    let engine = start("echo", |spec| spec.load.echo_delay_ms = 20);
+    let first = ready(&engine).await;
+    let mut answer = ask(&engine, &"word ".repeat(1_000));
+    patiently(answer.chunk()).await.expect("it has begun");
+    kill_process(pid(&first), Signal::KILL).expect("killed");
+    let (_, end) = read(answer).await;
+    let error = end.expect_err("lost");
+    assert_eq!(error.code, Code::Unavailable);
+    assert!(error.message.contains("signal 9 (SIGKILL)"), "{error}");
+
+    let second = patiently(until(engine.state(), |state| match state {
+        EngineState::Ready(ready) if ready.pid != first.pid => Some(ready.clone()),
+        _ => None,
+    }));
+    assert_ne!(second.await.pid, first.pid);
+    let (text, end) = read(ask(&engine, "again")).await;
+    assert_eq!(text, "again");
+    end.expect("well");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_aborts_takes_only_its_own_answers_with_it() {
+    let engine = start("aborts", |_| ());
+    ready(&engine).await;
+    let (text, end) = read(ask(&engine, "x")).await;
+    assert_eq!(text, "x", "what was made before is delivered");
+    let error = end.expect_err("lost");
+    assert!(error.message.contains("SIGABRT"), "{error}");
+    ready(&engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_ends_at_once_is_reported_with_its_exit_code() {
+    let engine = start("exits_at_once", |_| ());
+    let (code, reason) = down(&engine).await;
+    assert_eq!(code, "engine-crash");
+    assert!(reason.contains("exited with code 9"), "{reason}");
+    let refused = engine.generate(Input::Text("x".to_owned()), sampling());
+    assert_eq!(refused.expect_err("down").code, Code::Unavailable);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_is_not_there_is_reported() {
+    let engine = start("echo", |spec| spec.command.program = "/nonexistent".into());
+    let (code, reason) = down(&engine).await;
+    assert_eq!(code, "engine-load");
+    assert!(reason.contains("cannot be started"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_cannot_be_loaded_is_reported_in_the_engines_words() {
+    let engine = start("fails_to_load", |_| ());
+    let (code, reason) = down(&engine).await;
+    assert_eq!(code, "engine-load");
+    assert!(reason.contains("no such architecture"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_loads_for_ever_is_given_up() {
+    let engine = start("never_loads", |spec| spec.config.start_timeout_ms = 300);
+    let (code, reason) = down(&engine).await;
+    assert_eq!(code, "engine-load");
+    assert!(reason.contains("did not load within 300 ms"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_without_a_sign_of_life_is_ended() {
+    let engine = start("hangs", |spec| spec.config.hang_timeout_ms = 1_000);
+    let process = pid(&ready(&engine).await);
+    let (_, end) = read(ask(&engine, "x")).await;
+    let error = end.expect_err("hung");
+    assert!(error.message.contains("no sign of life"), "{error}");
+    gone(process).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_lives_and_makes_no_progress_is_ended() {
+    let engine = start("gets_stuck", |spec| spec.config.step_timeout_ms = 1_000);
+    let process = pid(&ready(&engine).await);
+    let (text, end) = read(ask(&engine, "x")).await;
+    assert_eq!(text, "x");
+    assert_eq!(end.expect_err("stuck").code, Code::Unavailable);
+    gone(process).await;
+    assert_eq!(down(&engine).await.0, "engine-hang");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_sends_garbage_is_ended() {
+    let engine = start("babbles", |_| ());
+    let process = pid(&ready(&engine).await);
+    let (_, end) = read(ask(&engine, "x")).await;
+    let error = end.expect_err("garbage");
+    assert!(error.message.contains("not a message"), "{error}");
+    gone(process).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_is_too_slow_is_cut_off_and_the_engine_is_told_to_stop() {
+    let engine = start("floods", |_| ());
+    ready(&engine).await;
+    let slow = ask(&engine, "x");
+    // The next one is answered behind 5,000 chunks that nobody reads.
+    let (_, end) = read(ask(&engine, "y")).await;
+    end.expect("its neighbour is unharmed");
+    let (_, end) = read(slow).await;
+    let error = end.expect_err("too slow");
+    assert_eq!(error.code, Code::Overloaded);
+    assert!(error.message.contains("too slow"), "{error}");
+    let (_, end) = read(ask(&engine, "z")).await;
+    assert_eq!(end.expect("well").usage.completion_tokens, 1, "one cancel");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_dropped_is_cancelled_in_the_engine() {
+    let engine = start("floods", |_| ());
+    ready(&engine).await;
+    let mut dropped = ask(&engine, "x");
+    patiently(dropped.chunk()).await.expect("it has begun");
+    drop(dropped);
+    let told = async {
+        loop {
+            let (_, end) = read(ask(&engine, "y")).await;
+            if end.expect("well").usage.completion_tokens == 1 {
+                return;
+            }
+        }
+    };
+    patiently(told).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_process_outlives_its_engine() {
+    for name in ["echo", "hangs"] {
+        let engine = start(name, |_| ());
+        let process = pid(&ready(&engine).await);
+        drop(engine);
+        gone(process).await;
+
+        let engine = start(name, |_| ());
+        let process = pid(&ready(&engine).await);
+        patiently(engine.stop()).await;
+        gone(process).await;
+        let refused = engine.generate(Input::Text("x".to_owned()), sampling());
+        assert!(refused.is_err(), "a stopped engine takes nothing");
+    }
+}
