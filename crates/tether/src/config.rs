@@ -165,6 +165,9 @@ pub(crate) fn bootstrap(path: &Path) -> Result<BootstrapFile, ConfigError> {
             format!("has {count} addresses: give 1 to {MAX_BOOTSTRAP_NODES}"),
         ));
     }
+    node::require_ipv4(&file.bootstrap.listen).map_err(|why| refuse("bootstrap.listen", why))?;
+    node::require_ipv4(&file.bootstrap.bootstrap)
+        .map_err(|why| refuse("bootstrap.bootstrap", why))?;
     Ok(file)
 }
 

@@ -172,6 +172,16 @@ impl Row {
         (self.state != "serving").then(|| self.state.clone())
     }
 
+    /// How many of its models are either served or refused.
+    pub(crate) fn settled(&self) -> usize {
+        self.models.len() + self.faults.len()
+    }
+
+    /// Whether it offers no model.
+    pub(crate) fn serves_nothing(&self) -> bool {
+        self.models.is_empty()
+    }
+
     /// What it was told to serve and does not.
     pub(crate) fn fault_texts(&self) -> impl Iterator<Item = String> {
         self.faults.iter().map(fault_text)

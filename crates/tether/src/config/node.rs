@@ -57,6 +57,16 @@ pub(crate) fn loopback() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 0).into()
 }
 
+/// The DHT is spoken over IPv4 alone; links are not.
+pub(super) fn require_ipv4(addresses: &[SocketAddr]) -> Result<(), String> {
+    match addresses.iter().find(|address| address.is_ipv6()) {
+        Some(address) => Err(format!(
+            "has {address}, and the DHT is spoken over IPv4 only"
+        )),
+        None => Ok(()),
+    }
+}
+
 /// A node's key, and the grant that was checked against it.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
@@ -97,6 +107,8 @@ impl NodeSection {
                 format!("has {unreachable}, and nothing can be reached at port 0"),
             ));
         }
+        require_ipv4(&self.bootstrap).map_err(|why| refuse("bootstrap", why))?;
+        require_ipv4(&[self.dht_listen]).map_err(|why| refuse("dht_listen", why))?;
         let named = |key: &'static str| {
             move |error: AuthorityError| refuse(key, format!("cannot be used: {error}"))
         };

@@ -86,6 +86,7 @@ fn die_with_parent() -> std::io::Result<()> {
             let mut byte = [0];
             // The parent never writes: this returns when it is gone.
             let _ = std::io::stdin().read(&mut byte);
+            tracing::warn!("the parent process is gone: so is this worker");
             std::process::exit(1);
         })?;
     Ok(())

@@ -51,12 +51,19 @@ pub(crate) async fn all_routable(plan: &Plan, core: &Core) -> anyhow::Result<()>
     let mut seen = 0;
     loop {
         let rows: Vec<Row> = serde_json::from_str(&admin.fleet().await?).context("not a fleet")?;
-        let mut missing = missing(plan, |id| {
-            match rows.iter().find(|row| row.id == id.to_hex()) {
-                None => Some("not heard of yet".to_owned()),
-                Some(row) => row.why_not_routable(),
-            }
+        let row_of = |id: NodeId| rows.iter().find(|row| row.id == id.to_hex());
+        let mut missing = missing(plan, |id| match row_of(id) {
+            None => Some("not heard of yet".to_owned()),
+            Some(row) => row.why_not_routable().or_else(|| {
+                (row.settled() < plan.model_dirs.len()).then(|| "still loading".to_owned())
+            }),
         });
+        let refused_all =
+            |row: &Row| row.serves_nothing() && row.settled() >= plan.model_dirs.len();
+        if !missing.is_empty() && rows.iter().any(refused_all) {
+            // Waiting would not change it: every model was looked at and refused.
+            return Err(NotReady(missing.join("; ")).into());
+        }
         if missing.is_empty() {
             let announced = core.orchestrator.node().lookup(&presence).await?;
             missing = self::missing(plan, |id| {

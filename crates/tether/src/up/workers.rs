@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tether_wire::NodeId;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -45,7 +45,7 @@ impl Workers {
             let _ = std::fs::rename(&plan.log, plan.log.with_extension("log.old"));
             children.push(spawner.spawn(command(&program, plan)?).await?);
         }
-        let first = children.iter().map(|child| child.id().unwrap_or(0));
+        let first = children.iter().map(|one| one.child.id().unwrap_or(0));
         let (pids_sender, pids) = watch::channel(first.collect::<Vec<u32>>());
         let this = Self {
             pids,
@@ -94,6 +94,13 @@ impl Workers {
     }
 }
 
+/// A child, and the pipe whose end tells it that we are gone. Kept apart from it, since waiting for
+/// a child closes the pipe that it holds.
+struct Lifeline {
+    child: Child,
+    _stdin: Option<ChildStdin>,
+}
+
 /// Watches one worker, over all its lives.
 struct Watcher {
     plan: WorkerPlan,
@@ -105,7 +112,11 @@ struct Watcher {
 }
 
 impl Watcher {
-    async fn run(self, mut child: Child) {
+    async fn run(self, child: Lifeline) {
+        let Lifeline {
+            mut child,
+            mut _stdin,
+        } = child;
         let mut backoff = Backoff::default();
         let mut begin = Instant::now();
         let name = self.plan.id.short();
@@ -132,7 +143,7 @@ impl Watcher {
                 begin = Instant::now();
                 match self.spawn().await {
                     Ok(next) => {
-                        child = next;
+                        (child, _stdin) = (next.child, next._stdin);
                         break;
                     }
                     Err(error) => warn!(worker = name, "cannot start the worker: {error:#}"),
@@ -143,7 +154,7 @@ impl Watcher {
         }
     }
 
-    async fn spawn(&self) -> anyhow::Result<Child> {
+    async fn spawn(&self) -> anyhow::Result<Lifeline> {
         self.spawner
             .spawn(command(&self.program, &self.plan)?)
             .await
@@ -226,15 +237,19 @@ impl Spawner {
         Ok(Self { orders })
     }
 
-    async fn spawn(&self, command: Command) -> anyhow::Result<Child> {
+    async fn spawn(&self, command: Command) -> anyhow::Result<Lifeline> {
         let (answer, result) = oneshot::channel();
         self.orders
             .send((command, answer))
             .await
             .context("the spawner has ended")?;
-        result
+        let mut child = result
             .await
             .context("the spawner has ended")?
-            .context("cannot start a worker process")
+            .context("cannot start a worker process")?;
+        Ok(Lifeline {
+            _stdin: child.stdin.take(),
+            child,
+        })
     }
 }
