@@ -117,7 +117,10 @@ fn explain(file: &Path, error: &figment::Error) -> ConfigError {
     let mut path = error.path.clone();
     let why = match &error.kind {
         Kind::UnknownField(field, known) => {
-            path.push(field.clone());
+            // The path ends at the field itself, or at what should hold it.
+            if path.last() != Some(field) {
+                path.push(field.clone());
+            }
             let key = path.join(".");
             return ConfigError::UnknownKey {
                 place: place(file, &path),
