@@ -81,7 +81,8 @@ pub(crate) enum Found {
 /// The models of a worker. Dropping it ends their engines.
 #[derive(Debug)]
 pub(crate) struct Models {
-    status: watch::Receiver<Vec<ModelStatus>>,
+    /// Held here too, so that it outlives the keepers of models that are given up.
+    status: Arc<watch::Sender<Vec<ModelStatus>>>,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -100,8 +101,7 @@ impl Models {
                 state: ModelState::Verifying,
             })
             .collect();
-        let (sender, status) = watch::channel(initial);
-        let sender = Arc::new(sender);
+        let status = Arc::new(watch::Sender::new(initial));
         // One after the other: hashing is bound by the disk, or by one core.
         let turns = Arc::new(Semaphore::new(1));
         let tasks = config
@@ -111,7 +111,7 @@ impl Models {
             .map(|(index, model)| {
                 let keeper = Keeper {
                     index,
-                    status: sender.clone(),
+                    status: status.clone(),
                     config: config.clone(),
                     command: command.clone(),
                     metrics: metrics.clone(),
@@ -127,7 +127,7 @@ impl Models {
 
     /// All models, as they change.
     pub(crate) fn watch(&self) -> watch::Receiver<Vec<ModelStatus>> {
-        self.status.clone()
+        self.status.subscribe()
     }
 
     pub(crate) fn find(&self, digest: &Digest) -> Found {

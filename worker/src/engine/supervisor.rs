@@ -8,6 +8,7 @@ use crate::engine::in_flight::{self, EngineDone, InFlight, Sink, Source, StepLim
 use crate::engine::process::{EngineCommand, Process};
 use crate::engine::protocol::{FromEngine, Generate, Load, ToEngine};
 use crate::engine::restart::{self, Cause, HEALTHY_AFTER};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -137,8 +138,13 @@ impl Engine {
     /// # Errors
     /// [`Code::Unavailable`] when the engine is not ready.
     pub fn generate(&self, input: Input, sampling: Sampling) -> Result<Answer, RpcError> {
-        if let EngineState::Down { reason, .. } = &*self.inner.state.borrow() {
-            return Err(RpcError::new(Code::Unavailable, reason.clone()));
+        let down = match &*self.inner.state.borrow() {
+            EngineState::Down { reason, .. } => Some(reason.clone()),
+            EngineState::Stopped => Some("the engine was stopped".to_owned()),
+            EngineState::Starting | EngineState::Ready(_) => None,
+        };
+        if let Some(reason) = down {
+            return Err(RpcError::new(Code::Unavailable, reason));
         }
         let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
         let (sink, source) = in_flight::channel();
@@ -332,7 +338,7 @@ impl Supervisor {
                     }
                     Some(Ok(FromEngine::LoadFailed { reason })) => return Err(Why::LoadFailed(reason)),
                     Some(Ok(_)) => {}
-                    Some(Err(error)) => return Err(Why::Garbage(error.to_string())),
+                    Some(Err(error)) => return Err(Why::broken(&error)),
                     None => return Err(Why::Gone),
                 },
                 Some(request) = self.requests.recv() => {
@@ -361,7 +367,7 @@ impl Supervisor {
                             Some(id) => process.send(ToEngine::Cancel { id }),
                             None => Ok(()),
                         },
-                        Some(Err(error)) => return Why::Garbage(error.to_string()),
+                        Some(Err(error)) => return Why::broken(&error),
                         None => return Why::Gone,
                     }
                 }
@@ -414,6 +420,14 @@ enum Why {
 }
 
 impl Why {
+    /// A socket that breaks, in the middle of a message or with some unread, is a process that ended.
+    fn broken(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::InvalidData => Self::Garbage(error.to_string()),
+            _ => Self::Gone,
+        }
+    }
+
     /// Ends the process and puts what happened into words.
     async fn end(self, process: Process) -> Ending {
         let is_hung = matches!(

@@ -120,3 +120,19 @@ async fn an_engine_that_dies_is_not_offered_until_it_is_back() {
         .await;
     call.events().await.expect("served again");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_every_model_is_refused_keeps_saying_so() {
+    let mesh = TestMesh::new();
+    let mut orchestrator = mesh.orchestrator().await;
+    let (dir, _) = artifact();
+    flip_a_bit(&dir.path().join("config.json"));
+    let _worker = mesh.worker(&[dir.path()], |_| ()).await;
+    let (first, _) = orchestrator
+        .heartbeat_where(|beat| !beat.faults.is_empty())
+        .await;
+    assert_eq!(first.state, WorkerState::Serving);
+    assert!(first.models.is_empty());
+    let (next, _) = orchestrator.heartbeat().await;
+    assert_eq!(next.faults, first.faults);
+}
