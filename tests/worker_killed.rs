@@ -47,6 +47,11 @@ fn without_any_worker_a_tenant_is_told_when_to_come_again() {
     let begin = Instant::now();
     let reply = mesh.chat("What is the capital of France?");
     assert!(begin.elapsed() < PATIENCE, "it does not hang");
+    println!(
+        "status {} after {} ms",
+        reply.status,
+        begin.elapsed().as_millis()
+    );
     // Refused with a time to come again; or, on a slow machine, the restarted worker was there already.
     if reply.status != 200 {
         assert_eq!(reply.status, 503, "{}", reply.text);

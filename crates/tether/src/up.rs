@@ -125,7 +125,7 @@ impl UpArgs {
             signal = signals.next() => anyhow::bail!("{signal} while starting"),
         };
         report::core_started(&core);
-        let workers = workers::Workers::start(&plan.write_workers(&core)?).await?;
+        let workers = workers::Workers::start(&plan.write_workers(&core)?, core.on_death()).await?;
         let outcome = tokio::select! {
             outcome = self.serve(&layout, &plan, &core, &workers, begin) => outcome,
             signal = signals.next() => {

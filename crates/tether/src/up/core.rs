@@ -2,12 +2,13 @@
 //! own with its own key; they meet only on the wire.
 
 use super::worker_files::Plan;
-use super::workers::Workers;
+use super::workers::{OnDeath, Workers};
 use crate::config::LOCAL_BOOTSTRAP_NODES;
 use crate::config::node::loopback;
 use anyhow::Context;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use tether_gateway::{Gateway, GatewayConfig};
 use tether_net::bootstrap::BootstrapNodes;
 use tether_orchestrator::{Orchestrator, OrchestratorConfig};
@@ -81,6 +82,17 @@ impl Core {
 
     pub(crate) fn admin_url(&self) -> String {
         format!("http://{}", self.orchestrator.admin_addr())
+    }
+
+    /// Tells the orchestrator that a worker's process ended, which it would notice by itself when
+    /// the link has been silent for two seconds: until then `tether fleet` would show the dead.
+    pub(crate) fn on_death(&self) -> OnDeath {
+        let node = self.orchestrator.node().clone();
+        Arc::new(move |worker| {
+            if let Some(link) = node.linked(&worker) {
+                link.close("its process ended");
+            }
+        })
     }
 
     /// Stops everything and the workers, each before those it needs: from the gateway's end on no

@@ -6,6 +6,7 @@ use anyhow::Context;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tether_wire::NodeId;
 use tokio::process::{Child, ChildStdin, Command};
@@ -25,6 +26,9 @@ pub(crate) struct WorkerPlan {
     pub(crate) log: PathBuf,
 }
 
+/// Told at once of a worker whose process ended by itself.
+pub(crate) type OnDeath = Arc<dyn Fn(NodeId) + Send + Sync>;
+
 /// The children and those who watch them.
 #[derive(Debug)]
 pub(crate) struct Workers {
@@ -36,7 +40,7 @@ pub(crate) struct Workers {
 
 impl Workers {
     /// Starts them all.
-    pub(crate) async fn start(plans: &[WorkerPlan]) -> anyhow::Result<Self> {
+    pub(crate) async fn start(plans: &[WorkerPlan], died: OnDeath) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot find this program's own file")?;
         let spawner = Spawner::start()?;
         let mut children = Vec::with_capacity(plans.len());
@@ -61,6 +65,7 @@ impl Workers {
                 spawner: spawner.clone(),
                 stop: this.stop.clone(),
                 kill: this.kill.clone(),
+                died: died.clone(),
                 started: Box::new(move |pid| pids.send_modify(|pids| pids[index] = pid)),
             };
             this.watchers.spawn(watcher.run(child));
@@ -108,6 +113,7 @@ struct Watcher {
     spawner: Spawner,
     stop: CancellationToken,
     kill: CancellationToken,
+    died: OnDeath,
     started: Box<dyn Fn(u32) + Send + Sync>,
 }
 
@@ -126,6 +132,7 @@ impl Watcher {
                 () = self.stop.cancelled() => return self.end(&mut child, true).await,
                 () = self.kill.cancelled() => return self.end(&mut child, false).await,
             };
+            (self.died)(self.plan.id);
             let how = end.map_or_else(|error| error.to_string(), |status| status.to_string());
             loop {
                 let pause = backoff.died(begin.elapsed());
