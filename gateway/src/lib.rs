@@ -12,7 +12,7 @@
 //! * `problem` – every error that a client can see, and the one mapping of codes to statuses
 //! * `auth`, `limits`, `request_id` – who asks, how much at once, under which id
 //! * `orchestrators`, `directory` – links to orchestrators, and what they tell about tenants
-//! * `submit`, `answer`, `sse` – a request on its way out and its answer on its way back
+//! * `exchange`, `submit`, `answer`, `sse` – a request on its way out and its answer on its way back
 //! * `account` – what is counted and traced of a request
 //! * `stall` – a connection whose reader stands still is closed
 //!
@@ -24,6 +24,7 @@ mod answer;
 mod auth;
 pub mod config;
 mod directory;
+mod exchange;
 mod limits;
 mod openai;
 mod orchestrators;

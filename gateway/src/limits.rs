@@ -80,6 +80,12 @@ pub(crate) struct Permit {
     tenant: TenantId,
 }
 
+impl std::fmt::Debug for Permit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Permit({})", self.tenant)
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut in_flight = self
@@ -176,13 +182,13 @@ mod tests {
         let limits = Limits::new(&config, GatewayMetrics::register(&Registry::new()));
         let (a, b): (TenantId, TenantId) =
             ("a".parse().expect("valid"), "b".parse().expect("valid"));
-        let first = limits.admit(&a).ok().expect("room");
-        let _second = limits.admit(&a).ok().expect("room");
-        let refused = limits.admit(&a).err().expect("at its limit");
+        let first = limits.admit(&a).expect("room");
+        let _second = limits.admit(&a).expect("room");
+        let refused = limits.admit(&a).expect_err("at its limit");
         assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
         assert!(refused.retry_after_ms.is_some());
-        let _third = limits.admit(&b).ok().expect("room for others");
-        let full = limits.admit(&b).err().expect("full");
+        let _third = limits.admit(&b).expect("room for others");
+        let full = limits.admit(&b).expect_err("full");
         assert_eq!(full.status, StatusCode::SERVICE_UNAVAILABLE);
         drop(first);
         assert!(limits.admit(&a).is_ok());

@@ -1,0 +1,231 @@
+//! One chat: from the HTTP request to the first piece of its answer, and from there to the response.
+
+use crate::account::Account;
+use crate::answer::Piece;
+use crate::limits::{self, Permit};
+use crate::openai::{self, ChatRequest, ChunkWriter, Head, problem_response};
+use crate::problem::Problem;
+use crate::request_id::{self, RequestId};
+use crate::routes::{App, CHAT};
+use crate::submit::{self, Begun};
+use crate::{auth, sse};
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tether_telemetry::trace;
+use tether_wire::CorrelationId;
+use tether_wire::infer::{Accepted, InferRequest, Input, Usage};
+use tracing::{Instrument, Span, field};
+
+/// `POST /v1/chat/completions`.
+pub(crate) async fn chat_completions(State(app): State<Arc<App>>, request: Request) -> Response {
+    let span = tracing::info_span!(
+        "gateway.request",
+        otel.kind = "server",
+        otel.status_code = field::Empty,
+        tether.role = "gateway",
+        tether.correlation_id = field::Empty,
+        tether.tenant = field::Empty,
+        tether.worker = field::Empty,
+        tether.request_id = field::Empty,
+        http.request.method = "POST",
+        http.route = CHAT,
+        http.response.status_code = field::Empty,
+        gen_ai.operation.name = "chat",
+        gen_ai.response.model = field::Empty,
+        gen_ai.usage.input_tokens = field::Empty,
+        gen_ai.usage.output_tokens = field::Empty,
+        error.type = field::Empty,
+    );
+    let parent = request.headers().get("traceparent");
+    trace::set_parent(&span, parent.and_then(|value| value.to_str().ok()));
+    if let Some(RequestId(id)) = request.extensions().get::<RequestId>() {
+        span.record("tether.request_id", id.as_str());
+    }
+    let mut account = Account::new("chat", app.metrics.clone(), span.clone());
+    let exchange = Exchange { app };
+    match exchange
+        .begin(request, &span)
+        .instrument(span.clone())
+        .await
+    {
+        Ok(begun) => exchange.answer(begun, account).instrument(span).await,
+        Err(failed) => {
+            account.failed(&failed.problem);
+            failed.response()
+        }
+    }
+}
+
+/// A problem, and the request that it belongs to once that is known.
+struct Failed {
+    problem: Problem,
+    correlation: Option<CorrelationId>,
+}
+
+impl Failed {
+    fn response(&self) -> Response {
+        let mut response = problem_response(&self.problem);
+        if let Some(correlation) = &self.correlation {
+            name(&mut response, correlation, None);
+        }
+        response
+    }
+}
+
+impl From<Problem> for Failed {
+    fn from(problem: Problem) -> Self {
+        Self {
+            problem,
+            correlation: None,
+        }
+    }
+}
+
+/// A request for inference whose answer has begun.
+struct Accepting {
+    chat: ChatRequest,
+    correlation: CorrelationId,
+    created_s: u64,
+    begun: Begun,
+    permit: Permit,
+}
+
+struct Exchange {
+    app: Arc<App>,
+}
+
+impl Exchange {
+    /// From the HTTP request to the first piece of the answer. Dropping the future cancels all.
+    async fn begin(&self, request: Request, span: &Span) -> Result<Accepting, Failed> {
+        let app = &self.app;
+        let (parts, body) = request.into_parts();
+        let directory = app.directory()?;
+        let tenant = auth::tenant(&directory, &parts.headers)?;
+        span.record("tether.tenant", tenant.as_str());
+        let permit = app.limits.admit(&tenant)?;
+        let timeout = Duration::from_millis(app.config.body_timeout_ms);
+        let limit = app.config.max_body_bytes;
+        let body = limits::json_body(&parts.headers, body, limit, timeout).await?;
+        let mut chat = openai::parse_chat(&body)?;
+        drop(body);
+        let retry_token = request_id::retry_token(&parts.headers)?;
+        let correlation = CorrelationId::derive(&tenant, &retry_token);
+        span.record("tether.correlation_id", correlation.to_hex());
+        let request = InferRequest {
+            tenant,
+            correlation,
+            retry_token,
+            model: chat.model.clone(),
+            input: Input::Chat(std::mem::take(&mut chat.messages)),
+            sampling: chat.sampling.clone(),
+        };
+        let failed = |problem: Problem| Failed {
+            problem,
+            correlation: Some(correlation),
+        };
+        request.check().map_err(|error| failed(error.into()))?;
+        let begun = submit::submit(&app.orchestrators, &request, app.config.request_timeout())
+            .await
+            .map_err(failed)?;
+        Ok(Accepting {
+            chat,
+            correlation,
+            created_s: unix_seconds(),
+            begun,
+            permit,
+        })
+    }
+
+    /// The response to a request whose answer has begun.
+    async fn answer(&self, accepting: Accepting, mut account: Account) -> Response {
+        let Accepting {
+            chat,
+            correlation,
+            created_s,
+            begun,
+            permit,
+        } = accepting;
+        account.begun(&begun.accepted);
+        let head = Head::new(&correlation, &begun.accepted, &chat.model, created_s);
+        let accepted = begun.accepted.clone();
+        let mut response = if chat.stream {
+            let keep_alive = Duration::from_millis(self.app.config.keep_alive_ms);
+            let writer = ChunkWriter::new(head, chat.include_usage);
+            let body = sse::body(
+                writer,
+                &begun.first,
+                begun.answer,
+                account,
+                permit,
+                keep_alive,
+            );
+            let mut response = Response::new(body);
+            let headers = response.headers_mut();
+            headers.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static(sse::CONTENT_TYPE),
+            );
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            // Proxies in front must not collect what is meant to arrive piece by piece.
+            headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+            response
+        } else {
+            match whole(&head, begun).await {
+                Ok((bytes, usage)) => {
+                    account.finished(usage);
+                    let mut response = Response::new(Body::from(bytes));
+                    let json = HeaderValue::from_static("application/json");
+                    response.headers_mut().insert(header::CONTENT_TYPE, json);
+                    response
+                }
+                Err(problem) => {
+                    account.failed(&problem);
+                    problem_response(&problem)
+                }
+            }
+        };
+        name(&mut response, &correlation, Some(&accepted));
+        response
+    }
+}
+
+/// Collects an answer that is not streamed. Its length is bounded by
+/// [`crate::answer::MAX_ANSWER_BYTES`].
+async fn whole(head: &Head, begun: Begun) -> Result<(Bytes, Usage), Problem> {
+    let Begun {
+        first, mut answer, ..
+    } = begun;
+    let mut text = String::new();
+    let mut piece = first;
+    loop {
+        match piece {
+            Piece::Text(more) => text.push_str(&more),
+            Piece::Done(done) => return Ok((openai::completion(head, &text, &done), done.usage)),
+        }
+        piece = answer.next().await?;
+    }
+}
+
+/// Says which request it was and who answered it.
+fn name(response: &mut Response, correlation: &CorrelationId, accepted: Option<&Accepted>) {
+    let headers = response.headers_mut();
+    let ascii = |text: String| {
+        HeaderValue::try_from(text)
+            .expect("ids are hex digits, model names a-z, 0-9, '-', '@', '.'")
+    };
+    headers.insert("x-tether-correlation-id", ascii(correlation.to_hex()));
+    if let Some(accepted) = accepted {
+        headers.insert("x-tether-worker", ascii(accepted.worker.to_hex()));
+        headers.insert("x-tether-model", ascii(accepted.model.to_string()));
+    }
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,148 @@
+//! Bodies, heads, connections and concurrency past their bounds.
+
+use crate::world::{KEY, OTHER_KEY, World, send, within};
+use futures_util::StreamExt;
+use serde_json::json;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Sends bytes on a connection of its own; what comes back until the gateway closes it.
+async fn raw(world: &World, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(world.gateway.addr())
+        .await
+        .expect("connected");
+    stream.write_all(bytes).await.expect("sent");
+    let mut answer = Vec::new();
+    // A reset after the answer is as good as an end.
+    let _ = within(stream.read_to_end(&mut answer)).await;
+    String::from_utf8(answer).expect("UTF-8")
+}
+
+fn head(extra: &str) -> String {
+    format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-type: application/json\r\n{extra}\r\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_is_too_large_is_413_whether_announced_or_not() {
+    let world = World::with(1, |config| config.max_body_bytes = 2_048).await;
+    let body =
+        json!({"model": "tiny", "messages": [{"role": "user", "content": "x".repeat(4_096)}]});
+    let (status, _, answer) = send(world.post(&body)).await;
+    assert_eq!(
+        (status, &answer["error"]["code"]),
+        (413, &json!("request_too_large"))
+    );
+    let piece = "x".repeat(1_024);
+    let chunk = format!("400\r\n{piece}\r\n");
+    let request = head("transfer-encoding: chunked\r\nconnection: close\r\n") + &chunk.repeat(3);
+    assert!(
+        raw(&world, request.as_bytes())
+            .await
+            .starts_with("HTTP/1.1 413 ")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_heads_and_slow_bodies_are_given_up() {
+    let world = World::with(1, |config| {
+        config.header_timeout_ms = 100;
+        config.body_timeout_ms = 100;
+    })
+    .await;
+    let answer = raw(
+        &world,
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-slow: ",
+    )
+    .await;
+    assert!(!answer.contains("200 OK"), "{answer}");
+    let request = head("content-length: 100\r\nconnection: close\r\n") + "{";
+    let answer = raw(&world, request.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.contains("request_timeout"));
+    let huge = format!(
+        "GET /healthz HTTP/1.1\r\nx: {}\r\n\r\n",
+        "x".repeat(200 * 1_024)
+    );
+    assert!(
+        raw(&world, huge.as_bytes())
+            .await
+            .starts_with("HTTP/1.1 431 ")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_at_its_limit_waits_and_others_do_not() {
+    let mut world = World::with(1, |config| config.max_in_flight_per_tenant = 2).await;
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let response = within(world.chat("slow", true).send())
+            .await
+            .expect("a head");
+        assert_eq!(response.status(), 200);
+        open.push(response);
+    }
+    let (status, headers, body) = send(world.chat("tiny", false)).await;
+    assert_eq!(
+        (status, &body["error"]["code"]),
+        (429, &json!("rate_limit_exceeded"))
+    );
+    assert!(headers.contains_key("retry-after"));
+    let mut other = world.chat("tiny", false).build().expect("a request");
+    let value = format!("Bearer {OTHER_KEY}").parse().expect("a header");
+    other.headers_mut().insert("authorization", value);
+    let response = within(world.http.execute(other)).await.expect("an answer");
+    assert_eq!(response.status(), 200);
+    drop(open.pop());
+    within(world.reports.cancelled.recv())
+        .await
+        .expect("cancelled");
+    world.metric("tether_gateway_requests_in_flight 1").await;
+    let (status, _, _) = send(world.chat("tiny", false)).await;
+    assert_eq!(status, 200, "there is room again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_connection_too_many_is_told_so() {
+    let world = World::with(1, |config| config.max_connections = 1).await;
+    let response = within(world.chat("slow", true).send())
+        .await
+        .expect("a head");
+    assert_eq!(response.status(), 200);
+    let answer = raw(&world, b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    drop(response);
+    let again = async {
+        while !raw(
+            &world,
+            b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        )
+        .await
+        .starts_with("HTTP/1.1 200 ")
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within(again).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_stands_still_slows_its_answer_and_is_dropped_in_the_end() {
+    let mut world = World::with(1, |config| config.write_timeout_ms = 300).await;
+    let response = within(world.chat("floods", true).send())
+        .await
+        .expect("a head");
+    // One piece is read and then nothing, while the orchestrator writes without end: it is held
+    // up by the windows between, and cancelled once the gateway gives the client up.
+    let mut pieces = response.bytes_stream();
+    within(pieces.next())
+        .await
+        .expect("a piece")
+        .expect("no error");
+    within(world.reports.cancelled.recv())
+        .await
+        .expect("cancelled");
+    world.metric("tether_gateway_disconnects_total 1").await;
+}

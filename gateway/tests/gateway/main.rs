@@ -1,0 +1,7 @@
+//! A real gateway, real HTTP, a real mesh; the orchestrator plays a script.
+
+mod answers;
+mod bounds;
+mod chat;
+mod refusals;
+mod world;

@@ -1,0 +1,116 @@
+//! Every refusal has its status, OpenAI's shape and the request's id.
+
+use crate::world::{World, send};
+use serde_json::{Value, json};
+
+fn error<'a>(body: &'a Value, field: &str) -> &'a Value {
+    let error = body["error"].as_object().expect("OpenAI's shape");
+    assert_eq!(error.len(), 4, "message, type, param and code: {body}");
+    assert!(error["message"].as_str().is_some_and(|m| !m.is_empty()));
+    &body["error"][field]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_key_is_401_before_anything_is_read() {
+    let world = World::new().await;
+    let url = world.url("/v1/chat/completions");
+    for (key, code) in [
+        (None, "missing_api_key"),
+        (Some("tk-wrong"), "invalid_api_key"),
+    ] {
+        let mut request = world.http.post(&url).body("no JSON at all");
+        if let Some(key) = key {
+            request = request.bearer_auth(key);
+        }
+        let (status, headers, body) = send(request).await;
+        assert_eq!(status, 401);
+        assert_eq!(error(&body, "code"), code);
+        assert_eq!(headers["www-authenticate"], "Bearer");
+        assert!(
+            headers["x-request-id"]
+                .to_str()
+                .expect("ASCII")
+                .starts_with("req_")
+        );
+    }
+    let (status, _, _) = send(world.http.get(world.url("/v1/models"))).await;
+    assert_eq!(status, 401);
+    world
+        .metric("tether_gateway_auth_failures_total{reason=\"missing_api_key\"} 2")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_meshs_refusals_have_their_statuses() {
+    let world = World::new().await;
+    for stream in [false, true] {
+        let (status, headers, body) = send(world.chat("missing", stream)).await;
+        assert_eq!(status, 404);
+        assert_eq!(error(&body, "code"), "model_not_found");
+        assert_eq!(error(&body, "param"), "model");
+        assert!(headers.contains_key("x-tether-correlation-id"));
+        assert!(!headers.contains_key("x-tether-worker"), "nobody worked");
+
+        let (status, headers, body) = send(world.chat("down", stream)).await;
+        assert_eq!(status, 503);
+        assert_eq!(error(&body, "code"), "unavailable");
+        assert_eq!(headers["retry-after"], "3");
+        assert_eq!(headers["retry-after-ms"], "2500");
+
+        let (status, _, body) = send(world.chat("too-long", stream)).await;
+        assert_eq!(status, 400);
+        assert_eq!(error(&body, "code"), "context_length_exceeded");
+        assert_eq!(error(&body, "param"), "messages");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_supported_is_refused_by_name() {
+    let world = World::new().await;
+    let request = world.post(&json!({
+        "model": "tiny",
+        "messages": [{"role": "user", "content": "hi"}],
+        "n": 2,
+    }));
+    let (status, _, body) = send(request).await;
+    assert_eq!(status, 400);
+    assert_eq!(error(&body, "code"), "unsupported_parameter");
+    assert_eq!(error(&body, "param"), "n");
+    assert_eq!(error(&body, "type"), "invalid_request_error");
+
+    let url = world.url("/v1/chat/completions");
+    let post = |kind: &'static str, body: &'static str| {
+        let request = world.http.post(&url).bearer_auth(crate::world::KEY);
+        request.header("content-type", kind).body(body)
+    };
+    let (status, _, body) = send(post("application/json", "{\"model\": oops}")).await;
+    assert_eq!(status, 400);
+    assert!(
+        error(&body, "message")
+            .as_str()
+            .expect("text")
+            .contains("line 1 column 11")
+    );
+    let (status, _, body) = send(post("text/plain", "{}")).await;
+    assert_eq!(status, 415);
+    assert_eq!(error(&body, "code"), "unsupported_media_type");
+    let request = world.chat("tiny", false).header("idempotency-key", "a b");
+    let (status, _, body) = send(request).await;
+    assert_eq!(
+        (status, error(&body, "code")),
+        (400, &json!("invalid_idempotency_key"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_path_or_method_is_in_the_apis_shape_too() {
+    let world = World::new().await;
+    let (status, _, body) = send(world.http.get(world.url("/v1/embeddings"))).await;
+    assert_eq!((status, error(&body, "code")), (404, &json!("not_found")));
+    let (status, headers, body) = send(world.http.get(world.url("/v1/chat/completions"))).await;
+    assert_eq!(
+        (status, error(&body, "code")),
+        (405, &json!("method_not_allowed"))
+    );
+    assert_eq!(headers["allow"], "POST");
+}

@@ -1,0 +1,388 @@
+//! A gateway and orchestrators in a mesh of their own, over DHT nodes that all tests share.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, SystemTime};
+use tether_gateway::{Gateway, GatewayConfig};
+use tether_net::{BoxFuture, Incoming, LinkLimits, Node, NodeConfig, Service, bootstrap};
+use tether_telemetry::metrics::{GatewayMetrics, NetMetrics, Registry};
+use tether_wire::directory::{
+    Availability, DirectoryUpdate, ModelEntry, TenantEntry, api_key_hash,
+};
+use tether_wire::grant::{Access, Mesh};
+use tether_wire::infer::{
+    Accepted, AnswerEvent, Chunk, Done, Finish, InferRequest, MAX_REQUEST_BYTES, Usage,
+};
+use tether_wire::rpc::{Code, RpcError, method};
+use tether_wire::{
+    Digest, Grant, MeshId, NodeId, NodeKey, Region, Role, Signed, Tier, Topic, codec,
+};
+use tokio::sync::mpsc;
+
+/// A hang guard; nothing is expected to take this long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const KEY: &str = "tk-acme";
+pub(crate) const OTHER_KEY: &str = "tk-other";
+pub(crate) const WORKER: NodeId = NodeId([7; 32]);
+
+fn dht() -> Vec<SocketAddr> {
+    static NODES: OnceLock<Vec<SocketAddr>> = OnceLock::new();
+    NODES
+        .get_or_init(|| {
+            let (tx, rx) = std::sync::mpsc::channel();
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+                runtime.block_on(async move {
+                    let nodes = bootstrap::run(vec![loopback(); 10], vec![]).await;
+                    let nodes = nodes.expect("DHT nodes on loopback");
+                    tx.send(nodes.addresses().to_vec()).expect("somebody waits");
+                    std::future::pending::<()>().await;
+                });
+            });
+            rx.recv_timeout(PATIENCE).expect("the DHT nodes start")
+        })
+        .clone()
+}
+
+fn loopback() -> SocketAddr {
+    "127.0.0.1:0".parse().expect("an address")
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    u64::try_from(since.expect("after 1970").as_millis()).expect("a date of this age")
+}
+
+fn node_config(operator: &NodeKey, role: Role, accept: Role) -> NodeConfig {
+    let id = MeshId(operator.id().0);
+    let key = NodeKey::from_seed(rand::random());
+    let region = Region::new("local").expect("valid");
+    let grant = Grant {
+        subject: key.id(),
+        role,
+        region: Some(region.clone()),
+        tier: Tier::Trusted,
+        not_before_ms: now_ms() - 1_000,
+        expires_ms: now_ms() + 3_600_000,
+        serial: 1,
+        issuer: None,
+    };
+    let grant = Signed::seal(operator, &id, &grant).expect("inside limits");
+    NodeConfig {
+        key,
+        mesh: Mesh {
+            id,
+            access: Access::Private,
+        },
+        role,
+        region,
+        grant: Some(grant.as_bytes().to_vec()),
+        accept: vec![accept],
+        listen: loopback(),
+        advertise: vec![],
+        dht_listen: loopback(),
+        bootstrap: dht()[..3].to_vec(),
+        limits: LinkLimits::default(),
+        metrics: NetMetrics::register(&Registry::new()),
+    }
+}
+
+/// A request as it reached an orchestrator.
+pub(crate) struct Seen {
+    pub(crate) request: InferRequest,
+    pub(crate) orchestrator: usize,
+    pub(crate) traceparent: Option<String>,
+}
+
+/// What orchestrators report.
+pub(crate) struct Reports {
+    pub(crate) seen: mpsc::UnboundedReceiver<Seen>,
+    /// Correlation ids of requests that were cancelled.
+    pub(crate) cancelled: mpsc::UnboundedReceiver<String>,
+}
+
+#[derive(Clone)]
+struct Reporter {
+    seen: mpsc::UnboundedSender<Seen>,
+    cancelled: mpsc::UnboundedSender<String>,
+}
+
+pub(crate) struct World {
+    pub(crate) gateway: Gateway,
+    pub(crate) registry: Registry,
+    pub(crate) reports: Reports,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) http: reqwest::Client,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(1, |_| ()).await
+    }
+
+    pub(crate) async fn with(orchestrators: usize, change: fn(&mut GatewayConfig)) -> Self {
+        let operator = NodeKey::from_seed(rand::random());
+        let (seen_tx, seen) = mpsc::unbounded_channel();
+        let (cancelled_tx, cancelled) = mpsc::unbounded_channel();
+        let reporter = Reporter {
+            seen: seen_tx,
+            cancelled: cancelled_tx,
+        };
+        let mut nodes = Vec::new();
+        for index in 0..orchestrators {
+            let config = node_config(&operator, Role::Orchestrator, Role::Gateway);
+            let reporter = reporter.clone();
+            let service = Arc::new(Script { index, reporter });
+            let node = Node::start(config, service).await.expect("it starts");
+            let topic = Topic::Control(node.region().clone());
+            node.announce(&topic).await.expect("announced");
+            nodes.push(node);
+        }
+        let mut config = GatewayConfig {
+            listen: loopback(),
+            ..GatewayConfig::default()
+        };
+        change(&mut config);
+        let registry = Registry::new();
+        let gateway = tether_gateway::start(
+            config,
+            node_config(&operator, Role::Gateway, Role::Orchestrator),
+            GatewayMetrics::register(&registry),
+            registry.clone(),
+        )
+        .await
+        .expect("the gateway starts");
+        let world = Self {
+            gateway,
+            registry,
+            reports: Reports { seen, cancelled },
+            nodes,
+            http: reqwest::Client::new(),
+        };
+        if orchestrators > 0 {
+            within(world.gateway.until_ready()).await;
+            let all = format!("tether_gateway_orchestrators {orchestrators}");
+            world.metric(&all).await;
+        }
+        world
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.gateway.addr())
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> reqwest::Response {
+        let request = self.http.get(self.url(path)).bearer_auth(KEY);
+        within(request.send()).await.expect("an answer")
+    }
+
+    /// A chat request; nothing is sent yet.
+    pub(crate) fn chat(&self, model: &str, stream: bool) -> reqwest::RequestBuilder {
+        self.post(&serde_json::json!({
+            "model": model,
+            "messages": [{"role": "user", "content": "What is the capital of France?"}],
+            "stream": stream,
+        }))
+    }
+
+    pub(crate) fn post(&self, body: &serde_json::Value) -> reqwest::RequestBuilder {
+        self.http
+            .post(self.url("/v1/chat/completions"))
+            .bearer_auth(KEY)
+            .json(body)
+    }
+
+    /// Waits until a line is in the metrics.
+    pub(crate) async fn metric(&self, line: &str) {
+        let seen = async {
+            while !self.registry.encode().lines().any(|l| l == line) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, seen).await.is_err() {
+            panic!("{line} is not in\n{}", self.registry.encode());
+        }
+    }
+}
+
+/// Waits, but not for ever.
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .expect("it happens in time")
+}
+
+/// Sends a request; status, headers and JSON.
+pub(crate) async fn send(
+    request: reqwest::RequestBuilder,
+) -> (u16, reqwest::header::HeaderMap, serde_json::Value) {
+    let response = within(request.send()).await.expect("an answer");
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let body = within(response.text()).await.expect("a body");
+    let json = serde_json::from_str(&body).unwrap_or_else(|_| panic!("no JSON: {body}"));
+    (status, headers, json)
+}
+
+/// Events of a stream: what stands after `data: `, up to the end of the body.
+pub(crate) async fn events(response: reqwest::Response) -> Vec<String> {
+    let text = within(response.text()).await.expect("a whole body");
+    text.split_terminator("\n\n")
+        .map(|event| {
+            event
+                .strip_prefix("data: ")
+                .expect("a data event")
+                .to_owned()
+        })
+        .collect()
+}
+
+/// An orchestrator whose answers are told by the name of the model.
+struct Script {
+    index: usize,
+    reporter: Reporter,
+}
+
+impl Service for Script {
+    fn serve(&self, call: Incoming) -> BoxFuture<'static, Result<(), RpcError>> {
+        let (index, reporter) = (self.index, self.reporter.clone());
+        Box::pin(async move {
+            match call.method() {
+                method::DIRECTORY => directory(call).await,
+                method::SUBMIT => submit(index, reporter, call).await,
+                other => Err(RpcError::new(Code::Unimplemented, other)),
+            }
+        })
+    }
+}
+
+async fn directory(mut call: Incoming) -> Result<(), RpcError> {
+    let tenant = |id: &str, key: &str| TenantEntry {
+        id: id.parse().expect("valid"),
+        key_hashes: vec![api_key_hash(key)],
+    };
+    let model = |text: &str, availability| ModelEntry {
+        model: text.parse().expect("valid"),
+        created_ms: 1_700_000_000_123,
+        availability,
+    };
+    let update = DirectoryUpdate {
+        version: 1,
+        whole: true,
+        tenants: vec![tenant("acme", KEY), tenant("other", OTHER_KEY)],
+        models: Some(vec![
+            model("tiny@1.0", Availability::Available),
+            model("down@1.0", Availability::Unavailable),
+        ]),
+        ..DirectoryUpdate::default()
+    };
+    call.send(&codec::encode(&update)).await?;
+    call.cancelled().await;
+    Ok(())
+}
+
+async fn say(call: &mut Incoming, event: AnswerEvent) -> Result<(), RpcError> {
+    call.send(&codec::encode(&event)).await
+}
+
+fn chunk(position: u32, text: &str) -> AnswerEvent {
+    AnswerEvent::Chunk(Chunk {
+        position,
+        tokens: vec![position],
+        text: text.to_owned(),
+    })
+}
+
+async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<(), RpcError> {
+    let bytes = call.recv(MAX_REQUEST_BYTES).await?.unwrap_or_default();
+    let request: InferRequest = codec::decode("request", &bytes, MAX_REQUEST_BYTES)
+        .map_err(|error| RpcError::new(Code::Invalid, error.to_string()))?;
+    request.check().expect("gateways send what is valid");
+    let model = request.model.clone();
+    let correlation = request.correlation.to_string();
+    let seen = Seen {
+        request,
+        orchestrator: index,
+        traceparent: call.head().traceparent.clone(),
+    };
+    let _ = reporter.seen.send(seen);
+    let accepted = AnswerEvent::Accepted(Accepted {
+        worker: WORKER,
+        model: "tiny@1.0".parse().expect("valid"),
+        digest: Digest([0xab; 32]),
+        seed: 5,
+    });
+    let done = AnswerEvent::Done(Done {
+        finish: Finish::Stop,
+        usage: Usage {
+            prompt_tokens: 11,
+            completion_tokens: 3,
+        },
+    });
+    match model.as_str() {
+        "missing" => {
+            return Err(RpcError::new(Code::NotFound, "no model `missing` is known"));
+        }
+        "down" => {
+            let error = RpcError::new(Code::Unavailable, "no worker serves `down` now");
+            return Err(error.with_retry_after_ms(2_500));
+        }
+        "too-long" => {
+            let error = RpcError::new(Code::Invalid, "12 tokens do not fit into the context of 8");
+            return Err(error.with_param("messages"));
+        }
+        "first-dies" if asked_first(&correlation) => {
+            call.link().close("killed by the script");
+            return Ok(());
+        }
+        "never-begins" => {
+            call.cancelled().await;
+            let _ = reporter.cancelled.send(correlation);
+            return Ok(());
+        }
+        _ => {}
+    }
+    say(&mut call, accepted).await?;
+    say(&mut call, chunk(0, "Par")).await?;
+    match model.as_str() {
+        "slow" => {
+            call.cancelled().await;
+            let _ = reporter.cancelled.send(correlation);
+            return Ok(());
+        }
+        "breaks" => {
+            return Err(RpcError::new(Code::Unavailable, "the worker is gone"));
+        }
+        "link-breaks" => {
+            // What was sent reaches the gateway before the link goes down.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            call.link().close("killed by the script");
+            return Ok(());
+        }
+        "stops-short" => return Ok(()),
+        "floods" => {
+            let text = "x".repeat(1_000);
+            for position in 1.. {
+                if say(&mut call, chunk(position, &text)).await.is_err() {
+                    break;
+                }
+            }
+            let _ = reporter.cancelled.send(correlation);
+            return Ok(());
+        }
+        _ => {}
+    }
+    say(&mut call, chunk(1, "")).await?;
+    say(&mut call, chunk(2, "is")).await?;
+    say(&mut call, done).await
+}
+
+/// Whether nobody was asked for this request before.
+fn asked_first(correlation: &str) -> bool {
+    static ASKED: OnceLock<Mutex<HashSet<String>>> = OnceLock::new();
+    let mut asked = ASKED
+        .get_or_init(Mutex::default)
+        .lock()
+        .expect("not poisoned");
+    asked.insert(correlation.to_owned())
+}
