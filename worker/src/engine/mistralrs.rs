@@ -2,17 +2,30 @@
 //!
 //! It computes logits; everything else about an answer is ours. A request goes in as tokens with a
 //! logits processor that chooses each token and folds it into text at once; what mistral.rs streams
-//! back is drained and ignored. So its habits with text, seeds, stop strings, counts and last chunks
-//! have no effect. What else it does, and what is done about it, is a list in `docs/adr/0003`.
+//! back is drained and ignored. So most of its habits have no effect, and the others are met:
+//!
+//! | mistral.rs 0.8.1 | here |
+//! |---|---|
+//! | grows its cache by 512 tokens, and fails over the model's context | a whole number of 512 |
+//! | panics when the caller of a non-streaming request is gone | always streams |
+//! | every sequence stalls behind one stream that is not read | drained at once; the outbox never waits |
+//! | mixes the sequences of a batch when decoding on the CPU | one sequence at a time |
+//! | a forward pass over the context fails the whole batch | `max_tokens` is clamped to the context |
+//! | no last chunk when the last token is part of a character | the fold ended the answer before |
+//! | `max_len` 0 and 1 give two tokens; stop tokens may be refused | the fold cuts, and the logits processor fails |
+//! | no seed of a request; ignores `logits_bias` | [`crate::text::sampler`] |
+//! | accepts any temperature, NaN, empty prompts | checked before |
+//! | cached prefixes change shapes, and with them the last bits | the prefix cache is off |
+//! | asks the hub for files that are missing | files and absolute paths are checked before |
+//! | chooses from rows that are no token, and panics decoding them | the sampler sees the vocabulary only |
+//! | panics and aborts on malformed files, leaves the engine half alive | a process each, a panic ends it |
 //!
 //! * [`model`] – loads it offline, from verified files
 //! * [`chooser`] – the logits processor
-//! * [`stream`] – its end of an answer, which is dropped to stop it
 
 mod chooser;
 mod model;
 mod numerics;
-mod stream;
 
 use crate::engine::child::answer::Answer;
 use crate::engine::kind::{Engine, Facts};
@@ -20,23 +33,31 @@ use crate::engine::protocol::{Generate, Load};
 use crate::text::prompt::{Prompt, TextModel};
 use chooser::Chooser;
 use futures_util::future::BoxFuture;
-use mistralrs::{Constraint, NormalRequest, Request, RequestMessage, SamplingParams};
+use mistralrs::{Constraint, NormalRequest, Request, RequestMessage, Response, SamplingParams};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use stream::{Outcome, Stream};
 use tether_wire::rpc::{Code, RpcError};
-use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Responses of mistral.rs that wait to be drained, which happens at once.
 const RESPONSES: usize = 1_024;
+/// Sequences in mistral.rs at once. Its attention kernel for decoding on the CPU
+/// (`flash_attn_cpu_single_q`) keeps one scratch space for all sequences of a batch, so that each of
+/// them is given the last one's attention: answers of different callers mix. Requests of equal length
+/// are always batched, and nothing can be set against it, so there is only ever one.
+const SEQUENCES: usize = 1;
 
 /// The engine with its model.
-pub(crate) struct MistralEngine {
-    text: Arc<TextModel>,
+pub(crate) struct MistralEngine(Arc<Inner>);
+
+struct Inner {
+    text: TextModel,
     requests: Sender<Request>,
     /// Keeps the engine's thread.
     _runner: Arc<mistralrs::MistralRs>,
-    next: Arc<AtomicUsize>,
+    turns: Semaphore,
+    next: AtomicUsize,
     facts: Facts,
 }
 
@@ -44,68 +65,97 @@ pub(crate) struct MistralEngine {
 pub(crate) async fn load(load: &Load) -> Result<MistralEngine, String> {
     let model::Loaded { runner, text } = model::load(load).await?;
     let requests = runner.get_sender(None).map_err(|error| error.to_string())?;
-    Ok(MistralEngine {
+    Ok(MistralEngine(Arc::new(Inner {
         facts: Facts {
             context_tokens: text.context_tokens(),
             engine: numerics::ENGINE.to_owned(),
             numerics_class: numerics::class(load.format),
         },
-        text: Arc::new(text),
+        text,
         requests,
         _runner: runner,
-        next: Arc::new(AtomicUsize::new(1)),
-    })
+        turns: Semaphore::new(SEQUENCES),
+        next: AtomicUsize::new(1),
+    })))
 }
 
 impl Engine for MistralEngine {
     fn facts(&self) -> Facts {
-        self.facts.clone()
+        self.0.facts.clone()
     }
 
     fn generate(&self, request: Generate, answer: Answer) -> BoxFuture<'static, ()> {
-        let (text, requests) = (Arc::clone(&self.text), self.requests.clone());
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let inner = Arc::clone(&self.0);
         Box::pin(async move {
-            if let Err(error) = generate(&text, &requests, id, request, &answer).await {
+            if let Err(error) = inner.generate(request, &answer).await {
                 answer.failed(error);
             }
         })
     }
 }
 
-async fn generate(
-    text: &TextModel,
-    requests: &Sender<Request>,
+impl Inner {
+    async fn generate(&self, request: Generate, answer: &Answer) -> Result<(), RpcError> {
+        let Generate {
+            input, sampling, ..
+        } = request;
+        sampling
+            .check()
+            .map_err(|error| RpcError::new(Code::Invalid, error.to_string()))?;
+        let prompt = self.text.prompt(&input, sampling.max_tokens)?;
+        answer.started(prompt.len());
+        // Held until the sequence is gone from the engine, also when the answer is cancelled.
+        let Some(_turn) = self.turn(answer).await else {
+            return Ok(());
+        };
+        let fold = self.text.answer(&prompt, &sampling);
+        let vocabulary = self.text.vocabulary();
+        let chooser = Chooser::new(&prompt, vocabulary, sampling, fold, answer.clone());
+        let chooser = Arc::new(chooser);
+        let (responses, receiver) = channel(RESPONSES);
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let request = request_of(id, prompt, Arc::clone(&chooser), responses);
+        if self
+            .requests
+            .send(Request::Normal(Box::new(request)))
+            .await
+            .is_err()
+        {
+            return Err(RpcError::new(Code::Unavailable, "the engine has stopped"));
+        }
+        let failure = drain(receiver).await;
+        if chooser.is_over() {
+            return Ok(());
+        }
+        Err(failure.unwrap_or_else(|| {
+            RpcError::new(Code::Internal, "the engine ended the answer before its end")
+        }))
+    }
+
+    /// Waits for a place in the engine, first come first served; nothing when cancelled meanwhile.
+    async fn turn(&self, answer: &Answer) -> Option<SemaphorePermit<'_>> {
+        tokio::select! {
+            biased;
+            () = answer.cancellation().cancelled() => None,
+            turn = self.turns.acquire() => turn.ok(),
+        }
+    }
+}
+
+fn request_of(
     id: usize,
-    request: Generate,
-    answer: &Answer,
-) -> Result<(), RpcError> {
-    let Generate {
-        input, sampling, ..
-    } = request;
-    sampling
-        .check()
-        .map_err(|error| RpcError::new(Code::Invalid, error.to_string()))?;
-    let prompt = text.prompt(&input, sampling.max_tokens)?;
-    answer.started(prompt.len());
-    let (responses, stream) = Stream::new(RESPONSES);
-    let fold = text.answer(&prompt, &sampling);
-    let chooser = Chooser::new(
-        &prompt,
-        text.vocabulary(),
-        sampling,
-        fold,
-        answer.clone(),
-        stream.clone(),
-    );
-    let request = NormalRequest {
+    prompt: Prompt,
+    chooser: Arc<Chooser>,
+    response: Sender<Response>,
+) -> NormalRequest {
+    NormalRequest {
         id,
         sampling_params: greedy(&prompt),
         messages: RequestMessage::CompletionTokens(prompt.tokens),
-        response: responses,
+        response,
         // A non-streaming request whose caller is gone makes the engine panic.
         is_streaming: true,
-        logits_processors: Some(vec![Arc::new(chooser)]),
+        logits_processors: Some(vec![chooser]),
         return_logprobs: false,
         constraint: Constraint::None,
         suffix: None,
@@ -115,39 +165,35 @@ async fn generate(
         web_search_options: None,
         model_id: None,
         truncate_sequence: false,
-    };
-    let gone = || RpcError::new(Code::Unavailable, "the engine has stopped");
-    let cancelled = answer.cancellation().clone();
-    tokio::select! {
-        biased;
-        () = cancelled.cancelled() => return Ok(()),
-        sent = requests.send(Request::Normal(Box::new(request))) => sent.map_err(|_| gone())?,
-    }
-    let outcome = tokio::select! {
-        biased;
-        () = cancelled.cancelled() => {
-            stream.close();
-            return Ok(());
-        }
-        outcome = stream.drain() => outcome,
-    };
-    match outcome {
-        Outcome::Closed => Ok(()),
-        Outcome::Failed(error) => Err(error),
-        Outcome::EndedEarly => Err(RpcError::new(
-            Code::Internal,
-            "the engine ended the answer before its end",
-        )),
     }
 }
 
 /// Parameters under which mistral.rs takes what the chooser returns as it is. Its own limit is only a
-/// second one, in case the stream's end goes unnoticed.
+/// second one.
 fn greedy(prompt: &Prompt) -> SamplingParams {
     let mut params = SamplingParams::deterministic();
     params.temperature = Some(0.0);
     params.max_len = Some(prompt.max_tokens as usize);
     params
+}
+
+/// Reads until every sender is dropped, which is when the sequence is gone; the first failure is kept.
+async fn drain(mut responses: Receiver<Response>) -> Option<RpcError> {
+    let mut failure = None;
+    while let Some(response) = responses.recv().await {
+        let failed = match response {
+            Response::InternalError(error) => Some((Code::Internal, error.to_string())),
+            Response::ValidationError(error) => Some((Code::Invalid, error.to_string())),
+            Response::ModelError(error, _) | Response::CompletionModelError(error, _) => {
+                Some((Code::Internal, error))
+            }
+            _ => None,
+        };
+        if failure.is_none() {
+            failure = failed.map(|(code, why)| RpcError::new(code, why));
+        }
+    }
+    failure
 }
 
 #[cfg(test)]

@@ -67,7 +67,7 @@ pub struct Load {
     pub context_tokens: u32,
     /// Threads for the numeric kernels; 0 means as many as the machine has cores.
     pub threads: u32,
-    /// Most answers at once; also what the engine batches.
+    /// Most answers that the worker has it give at once; an engine may take them in turn.
     pub slots: u32,
     /// Name of the model, for messages.
     pub model_name: String,

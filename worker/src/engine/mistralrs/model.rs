@@ -35,8 +35,21 @@ pub(super) async fn load(load: &Load) -> Result<Loaded, String> {
         .build()
         .await;
     let most = runner.config(None)?.max_seq_len.unwrap_or(usize::MAX);
-    let text = text.with_context_at_most(u32::try_from(most).unwrap_or(u32::MAX));
+    let most = u32::try_from(usable_context(most)).unwrap_or(u32::MAX);
+    let text = text.with_context_at_most(most);
     Ok(Loaded { runner, text })
+}
+
+/// How its cache of keys and values grows.
+const CACHE_GROWTH: usize = 512;
+
+/// The cache grows in steps, and fails when a step leads over the model's context.
+fn usable_context(most: usize) -> usize {
+    if most <= CACHE_GROWTH {
+        most
+    } else {
+        most / CACHE_GROWTH * CACHE_GROWTH
+    }
 }
 
 /// For a path that does not exist, mistral.rs asks the hub.
@@ -68,13 +81,12 @@ fn builder(load: &Load) -> Result<AnyModelBuilder, String> {
         .root
         .to_str()
         .ok_or("the path of the model's folder is not UTF-8")?;
-    let slots = load.slots.max(1) as usize;
     match load.format {
         Format::Gguf => {
             let mut builder = GgufModelBuilder::new(root, vec![load.weights.clone()])
                 .with_force_cpu()
                 .with_token_source(TokenSource::None)
-                .with_max_num_seqs(slots)
+                .with_max_num_seqs(super::SEQUENCES)
                 .with_prefix_cache_n(None);
             if Path::new(TOKENIZER) == Path::new(load.tokenizer.as_deref().unwrap_or(TOKENIZER)) {
                 // Otherwise it converts the tokenizer of the GGUF file, guessing its pattern.
@@ -86,9 +98,23 @@ fn builder(load: &Load) -> Result<AnyModelBuilder, String> {
             .with_force_cpu()
             .with_token_source(TokenSource::None)
             .with_dtype(ModelDType::F32)
-            .with_max_num_seqs(slots)
+            .with_max_num_seqs(super::SEQUENCES)
             .with_prefix_cache_n(None)
             .into()),
         Format::Unknown => Err("the format of the weights is not known".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::usable_context;
+
+    #[test]
+    fn the_cache_never_grows_over_the_models_context() {
+        assert_eq!(usable_context(300), 300);
+        assert_eq!(usable_context(512), 512);
+        assert_eq!(usable_context(1_000), 512);
+        assert_eq!(usable_context(2_048), 2_048);
+        assert_eq!(usable_context(131_072), 131_072);
     }
 }

@@ -95,7 +95,7 @@ fn answers_given_at_once_are_those_given_alone() {
             assert_eq!(alone.tokens, together.tokens, "{:?}", sampling.temperature);
         }
     }
-    // Prompts of one length are computed as one batch.
+    // Prompts of one length, which mistral.rs would compute as one batch.
     let requests: Vec<_> = (0..4)
         .map(|seed| (chat("Count to 20."), warm(seed)))
         .collect();
