@@ -255,8 +255,10 @@ mod tests {
 
     #[test]
     fn weights_that_say_nothing_are_refused() {
-        let mut weights = Weights::default();
-        weights.price = f32::INFINITY;
+        let weights = Weights {
+            price: f32::INFINITY,
+            ..Weights::default()
+        };
         assert!(weights.check().is_err());
         let zero = toml::from_str::<Weights>(
             "model=0\nregion=0\ngpu_class=0\nqueue=0\nwarm=0\ntrust=0\nprice=0\nlatency=0",

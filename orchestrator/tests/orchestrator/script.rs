@@ -92,13 +92,15 @@ fn done(completion_tokens: u32) -> Vec<u8> {
 impl Scripted {
     async fn answer(&self, mut call: Incoming) -> Result<(), RpcError> {
         let cancelled = call.cancelled();
-        tokio::select! {
-            () = cancelled => {
-                self.cancelled.send_modify(|count| *count += 1);
-                Err(RpcError::new(Code::Cancelled, "cancelled"))
-            }
+        let result = tokio::select! {
+            () = cancelled => Err(RpcError::new(Code::Cancelled, "cancelled")),
             result = self.play(&mut call) => result,
+        };
+        // Who is sending at that moment hears of it from the send.
+        if matches!(&result, Err(error) if error.code == Code::Cancelled) {
+            self.cancelled.send_modify(|count| *count += 1);
         }
+        result
     }
 
     async fn play(&self, call: &mut Incoming) -> Result<(), RpcError> {
