@@ -73,6 +73,7 @@ impl Process {
             .env_clear()
             .envs(kept)
             .envs(child::environment(threads))
+            .envs(crate::engine::child::environment(threads))
             .env(ENGINE_ENV, "1")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::piped())
@@ -132,10 +133,11 @@ impl Process {
 
     /// Sends a message, without waiting.
     pub(crate) fn send(&self, message: ToEngine) -> Result<(), NotReading> {
-        match self.to.as_ref().map(|to| to.try_send(message)) {
-            Some(Err(mpsc::error::TrySendError::Full(_))) => Err(NotReading),
+        let Some(to) = &self.to else { return Ok(()) };
+        match to.try_send(message) {
+            Err(mpsc::error::TrySendError::Full(_)) => Err(NotReading),
             // A closed channel is the writer's end, which the reading side reports.
-            _ => Ok(()),
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
         }
     }
 
