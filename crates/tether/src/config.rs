@@ -148,6 +148,18 @@ impl BootstrapFile {
     }
 }
 
+/// Telemetry of a process without a file: `tether up`.
+pub(crate) fn telemetry_from_environment() -> Result<TelemetryConfig, ConfigError> {
+    #[derive(Deserialize)]
+    struct Section {
+        #[serde(default)]
+        telemetry: TelemetryConfig,
+    }
+    let Section { telemetry } = source::from_environment("telemetry")?;
+    check_telemetry(&telemetry, &refusal(Path::new("the environment")))?;
+    Ok(telemetry)
+}
+
 /// Which role a file is for.
 pub(crate) fn role_of(file: &Path) -> Result<Process, ConfigError> {
     source::role_of(file)

@@ -22,6 +22,7 @@ mod worker_files;
 mod workers;
 
 use crate::commands::{self, run_file};
+use crate::config;
 use crate::exit;
 use crate::logging::LoggingArgs;
 use crate::signals::Signals;
@@ -95,13 +96,13 @@ impl UpArgs {
         runtime.block_on(Box::pin(self.run_until_stopped(logging, begin)))
     }
 
-    fn telemetry(&self, logging: &LoggingArgs) -> TelemetryConfig {
-        let mut telemetry = TelemetryConfig {
-            otlp_endpoint: self.otlp_endpoint.clone(),
-            ..TelemetryConfig::default()
-        };
+    fn telemetry(&self, logging: &LoggingArgs) -> Result<TelemetryConfig, config::ConfigError> {
+        let mut telemetry = config::telemetry_from_environment()?;
+        if let Some(endpoint) = &self.otlp_endpoint {
+            telemetry.otlp_endpoint = Some(endpoint.clone());
+        }
         logging.apply(&mut telemetry);
-        telemetry
+        Ok(telemetry)
     }
 
     async fn run_until_stopped(self, logging: &LoggingArgs, begin: Instant) -> anyhow::Result<()> {
@@ -115,7 +116,7 @@ impl UpArgs {
         let _lock = layout.lock()?;
         // What an earlier run that was killed left behind says nothing about this one.
         let _ = std::fs::remove_file(layout.run_file());
-        let telemetry = self.telemetry(logging);
+        let telemetry = self.telemetry(logging)?;
         let guard = tether_telemetry::init(&report::quiet(telemetry.clone(), logging))?;
 
         let plan = worker_files::prepare(&self, &layout, telemetry)?;

@@ -74,17 +74,29 @@ pub(super) fn role_of(file: &Path) -> Result<Process, ConfigError> {
 pub(super) fn load<T: DeserializeOwned>(file: &Path, process: Process) -> Result<T, ConfigError> {
     let text = read(file)?;
     let _: toml::Table = toml::from_str(&text).map_err(|error| syntax(file, &error.to_string()))?;
-    let environment = Env::prefixed(ENV_PREFIX)
+    Figment::from(Toml::string(&text))
+        .merge(environment(move |section| process.reads(section)))
+        .extract()
+        .map_err(|error| explain(file, &error))
+}
+
+/// What the environment alone says of one section, for a process without a file.
+pub(super) fn from_environment<T: DeserializeOwned>(
+    wanted: &'static str,
+) -> Result<T, ConfigError> {
+    Figment::from(environment(move |section| section == wanted))
+        .extract()
+        .map_err(|error| explain(Path::new("the environment"), &error))
+}
+
+fn environment(reads: impl Fn(&str) -> bool + Clone + 'static) -> Env {
+    Env::prefixed(ENV_PREFIX)
         .filter(move |key| {
             key.as_str()
                 .split_once(ENV_SEPARATOR)
-                .is_some_and(|(section, _)| process.reads(&section.to_ascii_lowercase()))
+                .is_some_and(|(section, _)| reads(&section.to_ascii_lowercase()))
         })
-        .split(ENV_SEPARATOR);
-    Figment::from(Toml::string(&text))
-        .merge(environment)
-        .extract()
-        .map_err(|error| explain(file, &error))
+        .split(ENV_SEPARATOR)
 }
 
 fn read(file: &Path) -> Result<String, ConfigError> {
