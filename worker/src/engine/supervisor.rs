@@ -100,7 +100,8 @@ pub struct Answer {
 }
 
 impl Engine {
-    /// Starts an engine and watches over it. See [`Process::spawn`] on the calling thread.
+    /// Starts an engine and watches over it. To be called within a runtime whose threads live as
+    /// long as the engine should: its process is killed with the thread that started it.
     #[must_use]
     pub fn start(spec: EngineSpec, metrics: Arc<WorkerMetrics>) -> Self {
         let (requests, requests_receiver) = mpsc::channel(MAX_REQUESTS);

@@ -29,9 +29,20 @@ pub(crate) struct Links {
     pub(crate) leaving: CancellationToken,
 }
 
+/// How a link stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It is dialled for the first time.
+    New,
+    /// Heartbeats are pushed on it.
+    Up,
+    /// It was lost, or never came up, and is dialled again.
+    Failing,
+}
+
 /// A task that keeps one link.
 struct Kept {
-    is_up: watch::Receiver<bool>,
+    standing: watch::Receiver<Standing>,
     stop: CancellationToken,
 }
 
@@ -54,18 +65,15 @@ impl Links {
                     Err(_) => tracing::debug!("a look-up of orchestrators took too long"),
                 }
             }
-            let up: BTreeSet<NodeId> = kept
-                .iter()
-                .filter(|(_, kept)| *kept.is_up.borrow())
-                .map(|(node, _)| *node)
-                .collect();
+            let up = standing(&kept, Standing::Up);
+            let failing = standing(&kept, Standing::Failing);
             self.linked.send_if_modified(|count| {
                 let is_new = *count != up.len();
                 *count = up.len();
                 is_new
             });
             self.metrics.set_orchestrators(up.len());
-            let chosen = known.choose(self.node.id(), &up, self.k);
+            let chosen = known.choose(self.node.id(), &up, &failing, self.k);
             kept.retain(|node, kept| {
                 let stays = chosen.contains(node);
                 if !stays {
@@ -88,14 +96,14 @@ impl Links {
     }
 
     fn keep(&self, orchestrator: NodeId, changes: &mpsc::Sender<()>) -> Kept {
-        let (up, is_up) = watch::channel(false);
+        let (sender, standing) = watch::channel(Standing::New);
         let stop = CancellationToken::new();
         let keeper = Keeper {
             node: self.node.clone(),
             orchestrator,
             beats: self.beats.clone(),
             wishes: self.wishes.clone(),
-            up,
+            standing: sender,
             changes: changes.clone(),
             metrics: self.metrics.clone(),
             leaving: self.leaving.clone(),
@@ -107,8 +115,16 @@ impl Links {
                 () = stopped.cancelled() => {}
             }
         });
-        Kept { is_up, stop }
+        Kept { standing, stop }
     }
+}
+
+/// Those that stand so.
+fn standing(kept: &BTreeMap<NodeId, Kept>, wanted: Standing) -> BTreeSet<NodeId> {
+    kept.iter()
+        .filter(|(_, kept)| *kept.standing.borrow() == wanted)
+        .map(|(node, _)| *node)
+        .collect()
 }
 
 /// Keeps one link: dials, pushes, dials again.
@@ -117,7 +133,7 @@ struct Keeper {
     orchestrator: NodeId,
     beats: watch::Receiver<Option<Arc<Beat>>>,
     wishes: mpsc::Sender<()>,
-    up: watch::Sender<bool>,
+    standing: watch::Sender<Standing>,
     changes: mpsc::Sender<()>,
     metrics: Arc<WorkerMetrics>,
     leaving: CancellationToken,
@@ -136,7 +152,6 @@ impl Keeper {
                 Ok(link) => {
                     let mut pushed = 0;
                     let end = self.push(&link, &mut pushed).await;
-                    self.set_up(false);
                     let Err(error) = end else { return };
                     if pushed > 0 {
                         failures = 0;
@@ -149,6 +164,7 @@ impl Keeper {
                 }
                 Err(error) => tracing::debug!(orchestrator, %error, "still no link"),
             }
+            self.set(Standing::Failing);
             failures += 1;
             let wait = plan::redial_ms(failures, rand::random());
             tokio::select! {
@@ -185,7 +201,7 @@ impl Keeper {
             call.send(&beat.item).await?;
             *pushed += 1;
             self.metrics.heartbeat_sent();
-            self.set_up(true);
+            self.set(Standing::Up);
             if beat.is_goodbye {
                 call.finish_sending().await;
                 // Its end says that it was heard.
@@ -195,10 +211,10 @@ impl Keeper {
         }
     }
 
-    fn set_up(&self, is_up: bool) {
+    fn set(&self, standing: Standing) {
         let changed = self
-            .up
-            .send_if_modified(|up| std::mem::replace(up, is_up) != is_up);
+            .standing
+            .send_if_modified(|now| std::mem::replace(now, standing) != standing);
         if changed {
             // A full channel already holds the news.
             let _ = self.changes.try_send(());

@@ -37,16 +37,30 @@ impl Known {
         self.missed.retain(|_, missed| *missed <= MAX_MISSED);
     }
 
-    /// Those that should be linked: the `k` with the highest score for this worker, where one that
-    /// is linked already stays unless a better one is linked too.
+    /// Those that should be linked: the `k` with the highest score for this worker, and where some
+    /// of these fail, the next ones in their place, while those that fail are still dialled: a key
+    /// stays on the DHT for long after its node was killed. One that is linked already stays until
+    /// `k` better ones are linked too.
     #[must_use]
-    pub fn choose(&self, worker: NodeId, linked: &BTreeSet<NodeId>, k: usize) -> BTreeSet<NodeId> {
+    pub fn choose(
+        &self,
+        worker: NodeId,
+        linked: &BTreeSet<NodeId>,
+        failing: &BTreeSet<NodeId>,
+        k: usize,
+    ) -> BTreeSet<NodeId> {
         let all: BTreeSet<NodeId> = self.missed.keys().chain(linked).copied().collect();
-        let mut chosen: BTreeSet<NodeId> = rendezvous(worker, all, k).into_iter().collect();
-        // A link is given up only when k better ones are up.
-        let up = chosen.intersection(linked).count();
-        let spare = linked.iter().filter(|node| !chosen.contains(node)).copied();
+        let sound = all.difference(failing).copied().collect::<Vec<_>>();
+        let sound: BTreeSet<NodeId> = rendezvous(worker, sound, k).into_iter().collect();
+        let up = sound.intersection(linked).count();
+        let spare = linked.iter().filter(|node| !sound.contains(node)).copied();
         let kept: Vec<NodeId> = spare.take(k.saturating_sub(up)).collect();
+        let mut chosen = sound;
+        chosen.extend(
+            rendezvous(worker, all, k)
+                .into_iter()
+                .filter(|node| failing.contains(node)),
+        );
         chosen.extend(kept);
         chosen
     }
@@ -149,14 +163,19 @@ mod tests {
         known.looked_up(&nodes(0..2));
         for _ in 0..MAX_MISSED {
             known.looked_up(&nodes(1..2));
-            assert_eq!(known.choose(me, &BTreeSet::new(), 3).len(), 2);
+            assert_eq!(
+                known
+                    .choose(me, &BTreeSet::new(), &BTreeSet::new(), 3)
+                    .len(),
+                2
+            );
         }
         known.looked_up(&nodes(1..2));
-        let chosen = known.choose(me, &BTreeSet::new(), 3);
+        let chosen = known.choose(me, &BTreeSet::new(), &BTreeSet::new(), 3);
         assert_eq!(chosen, nodes(1..2).into_iter().collect());
         let linked: BTreeSet<NodeId> = nodes(0..1).into_iter().collect();
         assert_eq!(
-            known.choose(me, &linked, 3).len(),
+            known.choose(me, &linked, &BTreeSet::new(), 3).len(),
             2,
             "what is linked stays"
         );
@@ -169,7 +188,7 @@ mod tests {
         known.looked_up(&nodes(0..10));
         let ranked = rendezvous(me, nodes(0..10), 10);
         let worst: BTreeSet<NodeId> = ranked[8..].iter().copied().collect();
-        let chosen = known.choose(me, &worst, 2);
+        let chosen = known.choose(me, &worst, &BTreeSet::new(), 2);
         assert_eq!(
             chosen.len(),
             4,
@@ -177,7 +196,27 @@ mod tests {
         );
         let all_up: BTreeSet<NodeId> = worst.iter().chain(&ranked[..2]).copied().collect();
         let best: BTreeSet<NodeId> = ranked[..2].iter().copied().collect();
-        assert_eq!(known.choose(me, &all_up, 2), best);
+        assert_eq!(known.choose(me, &all_up, &BTreeSet::new(), 2), best);
+    }
+
+    #[test]
+    fn the_next_ones_take_the_place_of_those_that_fail_until_these_are_back() {
+        let mut known = Known::default();
+        let me = NodeId([200; 32]);
+        known.looked_up(&nodes(0..6));
+        let ranked = rendezvous(me, nodes(0..6), 6);
+        let set = |nodes: &[NodeId]| nodes.iter().copied().collect::<BTreeSet<_>>();
+        let none = BTreeSet::new();
+        let chosen = known.choose(me, &none, &set(&ranked[..2]), 2);
+        assert_eq!(
+            chosen,
+            set(&ranked[..4]),
+            "two that fail, two in their place"
+        );
+        let chosen = known.choose(me, &set(&ranked[2..4]), &set(&ranked[..2]), 2);
+        assert_eq!(chosen, set(&ranked[..4]));
+        let chosen = known.choose(me, &set(&ranked[..4]), &none, 2);
+        assert_eq!(chosen, set(&ranked[..2]), "the best are back");
     }
 
     #[test]
