@@ -68,19 +68,19 @@ impl Problem {
     }
 }
 
-/// Whether an error says that the prompt is longer than the model's context. Workers name the
-/// prompt as the parameter and the context in words; OpenAI has a code for it.
-fn is_context_overrun(error: &RpcError) -> bool {
-    matches!(error.param.as_deref(), Some("messages" | "prompt"))
-        && error.message.contains("context")
-}
+/// How a worker begins the message of an error when prompt and answer do not fit into the model's
+/// context. Errors on the wire have few codes; OpenAI's clients know one for this.
+const CONTEXT_OVERRUN: &str = "context_length_exceeded: ";
 
 impl From<RpcError> for Problem {
     fn from(error: RpcError) -> Self {
         use StatusCode as S;
-        let overrun = is_context_overrun(&error);
+        let overrun = error
+            .message
+            .strip_prefix(CONTEXT_OVERRUN)
+            .map(str::to_owned);
         let (status, code) = match error.code {
-            Code::Invalid if overrun => (S::BAD_REQUEST, "context_length_exceeded"),
+            Code::Invalid if overrun.is_some() => (S::BAD_REQUEST, "context_length_exceeded"),
             Code::Invalid => (S::BAD_REQUEST, "invalid_value"),
             Code::NotFound => (S::NOT_FOUND, "model_not_found"),
             Code::Forbidden => (S::FORBIDDEN, "permission_denied"),
@@ -102,7 +102,7 @@ impl From<RpcError> for Problem {
         Self {
             status,
             code,
-            message: error.message,
+            message: overrun.unwrap_or(error.message),
             param,
             retry_after_ms: error
                 .retry_after_ms
@@ -155,11 +155,10 @@ mod tests {
 
     #[test]
     fn a_prompt_that_does_not_fit_has_the_code_that_clients_know() {
-        let error = RpcError::new(
-            Code::Invalid,
-            "the prompt has 9 tokens, the context holds 8",
-        )
-        .with_param("messages");
-        assert_eq!(Problem::from(error).code, "context_length_exceeded");
+        let message = "context_length_exceeded: the prompt has 9 tokens, the context holds 8";
+        let problem = Problem::from(RpcError::new(Code::Invalid, message).with_param("messages"));
+        assert_eq!(problem.code, "context_length_exceeded");
+        assert!(problem.message.starts_with("the prompt has 9"));
+        assert_eq!(problem.param.as_deref(), Some("messages"));
     }
 }

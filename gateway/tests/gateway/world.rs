@@ -328,8 +328,8 @@ async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<
             return Err(error.with_retry_after_ms(2_500));
         }
         "too-long" => {
-            let error = RpcError::new(Code::Invalid, "12 tokens do not fit into the context of 8");
-            return Err(error.with_param("messages"));
+            let why = "context_length_exceeded: 12 tokens do not fit into the context of 8";
+            return Err(RpcError::new(Code::Invalid, why).with_param("messages"));
         }
         "first-dies" if asked_first(&correlation) => {
             call.link().close("killed by the script");
@@ -342,8 +342,13 @@ async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<
         }
         _ => {}
     }
-    say(&mut call, accepted).await?;
-    say(&mut call, chunk(0, "Par")).await?;
+    for event in [accepted, chunk(0, "Par")] {
+        if let Err(error) = say(&mut call, event).await {
+            // The client left before anything was said.
+            let _ = reporter.cancelled.send(correlation);
+            return Err(error);
+        }
+    }
     match model.as_str() {
         "slow" => {
             call.cancelled().await;
