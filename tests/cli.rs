@@ -12,6 +12,9 @@ const USAGE: i32 = 2;
 const CONFIG: i32 = 3;
 const NOT_READY: i32 = 4;
 
+/// A file's name, what is wrong in it, and words of the error.
+type Mistake = (&'static str, fn(String) -> String, &'static [&'static str]);
+
 /// A folder with a mesh, and a node with its grant.
 struct Operator {
     dir: tempfile::TempDir,
@@ -178,7 +181,7 @@ fn a_configuration_is_checked_before_anything_starts() {
     let secret = secret.lines().last().expect("a seed");
     assert!(!effective.contains(secret), "secrets are only paths");
 
-    let cases: [(&str, fn(String) -> String, &[&str]); 7] = [
+    let cases: [Mistake; 7] = [
         (
             "typo.toml",
             |t| t.replace("slots", "slotz"),

@@ -8,7 +8,7 @@
 //! * [`up`] – a whole mesh on one machine
 //! * [`authority`] – keys and grants in files: what an operator does
 //! * [`files`] – private and atomic files
-//! * [`bench`] – what `ops/bench/run` measures
+//! * [`mod@bench`] – what `ops/bench/run` measures
 //! * [`signals`], [`exit`], [`logging`] – the edges of a process
 //!
 //! This is the only crate that sees all roles. It decides nothing about requests: gateway,

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 pub(crate) enum ConfigCommand {
     /// Check a configuration file in full and print what it comes to
     ///
-    /// Which role it is for is told by its section: [bootstrap], [gateway], [orchestrator] or
-    /// [worker]. Overrides from the environment are part of the check. Exit code 3 if it is
+    /// Which role it is for is told by its section: `bootstrap`, `gateway`, `orchestrator` or
+    /// `worker`. Overrides from the environment are part of the check. Exit code 3 if it is
     /// invalid. Secrets appear as paths only.
     #[command(after_long_help = "\
 Examples:
