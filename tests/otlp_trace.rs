@@ -1,8 +1,8 @@
 //! One request is one trace, from the gateway to the engine, in whatever collector the operator
 //! has. (OBS-1)
 //!
-//! The collector here is a real OTLP/HTTP receiver; the spans come from three processes' worth of
-//! roles: gateway and orchestrator in `tether up`, the worker in its own.
+//! The collector here is a real OTLP/HTTP receiver. The spans come from two processes: `tether up`
+//! with gateway and orchestrator, and its worker, which speaks for its engine.
 
 mod support;
 
@@ -15,9 +15,8 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use serde_json::json;
 use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::{Arc, Mutex};
-use support::{PATIENCE, Process, eventually, runtime, tether};
+use support::{Mesh, PATIENCE, eventually, runtime};
 
 /// The caller's trace and span, as the example of the W3C recommendation has them.
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -68,22 +67,15 @@ async fn receive(State(collector): State<Collector>, body: Bytes) -> StatusCode 
 fn a_request_is_one_trace_from_gateway_to_engine() {
     let collector = Collector::default();
     let addr = runtime().block_on(collector.listen());
-    let dir = tempfile::tempdir().expect("temporary folder");
-    let mut command = Command::new(tether());
-    command
-        .args(["up", "--json", "--gateway", "127.0.0.1:0", "--data-dir"])
-        .arg(dir.path())
-        .env("TETHER_TELEMETRY__OTLP_ENDPOINT", format!("http://{addr}"));
-    let up = Process::start(command, &dir.path().join("up.stderr"));
+    let mesh = Mesh::start(&["--otlp-endpoint", &format!("http://{addr}")]);
 
-    let text = |field: &str| up.ready[field].as_str().expect("a text").to_owned();
     let answer = runtime().block_on(async {
         let response = support::client()
-            .post(format!("{}/v1/chat/completions", text("gateway")))
-            .bearer_auth(text("api_key"))
+            .post(format!("{}/v1/chat/completions", mesh.gateway()))
+            .bearer_auth(mesh.api_key())
             .header("traceparent", format!("00-{TRACE}-{CALLER}-01"))
             .json(&json!({
-                "model": text("model"),
+                "model": mesh.model(),
                 "messages": [{"role": "user", "content": "What is the capital of France?"}],
                 "temperature": 0,
             }))
@@ -132,6 +124,6 @@ fn a_request_is_one_trace_from_gateway_to_engine() {
         !secrets.contains("capital of France"),
         "no prompt in a trace"
     );
-    assert!(!secrets.contains(&text("api_key")), "no key in a trace");
-    up.stop();
+    assert!(!secrets.contains(mesh.api_key()), "no key in a trace");
+    mesh.stop();
 }
