@@ -2,6 +2,7 @@
 
 pub mod child;
 mod echo;
+mod handle;
 mod in_flight;
 mod kind;
 #[cfg(feature = "mistralrs")]
@@ -9,8 +10,8 @@ mod mistralrs;
 mod process;
 pub mod protocol;
 mod restart;
-pub mod supervisor;
+mod supervisor;
 
+pub use handle::{Answer, Engine, EngineSpec, EngineState, Ready};
 pub use in_flight::{EngineDone, MAX_WAITING_CHUNKS};
 pub use process::{ENGINE_ENV, EngineCommand};
-pub use supervisor::{Answer, Engine, EngineSpec, EngineState, Ready};
