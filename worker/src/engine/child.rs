@@ -4,10 +4,10 @@
 //! One thread reads, and answers a ping at once whatever the engine does; one thread writes; the
 //! engine has its own. The process ends when the socket does, or the worker.
 //!
-//! * [`confine`] – what a fault of this process may cost
-//! * [`outbox`] – messages to the worker
-//! * [`answer`] – one answer being given
-//! * [`conversation`] – messages from the worker
+//! * `confine` – what a fault of this process may cost
+//! * `outbox` – messages to the worker
+//! * `answer` – one answer being given
+//! * `conversation` – messages from the worker
 
 pub(crate) mod answer;
 mod confine;

@@ -133,7 +133,7 @@ pub enum FromEngine {
         finish: Finish,
         /// Exact counts.
         usage: Usage,
-        /// Milliseconds from the request to its first token.
+        /// Milliseconds from the request to its first token, waiting for its turn included.
         prefill_ms: u64,
         /// Milliseconds from the first token to the last.
         decode_ms: u64,

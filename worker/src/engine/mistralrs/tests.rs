@@ -138,6 +138,21 @@ fn a_cancelled_answer_stops_and_its_neighbours_and_successors_do_not() {
 }
 
 #[test]
+fn an_answer_cancelled_while_it_waits_for_its_turn_takes_none() {
+    let (_folder, mut client) = client();
+    let first = client.begin(chat("Count to 50."), &greedy());
+    let waiting = client.begin(chat("Count to 200."), &greedy());
+    client.send(&ToEngine::Cancel { id: waiting });
+    let last = client.begin(chat("What is the capital of France?"), &greedy());
+    let mut all = BTreeMap::new();
+    while all.get(&last).is_none_or(|got: &Got| !got.ended()) {
+        client.take(&mut all);
+    }
+    assert!(all[&first].ended() && all[&last].text.contains("Paris"));
+    assert!(all.get(&waiting).is_none_or(|got| got.chunks == 0));
+}
+
+#[test]
 fn max_tokens_and_stop_strings_end_an_answer_exactly() {
     let (_folder, mut client) = client();
     let whole = client.ask(chat("Count to 20."), &greedy());
