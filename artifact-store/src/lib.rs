@@ -14,6 +14,7 @@
 //! * [`manifest_file`](read_manifest) – the sealed manifest on disk, and [`Trust`]
 //! * [`verify`] – every listed file against the manifest; the only maker of [`VerifiedArtifact`]
 //! * [`pack`], [`sign`] – what a publisher does
+//! * `view` – a folder with the verified files and nothing else, for the engine
 //! * `detect` – format, tokenizer and context of files that are to be packed
 //! * `regular` – opening and hashing files that are files
 #![forbid(unsafe_code)]
@@ -24,6 +25,7 @@ mod manifest_file;
 mod pack;
 mod regular;
 mod verify;
+mod view;
 
 pub use error::ArtifactError;
 pub use manifest_file::{MANIFEST_FILE, Trust, read_manifest, sign};

@@ -307,6 +307,45 @@ fn files_beside_the_listed_ones_are_reported_and_otherwise_ignored() {
 }
 
 #[test]
+fn an_engine_is_shown_the_listed_files_and_nothing_else() {
+    let (dir, _) = packed();
+    fs::write(dir.path().join("extra.safetensors"), "unsigned").expect("write");
+    let artifact = verify(dir.path(), &trust(), None, &mut |_| ()).expect("verify");
+    let place = tempfile::tempdir().expect("temporary folder");
+    let at = place.path().join("views/one");
+    for _ in 0..2 {
+        let view = artifact.expose(&at).expect("made, and made again");
+        let mut seen: Vec<String> = fs::read_dir(&view)
+            .expect("a folder")
+            .map(|entry| {
+                entry
+                    .expect("readable")
+                    .file_name()
+                    .into_string()
+                    .expect("UTF-8")
+            })
+            .collect();
+        seen.sort();
+        let mut listed: Vec<String> = artifact
+            .manifest()
+            .files
+            .iter()
+            .map(|f| f.path.clone())
+            .collect();
+        listed.sort();
+        let top = |path: &String| path.split('/').next().expect("a first part").to_owned();
+        assert_eq!(seen, listed.iter().map(top).collect::<Vec<_>>());
+        for path in &listed {
+            assert_eq!(
+                fs::read(view.join(path)).expect("through the link"),
+                fs::read(dir.path().join(path)).expect("the file")
+            );
+        }
+        fs::write(at.join("left.safetensors"), "from an earlier version").expect("write");
+    }
+}
+
+#[test]
 fn packing_refuses_what_could_not_be_served() {
     let attempt = |change: &dyn Fn(&Path), options: PackOptions| {
         let dir = files();

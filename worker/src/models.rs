@@ -8,6 +8,7 @@ mod keeper;
 use crate::config::WorkerConfig;
 use crate::engine::{Engine, EngineCommand};
 use keeper::Keeper;
+use std::path::Path;
 use std::sync::Arc;
 use tether_telemetry::metrics::WorkerMetrics;
 use tether_wire::heartbeat::{ModelFault, ModelOffer, WorkerState};
@@ -90,6 +91,7 @@ impl Models {
     /// Starts to verify and load every configured model.
     pub(crate) fn start(
         config: &WorkerConfig,
+        data_dir: &Path,
         command: &EngineCommand,
         metrics: &Arc<WorkerMetrics>,
     ) -> Self {
@@ -115,6 +117,7 @@ impl Models {
                     config: config.clone(),
                     command: command.clone(),
                     metrics: metrics.clone(),
+                    views: data_dir.join("engine-views"),
                 };
                 AbortOnDropHandle::new(tokio::spawn(keeper.run(model.clone(), turns.clone())))
             })

@@ -109,7 +109,7 @@ pub async fn start(
     // Models are verified and loaded only now that nothing else can fail any more.
     shared
         .models
-        .get_or_init(|| Models::start(&config, &engine_command, &metrics));
+        .get_or_init(|| Models::start(&config, data_dir, &engine_command, &metrics));
     let presence = Presence::start(node.clone(), profile, shared.clone());
     Ok(Worker {
         node: NodeHandle(node),

@@ -4,6 +4,7 @@ use super::{Found, ModelState, ModelStatus, Served, cut, find, offers};
 use crate::config::{ModelConfig, WorkerConfig};
 use crate::engine::protocol::Load;
 use crate::engine::{Engine, EngineCommand, EngineSpec, EngineState, Ready};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tether_artifact_store::{Trust, VerifiedArtifact, verify};
@@ -19,6 +20,8 @@ pub(super) struct Keeper {
     pub(super) config: WorkerConfig,
     pub(super) command: EngineCommand,
     pub(super) metrics: Arc<WorkerMetrics>,
+    /// Where the folders are made that engines see.
+    pub(super) views: PathBuf,
 }
 
 impl Keeper {
@@ -39,7 +42,10 @@ impl Keeper {
             let reason = "the same artifact is configured twice".to_owned();
             return self.fault(None, "configured-twice", reason);
         }
-        self.keep(&artifact).await;
+        match artifact.expose(&self.views.join(artifact.digest().to_hex())) {
+            Ok(view) => self.keep(&artifact, view).await,
+            Err(error) => self.fault(None, error.code(), error.to_string()),
+        }
     }
 
     /// Off the async threads: it reads every byte.
@@ -56,7 +62,10 @@ impl Keeper {
             Ok(Ok(artifact)) => {
                 if !artifact.unlisted().is_empty() {
                     let files = artifact.unlisted().join(", ");
-                    tracing::warn!(files, "files beside the artifact's own are ignored");
+                    tracing::warn!(
+                        files,
+                        "files beside the artifact's own are not shown to its engine"
+                    );
                 }
                 Ok(artifact)
             }
@@ -65,7 +74,7 @@ impl Keeper {
         }
     }
 
-    async fn keep(&self, artifact: &VerifiedArtifact) {
+    async fn keep(&self, artifact: &VerifiedArtifact, view: PathBuf) {
         let manifest = artifact.manifest();
         let digest = artifact.digest();
         let name = manifest.model.to_string();
@@ -73,7 +82,7 @@ impl Keeper {
             command: self.command.clone(),
             load: Load {
                 kind: self.config.engine.kind,
-                root: artifact.root().to_owned(),
+                root: view,
                 weights: manifest.weights.clone(),
                 tokenizer: manifest.tokenizer.clone(),
                 format: manifest.format,
