@@ -145,7 +145,7 @@ Try it:
     -H 'authorization: Bearer {api_key}' -H 'content-type: application/json' \\
     -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"{PROMPT}\"}}]}}'
 
-Ready: {workers} after {seconds:.1} s to the first token. Ctrl-C stops it.",
+Ready: {workers}, first token {seconds:.1} s after the start. Ctrl-C stops it.",
         answer = first.text,
         worker = first.worker.get(..8).unwrap_or_default(),
         workers = match run.workers.len() {
