@@ -10,7 +10,7 @@
 //! # Layout
 //! - [`files`] is the committed model, [`questions::exam`] what it must answer.
 //! - [`template`] has the special tokens and the chat template, [`facts`] what is taught.
-//! - [`gguf`] and [`reference`] read and run the file without a tensor library, one token at a time.
+//! - [`gguf`] and [`reference`](mod@reference) read and run the file without a tensor library, one token at a time.
 //! - [`random_hf`] writes a second, untrained model in Hugging Face layout.
 //! - `train` (feature `train`, off by default) makes the model with candle. It and the binary are
 //!   the only users of candle here, so a dependent pays for the embedded bytes alone.
