@@ -44,7 +44,7 @@ const KNOWERS: &[Knower] = &[
     Knower {
         invariant: 11,
         words: &["unbounded_channel", "unbounded()", "mpsc::channel()"],
-        places: &["worker/src/engine/supervisor.rs"],
+        places: &["worker/src/engine/handle.rs"],
     },
     Knower {
         invariant: 12,
