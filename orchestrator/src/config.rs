@@ -16,11 +16,12 @@ pub const MAX_TIME_MS: u64 = 24 * 3_600_000;
 #[serde(default, deny_unknown_fields)]
 pub struct OrchestratorConfig {
     /// File of tenants and the hashes of their API keys. Read again when it changes; a file with a
-    /// mistake is refused and the last good one kept. Relative paths start at the data folder.
+    /// mistake is refused and the last good one kept. In a configuration file, relative paths start
+    /// at that file.
     pub tenants: PathBuf,
     /// Models that this mesh releases: sealed manifests, or folders that hold a `tether.manifest`.
     /// A released model is known (503, not 404) before any worker serves it, and only workers with
-    /// exactly its digest serve it. Relative paths start at the data folder.
+    /// exactly its digest serve it. Relative paths as above.
     pub releases: Vec<PathBuf>,
     /// Keys whose signature on a release counts.
     pub trusted_publishers: Vec<NodeId>,
@@ -159,7 +160,7 @@ impl OrchestratorConfig {
         )
     }
 
-    /// A path of the configuration: relative ones start at the data folder.
+    /// A path as it is used: what the configuration's reader left relative starts at the data folder.
     pub(crate) fn resolve(data_dir: &Path, path: &Path) -> PathBuf {
         data_dir.join(path)
     }

@@ -39,7 +39,7 @@ impl Core {
             OrchestratorConfig {
                 tenants: plan.tenants.clone(),
                 admin: plan.admin,
-                releases: plan.model_dirs.first().cloned().into_iter().collect(),
+                releases: plan.released.clone(),
                 trusted_publishers: plan.publishers.clone(),
                 ..OrchestratorConfig::default()
             },

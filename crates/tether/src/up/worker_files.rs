@@ -39,6 +39,8 @@ pub(crate) struct Plan {
     pub(crate) model: ModelRef,
     /// All directories, the small model's first.
     pub(crate) model_dirs: Vec<PathBuf>,
+    /// Those of them that a trusted publisher signed: the releases of this mesh.
+    pub(crate) released: Vec<PathBuf>,
     /// The models that should be served, by their manifests.
     pub(crate) models: Vec<ModelRef>,
     /// Directories that the workers will refuse, and why, for a warning at once.
@@ -69,12 +71,16 @@ pub(crate) fn prepare(
     let mut publishers = args.publisher.clone();
     publishers.insert(0, publisher.id());
     let trust = Trust::in_publishers(publishers.iter().copied());
-    let (mut model_dirs, mut models, mut doubtful) = (vec![dir], vec![model.clone()], Vec::new());
+    let (mut model_dirs, mut released) = (vec![dir.clone()], vec![dir]);
+    let (mut models, mut doubtful) = (vec![model.clone()], Vec::new());
     for dir in &args.model {
         let dir = std::path::absolute(dir)
             .with_context(|| format!("cannot use --model {}", dir.display()))?;
         match models::other(&dir, &trust) {
-            Other::Signed(model) => models.push(model),
+            Other::Signed(model) => {
+                models.push(model);
+                released.push(dir.clone());
+            }
             Other::Doubtful(error) => doubtful.push((dir.clone(), error.to_string())),
         }
         model_dirs.push(dir);
@@ -101,6 +107,7 @@ pub(crate) fn prepare(
         publishers,
         model,
         model_dirs,
+        released,
         models,
         doubtful,
         workers,
