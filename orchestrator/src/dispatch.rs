@@ -17,7 +17,7 @@ use crate::place::{Query, Ranked, place};
 use crate::store::{Holder, MetadataStore};
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
-use outcome::{End, code_label, told};
+use outcome::{End, told};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -107,9 +107,7 @@ impl Dispatcher {
             async move {
                 let _counted = Counted::new(&this.metrics);
                 let result = Box::pin(this.request(call)).await;
-                let outcome = result
-                    .as_ref()
-                    .map_or_else(|e| code_label(e.code), |()| "ok");
+                let outcome = result.as_ref().map_or_else(|e| e.code.as_str(), |()| "ok");
                 this.metrics.dispatched(outcome);
                 Span::current().record("tether.outcome", outcome);
                 if let Err(error) = &result {
@@ -152,7 +150,7 @@ impl Dispatcher {
             let ranked = self.rank(run, &tried);
             let Some(best) = ranked.first() else { break };
             if let Some(fault) = &last {
-                self.metrics.retried(code_label(fault.code));
+                self.metrics.retried(fault.code.as_str());
             }
             run.attempts += 1;
             tried.push(best.candidate.worker.id());
@@ -240,7 +238,7 @@ impl Dispatcher {
                 (step, Ok(()))
             }
             End::Final(error) | End::Fault(error) => {
-                let text = format!("{}: {error}", code_label(error.code));
+                let text = format!("{}: {error}", error.code.as_str());
                 (
                     Step::Failed {
                         error: text,

@@ -164,26 +164,10 @@ impl Service for WorkerService {
             let result = infer(&shared, call).await;
             shared.metrics.request(match &result {
                 Ok(()) => "ok",
-                Err(error) => outcome(error.code),
+                Err(error) => error.code.as_str(),
             });
             result
         })
-    }
-}
-
-fn outcome(code: Code) -> &'static str {
-    match code {
-        Code::Invalid => "invalid",
-        Code::NotFound => "not-found",
-        Code::Forbidden => "forbidden",
-        Code::Conflict => "conflict",
-        Code::Unavailable => "unavailable",
-        Code::Overloaded => "overloaded",
-        Code::Deadline => "deadline",
-        Code::Cancelled => "cancelled",
-        Code::Internal => "internal",
-        Code::Unimplemented => "unimplemented",
-        Code::Unknown => "unknown",
     }
 }
 
@@ -220,7 +204,7 @@ async fn infer(shared: &Arc<Shared>, mut call: Incoming) -> Result<(), RpcError>
     };
     let result = work.instrument(span.clone()).await;
     if let Err(error) = &result {
-        span.record("error.type", outcome(error.code));
+        span.record("error.type", error.code.as_str());
     }
     result
 }

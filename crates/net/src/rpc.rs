@@ -29,27 +29,10 @@ pub(crate) fn link_broke(peer: &Peer, why: &str) -> RpcError {
     )
 }
 
-/// A code's name, for metrics.
-fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Invalid => "invalid",
-        Code::NotFound => "not-found",
-        Code::Forbidden => "forbidden",
-        Code::Conflict => "conflict",
-        Code::Unavailable => "unavailable",
-        Code::Overloaded => "overloaded",
-        Code::Deadline => "deadline",
-        Code::Cancelled => "cancelled",
-        Code::Internal => "internal",
-        Code::Unimplemented => "unimplemented",
-        Code::Unknown => "unknown",
-    }
-}
-
 /// How a call ended, for metrics.
 fn outcome(result: &Result<(), RpcError>) -> &'static str {
     match result {
         Ok(()) => "ok",
-        Err(error) => code_name(error.code),
+        Err(error) => error.code.as_str(),
     }
 }

@@ -161,7 +161,6 @@ impl Sequence<'_> {
         self.rotate(&mut keys);
         self.keys[layer].extend(keys);
         self.values[layer].extend(product(&block.value, input));
-        #[allow(clippy::cast_precision_loss)]
         let scale = 1.0 / (width as f32).sqrt();
         let mut attended = vec![0.0; queries.len()];
         for (head, query) in queries.chunks_exact(width).enumerate() {
@@ -217,7 +216,6 @@ fn shape_of(file: &Gguf<'_>) -> Result<Shape, GgufError> {
         .tensors
         .get("token_embd.weight")
         .map_or(0, |info| info.sizes[0]);
-    #[allow(clippy::cast_possible_truncation)]
     let shape = Shape {
         vocabulary,
         hidden,
@@ -234,7 +232,6 @@ fn shape_of(file: &Gguf<'_>) -> Result<Shape, GgufError> {
 }
 
 fn normed(state: &[f32], weight: &[f32], epsilon: f32) -> Vec<f32> {
-    #[allow(clippy::cast_precision_loss)]
     let mean = dot(state, state) / state.len() as f32;
     let scale = 1.0 / (mean + epsilon).sqrt();
     state

@@ -125,7 +125,6 @@ pub fn rotary_tables(shape: &Shape, positions: usize) -> (Vec<f32>, Vec<f32>) {
     let (mut cosines, mut sines) = (Vec::new(), Vec::new());
     for position in 0..positions {
         for pair in 0..half {
-            #[allow(clippy::cast_precision_loss)]
             let angle = position as f32 / shape.rope_base.powf(pair as f32 / half as f32);
             cosines.push(angle.cos());
             sines.push(angle.sin());

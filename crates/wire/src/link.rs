@@ -39,7 +39,6 @@ pub struct Hello {
     pub boot: u64,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // the signature that serde wants
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }

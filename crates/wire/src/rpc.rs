@@ -88,6 +88,26 @@ pub enum Code {
     Unknown,
 }
 
+impl Code {
+    /// Its name on the wire, for metrics and spans.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::NotFound => "not-found",
+            Self::Forbidden => "forbidden",
+            Self::Conflict => "conflict",
+            Self::Unavailable => "unavailable",
+            Self::Overloaded => "overloaded",
+            Self::Deadline => "deadline",
+            Self::Cancelled => "cancelled",
+            Self::Internal => "internal",
+            Self::Unimplemented => "unimplemented",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// A failed call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]

@@ -21,26 +21,9 @@ impl End {
     pub(crate) fn label(&self) -> &'static str {
         match self {
             Self::Done(_) => "ok",
-            Self::Final(error) | Self::Fault(error) => code_label(error.code),
+            Self::Final(error) | Self::Fault(error) => error.code.as_str(),
             Self::Cancelled => "cancelled",
         }
-    }
-}
-
-/// The label of an error's code; it is the code's name on the wire.
-pub(crate) fn code_label(code: Code) -> &'static str {
-    match code {
-        Code::Invalid => "invalid",
-        Code::NotFound => "not-found",
-        Code::Forbidden => "forbidden",
-        Code::Conflict => "conflict",
-        Code::Unavailable => "unavailable",
-        Code::Overloaded => "overloaded",
-        Code::Deadline => "deadline",
-        Code::Cancelled => "cancelled",
-        Code::Internal => "internal",
-        Code::Unimplemented => "unimplemented",
-        Code::Unknown => "unknown",
     }
 }
 

@@ -1,8 +1,8 @@
 //! A call, on the caller's side.
 
 use super::frame::{self, Frame, MAX_ITEM_BYTES};
+use super::link_broke;
 use super::stream::{FrameReader, FrameWriter, ReadFault};
-use super::{code_name, link_broke};
 use crate::link::Link;
 use crate::transport::StreamError;
 use std::collections::VecDeque;
@@ -94,7 +94,7 @@ pub(crate) async fn open(
             ),
         ),
     };
-    metrics.ended(code_name(error.code));
+    metrics.ended(error.code.as_str());
     Err(error)
 }
 
@@ -147,7 +147,6 @@ impl Call {
     }
 
     /// Says that no more items come from this side.
-    #[allow(clippy::unused_async)] // part of the interface: a transport may have to flush
     pub async fn finish_sending(&mut self) {
         self.writer.finish();
     }
@@ -232,7 +231,7 @@ impl Call {
 
     /// Ends the call on this side.
     fn fail(&mut self, error: RpcError) -> RpcError {
-        self.metrics.ended(code_name(error.code));
+        self.metrics.ended(error.code.as_str());
         self.over = Some(Err(error.clone()));
         self.cancel();
         error

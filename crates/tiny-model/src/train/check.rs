@@ -32,7 +32,6 @@ pub struct Score {
 impl Score {
     /// Right answers in percent.
     #[must_use]
-    #[allow(clippy::cast_precision_loss)]
     pub fn percent(&self) -> f64 {
         let right = self.asked - self.failures.len();
         100.0 * right as f64 / self.asked.max(1) as f64

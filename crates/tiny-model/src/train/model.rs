@@ -152,7 +152,6 @@ impl Llama {
             &self.sines,
         )?)?;
         let value = spread(project("v_proj", kv_heads)?)?;
-        #[allow(clippy::cast_precision_loss)]
         let scale = 1.0 / (head_width as f64).sqrt();
         let scores = (query.matmul(&key.transpose(2, 3)?.contiguous()?)? * scale)?;
         let weights = softmax(&scores.broadcast_add(mask)?, D::Minus1)?;
@@ -175,7 +174,6 @@ fn initial(chance: &mut ChaCha8Rng, name: &str, sizes: &[usize]) -> Vec<f32> {
     if sizes.len() == 1 {
         return vec![1.0; count];
     }
-    #[allow(clippy::cast_precision_loss)]
     let width = if name.contains("embed") {
         0.05
     } else {

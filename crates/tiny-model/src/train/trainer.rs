@@ -69,7 +69,6 @@ pub fn train(
 }
 
 /// Mean loss and mean gradients over the batches.
-#[allow(clippy::cast_precision_loss)]
 fn gradients(
     model: &Llama,
     variables: &[Var],
@@ -124,7 +123,6 @@ fn clip(variables: &[Var], gradients: &mut GradStore) -> Result<()> {
     Ok(())
 }
 
-#[allow(clippy::cast_precision_loss)]
 fn rate(step: usize, steps: usize) -> f64 {
     if step < WARM_UP_STEPS {
         return LEARNING_RATE * (step + 1) as f64 / WARM_UP_STEPS as f64;
