@@ -40,7 +40,7 @@ impl Progress {
             return Err(broken("there is more after its end"));
         }
         match event {
-            AnswerEvent::Unknown => Ok(None),
+            AnswerEvent::Begun(_) | AnswerEvent::Unknown => Ok(None),
             AnswerEvent::Accepted(accepted) => {
                 if self.position == 0 || self.accepted.is_none() {
                     self.accepted = Some(accepted);

@@ -259,6 +259,13 @@ pub struct Accepted {
     pub seed: u64,
 }
 
+/// The engine turned to the request: until now it waited its turn. [T-INF-8]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    /// Tokens of the rendered prompt.
+    pub prompt_tokens: u32,
+}
+
 /// A piece of an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chunk {
@@ -279,13 +286,16 @@ pub struct Done {
     pub usage: Usage,
 }
 
-/// What comes back for a request: one `Accepted` for each worker that took it, chunks, one `Done`.
+/// What comes back for a request: one `Accepted` for each worker that took it, at most one `Begun`,
+/// chunks, one `Done`.
 /// A stream that ends without `Done` did not end well. [T-INF-8]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum AnswerEvent {
     /// A worker took the order.
     Accepted(Accepted),
+    /// The request's turn came.
+    Begun(Begun),
     /// A piece.
     Chunk(Chunk),
     /// The end.

@@ -66,7 +66,7 @@ impl Check {
             return Err(wrong("goes on after the end".to_owned()));
         }
         match event {
-            AnswerEvent::Unknown => Ok(Seen::Nothing),
+            AnswerEvent::Begun(_) | AnswerEvent::Unknown => Ok(Seen::Nothing),
             AnswerEvent::Accepted(_) if self.accepted => {
                 Err(wrong("accepts the same order twice".to_owned()))
             }

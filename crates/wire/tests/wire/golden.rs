@@ -71,6 +71,7 @@ plain!(
 );
 plain!(work_order, samples::work_order(), WorkOrder);
 plain!(event_accepted, samples::accepted(), AnswerEvent);
+plain!(event_begun, samples::begun(), AnswerEvent);
 plain!(event_chunk, samples::chunk(), AnswerEvent);
 plain!(event_done, samples::done(), AnswerEvent);
 plain!(presence, samples::presence(), Presence);

@@ -90,6 +90,7 @@ fn valid_messages() -> Vec<Vec<u8>> {
         codec::encode(&samples::request(samples::chat())),
         codec::encode(&samples::work_order()),
         codec::encode(&samples::accepted()),
+        codec::encode(&samples::begun()),
         codec::encode(&samples::chunk()),
         codec::encode(&samples::done()),
         codec::encode(&samples::presence()),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use tether_wire::directory::{Availability, DirectoryUpdate, ModelEntry, TenantEntry};
 use tether_wire::heartbeat::{ModelFault, ModelOffer, WorkerState};
 use tether_wire::infer::{
-    Accepted, AnswerEvent, Chunk, Done, Finish, InferRequest, Input, Message, Presence, Sampling,
+    Accepted, AnswerEvent, Begun, Chunk, Done, Finish, InferRequest, Input, Message, Presence, Sampling,
     Speaker, Usage, WorkOrder,
 };
 use tether_wire::link::{Hello, HelloAnswer, Refusal, RefusalCode};
@@ -250,6 +250,10 @@ pub(crate) fn accepted() -> AnswerEvent {
         digest: Digest([4; 32]),
         seed: 99,
     })
+}
+
+pub(crate) fn begun() -> AnswerEvent {
+    AnswerEvent::Begun(Begun { prompt_tokens: 13 })
 }
 
 pub(crate) fn chunk() -> AnswerEvent {
