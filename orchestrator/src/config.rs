@@ -41,8 +41,10 @@ pub struct OrchestratorConfig {
     /// Time in which a worker must say that it took an order. It has only to look at its queue, so
     /// silence means that it is dead or stuck; the transport knows that only after 2 s.
     pub accept_timeout_ms: u64,
-    /// Time from taking an order to the first piece of the answer: waiting in the worker's queue
-    /// and reading the prompt.
+    /// Time that a request may wait its turn at a worker that took it. After it the caller is told
+    /// to come again; the worker did nothing wrong. The caller's own time may be shorter.
+    pub queue_timeout_ms: u64,
+    /// Time from the turn of a request to the first piece of its answer: reading the prompt.
     pub first_token_timeout_ms: u64,
     /// Time between two pieces of an answer, and for the gateway to take one.
     pub stall_timeout_ms: u64,
@@ -73,6 +75,7 @@ impl Default for OrchestratorConfig {
             attempts: 2,
             dial_timeout_ms: 1_000,
             accept_timeout_ms: 750,
+            queue_timeout_ms: 120_000,
             first_token_timeout_ms: 60_000,
             stall_timeout_ms: 30_000,
             answer_timeout_ms: 600_000,
@@ -137,6 +140,7 @@ impl OrchestratorConfig {
         for (field, value) in [
             ("dial_timeout_ms", self.dial_timeout_ms),
             ("accept_timeout_ms", self.accept_timeout_ms),
+            ("queue_timeout_ms", self.queue_timeout_ms),
             ("first_token_timeout_ms", self.first_token_timeout_ms),
             ("stall_timeout_ms", self.stall_timeout_ms),
             ("answer_timeout_ms", self.answer_timeout_ms),
@@ -197,6 +201,7 @@ mod tests {
         assert!(refused(|c| c.near_equal = f32::NAN).contains("near_equal"));
         assert!(refused(|c| c.admin = ([0, 0, 0, 0], 1).into()).contains("loopback"));
         assert!(refused(|c| c.accept_timeout_ms = 0).contains("accept_timeout_ms"));
+        assert!(refused(|c| c.queue_timeout_ms = 0).contains("queue_timeout_ms"));
         assert!(refused(|c| c.drain_timeout_ms = MAX_TIME_MS + 1).contains("drain_timeout_ms"));
         assert!(refused(|c| c.releases = vec!["x".into()]).contains("trusted_publishers"));
         assert!(refused(|c| c.releases = vec!["x".into(); 1_025]).contains("releases"));

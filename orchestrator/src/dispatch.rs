@@ -4,6 +4,7 @@
 //! gateway hears of that. Every path leads through [`Dispatcher::finish`], also that of a panic.
 
 mod attempt;
+mod backoff;
 mod check;
 mod intake;
 mod outcome;
@@ -70,6 +71,8 @@ pub(crate) struct Run {
     attempts: u32,
     /// Whether any of an answer was sent to the gateway.
     streamed: bool,
+    /// Tokens of the prompt, once the worker said so.
+    prompt_tokens: u32,
     /// Tokens that were sent to the gateway.
     tokens: u32,
     /// The end as the worker sent it, passed on after it is recorded.
@@ -147,7 +150,18 @@ impl Dispatcher {
         let mut tried: Vec<NodeId> = Vec::new();
         let mut last: Option<RpcError> = None;
         while run.attempts < self.config.attempts {
-            let ranked = self.rank(run, &tried);
+            let mut ranked = self.rank(run, &tried);
+            if last.is_some() && !ranked.is_empty() {
+                let left = (run.deadline).saturating_duration_since(tokio::time::Instant::now());
+                let pause = backoff::pause(run.attempts, left, &mut rand::rng());
+                tokio::select! {
+                    biased;
+                    why = &mut *interrupt => return self.interrupted(why, run),
+                    () = tokio::time::sleep(pause) => {}
+                }
+                // The fleet as it is now.
+                ranked = self.rank(run, &tried);
+            }
             let Some(best) = ranked.first() else { break };
             if let Some(fault) = &last {
                 self.metrics.retried(fault.code.as_str());
@@ -223,7 +237,7 @@ impl Dispatcher {
     /// Records how the request ended, and only then tells the gateway.
     async fn finish(&self, mut run: Run, end: End) -> Result<(), RpcError> {
         let given = Usage {
-            prompt_tokens: 0,
+            prompt_tokens: run.prompt_tokens,
             completion_tokens: run.tokens,
         };
         let (step, result) = match end {

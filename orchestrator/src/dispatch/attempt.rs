@@ -5,7 +5,7 @@
 
 use super::check::{Check, Seen};
 use super::outcome::{End, of_worker_error};
-use super::{Dispatcher, Interrupts, Run};
+use super::{Dispatcher, Interrupt, Interrupts, Run};
 use crate::clock;
 use crate::fleet::Candidate;
 use crate::job::Step;
@@ -33,6 +33,8 @@ impl Dispatcher {
         interrupt: &mut Interrupts,
     ) -> End {
         let _busy = candidate.worker.occupy();
+        // Of the worker that ends the request, not of one that was left for it.
+        run.prompt_tokens = 0;
         let worker = candidate.worker.id();
         let order = WorkOrder {
             correlation: run.request.correlation,
@@ -114,7 +116,7 @@ impl Dispatcher {
                 match seen {
                     Seen::Accepted(_) => return Ok((call, item)),
                     Seen::Nothing => {}
-                    Seen::Chunk(_) | Seen::Done(_) => {
+                    Seen::Begun(_) | Seen::Chunk(_) | Seen::Done(_) => {
                         return Err(End::Fault(RpcError::new(
                             Code::Internal,
                             "the worker answers what it did not accept",
@@ -166,7 +168,8 @@ impl Dispatcher {
         Err(unreachable(why))
     }
 
-    /// Passes the answer on, one event at a time.
+    /// Passes the answer on, one event at a time. Until the worker says that it turned to the
+    /// request, the request waits its turn, and only that wait is bounded. [T-INF-8]
     async fn relay(
         &self,
         run: &mut Run,
@@ -176,13 +179,20 @@ impl Dispatcher {
         mut check: Check,
         interrupt: &mut Interrupts,
     ) -> End {
-        let mut patience = Duration::from_millis(self.config.first_token_timeout_ms);
+        let within = |ms| tokio::time::Instant::now() + Duration::from_millis(ms);
+        let mut queued = true;
+        let mut by = within(self.config.queue_timeout_ms);
         loop {
-            let by = tokio::time::Instant::now() + patience;
             let event = tokio::select! {
                 biased;
-                why = &mut *interrupt => return self.interrupted(why, run),
+                why = &mut *interrupt => return match why {
+                    Interrupt::Deadline if queued => self.queue_is_full(worker),
+                    why => self.interrupted(why, run),
+                },
                 () = sleep_until(by) => {
+                    if queued {
+                        return self.queue_is_full(worker);
+                    }
                     self.fleet.suspect(worker, "its answer stalled").await;
                     return End::Fault(RpcError::new(
                         Code::Unavailable,
@@ -194,7 +204,13 @@ impl Dispatcher {
             match event {
                 Err(end) => return end,
                 Ok((Seen::Nothing | Seen::Accepted(_), _)) => {}
+                Ok((Seen::Begun(begun), _)) => {
+                    run.prompt_tokens = begun.prompt_tokens;
+                    queued = false;
+                    by = within(self.config.first_token_timeout_ms);
+                }
                 Ok((Seen::Chunk(_), item)) => {
+                    queued = false;
                     let sent = if run.streamed {
                         self.pass_on(run, &item).await
                     } else {
@@ -204,7 +220,7 @@ impl Dispatcher {
                         return end;
                     }
                     run.tokens = check.tokens();
-                    patience = Duration::from_millis(self.config.stall_timeout_ms);
+                    by = within(self.config.stall_timeout_ms);
                 }
                 Ok((Seen::Done(done), item)) => {
                     // Lets the worker end the call by itself: a reset would look like a cancel.
@@ -219,6 +235,21 @@ impl Dispatcher {
                 }
             }
         }
+    }
+
+    /// The request's turn did not come in time. Others would let it wait as well, and it was not
+    /// this worker's fault.
+    fn queue_is_full(&self, worker: NodeId) -> End {
+        End::Final(
+            RpcError::new(
+                Code::Overloaded,
+                format!(
+                    "worker {} had no turn for the request in time",
+                    worker.short()
+                ),
+            )
+            .with_retry_after_ms(self.config.retry_after_ms),
+        )
     }
 
     /// The first piece: the gateway learns only now which worker answers, so that a retry before

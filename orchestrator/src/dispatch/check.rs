@@ -1,9 +1,9 @@
 //! Whether what a worker answers is what was ordered. Pure. [T-INF-7] [T-INF-8]
 //!
 //! Tenants are billed by what passes here, so that nothing is taken on trust: positions have no
-//! gaps, and the counts at the end agree with the tokens that were seen.
+//! gaps, and the counts at the end agree with what was said and seen before.
 
-use tether_wire::infer::{Accepted, AnswerEvent, Chunk, Done, WorkOrder};
+use tether_wire::infer::{Accepted, AnswerEvent, Begun, Chunk, Done, WorkOrder};
 use tether_wire::rpc::{Code, RpcError};
 use tether_wire::{Digest, ModelRef, NodeId};
 
@@ -16,6 +16,8 @@ pub(crate) struct Check {
     seed: u64,
     max_tokens: Option<u32>,
     accepted: bool,
+    prompt_tokens: Option<u32>,
+    chunks: bool,
     position: u32,
     done: bool,
 }
@@ -25,6 +27,8 @@ pub(crate) struct Check {
 pub(crate) enum Seen {
     /// The worker took the order.
     Accepted(Accepted),
+    /// The engine turned to the request.
+    Begun(Begun),
     /// The next piece.
     Chunk(Chunk),
     /// The end, with counts that agree.
@@ -43,6 +47,8 @@ impl Check {
             seed: order.sampling.seed.unwrap_or_default(),
             max_tokens: order.sampling.max_tokens,
             accepted: false,
+            prompt_tokens: None,
+            chunks: false,
             position: 0,
             done: false,
         }
@@ -66,7 +72,7 @@ impl Check {
             return Err(wrong("goes on after the end".to_owned()));
         }
         match event {
-            AnswerEvent::Begun(_) | AnswerEvent::Unknown => Ok(Seen::Nothing),
+            AnswerEvent::Unknown => Ok(Seen::Nothing),
             AnswerEvent::Accepted(_) if self.accepted => {
                 Err(wrong("accepts the same order twice".to_owned()))
             }
@@ -81,8 +87,17 @@ impl Check {
                 self.accepted = true;
                 Ok(Seen::Accepted(it))
             }
-            AnswerEvent::Chunk(_) | AnswerEvent::Done(_) if !self.accepted => {
+            AnswerEvent::Begun(_) | AnswerEvent::Chunk(_) | AnswerEvent::Done(_)
+                if !self.accepted =>
+            {
                 Err(wrong("answers what it did not accept".to_owned()))
+            }
+            AnswerEvent::Begun(_) if self.prompt_tokens.is_some() || self.chunks => {
+                Err(wrong("begins an answer that it began already".to_owned()))
+            }
+            AnswerEvent::Begun(begun) => {
+                self.prompt_tokens = Some(begun.prompt_tokens);
+                Ok(Seen::Begun(begun))
             }
             AnswerEvent::Chunk(chunk) => {
                 if chunk.position != self.position {
@@ -97,6 +112,7 @@ impl Check {
                     .filter(|total| self.max_tokens.is_none_or(|max| *total <= max))
                     .ok_or_else(|| wrong("sends more tokens than were ordered".to_owned()))?;
                 self.position = total;
+                self.chunks = true;
                 Ok(Seen::Chunk(chunk))
             }
             AnswerEvent::Done(done) => {
@@ -104,6 +120,14 @@ impl Check {
                     return Err(wrong(format!(
                         "counts {} tokens where {} were sent",
                         done.usage.completion_tokens, self.position
+                    )));
+                }
+                if let Some(said) = self.prompt_tokens
+                    && said != done.usage.prompt_tokens
+                {
+                    return Err(wrong(format!(
+                        "counts {} tokens of the prompt after it said {said}",
+                        done.usage.prompt_tokens
                     )));
                 }
                 self.done = true;
@@ -163,6 +187,10 @@ mod tests {
         })
     }
 
+    fn begun(prompt_tokens: u32) -> AnswerEvent {
+        AnswerEvent::Begun(Begun { prompt_tokens })
+    }
+
     fn check(events: Vec<AnswerEvent>) -> Result<u32, String> {
         let mut check = Check::new(NodeId([2; 32]), &order());
         for event in events {
@@ -186,7 +214,8 @@ mod tests {
             done(3),
         ];
         assert_eq!(check(events), Ok(3));
-        assert_eq!(check(vec![yes, done(0)]), Ok(0), "an empty answer");
+        assert_eq!(check(vec![yes.clone(), done(0)]), Ok(0), "an empty answer");
+        assert_eq!(check(vec![yes, begun(3), chunk(0, 1), done(1)]), Ok(1));
     }
 
     #[test]
@@ -205,6 +234,13 @@ mod tests {
         fails(vec![yes(), yes()], "twice");
         fails(vec![chunk(0, 1)], "did not accept");
         fails(vec![done(0)], "did not accept");
+        fails(vec![begun(3)], "did not accept");
+        fails(vec![yes(), begun(3), begun(3)], "began already");
+        fails(vec![yes(), chunk(0, 1), begun(3)], "began already");
+        fails(
+            vec![yes(), begun(4), done(0)],
+            "3 tokens of the prompt after it said 4",
+        );
     }
 
     #[test]

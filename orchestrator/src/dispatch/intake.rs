@@ -108,6 +108,7 @@ impl Dispatcher {
             deadline: tokio::time::Instant::from_std(began + allowed),
             attempts: 0,
             streamed: false,
+            prompt_tokens: 0,
             tokens: 0,
             done: Vec::new(),
         };

@@ -97,10 +97,68 @@ async fn a_worker_that_dies_before_the_first_piece_is_left_for_another() {
 
 #[tokio::test]
 async fn a_worker_that_stalls_before_the_first_piece_is_left_for_another() {
-    retried_with(Script::AcceptOnly, |config| {
+    let (mesh, _) = retried_with(Script::BeginOnly, |config| {
         config.first_token_timeout_ms = 300;
     })
     .await;
+    mesh.fleet("the stalled one is suspect", |fleet| {
+        fleet.workers().filter(|worker| worker.suspect).count() == 1
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn waiting_for_a_turn_is_no_stall_and_the_answer_comes_when_its_turn_does() {
+    let mesh = Mesh::with(|config| config.first_token_timeout_ms = 500).await;
+    let worker = mesh.worker(10, Script::Queued(2)).await;
+    let mut orders = worker.scripted.orders.subscribe();
+    let submitted = request("a");
+    let waiting = async {
+        within("the order", orders.wait_for(|count| *count > 0))
+            .await
+            .expect("lives");
+        // A request that stalls after its turn came measures the time.
+        let stalls = mesh.worker_with(11, Script::BeginOnly, |beat| {
+            beat.models[0].model = "other@1.0".parse().expect("valid");
+        });
+        let _stalls = stalls.await;
+        let mut other = request("b");
+        other.model = "other@1.0".into();
+        let stalled = mesh.submit(&other).await;
+        assert_eq!(stalled.failed().code, Code::Unavailable);
+        worker.scripted.turn.send_replace(true);
+    };
+    let (answer, ()) = tokio::join!(mesh.submit(&submitted), waiting);
+    assert!(answer.is_whole(), "{:?}", answer.error);
+    let begun = (answer.events.iter()).any(|it| matches!(it, AnswerEvent::Begun(_)));
+    assert!(!begun, "kept to itself: {:?}", answer.events);
+    let fleet = mesh.orchestrator.fleet_snapshot();
+    assert!(!fleet.worker(&worker.id()).expect("there").suspect);
+}
+
+#[tokio::test]
+async fn a_turn_that_never_comes_is_told_as_overload_and_blames_nobody() {
+    for caller_has_less in [false, true] {
+        let mesh = Mesh::with(|config| {
+            let short = if caller_has_less {
+                &mut config.answer_timeout_ms
+            } else {
+                &mut config.queue_timeout_ms
+            };
+            *short = 1_000;
+        })
+        .await;
+        let _full = mesh.worker(10, Script::AcceptOnly).await;
+        let other = mesh.worker_with(11, Script::Answer(2), cold).await;
+        let answer = mesh.submit(&request("a")).await;
+        assert_eq!(answer.failed().code, Code::Overloaded);
+        assert_eq!(answer.failed().retry_after_ms, Some(5_000));
+        assert_eq!(other.scripted.orders(), 0, "no retry elsewhere");
+        let fleet = mesh.orchestrator.fleet_snapshot();
+        assert!(fleet.workers().all(|worker| !worker.suspect));
+        let job = mesh.job(&request("a")).await;
+        assert_eq!((job.state, job.attempts), (JobState::Failed, 1));
+    }
 }
 
 #[tokio::test]
@@ -136,6 +194,7 @@ async fn a_worker_that_dies_in_the_middle_is_an_error_and_never_a_stop() {
     let job = mesh.job(&request).await;
     assert_eq!(job.state, JobState::Failed);
     assert_eq!((job.usage.completion_tokens, job.streamed), (1, true));
+    assert_eq!(job.usage.prompt_tokens, 3, "as the worker said");
 }
 
 #[tokio::test]
@@ -169,7 +228,9 @@ async fn the_only_worker_being_silent_is_said_clearly_and_with_a_time() {
     let mesh = Mesh::start().await;
     let _worker = mesh.worker(10, Script::Silent).await;
     let request = request("a");
+    let began = std::time::Instant::now();
     let answer = mesh.submit(&request).await;
+    assert!(began.elapsed().as_secs() < 3, "{:?}", began.elapsed());
     assert_eq!(answer.failed().code, Code::Unavailable);
     assert_eq!(answer.failed().retry_after_ms, Some(5_000));
     assert_eq!(mesh.job(&request).await.state, JobState::Failed);
@@ -252,7 +313,8 @@ async fn a_cancel_reaches_the_worker_and_what_was_given_is_recorded() {
     .await;
     let job = mesh.job(&request).await;
     assert_eq!(job.state, JobState::Cancelled);
-    assert!(job.usage.completion_tokens >= 3, "{:?}", job.usage);
+    assert!(job.usage.completion_tokens >= 2, "{:?}", job.usage);
+    assert_eq!(job.usage.prompt_tokens, 3, "as the worker said");
     assert_eq!(mesh.in_flight(&worker).await, 0);
 }
 

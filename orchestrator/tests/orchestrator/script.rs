@@ -4,7 +4,7 @@ use tether_net::{BoxFuture, Incoming, Service};
 use tether_wire::NodeId;
 use tether_wire::codec;
 use tether_wire::infer::{
-    Accepted, AnswerEvent, Chunk, Done, Finish, MAX_REQUEST_BYTES, Usage, WorkOrder,
+    Accepted, AnswerEvent, Begun, Chunk, Done, Finish, MAX_REQUEST_BYTES, Usage, WorkOrder,
 };
 use tether_wire::rpc::{Code, RpcError};
 use tokio::sync::watch;
@@ -19,6 +19,10 @@ pub enum Script {
     Silent,
     /// Accepts and says no more.
     AcceptOnly,
+    /// Accepts, begins and says no more.
+    BeginOnly,
+    /// Accepts, begins when the test says that its turn came, and answers with so many tokens.
+    Queued(u32),
     /// Accepts and breaks the link.
     AcceptAndDie,
     /// Sends one chunk and says no more.
@@ -45,6 +49,8 @@ pub struct Scripted {
     pub chunks: watch::Sender<u32>,
     /// Calls that were cancelled.
     pub cancelled: watch::Sender<u32>,
+    /// Whether the turn of queued requests came.
+    pub turn: watch::Sender<bool>,
 }
 
 impl Scripted {
@@ -55,6 +61,7 @@ impl Scripted {
             orders: watch::channel(0).0,
             chunks: watch::channel(0).0,
             cancelled: watch::channel(0).0,
+            turn: watch::channel(false).0,
         }
     }
 
@@ -77,6 +84,10 @@ fn chunk(position: u32, text: &str) -> Vec<u8> {
         tokens: vec![position],
         text: text.to_owned(),
     }))
+}
+
+fn begun() -> Vec<u8> {
+    codec::encode(&AnswerEvent::Begun(Begun { prompt_tokens: 3 }))
 }
 
 fn done(completion_tokens: u32) -> Vec<u8> {
@@ -121,8 +132,22 @@ impl Scripted {
             .await?;
         match self.script {
             Script::AcceptOnly => std::future::pending::<()>().await,
+            Script::BeginOnly => {
+                call.send(&begun()).await?;
+                std::future::pending::<()>().await;
+            }
+            Script::Queued(tokens) => {
+                let mut turn = self.turn.subscribe();
+                turn.wait_for(|came| *came).await.expect("lives");
+                call.send(&begun()).await?;
+                for position in 0..tokens {
+                    call.send(&chunk(position, "x")).await?;
+                }
+                call.send(&done(tokens)).await?;
+            }
             Script::AcceptAndDie => call.link().close("dies"),
             Script::ChunkOnly => {
+                call.send(&begun()).await?;
                 call.send(&chunk(0, "a")).await?;
                 std::future::pending::<()>().await;
             }
@@ -142,6 +167,7 @@ impl Scripted {
                 } else {
                     "x".to_owned()
                 };
+                call.send(&begun()).await?;
                 for position in 0.. {
                     call.send(&chunk(position, &text)).await?;
                     self.chunks.send_modify(|count| *count += 1);
