@@ -7,6 +7,7 @@ mod attempt;
 mod backoff;
 mod check;
 mod intake;
+pub(crate) mod open;
 mod outcome;
 
 use crate::catalogue::Catalogue;
@@ -15,9 +16,11 @@ use crate::config::OrchestratorConfig;
 use crate::fleet::keeper::Fleet;
 use crate::job::Step;
 use crate::place::{Query, Ranked, place};
-use crate::store::{Holder, MetadataStore};
+use crate::store::{Holder, MetadataStore, StoreError};
+use crate::upkeep::UnrecordedEnd;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
+use open::{Held, OpenJobs};
 use outcome::{End, told};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -30,7 +33,7 @@ use tether_telemetry::trace;
 use tether_wire::infer::{InferRequest, Usage};
 use tether_wire::rpc::{Code, RpcError};
 use tether_wire::{Digest, ModelRef, NodeId, Region};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span, field};
@@ -50,6 +53,10 @@ pub(crate) struct Dispatcher {
     pub(crate) permits: Semaphore,
     /// Every request under way, so that the end can wait for them.
     pub(crate) open: TaskTracker,
+    /// The jobs of those requests.
+    pub(crate) jobs: OpenJobs,
+    /// Ends that the store did not take.
+    pub(crate) unrecorded: mpsc::Sender<UnrecordedEnd>,
     /// No new requests.
     pub(crate) draining: CancellationToken,
     /// No requests any more: those under way fail.
@@ -65,6 +72,7 @@ pub(crate) struct Run {
     released: Option<Digest>,
     seed: u64,
     holder: Holder,
+    held: Held,
     began: Instant,
     deadline: tokio::time::Instant,
     /// Workers that it was given to.
@@ -269,10 +277,13 @@ impl Dispatcher {
         Span::current().record("tether.attempts", run.attempts);
         let recorded = self
             .store
-            .step(run.holder, step, clock::now().unix_ms)
+            .step(run.holder, step.clone(), clock::now().unix_ms)
             .await;
         if let Err(error) = recorded {
             tracing::error!(job = %run.holder.job, %error, "the end of a job could not be recorded");
+            if !matches!(error, StoreError::Refused { .. }) {
+                self.record_later(run.holder, step, run.held);
+            }
             return result.and(Err(RpcError::new(
                 Code::Internal,
                 "the answer could not be recorded, so that it does not count",
@@ -283,6 +294,24 @@ impl Dispatcher {
         let patience = Duration::from_millis(self.config.stall_timeout_ms);
         let _ = tokio::time::timeout(patience, run.call.send(&run.done)).await;
         Ok(())
+    }
+}
+
+impl Dispatcher {
+    /// Leaves an end to upkeep. The caller is told that the answer does not count, so that it is
+    /// not recorded as whole either.
+    fn record_later(&self, holder: Holder, step: Step, held: Held) {
+        let step = match step {
+            Step::Done { usage, .. } => Step::Failed {
+                error: "internal: the end of the answer could not be recorded".to_owned(),
+                usage,
+            },
+            step => step,
+        };
+        let end = UnrecordedEnd { holder, step, held };
+        if self.unrecorded.try_send(end).is_err() {
+            tracing::error!(job = %holder.job, "too many ends wait to be recorded: it is released later");
+        }
     }
 }
 

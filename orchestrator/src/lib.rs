@@ -15,6 +15,7 @@
 //! * `dispatch` – a request from the gateway's call to its end
 //! * [`store`] – what must survive a crash; [`store::sqlite`] alone knows SQL
 //! * [`admin`] – HTTP on loopback
+//! * `upkeep` – late ends, abandoned jobs, old jobs
 //! * [`orchestrator`] – start and stop
 //!
 //! # Invariants
@@ -43,6 +44,7 @@ pub mod store;
 pub mod tenants;
 #[cfg(test)]
 mod testing;
+mod upkeep;
 
 pub use config::{ConfigError, OrchestratorConfig};
 pub use orchestrator::{Orchestrator, OrchestratorError, start, start_with_store};

@@ -7,12 +7,14 @@ use crate::config::{ConfigError, OrchestratorConfig};
 use crate::directory::serve::Directory;
 use crate::discovery::{self, Discovery};
 use crate::dispatch::Dispatcher;
+use crate::dispatch::open::OpenJobs;
 use crate::fleet::Snapshot;
 use crate::fleet::keeper::Fleet;
 use crate::releases::{self, ReleaseError};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{MetadataStore, Released, StoreError};
 use crate::tenants::{TenantsError, TenantsFile};
+use crate::upkeep::{MAX_UNRECORDED, Upkeep};
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,16 +26,12 @@ use tether_telemetry::metrics::{OrchestratorMetrics, Registry};
 use tether_wire::rpc::{Code, RpcError, method};
 use tether_wire::{Digest, NodeId, Topic};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Name of the store's file in the data folder.
 pub const STORE_FILE: &str = "orchestrator.sqlite";
-/// How often the store is counted and old jobs are forgotten.
-const UPKEEP: Duration = Duration::from_secs(30);
-/// Jobs that are forgotten in one go at most: the store serves others in between.
-const PRUNE_LIMIT: u32 = 1_000;
 /// Time for requests that were ended to be recorded.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for the last frames of ended calls before their links close.
@@ -156,6 +154,7 @@ pub async fn start_with_store(
         now_ms,
         draining.clone(),
     ));
+    let (unrecorded, late) = mpsc::channel(MAX_UNRECORDED);
     let dispatcher = Arc::new(Dispatcher {
         id,
         region: node_config.region.clone(),
@@ -166,6 +165,8 @@ pub async fn start_with_store(
         metrics: metrics.clone(),
         permits: Semaphore::new(config.max_open),
         open: TaskTracker::new(),
+        jobs: OpenJobs::default(),
+        unrecorded,
         draining,
         stop: cut,
         config: config.clone(),
@@ -194,8 +195,16 @@ pub async fn start_with_store(
         store: store.clone(),
     };
     tasks.spawn(models.run(stop.clone()));
-    let retention_ms = config.result_retention_ms;
-    tasks.spawn(upkeep(store.clone(), metrics, retention_ms, stop.clone()));
+    let upkeep = Upkeep {
+        store: store.clone(),
+        metrics,
+        id,
+        open: dispatcher.jobs.clone(),
+        max_open: config.max_open,
+        retention_ms: config.result_retention_ms,
+        unrecorded: late,
+    };
+    tasks.spawn(upkeep.run(stop.clone()));
     let admin = Arc::new(Admin {
         registry,
         fleet: fleet.clone(),
@@ -244,35 +253,6 @@ async fn release_open(
         );
     }
     Ok(())
-}
-
-/// Counts jobs and forgets old ones, until `stop`.
-async fn upkeep(
-    store: Arc<dyn MetadataStore>,
-    metrics: Arc<OrchestratorMetrics>,
-    retention_ms: u64,
-    stop: CancellationToken,
-) {
-    loop {
-        let before_ms = clock::now().unix_ms.saturating_sub(retention_ms);
-        let mut pruned = store.prune(before_ms, PRUNE_LIMIT).await;
-        while matches!(pruned, Ok(count) if count == PRUNE_LIMIT as usize) && !stop.is_cancelled() {
-            pruned = store.prune(before_ms, PRUNE_LIMIT).await;
-        }
-        match pruned.and(store.counts().await) {
-            Ok(counts) => {
-                let counts: Vec<_> = (counts.iter())
-                    .map(|(state, count)| (state.as_str(), *count))
-                    .collect();
-                metrics.set_jobs(&counts);
-            }
-            Err(error) => tracing::error!(%error, "upkeep of the store failed"),
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(UPKEEP) => {}
-        }
-    }
 }
 
 impl Orchestrator {

@@ -22,6 +22,18 @@ pub enum StoreError {
         /// The system's words.
         why: String,
     },
+    /// Its file is damaged.
+    #[error(
+        "the store {path} is damaged: {why}; restore a backup of it, or move it away together with \
+         the files `-wal` and `-shm` beside it and start again: jobs and the record of known models \
+         are lost then, keys and models are not"
+    )]
+    Damaged {
+        /// Its file.
+        path: PathBuf,
+        /// The database's words.
+        why: String,
+    },
     /// Another process has it.
     #[error("the store {0} is in use by another process")]
     InUse(PathBuf),
@@ -113,6 +125,8 @@ pub trait MetadataStore: Send + Sync + 'static {
     /// Fails every open job of this owner, and of owners whose lease is over, under a higher fence.
     fn release_open(&self, owner: NodeId, reason: String, now_ms: u64)
     -> StoreFuture<'_, Released>;
+    /// At most `limit` open jobs of this owner, and of owners whose lease is over.
+    fn open_jobs(&self, owner: NodeId, limit: u32, now_ms: u64) -> StoreFuture<'_, Vec<Holder>>;
     /// Remembers models; those that are known keep the time when they were first seen.
     fn note_models(&self, models: Vec<KnownModel>) -> StoreFuture<'_, ()>;
     /// All models that were ever seen.

@@ -214,7 +214,7 @@ impl Dispatcher {
                     let sent = if run.streamed {
                         self.pass_on(run, &item).await
                     } else {
-                        self.begin(run, &accepted, &item).await
+                        self.begin(run, &accepted, &item, check.tokens()).await
                     };
                     if let Err(end) = sent {
                         return end;
@@ -254,7 +254,13 @@ impl Dispatcher {
 
     /// The first piece: the gateway learns only now which worker answers, so that a retry before
     /// this leaves no trace in the answer.
-    async fn begin(&self, run: &mut Run, accepted: &[u8], item: &[u8]) -> Result<(), End> {
+    async fn begin(
+        &self,
+        run: &mut Run,
+        accepted: &[u8],
+        item: &[u8],
+        tokens: u32,
+    ) -> Result<(), End> {
         run.streamed = true;
         self.metrics.first_chunk(run.began.elapsed());
         let recording = self
@@ -262,7 +268,10 @@ impl Dispatcher {
             .step(run.holder, Step::Streaming, clock::now().unix_ms);
         let passing = async {
             self.pass_on(run, accepted).await?;
-            self.pass_on(run, item).await
+            self.pass_on(run, item).await?;
+            // Given is given, also where it could not be recorded.
+            run.tokens = tokens;
+            Ok(())
         };
         let (recorded, passed) = tokio::join!(recording, passing);
         if let Err(error) = recorded {

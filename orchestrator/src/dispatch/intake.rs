@@ -85,6 +85,7 @@ impl Dispatcher {
             max_tokens: request.sampling.max_tokens,
             now_ms,
         };
+        let held = self.jobs.hold(request.correlation);
         let fence = match self.store.reserve(job).await {
             Ok(Reserved::New { fence }) => fence,
             Ok(Reserved::Repeated(repeat, job)) => {
@@ -99,6 +100,7 @@ impl Dispatcher {
                 owner: self.id,
                 fence,
             },
+            held,
             call,
             request,
             model,

@@ -12,7 +12,7 @@ pub use writer::{MAX_GROUP, MAX_PENDING, OnCommit};
 
 use super::{Holder, KnownModel, MetadataStore, Released, Reserved, StoreError, StoreFuture};
 use crate::job::{Job, JobState, NewJob, Repeat, Step, bounded_error};
-use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, named_params, params};
 use std::fs::File;
 use std::path::Path;
 use tether_wire::infer::{Finish, Usage};
@@ -34,6 +34,13 @@ impl SqliteStore {
             path: path.to_owned(),
             why,
         };
+        let failed = |error: rusqlite::Error| {
+            if is_damage(&error) {
+                damaged(path, error.to_string())
+            } else {
+                open(error.to_string())
+            }
+        };
         let lock = File::options()
             .create(true)
             .truncate(false)
@@ -47,13 +54,16 @@ impl SqliteStore {
             }
             Err(std::fs::TryLockError::Error(error)) => return Err(open(error.to_string())),
         }
-        let mut conn = Connection::open(path).map_err(|error| open(error.to_string()))?;
+        let mut conn = Connection::open(path).map_err(failed)?;
         conn.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
              PRAGMA busy_timeout = 5000; PRAGMA trusted_schema = OFF;",
         )
-        .map_err(|error| open(error.to_string()))?;
-        schema::migrate(&mut conn, now_ms)?;
+        .map_err(failed)?;
+        schema::migrate(&mut conn, now_ms).map_err(|error| match error {
+            StoreError::Damaged { why, .. } => damaged(path, why),
+            error => error,
+        })?;
         conn.set_prepared_statement_cache_capacity(32);
         let writer =
             Writer::start(conn, lock, on_commit).map_err(|error| open(error.to_string()))?;
@@ -62,7 +72,25 @@ impl SqliteStore {
 }
 
 fn disk(error: rusqlite::Error) -> StoreError {
+    if is_damage(&error) {
+        let path = Path::new(crate::orchestrator::STORE_FILE);
+        return damaged(path, error.to_string());
+    }
     StoreError::Disk(error.to_string())
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
+    )
+}
+
+fn damaged(path: &Path, why: String) -> StoreError {
+    StoreError::Damaged {
+        path: path.to_owned(),
+        why,
+    }
 }
 
 fn sql_u64(value: u64) -> i64 {
@@ -306,6 +334,30 @@ fn release_open(
     Ok(released)
 }
 
+fn open_jobs(
+    conn: &Connection,
+    owner: &NodeId,
+    limit: u32,
+    now_ms: u64,
+) -> Result<Vec<Holder>, StoreError> {
+    conn.prepare_cached(
+        "SELECT correlation_id, owner, fence FROM jobs
+         WHERE state IN ('reserved', 'dispatched', 'streaming')
+           AND (owner = ?1 OR lease_until_ms < ?2) LIMIT ?3",
+    )
+    .map_err(disk)?
+    .query_map(params![owner.0, sql_u64(now_ms), limit], |row| {
+        Ok(Holder {
+            job: CorrelationId(row.get(0)?),
+            owner: NodeId(row.get(1)?),
+            fence: row.get::<_, i64>(2)?.cast_unsigned(),
+        })
+    })
+    .map_err(disk)?
+    .collect::<Result<_, _>>()
+    .map_err(disk)
+}
+
 fn note_models(conn: &Connection, models: &[KnownModel]) -> Result<(), StoreError> {
     let mut statement = conn
         .prepare_cached(
@@ -402,6 +454,12 @@ impl MetadataStore for SqliteStore {
         Box::pin(
             self.writer
                 .run(move |conn| release_open(conn, &owner, &reason, now_ms)),
+        )
+    }
+    fn open_jobs(&self, owner: NodeId, limit: u32, now_ms: u64) -> StoreFuture<'_, Vec<Holder>> {
+        Box::pin(
+            self.writer
+                .run(move |conn| open_jobs(conn, &owner, limit, now_ms)),
         )
     }
     fn note_models(&self, models: Vec<KnownModel>) -> StoreFuture<'_, ()> {

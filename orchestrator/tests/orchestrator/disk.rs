@@ -1,14 +1,15 @@
 //! A store that fails under a request: nothing counts that is not recorded.
 
-use crate::mesh::{Mesh, request};
+use crate::mesh::{Mesh, Worker, request, within};
 use crate::script::Script;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tether_orchestrator::job::{Job, JobState, NewJob, Step};
 use tether_orchestrator::store::{
     Holder, KnownModel, MetadataStore, Released, Reserved, StoreError, StoreFuture,
 };
-use tether_wire::infer::AnswerEvent;
-use tether_wire::rpc::Code;
+use tether_wire::infer::{AnswerEvent, Usage};
+use tether_wire::rpc::{Code, RpcError};
 use tether_wire::{CorrelationId, NodeId};
 
 /// What goes wrong at the step to this state.
@@ -17,9 +18,12 @@ enum Wrong {
     Full(JobState),
     Reserve,
     Panic(JobState),
+    /// No end is recorded.
+    Ends,
 }
 
-struct Faulty(Arc<dyn MetadataStore>, Wrong);
+/// Goes wrong until it is told that all is well.
+struct Faulty(Arc<dyn MetadataStore>, Wrong, Arc<AtomicBool>);
 
 fn full<T>() -> StoreFuture<'static, T>
 where
@@ -38,6 +42,7 @@ impl MetadataStore for Faulty {
     fn step(&self, holder: Holder, step: Step, now_ms: u64) -> StoreFuture<'_, ()> {
         match self.1 {
             Wrong::Full(at) if at == step.state() => full(),
+            Wrong::Ends if !step.state().is_open() && !self.2.load(Ordering::SeqCst) => full(),
             Wrong::Panic(at) if at == step.state() => panic!("on purpose"),
             _ => self.0.step(holder, step, now_ms),
         }
@@ -47,6 +52,9 @@ impl MetadataStore for Faulty {
     }
     fn release_open(&self, owner: NodeId, why: String, now_ms: u64) -> StoreFuture<'_, Released> {
         self.0.release_open(owner, why, now_ms)
+    }
+    fn open_jobs(&self, owner: NodeId, limit: u32, now_ms: u64) -> StoreFuture<'_, Vec<Holder>> {
+        self.0.open_jobs(owner, limit, now_ms)
     }
     fn note_models(&self, models: Vec<KnownModel>) -> StoreFuture<'_, ()> {
         self.0.note_models(models)
@@ -66,7 +74,56 @@ impl MetadataStore for Faulty {
 }
 
 async fn mesh(wrong: Wrong) -> Mesh {
-    Mesh::with_store(|_| (), move |store| Arc::new(Faulty(store, wrong))).await
+    mesh_until(wrong, Arc::default()).await
+}
+
+async fn mesh_until(wrong: Wrong, well: Arc<AtomicBool>) -> Mesh {
+    Mesh::with_store(|_| (), move |store| Arc::new(Faulty(store, wrong, well))).await
+}
+
+/// A request whose end is not taken until the disk is well again.
+async fn ends_late(script: Script, code: Code) -> (Mesh, Worker, Job) {
+    let well = Arc::new(AtomicBool::new(false));
+    let mesh = mesh_until(Wrong::Ends, well.clone()).await;
+    let worker = mesh.worker(10, script).await;
+    assert_eq!(mesh.submit(&request("a")).await.failed().code, code);
+    assert!(mesh.job(&request("a")).await.state.is_open());
+    let repeated = mesh.submit(&request("a")).await;
+    assert!(repeated.failed().message.contains("still running"));
+    well.store(true, Ordering::SeqCst);
+    within("the end is recorded", async {
+        while mesh.job(&request("a")).await.state.is_open() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let job = mesh.job(&request("a")).await;
+    (mesh, worker, job)
+}
+
+#[tokio::test]
+async fn an_end_that_a_full_disk_did_not_take_is_recorded_when_there_is_room_again() {
+    let (mesh, _worker, job) = ends_late(Script::Answer(2), Code::Internal).await;
+    assert_eq!(job.state, JobState::Failed, "the caller was told so");
+    let given = Usage {
+        prompt_tokens: 3,
+        completion_tokens: 2,
+    };
+    assert_eq!((job.usage, job.fence), (given, 1));
+    let again = mesh.submit(&request("a")).await;
+    assert_eq!(again.failed().code, Code::Conflict);
+    assert!(again.failed().message.contains("part of its answer"));
+}
+
+#[tokio::test]
+async fn a_key_whose_end_was_recorded_late_runs_again_where_nothing_was_given() {
+    let refusal = RpcError::new(Code::Overloaded, "full");
+    let (mesh, worker, job) = ends_late(Script::Refuse(refusal), Code::Overloaded).await;
+    assert_eq!((job.state, job.usage), (JobState::Failed, Usage::default()));
+    let orders = worker.scripted.orders();
+    mesh.submit(&request("a")).await;
+    assert_eq!(worker.scripted.orders(), orders + 1);
+    assert_eq!(mesh.job(&request("a")).await.fence, 2);
 }
 
 #[tokio::test]

@@ -429,14 +429,30 @@ async fn a_file_that_is_no_store_is_refused_in_words() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("s.sqlite");
     std::fs::write(&path, vec![b'x'; 8_192]).expect("written");
-    let error = SqliteStore::open(&path, 1, Box::new(|_, _| ()));
-    assert!(
-        error
-            .err()
-            .expect("refused")
-            .to_string()
-            .contains("s.sqlite")
-    );
+    let refused = |why: &str| {
+        let error = SqliteStore::open(&path, 1, Box::new(|_, _| ())).err();
+        let error = error.expect(why);
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+        let text = error.to_string();
+        for part in [
+            "s.sqlite",
+            "restore a backup",
+            "move it away",
+            "keys and models are not",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    };
+    refused("another file");
+    std::fs::remove_file(&path).expect("removed");
+    let store = open(dir.path());
+    store.close().await.expect("closes");
+    drop(store);
+    let mut bytes = std::fs::read(&path).expect("read");
+    // The header stays as it is, so that only reading the schema finds the damage.
+    bytes[100..4_096].fill(0xff);
+    std::fs::write(&path, bytes).expect("written");
+    refused("a damaged page");
     let missing = dir.path().join("none").join("s.sqlite");
     assert!(SqliteStore::open(&missing, 1, Box::new(|_, _| ())).is_err());
 }

@@ -1,0 +1,163 @@
+//! What the store needs beside requests: ends that could not be recorded are recorded once it works
+//! again, jobs that nobody will end are released, old ones are forgotten. (RSV-4)
+
+use crate::clock;
+use crate::dispatch::open::{Held, OpenJobs};
+use crate::job::Step;
+use crate::store::{Holder, MetadataStore, StoreError};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tether_telemetry::metrics::OrchestratorMetrics;
+use tether_wire::NodeId;
+use tether_wire::infer::Usage;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+/// Ends that wait to be recorded at most, and as many on their way here. Those beyond are released
+/// as failed later, without their counts.
+pub(crate) const MAX_UNRECORDED: usize = 4_096;
+/// How often the store is counted, old jobs are forgotten and abandoned ones released.
+const UPKEEP: Duration = Duration::from_secs(30);
+/// Jobs that are forgotten or released in one go at most: the store serves others in between.
+const BATCH: u32 = 1_000;
+/// First pause before ends are recorded again; it doubles while the store fails.
+const RETRY_MIN: Duration = Duration::from_millis(250);
+/// Longest such pause.
+const RETRY_MAX: Duration = Duration::from_secs(15);
+
+/// The end of a job that is not on the disk. The job stays held, so that it is not released with
+/// less than what is known here.
+#[derive(Debug)]
+pub(crate) struct UnrecordedEnd {
+    pub(crate) holder: Holder,
+    pub(crate) step: Step,
+    pub(crate) held: Held,
+}
+
+/// What upkeep works on.
+pub(crate) struct Upkeep {
+    pub(crate) store: Arc<dyn MetadataStore>,
+    pub(crate) metrics: Arc<OrchestratorMetrics>,
+    pub(crate) id: NodeId,
+    pub(crate) open: OpenJobs,
+    pub(crate) max_open: usize,
+    pub(crate) retention_ms: u64,
+    pub(crate) unrecorded: mpsc::Receiver<UnrecordedEnd>,
+}
+
+impl Upkeep {
+    /// Works until `stop`, and then tries once more to record what waits.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut waiting = VecDeque::new();
+        let mut pause = RETRY_MIN;
+        let mut retry_at = Instant::now();
+        let mut round_at = Instant::now();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => {
+                    while let Ok(end) = self.unrecorded.try_recv() {
+                        waiting.push_back(end);
+                    }
+                    record(self.store.as_ref(), &mut waiting).await;
+                    return;
+                }
+                Some(end) = self.unrecorded.recv(), if waiting.len() < MAX_UNRECORDED => {
+                    if waiting.is_empty() {
+                        retry_at = Instant::now() + pause;
+                    }
+                    waiting.push_back(end);
+                }
+                () = sleep_until(retry_at), if !waiting.is_empty() => {
+                    pause = if record(self.store.as_ref(), &mut waiting).await {
+                        RETRY_MIN
+                    } else {
+                        longer(pause)
+                    };
+                    retry_at = Instant::now() + pause;
+                }
+                () = sleep_until(round_at) => {
+                    if let Err(error) = self.round(&stop).await {
+                        tracing::error!(%error, "upkeep of the store failed");
+                    }
+                    round_at = Instant::now() + UPKEEP;
+                }
+            }
+        }
+    }
+
+    async fn round(&self, stop: &CancellationToken) -> Result<(), StoreError> {
+        let now_ms = clock::now().unix_ms;
+        // What is held here cannot hide what is not, however much it is.
+        let held = self.max_open.saturating_add(3 * MAX_UNRECORDED);
+        let limit = BATCH.saturating_add(u32::try_from(held).unwrap_or(u32::MAX));
+        release_abandoned(self.store.as_ref(), &self.open, self.id, limit, now_ms).await?;
+        let before_ms = now_ms.saturating_sub(self.retention_ms);
+        while self.store.prune(before_ms, BATCH).await? == BATCH as usize && !stop.is_cancelled() {}
+        let counts = self.store.counts().await?;
+        let counts: Vec<_> = (counts.iter())
+            .map(|(state, count)| (state.as_str(), *count))
+            .collect();
+        self.metrics.set_jobs(&counts);
+        Ok(())
+    }
+}
+
+/// The next pause while the store fails.
+fn longer(pause: Duration) -> Duration {
+    (2 * pause).min(RETRY_MAX)
+}
+
+/// Records what waits, in order, and says whether nothing is left.
+async fn record(store: &dyn MetadataStore, waiting: &mut VecDeque<UnrecordedEnd>) -> bool {
+    while let Some(end) = waiting.front() {
+        let step = end.step.clone();
+        match store.step(end.holder, step, clock::now().unix_ms).await {
+            Ok(()) => tracing::info!(job = %end.holder.job, "the end of a job is recorded late"),
+            // It ended otherwise, or was on the disk after all.
+            Err(error @ StoreError::Refused { .. }) => tracing::warn!(%error, "a late end"),
+            Err(error) => {
+                tracing::warn!(%error, waiting = waiting.len(), "ends of jobs wait for the store");
+                return false;
+            }
+        }
+        waiting.pop_front();
+    }
+    true
+}
+
+/// Fails jobs that are open and that nobody will end: ours that are not held, and those of owners
+/// whose lease is over. Who took a step meanwhile keeps the job.
+async fn release_abandoned(
+    store: &dyn MetadataStore,
+    open: &OpenJobs,
+    id: NodeId,
+    limit: u32,
+    now_ms: u64,
+) -> Result<usize, StoreError> {
+    let mut released = 0;
+    for holder in store.open_jobs(id, limit, now_ms).await? {
+        // After the store was read: a job is held from before its reservation to after its end.
+        if open.contains(&holder.job) {
+            continue;
+        }
+        let step = Step::Failed {
+            error: "nobody was left to end the job".to_owned(),
+            usage: Usage::default(),
+        };
+        match store.step(holder, step, now_ms).await {
+            Ok(()) => {
+                tracing::warn!(job = %holder.job, owner = %holder.owner, "an abandoned job is released");
+                released += 1;
+            }
+            Err(StoreError::Refused { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(released)
+}
+
+#[cfg(test)]
+#[path = "upkeep/tests.rs"]
+mod tests;
