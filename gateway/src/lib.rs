@@ -12,6 +12,7 @@
 //! * `problem` – every error that a client can see, and the one mapping of codes to statuses
 //! * `auth`, `limits`, `request_id` – who asks, how much at once, under which id
 //! * `orchestrators`, `directory` – links to orchestrators, and what they tell about tenants
+//! * `candidates` – which announced keys are worth a try
 //! * `exchange`, `submit`, `answer`, `sse` – a request on its way out and its answer on its way back
 //! * `account` – what is counted and traced of a request
 //! * `stall` – a connection whose reader stands still is closed
@@ -22,6 +23,7 @@
 mod account;
 mod answer;
 mod auth;
+mod candidates;
 pub mod config;
 mod directory;
 mod exchange;

@@ -2,8 +2,8 @@
 //!
 //! Reconnects back off with jitter and never stop for good. (NET-7)
 
+use crate::candidates::{BACKOFF_BASE, BACKOFF_CAP, Candidates, backoff};
 use rand::Rng;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tether_net::{Link, LinkError, LinkEvent, Node};
@@ -13,16 +13,8 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// Most orchestrators that are remembered; a region has a handful.
-const MAX_KNOWN: usize = 16;
 /// How often the topic is looked up while there is a link.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(30);
-/// First pause after a failure.
-const BACKOFF_BASE: Duration = Duration::from_millis(100);
-/// Longest pause.
-const BACKOFF_CAP: Duration = Duration::from_secs(5);
-/// Failed dials after which an orchestrator that nobody announces any more is forgotten.
-const FORGET_AFTER: u32 = 16;
 
 /// The orchestrators of the gateway's region.
 pub(crate) struct Orchestrators {
@@ -83,7 +75,7 @@ impl Orchestrators {
         let mut keeper = Keeper {
             topic: Topic::Control(self.node.region().clone()),
             events: self.node.events(),
-            known: HashMap::new(),
+            known: Candidates::default(),
             dials: JoinSet::new(),
             lookup_at: Instant::now(),
             failed_lookups: 0,
@@ -100,26 +92,11 @@ fn rank(correlation: &CorrelationId, orchestrator: &NodeId) -> Digest {
     Digest::of(&[correlation.0.as_slice(), orchestrator.0.as_slice()].concat())
 }
 
-/// Pause after so many failures: exponential, between half and the whole of it.
-fn backoff(failures: u32, jitter: f64) -> Duration {
-    let whole = BACKOFF_BASE
-        .saturating_mul(1 << failures.min(16))
-        .min(BACKOFF_CAP);
-    whole.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
-}
-
-struct Candidate {
-    failures: u32,
-    dial_at: Instant,
-    dialling: bool,
-    announced: bool,
-}
-
 struct Keeper {
     orchestrators: Arc<Orchestrators>,
     topic: Topic,
     events: broadcast::Receiver<LinkEvent>,
-    known: HashMap<NodeId, Candidate>,
+    known: Candidates,
     dials: JoinSet<(NodeId, Result<(), LinkError>)>,
     lookup_at: Instant,
     failed_lookups: u32,
@@ -133,10 +110,8 @@ impl Keeper {
         self.dial();
         let next = self
             .known
-            .iter()
-            .filter(|(id, candidate)| !candidate.dialling && self.node().linked(id).is_none())
-            .map(|(_, candidate)| candidate.dial_at)
-            .fold(self.lookup_at, Instant::min);
+            .next_dial(|id| self.node().linked(id).is_some())
+            .map_or(self.lookup_at, |dial_at| dial_at.min(self.lookup_at));
         tokio::select! {
             () = tokio::time::sleep_until(next) => {}
             event = self.events.recv() => match event {
@@ -164,22 +139,7 @@ impl Keeper {
 
     async fn look_up(&mut self) {
         match self.node().lookup(&self.topic).await {
-            Ok(ids) => {
-                for candidate in self.known.values_mut() {
-                    candidate.announced = false;
-                }
-                for id in ids {
-                    if self.known.len() < MAX_KNOWN || self.known.contains_key(&id) {
-                        let candidate = self.known.entry(id).or_insert(Candidate {
-                            failures: 0,
-                            dial_at: Instant::now(),
-                            dialling: false,
-                            announced: true,
-                        });
-                        candidate.announced = true;
-                    }
-                }
-            }
+            Ok(ids) => self.known.found(ids, Instant::now(), &mut rand::rng()),
             Err(error) => tracing::debug!(%error, "orchestrators cannot be looked up"),
         }
         let jitter = rand::rng().random::<f64>();
@@ -196,13 +156,9 @@ impl Keeper {
 
     fn dial(&mut self) {
         let node = self.orchestrators.node.clone();
-        for (id, candidate) in &mut self.known {
-            let due = candidate.dial_at <= Instant::now();
-            if candidate.dialling || !due || node.linked(id).is_some() {
-                continue;
-            }
-            candidate.dialling = true;
-            let (node, id) = (node.clone(), *id);
+        let linked = |id: &NodeId| node.linked(id).is_some();
+        for id in self.known.take_due(Instant::now(), linked) {
+            let node = node.clone();
             self.dials.spawn(async move {
                 let result = node.link(id, Role::Orchestrator).await;
                 (id, result.map(drop))
@@ -211,28 +167,18 @@ impl Keeper {
     }
 
     fn dialled(&mut self, id: NodeId, result: Result<(), LinkError>) {
-        let Some(candidate) = self.known.get_mut(&id) else {
-            return;
-        };
-        candidate.dialling = false;
         match result {
             Ok(()) => {
                 tracing::info!(peer = %id, "linked with an orchestrator");
-                candidate.failures = 0;
-                // Should the link break, the next dial waits a little, not as long as a failure.
-                candidate.dial_at = Instant::now() + BACKOFF_BASE;
+                self.known.linked(&id, Instant::now());
             }
             Err(error) => {
-                candidate.failures = candidate.failures.saturating_add(1);
                 let jitter = rand::rng().random::<f64>();
-                candidate.dial_at = Instant::now() + backoff(candidate.failures, jitter);
-                if candidate.failures == 1 {
+                let failures = self.known.failed(&id, Instant::now(), jitter);
+                if failures == 1 {
                     tracing::warn!(peer = %id, %error, "an orchestrator cannot be linked with");
                 } else {
-                    tracing::debug!(peer = %id, %error, failures = candidate.failures, "an orchestrator cannot be linked with");
-                }
-                if candidate.failures >= FORGET_AFTER && !candidate.announced {
-                    self.known.remove(&id);
+                    tracing::debug!(peer = %id, %error, failures, "an orchestrator cannot be linked with");
                 }
             }
         }
@@ -243,18 +189,6 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pauses_grow_to_their_cap_and_never_vanish() {
-        let mut last = Duration::ZERO;
-        for failures in 0..40 {
-            let pause = backoff(failures, 0.0);
-            assert!(pause >= last && pause >= BACKOFF_BASE / 2);
-            assert!(backoff(failures, 1.0) <= BACKOFF_CAP);
-            last = pause;
-        }
-        assert_eq!(last, BACKOFF_CAP / 2);
-    }
 
     #[test]
     fn a_request_that_comes_again_asks_in_the_same_order() {
