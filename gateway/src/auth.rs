@@ -27,7 +27,15 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
             "You didn't provide an API key. Send it in an Authorization header: 'Authorization: Bearer YOUR_KEY'.",
         )
     };
-    let value = headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next().ok_or_else(missing)?;
+    if values.next().is_some() {
+        // A proxy in front may have looked at the other one.
+        return Err(refused(
+            "invalid_api_key",
+            "There is more than one Authorization header: send one.",
+        ));
+    }
     let text = value.to_str().map_err(|_| {
         refused(
             "invalid_api_key",
@@ -101,5 +109,11 @@ mod tests {
         for wrong in ["Bearer tk-wrong", "Bearer tk-righ", "Bearer é", &long] {
             assert_eq!(ask(Some(wrong)), Err("invalid_api_key"), "{wrong}");
         }
+        let mut headers = HeaderMap::new();
+        for key in ["Bearer tk-right", "Bearer tk-right"] {
+            headers.append(header::AUTHORIZATION, HeaderValue::from_static(key));
+        }
+        let problem = tenant(&directory(), &headers).expect_err("which of them?");
+        assert_eq!(problem.status, StatusCode::UNAUTHORIZED);
     }
 }
