@@ -27,6 +27,9 @@ pub struct GatewayConfig {
     /// Most bytes of a body; larger ones are answered 413. Not above 4 MiB, what a request on the
     /// wire may have.
     pub max_body_bytes: usize,
+    /// Most bytes of all bodies that are held at once, until their answers begin; more are answered
+    /// 503. Not below `max_body_bytes`, so that each body that may come can.
+    pub max_body_bytes_in_flight: usize,
     /// Milliseconds in which the head of a request must have come. Also how long an idle
     /// connection is kept.
     pub header_timeout_ms: u64,
@@ -50,6 +53,7 @@ impl Default for GatewayConfig {
             max_in_flight: 1_024,
             max_in_flight_per_tenant: 256,
             max_body_bytes: 2 * 1024 * 1024,
+            max_body_bytes_in_flight: 256 * 1024 * 1024,
             header_timeout_ms: 20_000,
             body_timeout_ms: 30_000,
             write_timeout_ms: 60_000,
@@ -82,6 +86,12 @@ impl GatewayConfig {
         let per_tenant = self.max_in_flight_per_tenant as u64;
         range("max_in_flight_per_tenant", per_tenant, 1, 1 << 20)?;
         range("max_body_bytes", self.max_body_bytes as u64, 1_024, wire)?;
+        range(
+            "max_body_bytes_in_flight",
+            self.max_body_bytes_in_flight as u64,
+            self.max_body_bytes as u64,
+            1 << 40,
+        )?;
         range("header_timeout_ms", self.header_timeout_ms, 10, 600_000)?;
         range("body_timeout_ms", self.body_timeout_ms, 10, 600_000)?;
         range("write_timeout_ms", self.write_timeout_ms, 10, 3_600_000)?;
@@ -113,5 +123,12 @@ mod tests {
         };
         let error = config.check().expect_err("too large").to_string();
         assert!(error.starts_with("gateway.max_body_bytes is"), "{error}");
+        let config = GatewayConfig {
+            max_body_bytes_in_flight: 2 * 1024 * 1024 - 1,
+            ..GatewayConfig::default()
+        };
+        let error = config.check().expect_err("too little for one").to_string();
+        let named = error.starts_with("gateway.max_body_bytes_in_flight is");
+        assert!(named, "{error}");
     }
 }

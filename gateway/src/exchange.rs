@@ -2,7 +2,7 @@
 
 use crate::account::Account;
 use crate::answer::Piece;
-use crate::limits::{self, Permit};
+use crate::limits::Permit;
 use crate::openai::{self, ChatRequest, ChunkWriter, Head, problem_response};
 use crate::problem::Problem;
 use crate::request_id::{self, RequestId};
@@ -107,9 +107,9 @@ impl Exchange {
         let tenant = auth::tenant(&directory, &parts.headers)?;
         span.record("tether.tenant", tenant.as_str());
         let permit = app.limits.admit(&tenant)?;
-        let timeout = Duration::from_millis(app.config.body_timeout_ms);
-        let limit = app.config.max_body_bytes;
-        let body = limits::json_body(&parts.headers, body, limit, timeout).await?;
+        // What is read of the body stays counted until the answer begins: it is held as long, in
+        // one form or another.
+        let (body, _held) = app.bodies.read_json(&parts.headers, body).await?;
         let mut chat = openai::parse_chat(&body)?;
         drop(body);
         let retry_token = request_id::retry_token(&parts.headers)?;
@@ -128,7 +128,7 @@ impl Exchange {
             correlation: Some(correlation),
         };
         request.check().map_err(|error| failed(error.into()))?;
-        let begun = submit::submit(&app.orchestrators, &request, app.config.request_timeout())
+        let begun = submit::submit(&app.orchestrators, request, app.config.request_timeout())
             .await
             .map_err(failed)?;
         Ok(Accepting {

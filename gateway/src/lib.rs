@@ -11,6 +11,7 @@
 //! * `openai` – the only module that knows OpenAI's JSON
 //! * `problem` – every error that a client can see, and the one mapping of codes to statuses
 //! * `auth`, `limits`, `request_id` – who asks, how much at once, under which id
+//! * `body` – bodies, each and all of them together bounded
 //! * `orchestrators`, `directory` – links to orchestrators, and what they tell about tenants
 //! * `candidates` – which announced keys are worth a try
 //! * `exchange`, `submit`, `answer`, `sse` – a request on its way out and its answer on its way back
@@ -23,6 +24,7 @@
 mod account;
 mod answer;
 mod auth;
+mod body;
 mod candidates;
 pub mod config;
 mod directory;

@@ -1,13 +1,10 @@
-//! How much at once: requests in all and per tenant, and the bytes and time of a body. (GW-4)
+//! How many requests at once, in all and per tenant. (GW-4)
 
 use crate::config::GatewayConfig;
 use crate::problem::Problem;
-use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, StatusCode, header};
-use futures_util::StreamExt;
+use axum::http::StatusCode;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 use tether_telemetry::metrics::GatewayMetrics;
 use tether_wire::TenantId;
 
@@ -102,69 +99,6 @@ impl Drop for Permit {
         }
         self.limits.metrics.in_flight().dec();
     }
-}
-
-/// A JSON body, of at most `limit` bytes and within `timeout`.
-pub(crate) async fn json_body(
-    headers: &HeaderMap,
-    body: Body,
-    limit: usize,
-    timeout: Duration,
-) -> Result<Bytes, Problem> {
-    check_content_type(headers)?;
-    let too_large = || {
-        Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "request_too_large",
-            format!("The body has more than {limit} bytes."),
-        )
-    };
-    let announced = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limit as u64) {
-        return Err(too_large());
-    }
-    let read = async {
-        let mut pieces = body.into_data_stream();
-        let mut whole = Vec::new();
-        while let Some(piece) = pieces.next().await {
-            let piece = piece.map_err(|_| {
-                Problem::invalid("incomplete_body", "The body ended before it was whole.")
-            })?;
-            if whole.len() + piece.len() > limit {
-                return Err(too_large());
-            }
-            whole.extend_from_slice(&piece);
-        }
-        Ok(Bytes::from(whole))
-    };
-    tokio::time::timeout(timeout, read)
-        .await
-        .unwrap_or_else(|_| {
-            Err(Problem::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "request_timeout",
-                format!("The body did not come within {} ms.", timeout.as_millis()),
-            ))
-        })
-}
-
-/// JSON, or unnamed: many a client says nothing.
-fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else {
-        return Ok(());
-    };
-    let mime = value.to_str().unwrap_or_default();
-    let mime = mime.split(';').next().unwrap_or_default().trim();
-    if mime.eq_ignore_ascii_case("application/json") {
-        return Ok(());
-    }
-    Err(Problem::new(
-        StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        "unsupported_media_type",
-        "The body must be JSON: send 'Content-Type: application/json'.",
-    ))
 }
 
 #[cfg(test)]

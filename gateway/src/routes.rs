@@ -1,5 +1,6 @@
 //! Which path does what.
 
+use crate::body::Bodies;
 use crate::directory::{Directories, Directory};
 use crate::limits::Limits;
 use crate::openai::{self, problem_response};
@@ -7,6 +8,7 @@ use crate::orchestrators::Orchestrators;
 use crate::problem::Problem;
 use crate::request_id::{RequestId, X_REQUEST_ID};
 use crate::{GatewayConfig, auth, exchange};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{MatchedPath, Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
@@ -34,6 +36,7 @@ pub(crate) struct App {
     pub(crate) directories: Arc<Directories>,
     pub(crate) orchestrators: Arc<Orchestrators>,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) bodies: Bodies,
     pub(crate) metrics: Arc<GatewayMetrics>,
     pub(crate) registry: Registry,
     pub(crate) draining: AtomicBool,
@@ -156,12 +159,15 @@ async fn list_models(State(app): State<Arc<App>>, headers: HeaderMap) -> Respons
 
 async fn show_model(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Response {
     let show = || {
         let directory = app.directory()?;
         tenant(&app, &directory, &headers)?;
+        let Path(id) = id.map_err(|_| {
+            Problem::invalid("invalid_value", "The model's name is not UTF-8.").at("model")
+        })?;
         let entry = directory.model(&id).ok_or_else(|| {
             let id: String = id.chars().take(128).collect();
             let message = format!("The model '{id}' does not exist.");

@@ -1,5 +1,6 @@
 //! Start, accept, drain.
 
+use crate::body::Bodies;
 use crate::config::{ConfigError, GatewayConfig};
 use crate::directory::{self, Directories};
 use crate::limits::Limits;
@@ -92,6 +93,7 @@ pub async fn start(
     let directories = Arc::new(Directories::default());
     let app = Arc::new(App {
         limits: Limits::new(&config, metrics.clone()),
+        bodies: Bodies::new(&config, metrics.clone()),
         directories: directories.clone(),
         orchestrators: orchestrators.clone(),
         metrics: metrics.clone(),

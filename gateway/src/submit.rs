@@ -75,10 +75,13 @@ impl Answer {
 /// with the same correlation id, so that the work is known to be the same.
 pub(crate) async fn submit(
     orchestrators: &Orchestrators,
-    request: &InferRequest,
+    request: InferRequest,
     timeout: Duration,
 ) -> Result<Begun, Problem> {
-    let body = codec::encode(request);
+    let body = codec::encode(&request);
+    let correlation = request.correlation;
+    // It may wait for long, and once is enough to hold a prompt.
+    drop(request);
     if body.len() > MAX_REQUEST_BYTES {
         return Err(Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -87,7 +90,7 @@ pub(crate) async fn submit(
         ));
     }
     let mut problem = Problem::unavailable("No orchestrator can be reached now.");
-    for link in orchestrators.ranked(&request.correlation) {
+    for link in orchestrators.ranked(&correlation) {
         match ask(&link, &body, timeout).await {
             Ok(begun) => return Ok(begun),
             Err(error) => {

@@ -19,7 +19,7 @@ async fn raw(world: &World, bytes: &[u8]) -> String {
     String::from_utf8(answer).expect("UTF-8")
 }
 
-fn head(extra: &str) -> String {
+pub(crate) fn head(extra: &str) -> String {
     format!(
         "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-type: application/json\r\n{extra}\r\n"
     )
@@ -43,6 +43,45 @@ async fn a_body_that_is_too_large_is_413_whether_announced_or_not() {
             .await
             .starts_with("HTTP/1.1 413 ")
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_bodies_together_are_bounded_until_their_answers_begin() {
+    let mut world = World::with(1, |config| {
+        config.max_body_bytes = 2_048;
+        config.max_body_bytes_in_flight = 3_000;
+    })
+    .await;
+    let chat = |world: &World, model: &str| {
+        world.post(&json!({
+            "model": model,
+            "messages": [{"role": "user", "content": "x".repeat(1_600)}],
+            "stream": true,
+        }))
+    };
+    let second = chat(&world, "tiny").build().expect("a request");
+    let third = second.try_clone().expect("its body is here");
+    let waiting = tokio::spawn(chat(&world, "never-begins").send());
+    within(world.reports.seen.recv()).await.expect("it arrives");
+    let refused = within(world.http.execute(second)).await.expect("an answer");
+    assert_eq!(refused.status(), 503);
+    assert!(refused.headers().contains_key("retry-after"));
+    let text = within(refused.text()).await.expect("a body");
+    assert!(text.contains("\"overloaded\""), "{text}");
+    waiting.abort();
+    within(world.reports.cancelled.recv())
+        .await
+        .expect("cancelled");
+    world.metric("tether_gateway_requests_in_flight 0").await;
+    let answered = within(world.http.execute(third)).await.expect("an answer");
+    assert_eq!(answered.status(), 200, "there is room again");
+    // A body whose answer has begun is held no longer.
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let response = within(chat(&world, "slow").send()).await.expect("a head");
+        assert_eq!(response.status(), 200);
+        open.push(response);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

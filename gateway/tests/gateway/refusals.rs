@@ -35,6 +35,11 @@ async fn a_wrong_key_is_401_before_anything_is_read() {
     }
     let (status, _, _) = send(world.http.get(world.url("/v1/models"))).await;
     assert_eq!(status, 401);
+    let twice = world.chat("tiny", false).bearer_auth("tk-wrong");
+    let (status, _, body) = send(twice).await;
+    assert_eq!(status, 401, "with two keys it is nobody");
+    let message = error(&body, "message").as_str().expect("text");
+    assert!(message.contains("more than one"), "{message}");
     world
         .metric("tether_gateway_auth_failures_total{reason=\"missing_api_key\"} 2")
         .await;
@@ -94,6 +99,11 @@ async fn what_is_not_supported_is_refused_by_name() {
     let (status, _, body) = send(post("text/plain", "{}")).await;
     assert_eq!(status, 415);
     assert_eq!(error(&body, "code"), "unsupported_media_type");
+    let request = world.chat("tiny", false).header("content-encoding", "gzip");
+    let (status, _, body) = send(request).await;
+    assert_eq!(status, 415);
+    let message = error(&body, "message").as_str().expect("text");
+    assert!(message.contains("Content-Encoding 'gzip'"), "{message}");
     let request = world.chat("tiny", false).header("idempotency-key", "a b");
     let (status, _, body) = send(request).await;
     assert_eq!(
@@ -113,4 +123,11 @@ async fn a_wrong_path_or_method_is_in_the_apis_shape_too() {
         (405, &json!("method_not_allowed"))
     );
     assert_eq!(headers["allow"], "POST");
+    let garbled = world.http.get(world.url("/v1/models/%FF"));
+    let (status, _, body) = send(garbled.bearer_auth(crate::world::KEY)).await;
+    assert_eq!(
+        (status, error(&body, "param")),
+        (400, &json!("model")),
+        "{body}"
+    );
 }
