@@ -16,7 +16,7 @@
 //! * `candidates` – which announced keys are worth a try
 //! * `exchange`, `submit`, `answer`, `sse` – a request on its way out and its answer on its way back
 //! * `account` – what is counted and traced of a request
-//! * `stall` – a connection whose reader stands still is closed
+//! * `stall`, `hangup` – a connection whose reader stands still, or is gone, is closed
 //!
 //! Deliberately absent: placement, retries on another worker, anything about engines.
 #![forbid(unsafe_code)]
@@ -29,6 +29,7 @@ mod candidates;
 pub mod config;
 mod directory;
 mod exchange;
+mod hangup;
 mod limits;
 mod openai;
 mod orchestrators;

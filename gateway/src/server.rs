@@ -3,6 +3,7 @@
 use crate::body::Bodies;
 use crate::config::{ConfigError, GatewayConfig};
 use crate::directory::{self, Directories};
+use crate::hangup::{self, Hangup, Socket};
 use crate::limits::Limits;
 use crate::orchestrators::Orchestrators;
 use crate::routes::{self, App};
@@ -196,13 +197,18 @@ async fn serve(listener: TcpListener, app: Arc<App>, mut stopped: watch::Receive
             refuse(stream);
             continue;
         };
-        let connection = connection(&app, stream, router.clone());
+        let (connection, hangup) = connection(&app, stream, router.clone());
         let connection = graceful.watch(connection);
         let metrics = app.metrics.clone();
         tokio::spawn(async move {
             metrics.connections().inc();
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended early");
+            // What is dropped with the connection is cancelled, all the way to the engine.
+            tokio::select! {
+                biased;
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended early");
+                },
+                () = hangup.heard() => tracing::debug!("a client hung up"),
             }
             metrics.connections().dec();
             drop(place);
@@ -218,23 +224,25 @@ async fn serve(listener: TcpListener, app: Arc<App>, mut stopped: watch::Receive
     }
 }
 
-type Connection = http1::Connection<TokioIo<Stalling<TcpStream>>, TowerToHyperService<Router>>;
+type Connection = http1::Connection<TokioIo<Stalling<Socket>>, TowerToHyperService<Router>>;
 
-fn connection(app: &App, stream: TcpStream, router: Router) -> Connection {
+fn connection(app: &App, stream: TcpStream, router: Router) -> (Connection, Hangup) {
     // Without it a small event waits some 40 ms for an acknowledgement.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY cannot be set");
     }
     let write_timeout = Duration::from_millis(app.config.write_timeout_ms);
-    http1::Builder::new()
+    let (socket, hangup) = hangup::watched(stream);
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(app.config.header_timeout_ms))
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(
-            TokioIo::new(Stalling::new(stream, write_timeout)),
+            TokioIo::new(Stalling::new(socket, write_timeout)),
             TowerToHyperService::new(router),
-        )
+        );
+    (connection, hangup)
 }
 
 /// Tells a client that it is one too many.

@@ -1,8 +1,11 @@
 //! How answers end: whole, cancelled or broken, and each is told apart.
 
+use crate::bounds::head;
 use crate::world::{World, events, send, within};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broken_stream_ends_in_an_error_and_never_in_a_finish() {
@@ -76,6 +79,63 @@ async fn a_client_that_leaves_cancels_its_request_wherever_it_is() {
     }
     world.metric("tether_gateway_disconnects_total 3").await;
     world.metric("tether_gateway_requests_in_flight 0").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_sent_more_than_its_request_cancels_it_by_leaving_all_the_same() {
+    let mut world = World::new().await;
+    let chat = |model: &str, stream: bool| {
+        let body = json!({
+            "model": model,
+            "messages": [{"role": "user", "content": "hi"}],
+            "stream": stream,
+        })
+        .to_string();
+        head(&format!("content-length: {}\r\n", body.len())) + &body
+    };
+    for (model, stream) in [
+        ("never-begins", false),
+        ("never-begins", true),
+        ("slow", false),
+        ("slow", true),
+    ] {
+        for more in ["\r\n".to_owned(), chat("tiny", false)] {
+            let mut client = TcpStream::connect(world.gateway.addr())
+                .await
+                .expect("connected");
+            let request = chat(model, stream) + &more;
+            client.write_all(request.as_bytes()).await.expect("sent");
+            within(world.reports.seen.recv()).await.expect("it arrives");
+            drop(client);
+            within(world.reports.cancelled.recv())
+                .await
+                .expect("cancelled");
+        }
+    }
+    world.metric("tether_gateway_requests_in_flight 0").await;
+    world.metric("tether_gateway_connections 0").await;
+    assert!(
+        world.reports.seen.try_recv().is_err(),
+        "what was pipelined behind is not begun for nobody"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_come_together_are_answered_one_after_the_other() {
+    let world = World::new().await;
+    let get = "GET /healthz HTTP/1.1\r\nhost: x\r\n";
+    let mut client = TcpStream::connect(world.gateway.addr())
+        .await
+        .expect("connected");
+    let requests = format!("{get}\r\n\r\n{get}connection: close\r\n\r\n");
+    client.write_all(requests.as_bytes()).await.expect("sent");
+    // Sending no more is not yet leaving, for an answer that is about to come.
+    client.shutdown().await.expect("half closed");
+    let mut answers = String::new();
+    within(client.read_to_string(&mut answers))
+        .await
+        .expect("whole answers");
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 2, "{answers}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
