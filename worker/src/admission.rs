@@ -1,10 +1,9 @@
 //! The quota at work: a permit is a slot, given back when it is dropped.
 
-use crate::quota::{Admission, Limits, Quota, Ticket};
+use crate::quota::{Admission, Claim, Limits, Quota, Ticket};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tether_telemetry::metrics::WorkerMetrics;
-use tether_wire::TenantId;
 use tokio::sync::oneshot;
 
 /// How many run and how many wait.
@@ -57,9 +56,9 @@ impl Slots {
     }
 
     /// A place at work or in the queue; nothing when both are full.
-    pub(crate) fn admit(&self, tenant: &TenantId) -> Option<Place> {
+    pub(crate) fn admit(&self, claim: &Claim) -> Option<Place> {
         self.change(|state| {
-            let (ticket, turn) = match state.quota.admit(tenant) {
+            let (ticket, turn) = match state.quota.admit(claim) {
                 Admission::Run(ticket) => (ticket, None),
                 Admission::Wait(ticket) => {
                     let (waker, turn) = oneshot::channel();
@@ -136,12 +135,16 @@ mod tests {
         };
         let registry = tether_telemetry::metrics::Registry::default();
         let slots = Slots::new(limits, WorkerMetrics::register(&registry));
-        let tenant = TenantId::new("a").expect("valid");
-        let mut first = slots.admit(&tenant).expect("a slot");
+        let claim = Claim {
+            tenant: tether_wire::TenantId::new("a").expect("valid"),
+            model: tether_wire::Digest([1; 32]),
+            model_slots: 4,
+        };
+        let mut first = slots.admit(&claim).expect("a slot");
         first.turn().await;
-        let impatient = slots.admit(&tenant).expect("the queue");
-        let mut patient = slots.admit(&tenant).expect("the queue");
-        assert!(slots.admit(&tenant).is_none(), "both are full");
+        let impatient = slots.admit(&claim).expect("the queue");
+        let mut patient = slots.admit(&claim).expect("the queue");
+        assert!(slots.admit(&claim).is_none(), "both are full");
         let load = |running, waiting| Load { running, waiting };
         assert_eq!(slots.load(), load(1, 2));
         drop(impatient);

@@ -19,10 +19,14 @@ pub struct WorkerConfig {
     pub models: Vec<ModelConfig>,
     /// Keys of the publishers whose manifests are believed. Without one nothing is served.
     pub trusted_publishers: Vec<NodeId>,
-    /// Requests that run at once, over all models.
+    /// Requests that run at once, over all models. An engine that says that it answers fewer at
+    /// once is given no more than that; the rest waits in the worker's queue.
     pub slots: u32,
     /// Requests that wait for a slot; beyond that the worker sheds with a time to come again.
     pub queue_limit: u32,
+    /// How long a request may wait for its turn, in milliseconds; then it is turned away with a time
+    /// to come again. Deadlines of the engine count from the turn.
+    pub queue_timeout_ms: u64,
     /// Slots that one tenant may hold at once; 0 means all of them.
     pub per_tenant_slots: u32,
     /// Class of the accelerator, as placement knows it.
@@ -62,7 +66,8 @@ pub struct EngineConfig {
     pub threads: u32,
     /// How long a model may take to load, in milliseconds.
     pub start_timeout_ms: u64,
-    /// How long the first token may take, the reading of the prompt included, in milliseconds.
+    /// How long the first token may take from the request's turn in the engine, the reading of the
+    /// prompt included, in milliseconds.
     pub first_token_timeout_ms: u64,
     /// How long each further token may take, in milliseconds. An engine in which no request makes
     /// progress for so long is ended and started again.
@@ -80,6 +85,7 @@ impl Default for WorkerConfig {
             trusted_publishers: Vec::new(),
             slots: 4,
             queue_limit: 16,
+            queue_timeout_ms: 120_000,
             per_tenant_slots: 0,
             gpu_class: "cpu".to_owned(),
             accelerators: 0,
@@ -170,6 +176,7 @@ impl WorkerConfig {
         )?;
         let engine = &self.engine;
         for (field, ms) in [
+            ("queue_timeout_ms", self.queue_timeout_ms),
             ("engine.start_timeout_ms", engine.start_timeout_ms),
             (
                 "engine.first_token_timeout_ms",
@@ -206,6 +213,7 @@ mod tests {
         assert!(refused(|c| c.per_tenant_slots = 5).contains("per_tenant_slots"));
         assert!(refused(|c| c.orchestrators = 0).contains("orchestrators"));
         assert!(refused(|c| c.gpu_class.clear()).contains("gpu_class"));
+        assert!(refused(|c| c.queue_timeout_ms = 0).contains("queue_timeout_ms"));
         assert!(refused(|c| c.engine.step_timeout_ms = 0).contains("engine.step_timeout_ms"));
         let model = |path: &str| ModelConfig {
             path: path.into(),

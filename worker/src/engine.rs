@@ -12,6 +12,6 @@ pub mod protocol;
 mod restart;
 mod supervisor;
 
-pub use handle::{Answer, Engine, EngineSpec, EngineState, Ready};
+pub use handle::{Answer, Engine, EngineSpec, EngineState, Prepare, Ready, Refused};
 pub use in_flight::{EngineDone, MAX_WAITING_CHUNKS};
 pub use process::{ENGINE_ENV, EngineCommand};

@@ -9,6 +9,7 @@
 //! * [`serve`] – orders of orchestrators, answered
 //! * [`quota`], `admission`, [`fences`] – who runs, who waits, who is refused
 //! * [`presence`] – heartbeats to the orchestrators of the region, announcements on the DHT
+//! * `fit` – prompts that cannot fit, known by their bytes alone
 //! * [`health`], [`pace`] – what a worker knows about itself
 //! * [`text`] – templates, tokenizers, text of tokens: used by the engine's process only
 //!
@@ -21,6 +22,7 @@ mod clock;
 pub mod config;
 pub mod engine;
 pub mod fences;
+mod fit;
 pub mod health;
 pub mod models;
 pub mod pace;

@@ -1,7 +1,8 @@
 //! From a folder to a served model: verified, loaded, offered; or a fault with its reason. (WRK-5)
 //!
 //! A model that is refused leaves the worker up and the other models alone. A failed verification
-//! is final until the worker starts again; an engine that fails is started again by its supervisor.
+//! is final until the worker starts again; an engine that fails is started again by its supervisor,
+//! after its files were verified again.
 
 mod keeper;
 
@@ -46,7 +47,7 @@ pub enum ModelState {
     Serving(Served),
     /// It is not served.
     Faulted {
-        /// Its digest, where its files are right and only the engine is down.
+        /// Its digest, where it was served before.
         digest: Option<Digest>,
         /// A stable code: `ArtifactError::code`, or `engine-…`.
         code: &'static str,
@@ -62,6 +63,10 @@ pub struct Served {
     pub offer: ModelOffer,
     /// Engine and version.
     pub engine_version: String,
+    /// Most answers that the engine gives at once.
+    pub sequences: u32,
+    /// Most bytes of text that one of its tokens stands for, where the engine knows.
+    pub max_token_bytes: Option<u32>,
     /// The engine's process.
     pub pid: Option<u32>,
     /// The engine.
@@ -183,6 +188,16 @@ pub(crate) fn offers(models: &[ModelStatus]) -> Vec<ModelOffer> {
             _ => None,
         })
         .collect()
+}
+
+/// Requests that these models answer at once, within `slots`: each engine as many as it can. What
+/// is beyond waits in the queue of the worker, and never unseen in an engine.
+pub(crate) fn capacity(models: &[ModelStatus], slots: u32) -> u32 {
+    let sequences = models.iter().fold(0_u32, |sum, model| match &model.state {
+        ModelState::Serving(served) => sum.saturating_add(served.sequences),
+        _ => sum,
+    });
+    sequences.clamp(1, slots.max(1))
 }
 
 /// What heartbeats say of models that should be served and are not.

@@ -10,9 +10,9 @@ const WINDOW: usize = 32;
 pub struct Finished {
     /// Tokens that were drawn.
     pub tokens: u32,
-    /// Milliseconds from the engine getting the request to its first token.
+    /// Milliseconds from its turn in the engine to its first token.
     pub first_token_ms: u64,
-    /// Unix milliseconds at which the engine got the request.
+    /// Unix milliseconds at which its turn came.
     pub began_ms: u64,
     /// Unix milliseconds at which it ended.
     pub ended_ms: u64,

@@ -1,10 +1,10 @@
 //! Who runs, who waits, who is turned away. Pure: tickets in, tickets out. (WRK-1)
 //!
 //! Deliberately first come, first served, except that a tenant at its own limit does not hold up
-//! those behind it. Priorities and fairness between tenants are the orchestrator's. (SCH-7)
+//! those behind it, and neither does a model whose engine has no more room. Priorities and fairness between tenants are the orchestrator's. (SCH-7)
 
 use std::collections::{BTreeMap, VecDeque};
-use tether_wire::TenantId;
+use tether_wire::{Digest, TenantId};
 
 /// Least time after which a tenant that was turned away is told to come again.
 pub const MIN_RETRY_AFTER_MS: u64 = 250;
@@ -22,6 +22,17 @@ pub struct Limits {
     pub per_tenant: u32,
 }
 
+/// What a request takes its place from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Which model is to answer.
+    pub model: Digest,
+    /// Most requests that this model's engine answers at once; at least 1.
+    pub model_slots: u32,
+}
+
 /// One request that was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(u64);
@@ -33,7 +44,7 @@ pub enum Admission {
     Run(Ticket),
     /// It waits; [`Quota::leave`] of another names it when it may run.
     Wait(Ticket),
-    /// It is turned away: all slots are taken and the queue is full.
+    /// It is turned away: there is no slot for it and the queue is full.
     Shed,
 }
 
@@ -42,9 +53,10 @@ pub enum Admission {
 pub struct Quota {
     limits: Limits,
     next: u64,
-    running: BTreeMap<Ticket, TenantId>,
+    running: BTreeMap<Ticket, Claim>,
     by_tenant: BTreeMap<TenantId, u32>,
-    waiting: VecDeque<(Ticket, TenantId)>,
+    by_model: BTreeMap<Digest, u32>,
+    waiting: VecDeque<(Ticket, Claim)>,
 }
 
 impl Quota {
@@ -56,43 +68,40 @@ impl Quota {
             next: 0,
             running: BTreeMap::new(),
             by_tenant: BTreeMap::new(),
+            by_model: BTreeMap::new(),
             waiting: VecDeque::new(),
         }
     }
 
     /// A request comes.
-    pub fn admit(&mut self, tenant: &TenantId) -> Admission {
+    pub fn admit(&mut self, claim: &Claim) -> Admission {
         let ticket = Ticket(self.next);
         self.next += 1;
-        if self.may_run(tenant) {
-            self.run(ticket, tenant.clone());
+        if self.has_free_slot() && self.may_run(claim) {
+            self.run(ticket, claim.clone());
             return Admission::Run(ticket);
         }
         if self.waiting.len() >= self.limits.queue as usize {
             return Admission::Shed;
         }
-        self.waiting.push_back((ticket, tenant.clone()));
+        self.waiting.push_back((ticket, claim.clone()));
         Admission::Wait(ticket)
     }
 
     /// A request goes, from its slot or from the queue. Returns who may run now.
     pub fn leave(&mut self, ticket: Ticket) -> Vec<Ticket> {
-        if let Some(tenant) = self.running.remove(&ticket) {
-            if let Some(count) = self.by_tenant.get_mut(&tenant) {
-                *count -= 1;
-                if *count == 0 {
-                    self.by_tenant.remove(&tenant);
-                }
-            }
+        if let Some(claim) = self.running.remove(&ticket) {
+            give_back(&mut self.by_tenant, &claim.tenant);
+            give_back(&mut self.by_model, &claim.model);
         } else {
             self.waiting.retain(|(waiting, _)| *waiting != ticket);
         }
         let mut started = Vec::new();
         let mut at = 0;
         while at < self.waiting.len() && self.has_free_slot() {
-            if self.tenant_may_run(&self.waiting[at].1) {
-                if let Some((ticket, tenant)) = self.waiting.remove(at) {
-                    self.run(ticket, tenant);
+            if self.may_run(&self.waiting[at].1) {
+                if let Some((ticket, claim)) = self.waiting.remove(at) {
+                    self.run(ticket, claim);
                     started.push(ticket);
                 }
             } else {
@@ -118,18 +127,26 @@ impl Quota {
         self.running() < self.limits.slots
     }
 
-    fn tenant_may_run(&self, tenant: &TenantId) -> bool {
-        let held = self.by_tenant.get(tenant).copied().unwrap_or(0);
-        self.limits.per_tenant == 0 || held < self.limits.per_tenant
+    fn may_run(&self, claim: &Claim) -> bool {
+        let by_tenant = self.by_tenant.get(&claim.tenant).copied().unwrap_or(0);
+        let by_model = self.by_model.get(&claim.model).copied().unwrap_or(0);
+        (self.limits.per_tenant == 0 || by_tenant < self.limits.per_tenant)
+            && by_model < claim.model_slots.max(1)
     }
 
-    fn may_run(&self, tenant: &TenantId) -> bool {
-        self.has_free_slot() && self.tenant_may_run(tenant)
+    fn run(&mut self, ticket: Ticket, claim: Claim) {
+        *self.by_tenant.entry(claim.tenant.clone()).or_default() += 1;
+        *self.by_model.entry(claim.model).or_default() += 1;
+        self.running.insert(ticket, claim);
     }
+}
 
-    fn run(&mut self, ticket: Ticket, tenant: TenantId) {
-        *self.by_tenant.entry(tenant.clone()).or_default() += 1;
-        self.running.insert(ticket, tenant);
+fn give_back<K: Ord>(held: &mut BTreeMap<K, u32>, key: &K) {
+    if let Some(count) = held.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            held.remove(key);
+        }
     }
 }
 
@@ -146,8 +163,16 @@ pub fn retry_after_ms(answer_ms: u64, waiting: u32, slots: u32) -> u64 {
 mod tests {
     use super::*;
 
-    fn tenant(name: &str) -> TenantId {
-        TenantId::new(name).expect("valid")
+    fn claim(tenant: &str, model: u8, model_slots: u32) -> Claim {
+        Claim {
+            tenant: TenantId::new(tenant).expect("valid"),
+            model: Digest([model; 32]),
+            model_slots,
+        }
+    }
+
+    fn tenant(name: &str) -> Claim {
+        claim(name, 1, 99)
     }
 
     fn quota(slots: u32, queue: u32, per_tenant: u32) -> Quota {
@@ -211,6 +236,23 @@ mod tests {
         assert!(matches!(quota.admit(&b), Admission::Run(_)));
         assert!(matches!(quota.admit(&b), Admission::Wait(_)));
         assert_eq!(quota.leave(first), [second]);
+    }
+
+    #[test]
+    fn a_model_without_room_waits_and_does_not_hold_up_others() {
+        let mut quota = quota(4, 4, 0);
+        let (slow, other) = (claim("a", 1, 1), claim("a", 2, 1));
+        let Admission::Run(first) = quota.admit(&slow) else {
+            panic!("free")
+        };
+        let Admission::Wait(second) = quota.admit(&slow) else {
+            panic!("more than its engine answers at once")
+        };
+        assert!(matches!(quota.admit(&other), Admission::Run(_)));
+        assert_eq!((quota.running(), quota.waiting()), (2, 1));
+        assert_eq!(quota.leave(first), [second]);
+        assert_eq!(quota.leave(second), []);
+        assert!(matches!(quota.admit(&slow), Admission::Run(_)));
     }
 
     #[test]

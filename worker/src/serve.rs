@@ -3,17 +3,19 @@
 use crate::admission::{Place, Slots};
 use crate::clock::{now_ms, now_ns};
 use crate::engine::{Answer, EngineDone};
-use crate::fences::Fences;
-use crate::models::{Found, Models, Served};
+use crate::fences::{Fences, Turn};
+use crate::fit;
+use crate::models::{self, Found, Models, Served};
 use crate::pace::{Finished, Pace};
-use crate::quota::retry_after_ms;
+use crate::quota::{Claim, retry_after_ms};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tether_net::{BoxFuture, Incoming, Service};
 use tether_telemetry::metrics::WorkerMetrics;
 use tether_telemetry::trace;
 use tether_wire::infer::{
-    Accepted, AnswerEvent, Done, Input, MAX_EVENT_BYTES, MAX_MESSAGES, MAX_REQUEST_BYTES, WorkOrder,
+    Accepted, AnswerEvent, Begun, Done, Input, MAX_EVENT_BYTES, MAX_MESSAGES, MAX_REQUEST_BYTES,
+    WorkOrder,
 };
 use tether_wire::rpc::{Code, RpcError, method};
 use tether_wire::{NodeId, Role, codec};
@@ -28,7 +30,9 @@ const MAX_ORDER_BYTES: usize = MAX_REQUEST_BYTES + 4_096;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) id: NodeId,
-    pub(crate) capacity: u32,
+    /// Most requests at once, whatever the engines could do.
+    pub(crate) max_slots: u32,
+    queue_timeout: Duration,
     pub(crate) slots: Slots,
     pub(crate) models: OnceLock<Models>,
     pub(crate) metrics: Arc<WorkerMetrics>,
@@ -45,13 +49,15 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(
         id: NodeId,
-        capacity: u32,
+        max_slots: u32,
+        queue_timeout: Duration,
         slots: Slots,
         metrics: Arc<WorkerMetrics>,
     ) -> Self {
         Self {
             id,
-            capacity,
+            max_slots,
+            queue_timeout,
             slots,
             models: OnceLock::new(),
             metrics,
@@ -73,7 +79,10 @@ impl Shared {
 
     fn retry_after_ms(&self) -> u64 {
         let waiting = self.slots.load().waiting;
-        retry_after_ms(self.pace().answer_ms(), waiting, self.capacity)
+        let capacity = self.models.get().map_or(1, |models| {
+            models::capacity(&models.watch().borrow(), self.max_slots)
+        });
+        retry_after_ms(self.pace().answer_ms(), waiting, capacity)
     }
 
     /// Decides about an order. Nothing of it is awaited, so that who was admitted is told at once.
@@ -99,14 +108,31 @@ impl Shared {
                 ));
             }
         };
-        if let Err(seen) = self.fences().admit(order.correlation, order.fence) {
-            let fence = order.fence;
+        if let Some(most) = served.max_token_bytes {
+            fit::check_input(&order.input, served.offer.context_tokens, most)?;
+        }
+        // Held until the order is taken or not, so that of two alike one is.
+        let mut fences = self.fences();
+        let turn = Turn {
+            fence: order.fence,
+            attempt: order.attempt,
+        };
+        if let Err(seen) = fences.check(order.correlation, turn) {
+            let Turn { fence, attempt } = turn;
             return Err(RpcError::new(
                 Code::Conflict,
-                format!("the order has fence {fence}, but one with {seen} came before"),
+                format!(
+                    "the order has fence {fence} and attempt {attempt}, but one with {} and {} came before",
+                    seen.fence, seen.attempt
+                ),
             ));
         }
-        let Some(place) = self.slots.admit(&order.tenant) else {
+        let claim = Claim {
+            tenant: order.tenant.clone(),
+            model: order.digest,
+            model_slots: served.sequences,
+        };
+        let Some(place) = self.slots.admit(&claim) else {
             self.metrics.shed("queue-full");
             return Err(RpcError::new(
                 Code::Overloaded,
@@ -114,6 +140,7 @@ impl Shared {
             )
             .with_retry_after_ms(self.retry_after_ms()));
         };
+        fences.taken(order.correlation, turn);
         Ok((served, place))
     }
 }
@@ -228,7 +255,18 @@ async fn answer(shared: &Shared, call: &mut Incoming, order: WorkOrder) -> Resul
         seed: order.sampling.seed.unwrap_or_default(),
     };
     send(call, &AnswerEvent::Accepted(accepted)).await?;
-    place.turn().await;
+    if tokio::time::timeout(shared.queue_timeout, place.turn())
+        .await
+        .is_err()
+    {
+        shared.metrics.shed("queue-timeout");
+        let ms = shared.queue_timeout.as_millis();
+        return Err(RpcError::new(
+            Code::Overloaded,
+            format!("its turn did not come within {ms} ms"),
+        )
+        .with_retry_after_ms(shared.retry_after_ms()));
+    }
 
     let began_ms = now_ms();
     let answer = served.engine.generate(order.input, order.sampling)?;
@@ -243,9 +281,12 @@ async fn answer(shared: &Shared, call: &mut Incoming, order: WorkOrder) -> Resul
     send(call, &AnswerEvent::Done(event)).await
 }
 
-/// Passes chunks on as they come. A caller that reads too slowly fills the answer's buffer, and is
+/// Says when the engine turns to it, and passes chunks on as they come. A caller that reads too slowly fills the answer's buffer, and is
 /// cut off by the supervisor.
 async fn relay(call: &mut Incoming, mut answer: Answer) -> Result<EngineDone, RpcError> {
+    if let Some(prompt_tokens) = answer.begun().await {
+        send(call, &AnswerEvent::Begun(Begun { prompt_tokens })).await?;
+    }
     while let Some(chunk) = answer.chunk().await {
         send(call, &AnswerEvent::Chunk(chunk)).await?;
     }

@@ -101,7 +101,9 @@ pub async fn start(
     };
     let slots = Slots::new(limits, metrics.clone());
     let id = node_config.key.id();
-    let shared = Arc::new(Shared::new(id, config.slots, slots, metrics.clone()));
+    let queue_timeout = Duration::from_millis(config.queue_timeout_ms);
+    let shared = Shared::new(id, config.slots, queue_timeout, slots, metrics.clone());
+    let shared = Arc::new(shared);
     let service = Arc::new(WorkerService {
         shared: shared.clone(),
     });

@@ -19,6 +19,7 @@ use tether_wire::rpc::RpcError;
 pub(crate) struct EchoEngine {
     context_tokens: u32,
     delay: Duration,
+    slots: u32,
 }
 
 impl EchoEngine {
@@ -26,6 +27,7 @@ impl EchoEngine {
         Self {
             context_tokens: load.context_tokens,
             delay: Duration::from_millis(load.echo_delay_ms),
+            slots: load.slots,
         }
     }
 }
@@ -83,6 +85,9 @@ impl Engine for EchoEngine {
             context_tokens: self.context_tokens,
             engine: "echo".to_owned(),
             numerics_class: "echo/1".to_owned(),
+            sequences: self.slots,
+            // A token is a word, however long.
+            max_token_bytes: None,
         }
     }
 

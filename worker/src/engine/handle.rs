@@ -5,6 +5,9 @@ use crate::engine::in_flight::{self, EngineDone, Sink, Source};
 use crate::engine::process::EngineCommand;
 use crate::engine::protocol::{Generate, Load};
 use crate::engine::supervisor::Supervisor;
+use futures_util::future::BoxFuture;
+use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tether_telemetry::metrics::WorkerMetrics;
@@ -25,6 +28,44 @@ pub struct EngineSpec {
     pub load: Load,
     /// Its deadlines.
     pub config: EngineConfig,
+    /// What comes before each start of its process.
+    pub prepare: Prepare,
+}
+
+/// What comes before each start of an engine's process: gives the folder that it may read, which
+/// takes the place of [`Load::root`], or says why it must not start. Files that were right once may
+/// have changed since, so it is asked every time.
+#[derive(Clone)]
+pub struct Prepare(Arc<PrepareFn>);
+
+type PrepareFn = dyn Fn() -> BoxFuture<'static, Result<PathBuf, Refused>> + Send + Sync;
+
+/// Why an engine must not start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// A stable code.
+    pub code: &'static str,
+    /// For people.
+    pub reason: String,
+}
+
+impl Prepare {
+    /// `step` must not block: the process is started on the thread that asks.
+    pub fn new(
+        step: impl Fn() -> BoxFuture<'static, Result<PathBuf, Refused>> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(step))
+    }
+
+    pub(super) fn ask(&self) -> BoxFuture<'static, Result<PathBuf, Refused>> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Prepare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Prepare")
+    }
 }
 
 /// What an engine is doing.
@@ -41,6 +82,8 @@ pub enum EngineState {
         /// Why, for people.
         reason: String,
     },
+    /// It must not start: what comes before refused. Nothing starts it again.
+    Refused(Refused),
     /// It was stopped for good.
     Stopped,
 }
@@ -54,6 +97,10 @@ pub struct Ready {
     pub engine: String,
     /// Answers are bit equal only within one class.
     pub numerics_class: String,
+    /// Most answers that it gives at once; at least 1.
+    pub sequences: u32,
+    /// Most bytes of text that one token stands for, where the engine knows.
+    pub max_token_bytes: Option<u32>,
     /// Milliseconds that loading took.
     pub load_ms: u64,
     /// The engine's process.
@@ -133,6 +180,7 @@ impl Engine {
     pub fn generate(&self, input: Input, sampling: Sampling) -> Result<Answer, RpcError> {
         let down = match &*self.inner.state.borrow() {
             EngineState::Down { reason, .. } => Some(reason.clone()),
+            EngineState::Refused(refused) => Some(refused.reason.clone()),
             EngineState::Stopped => Some("the engine was stopped".to_owned()),
             EngineState::Starting | EngineState::Ready(_) => None,
         };
@@ -163,7 +211,9 @@ impl Engine {
         let mut state = self.state();
         self.inner.stop_now();
         // An error means that the supervisor is gone already.
-        let _ = state.wait_for(|state| *state == EngineState::Stopped).await;
+        let is_over =
+            |state: &EngineState| matches!(state, EngineState::Stopped | EngineState::Refused(_));
+        let _ = state.wait_for(is_over).await;
     }
 }
 
@@ -174,6 +224,12 @@ impl Inner {
 }
 
 impl Answer {
+    /// Waits until the engine turns to it: the tokens of its prompt. Nothing when the engine does
+    /// not say, or the answer failed before; what follows is the same then.
+    pub async fn begun(&mut self) -> Option<u32> {
+        (&mut self.source.begun).await.ok()
+    }
+
     /// The next piece; nothing once the answer is over, well or not: [`Answer::end`] says which.
     pub async fn chunk(&mut self) -> Option<Chunk> {
         self.source.chunks.recv().await

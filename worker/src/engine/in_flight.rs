@@ -19,7 +19,7 @@ pub struct EngineDone {
     pub finish: Finish,
     /// Exact counts.
     pub usage: Usage,
-    /// Milliseconds from the request to its first token.
+    /// Milliseconds from its turn in the engine to its first token.
     pub prefill_ms: u64,
     /// Milliseconds from the first token to the last.
     pub decode_ms: u64,
@@ -28,6 +28,8 @@ pub struct EngineDone {
 /// Where an answer goes.
 #[derive(Debug)]
 pub(crate) struct Sink {
+    /// Taken when the engine turned to the request, or gave a piece without saying so.
+    begun: Option<oneshot::Sender<u32>>,
     chunks: mpsc::Sender<Chunk>,
     end: oneshot::Sender<Result<EngineDone, RpcError>>,
 }
@@ -35,18 +37,22 @@ pub(crate) struct Sink {
 /// Where an answer comes from.
 #[derive(Debug)]
 pub(crate) struct Source {
+    pub(crate) begun: oneshot::Receiver<u32>,
     pub(crate) chunks: mpsc::Receiver<Chunk>,
     pub(crate) end: oneshot::Receiver<Result<EngineDone, RpcError>>,
 }
 
 pub(crate) fn channel() -> (Sink, Source) {
     let (chunks, chunks_receiver) = mpsc::channel(MAX_WAITING_CHUNKS);
+    let (begun, begun_receiver) = oneshot::channel();
     let (end, end_receiver) = oneshot::channel();
     let source = Source {
+        begun: begun_receiver,
         chunks: chunks_receiver,
         end: end_receiver,
     };
-    (Sink { chunks, end }, source)
+    let begun = Some(begun);
+    (Sink { begun, chunks, end }, source)
 }
 
 impl Sink {
@@ -123,8 +129,12 @@ impl InFlight {
     /// The engine said something. Returns an answer to cancel.
     pub(crate) fn on_message(&mut self, message: FromEngine) -> Option<u64> {
         match message {
-            FromEngine::Started { id, .. } => {
+            FromEngine::Started { id, prompt_tokens } => {
                 self.progress(id);
+                if let Some(begun) = self.begun(id) {
+                    // Who is gone needs no news.
+                    let _ = begun.send(prompt_tokens);
+                }
                 None
             }
             FromEngine::Chunk {
@@ -134,6 +144,7 @@ impl InFlight {
                 text,
             } => {
                 self.progress(id);
+                self.begun(id);
                 let chunk = Chunk {
                     position,
                     tokens,
@@ -178,6 +189,10 @@ impl InFlight {
             answer.still = 0;
             self.still = 0;
         }
+    }
+
+    fn begun(&mut self, id: u64) -> Option<oneshot::Sender<u32>> {
+        self.answers.get_mut(&id)?.sink.begun.take()
     }
 
     fn deliver(&mut self, id: u64, chunk: Chunk) -> Option<u64> {
@@ -308,6 +323,25 @@ mod tests {
         assert!(!in_flight.forget(1));
         let _other = begin(&mut in_flight, 2);
         assert!(in_flight.forget(2));
+    }
+
+    #[test]
+    fn the_time_for_the_first_token_counts_from_the_turn() {
+        let mut in_flight = InFlight::new(LIMITS);
+        let mut source = begin(&mut in_flight, 1);
+        for _ in 0..LIMITS.first {
+            assert_eq!(in_flight.tick(), Overdue::default());
+        }
+        let started = FromEngine::Started {
+            id: 1,
+            prompt_tokens: 9,
+        };
+        assert_eq!(in_flight.on_message(started), None);
+        assert_eq!(source.begun.try_recv(), Ok(9));
+        for _ in 0..LIMITS.first {
+            assert_eq!(in_flight.tick(), Overdue::default());
+        }
+        assert!(in_flight.tick().is_stuck);
     }
 
     #[test]

@@ -15,6 +15,10 @@ pub(crate) struct Facts {
     pub(crate) engine: String,
     /// Answers are bit equal only between engines of the same class.
     pub(crate) numerics_class: String,
+    /// Most answers that it gives at once.
+    pub(crate) sequences: u32,
+    /// Most bytes of text that one token stands for.
+    pub(crate) max_token_bytes: Option<u32>,
 }
 
 /// An engine with its model.

@@ -36,6 +36,7 @@ use futures_util::future::BoxFuture;
 use mistralrs::{Constraint, NormalRequest, Request, RequestMessage, Response, SamplingParams};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tether_wire::infer::Input;
 use tether_wire::rpc::{Code, RpcError};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -48,6 +49,10 @@ const RESPONSES: usize = 1_024;
 /// are always batched, and nothing can be set against it, so there is only ever one.
 const SEQUENCES: usize = 1;
 
+/// Prompts that are rendered and counted at once, on a thread beside the engine's own: a long one
+/// takes a while, of which nobody who is being answered should notice anything.
+const COUNTING: usize = 1;
+
 /// The engine with its model.
 pub(crate) struct MistralEngine(Arc<Inner>);
 
@@ -57,6 +62,7 @@ struct Inner {
     /// Keeps the engine's thread.
     _runner: Arc<mistralrs::MistralRs>,
     turns: Semaphore,
+    counting: Arc<Semaphore>,
     next: AtomicUsize,
     facts: Facts,
 }
@@ -70,11 +76,14 @@ pub(crate) async fn load(load: &Load) -> Result<MistralEngine, String> {
             context_tokens: text.context_tokens(),
             engine: numerics::ENGINE.to_owned(),
             numerics_class: numerics::class(load.format),
+            sequences: SEQUENCES as u32,
+            max_token_bytes: Some(text.max_token_bytes()),
         },
         text,
         requests,
         _runner: runner,
         turns: Semaphore::new(SEQUENCES),
+        counting: Arc::new(Semaphore::new(COUNTING)),
         next: AtomicUsize::new(1),
     })))
 }
@@ -95,19 +104,26 @@ impl Engine for MistralEngine {
 }
 
 impl Inner {
-    async fn generate(&self, request: Generate, answer: &Answer) -> Result<(), RpcError> {
+    async fn generate(
+        self: &Arc<Self>,
+        request: Generate,
+        answer: &Answer,
+    ) -> Result<(), RpcError> {
         let Generate {
             input, sampling, ..
         } = request;
         sampling
             .check()
             .map_err(|error| RpcError::new(Code::Invalid, error.to_string()))?;
-        let prompt = self.text.prompt(&input, sampling.max_tokens)?;
-        answer.started(prompt.len());
+        let Some(prompt) = self.prompt(input, sampling.max_tokens, answer).await else {
+            return Ok(());
+        };
+        let prompt = prompt?;
         // Held until the sequence is gone from the engine, also when the answer is cancelled.
         let Some(_turn) = self.turn(answer).await else {
             return Ok(());
         };
+        answer.started(prompt.len());
         let fold = self.text.answer(&prompt, &sampling);
         let vocabulary = self.text.vocabulary();
         let chooser = Chooser::new(&prompt, vocabulary, sampling, fold, answer.clone());
@@ -130,6 +146,32 @@ impl Inner {
         Err(failure.unwrap_or_else(|| {
             RpcError::new(Code::Internal, "the engine ended the answer before its end")
         }))
+    }
+
+    /// Renders and counts; nothing when cancelled meanwhile.
+    async fn prompt(
+        self: &Arc<Self>,
+        input: Input,
+        max_tokens: Option<u32>,
+        answer: &Answer,
+    ) -> Option<Result<Prompt, RpcError>> {
+        let inner = Arc::clone(self);
+        let counted = async move {
+            let permit = Arc::clone(&inner.counting).acquire_owned().await;
+            let count = tokio::task::spawn_blocking(move || {
+                // Given back when it is done, also when nobody waits for it any more.
+                let _permit = permit;
+                inner.text.prompt(&input, max_tokens)
+            });
+            count
+                .await
+                .unwrap_or_else(|error| Err(RpcError::new(Code::Internal, error.to_string())))
+        };
+        tokio::select! {
+            biased;
+            () = answer.cancellation().cancelled() => None,
+            prompt = counted => Some(prompt),
+        }
     }
 
     /// Waits for a place in the engine, first come first served; nothing when cancelled meanwhile.

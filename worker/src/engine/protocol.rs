@@ -54,7 +54,7 @@ pub enum ToEngine {
 pub struct Load {
     /// Which engine.
     pub kind: EngineKind,
-    /// The artifact's folder, absolute.
+    /// The folder of the artifact's files, absolute.
     pub root: PathBuf,
     /// The file of the weights, relative to the folder.
     pub weights: String,
@@ -99,6 +99,12 @@ pub enum FromEngine {
         engine: String,
         /// Answers are bit equal only between engines of the same class.
         numerics_class: String,
+        /// Most answers that it gives at once; more would wait their turn in the engine.
+        sequences: u32,
+        /// Most bytes of text that one token stands for, so that a prompt that cannot fit is known
+        /// without counting its tokens; nothing where there is no such number.
+        #[serde(default)]
+        max_token_bytes: Option<u32>,
         /// Milliseconds that loading took.
         load_ms: u64,
     },
@@ -107,7 +113,7 @@ pub enum FromEngine {
         /// For people.
         reason: String,
     },
-    /// The prompt was rendered, counted and given to the model.
+    /// The answer's turn has come: its prompt, rendered and counted, is given to the model.
     Started {
         /// Which answer.
         id: u64,
@@ -133,7 +139,7 @@ pub enum FromEngine {
         finish: Finish,
         /// Exact counts.
         usage: Usage,
-        /// Milliseconds from the request to its first token, waiting for its turn included.
+        /// Milliseconds from its turn, when [`FromEngine::Started`] was said, to its first token.
         prefill_ms: u64,
         /// Milliseconds from the first token to the last.
         decode_ms: u64,

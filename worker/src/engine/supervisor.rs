@@ -3,12 +3,13 @@
 //! A crash, abort or hang of the engine fails the answers it was making, at once and with a reason,
 //! and nothing else.
 
-use crate::engine::handle::{EngineSpec, EngineState, Ready, Request};
+use crate::engine::handle::{EngineSpec, EngineState, Ready, Refused, Request};
 use crate::engine::in_flight::{InFlight, StepLimits};
 use crate::engine::process::Process;
 use crate::engine::protocol::{FromEngine, ToEngine};
 use crate::engine::restart::{self, Cause, HEALTHY_AFTER};
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tether_telemetry::metrics::WorkerMetrics;
@@ -31,6 +32,8 @@ pub(super) struct Supervisor {
 /// Why a life of an engine ended.
 enum Ending {
     Stopped,
+    /// It must not start, now or later.
+    Refused(Refused),
     Failed(Cause, String),
 }
 
@@ -39,12 +42,16 @@ impl Supervisor {
         let mut failures = 0;
         loop {
             self.state.send_replace(EngineState::Starting);
-            let began = Instant::now();
-            let (cause, reason) = match self.live().await {
+            let mut ready_at = None;
+            let (cause, reason) = match self.live(&mut ready_at).await {
                 Ending::Stopped => break,
+                Ending::Refused(refused) => {
+                    self.state.send_replace(EngineState::Refused(refused));
+                    return;
+                }
                 Ending::Failed(cause, reason) => (cause, reason),
             };
-            failures = if began.elapsed() >= HEALTHY_AFTER {
+            failures = if ready_at.is_some_and(|at: Instant| at.elapsed() >= HEALTHY_AFTER) {
                 1
             } else {
                 failures + 1
@@ -84,8 +91,29 @@ impl Supervisor {
         }
     }
 
-    /// One life: spawn, load, serve.
-    async fn live(&mut self) -> Ending {
+    /// What comes before a start. Asked for here, done elsewhere: the process is killed with the
+    /// thread that starts it, so it is this one that starts it.
+    async fn prepare(&mut self) -> Result<PathBuf, Ending> {
+        let prepared = self.spec.prepare.ask();
+        tokio::pin!(prepared);
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return Err(Ending::Stopped),
+                root = &mut prepared => return root.map_err(Ending::Refused),
+                Some(request) = self.requests.recv() => {
+                    request.sink.fail(RpcError::new(Code::Unavailable, "the model is being verified"));
+                }
+                Some(_) = self.cancels.recv() => {}
+            }
+        }
+    }
+
+    /// One life: prepare, spawn, load, serve.
+    async fn live(&mut self, ready_at: &mut Option<Instant>) -> Ending {
+        match self.prepare().await {
+            Ok(root) => self.spec.load.root = root,
+            Err(ending) => return ending,
+        }
         let model = self.spec.load.model_name.clone();
         let mut process = match Process::spawn(&self.spec.command, &model, self.spec.load.threads) {
             Ok(process) => process,
@@ -108,6 +136,7 @@ impl Supervisor {
             "model loaded"
         );
         self.state.send_replace(EngineState::Ready(ready));
+        *ready_at = Some(Instant::now());
 
         let config = &self.spec.config;
         let mut in_flight = InFlight::new(StepLimits {
@@ -124,7 +153,9 @@ impl Supervisor {
         let lost = in_flight.len();
         let ending = why.end(process).await;
         let error = match &ending {
-            Ending::Stopped => RpcError::new(Code::Unavailable, "the engine was stopped"),
+            Ending::Stopped | Ending::Refused(_) => {
+                RpcError::new(Code::Unavailable, "the engine was stopped")
+            }
             Ending::Failed(_, reason) => {
                 tracing::warn!(model, lost, reason, "answers were lost with their engine");
                 RpcError::new(Code::Unavailable, reason.clone())
@@ -146,8 +177,13 @@ impl Supervisor {
                 () = self.stop.cancelled() => return Err(Why::Stopped),
                 () = &mut late => return Err(Why::LoadLate(timeout_ms)),
                 message = process.recv() => match message {
-                    Some(Ok(FromEngine::Loaded { context_tokens, engine, numerics_class, load_ms })) => {
-                        return Ok(Ready { context_tokens, engine, numerics_class, load_ms, pid });
+                    Some(Ok(FromEngine::Loaded {
+                        context_tokens, engine, numerics_class, sequences, max_token_bytes, load_ms,
+                    })) => {
+                        let sequences = sequences.max(1);
+                        return Ok(Ready {
+                            context_tokens, engine, numerics_class, sequences, max_token_bytes, load_ms, pid,
+                        });
                     }
                     Some(Ok(FromEngine::LoadFailed { reason })) => return Err(Why::LoadFailed(reason)),
                     Some(Ok(_)) => {}

@@ -3,11 +3,11 @@
 use super::{Found, ModelState, ModelStatus, Served, cut, find, offers};
 use crate::config::{ModelConfig, WorkerConfig};
 use crate::engine::protocol::Load;
-use crate::engine::{Engine, EngineCommand, EngineSpec, EngineState, Ready};
+use crate::engine::{Engine, EngineCommand, EngineSpec, EngineState, Prepare, Ready, Refused};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tether_artifact_store::{Trust, VerifiedArtifact, verify};
+use tether_artifact_store::{ArtifactError, Trust, VerifiedArtifact, verify};
 use tether_telemetry::metrics::WorkerMetrics;
 use tether_wire::Digest;
 use tether_wire::heartbeat::ModelOffer;
@@ -26,55 +26,25 @@ pub(super) struct Keeper {
 
 impl Keeper {
     pub(super) async fn run(self, model: ModelConfig, turns: Arc<Semaphore>) {
-        let artifact = {
-            // The semaphore is never closed.
-            let _turn = turns.acquire().await;
-            self.verify(&model).await
+        let check = Check {
+            trust: Trust::in_publishers(self.config.trusted_publishers.iter().copied()),
+            model,
+            turns,
+            view: self.views.join(self.index.to_string()),
         };
-        let artifact = match artifact {
-            Ok(artifact) => artifact,
-            Err((code, reason)) => {
-                tracing::error!(path = %model.path.display(), code, reason, "model refused");
-                return self.fault(None, code, reason);
-            }
+        let (artifact, view) = match check.run().await {
+            Ok(verified) => verified,
+            Err(Refused { code, reason }) => return self.refuse(None, code, reason),
         };
         if self.is_taken(&artifact.digest()) {
             let reason = "the same artifact is configured twice".to_owned();
-            return self.fault(None, "configured-twice", reason);
+            return self.refuse(None, "configured-twice", reason);
         }
-        match artifact.expose(&self.views.join(artifact.digest().to_hex())) {
-            Ok(view) => self.keep(&artifact, view).await,
-            Err(error) => self.fault(None, error.code(), error.to_string()),
-        }
+        let prepare = check.before_each_start(artifact.digest(), view);
+        self.keep(&artifact, prepare).await;
     }
 
-    /// Off the async threads: it reads every byte.
-    async fn verify(
-        &self,
-        model: &ModelConfig,
-    ) -> Result<VerifiedArtifact, (&'static str, String)> {
-        let trust = Trust::in_publishers(self.config.trusted_publishers.iter().copied());
-        let model = model.clone();
-        let verified = tokio::task::spawn_blocking(move || {
-            verify(&model.path, &trust, model.digest.as_ref(), &mut |_| ())
-        });
-        match verified.await {
-            Ok(Ok(artifact)) => {
-                if !artifact.unlisted().is_empty() {
-                    let files = artifact.unlisted().join(", ");
-                    tracing::warn!(
-                        files,
-                        "files beside the artifact's own are not shown to its engine"
-                    );
-                }
-                Ok(artifact)
-            }
-            Ok(Err(error)) => Err((error.code(), error.to_string())),
-            Err(error) => Err(("internal", error.to_string())),
-        }
-    }
-
-    async fn keep(&self, artifact: &VerifiedArtifact, view: PathBuf) {
+    async fn keep(&self, artifact: &VerifiedArtifact, prepare: Prepare) {
         let manifest = artifact.manifest();
         let digest = artifact.digest();
         let name = manifest.model.to_string();
@@ -82,7 +52,8 @@ impl Keeper {
             command: self.command.clone(),
             load: Load {
                 kind: self.config.engine.kind,
-                root: view,
+                // Given anew before each start.
+                root: PathBuf::new(),
                 weights: manifest.weights.clone(),
                 tokenizer: manifest.tokenizer.clone(),
                 format: manifest.format,
@@ -93,6 +64,7 @@ impl Keeper {
                 echo_delay_ms: self.config.engine.echo_delay_ms,
             },
             config: self.config.engine.clone(),
+            prepare,
         };
         let engine = Engine::start(spec, self.metrics.clone());
         let mut state = engine.state();
@@ -109,6 +81,9 @@ impl Keeper {
                     self.set(ModelState::Serving(served(artifact, ready, &engine)));
                 }
                 EngineState::Down { code, reason } => self.fault(Some(digest), code, reason),
+                EngineState::Refused(Refused { code, reason }) => {
+                    return self.refuse(Some(digest), code, reason);
+                }
                 EngineState::Stopped => return,
             }
             if state.changed().await.is_err() {
@@ -119,6 +94,13 @@ impl Keeper {
 
     fn is_taken(&self, digest: &Digest) -> bool {
         !matches!(find(&self.status.borrow(), digest), Found::Unknown)
+    }
+
+    /// For good: nothing changes it but a new start of the worker.
+    fn refuse(&self, digest: Option<Digest>, code: &'static str, reason: String) {
+        let configured = self.status.borrow()[self.index].configured.clone();
+        tracing::error!(path = configured, code, reason, "model refused");
+        self.fault(digest, code, reason);
     }
 
     fn fault(&self, digest: Option<Digest>, code: &'static str, reason: String) {
@@ -138,6 +120,75 @@ impl Keeper {
     }
 }
 
+/// The check of one artifact, as often as its engine starts.
+#[derive(Clone)]
+struct Check {
+    trust: Trust,
+    model: ModelConfig,
+    /// One at a time, over all models.
+    turns: Arc<Semaphore>,
+    /// The folder that the engine sees.
+    view: PathBuf,
+}
+
+impl Check {
+    /// Verifies every byte and makes the engine's view anew, off the async threads.
+    async fn run(&self) -> Result<(VerifiedArtifact, PathBuf), Refused> {
+        // The semaphore is never closed.
+        let _turn = self.turns.acquire().await;
+        let check = self.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let expect = check.model.digest.as_ref();
+            let artifact = verify(&check.model.path, &check.trust, expect, &mut |_| ())?;
+            let view = artifact.expose(&check.view)?;
+            Ok((artifact, view))
+        });
+        let (artifact, view) = match done.await {
+            Ok(Ok(verified)) => verified,
+            Ok(Err(error)) => return Err(refused(&error)),
+            Err(error) => {
+                return Err(Refused {
+                    code: "internal",
+                    reason: error.to_string(),
+                });
+            }
+        };
+        if !artifact.unlisted().is_empty() {
+            let files = artifact.unlisted().join(", ");
+            tracing::warn!(
+                files,
+                "files beside the artifact's own are not shown to its engine"
+            );
+        }
+        Ok((artifact, view))
+    }
+
+    /// The same again before each start of the engine, and for the very artifact that is offered:
+    /// whoever changes a file and then makes the engine crash must not have it loaded. The first
+    /// start follows at once on the check that gave `view`, which is not repeated for it.
+    fn before_each_start(mut self, digest: Digest, view: PathBuf) -> Prepare {
+        self.model.digest = Some(digest);
+        let fresh = Arc::new(Mutex::new(Some(view)));
+        Prepare::new(move || {
+            let (check, fresh) = (self.clone(), fresh.clone());
+            Box::pin(async move {
+                let view = fresh.lock().unwrap_or_else(PoisonError::into_inner).take();
+                match view {
+                    Some(view) => Ok(view),
+                    None => check.run().await.map(|(_, view)| view),
+                }
+            })
+        })
+    }
+}
+
+fn refused(error: &ArtifactError) -> Refused {
+    Refused {
+        code: error.code(),
+        reason: error.to_string(),
+    }
+}
+
 fn served(artifact: &VerifiedArtifact, ready: Ready, engine: &Engine) -> Served {
     let manifest = artifact.manifest();
     Served {
@@ -150,6 +201,8 @@ fn served(artifact: &VerifiedArtifact, ready: Ready, engine: &Engine) -> Served 
             numerics_class: cut(&ready.numerics_class, 96),
         },
         engine_version: cut(&ready.engine, 64),
+        sequences: ready.sequences,
+        max_token_bytes: ready.max_token_bytes,
         pid: ready.pid,
         engine: engine.clone(),
     }

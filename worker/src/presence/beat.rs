@@ -129,7 +129,7 @@ impl Beater {
             gpu_class: machine.gpu_class.clone(),
             vram_gb: machine.memory_gib,
             accelerators: machine.accelerators,
-            capacity: self.shared.capacity,
+            capacity: models::capacity(status, self.shared.max_slots),
             queue_depth: load.waiting,
             in_flight: load.running,
             models: models::offers(status),

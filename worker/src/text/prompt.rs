@@ -1,9 +1,11 @@
 //! The text side of one model: what goes in as a prompt, and how much may come out.
 
+use crate::fit::{check_bytes, exceeded, param};
 use crate::text::fold::{Fold, Limits};
 use crate::text::template::{ChatTemplate, TemplateError};
 use crate::text::tokenizer::{TextError, TextTokenizer, read_bounded, read_json, special_tokens};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 use tether_wire::infer::{Input, Sampling};
@@ -82,12 +84,19 @@ impl TextModel {
         self.tokenizer.vocabulary()
     }
 
-    /// Renders and counts a prompt.
+    /// Most bytes of text that one token stands for.
+    #[must_use]
+    pub fn max_token_bytes(&self) -> u32 {
+        self.tokenizer.max_token_bytes()
+    }
+
+    /// Renders and counts a prompt. One that cannot fit by its bytes alone is not counted.
     ///
     /// # Errors
     /// [`Code::Invalid`] with the field that is wrong.
     pub fn prompt(&self, input: &Input, max_tokens: Option<u32>) -> Result<Prompt, RpcError> {
-        let (param, text, special) = match input {
+        let param = param(input);
+        let (text, special) = match input {
             Input::Chat(messages) => {
                 let template = self.template.as_ref().ok_or_else(|| {
                     invalid(
@@ -99,10 +108,16 @@ impl TextModel {
                     TemplateError::Refused(_) => invalid("messages", error.to_string()),
                     _ => RpcError::new(Code::Internal, error.to_string()),
                 })?;
-                ("messages", text, false)
+                (Cow::Owned(text), false)
             }
-            Input::Text(text) => ("prompt", text.clone(), true),
+            Input::Text(text) => (Cow::Borrowed(text.as_str()), true),
         };
+        check_bytes(
+            text.len(),
+            self.context_tokens,
+            self.max_token_bytes(),
+            param,
+        )?;
         let tokens = self
             .tokenizer
             .encode(&text, special)
@@ -145,13 +160,7 @@ pub(crate) fn fit(
     let len = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
     let left = context_tokens.saturating_sub(len);
     if left == 0 {
-        return Err(invalid(
-            param,
-            format!(
-                "context_length_exceeded: this model's maximum context length is {context_tokens} tokens, \
-                 but the prompt has {len} tokens and an answer needs at least one more"
-            ),
-        ));
+        return Err(exceeded(param, context_tokens, &len.to_string()));
     }
     Ok(Prompt {
         tokens,
@@ -243,6 +252,23 @@ mod tests {
                 .max_tokens,
             1
         );
+    }
+
+    #[test]
+    fn a_prompt_that_cannot_fit_by_its_bytes_is_not_counted() {
+        let folder = folder();
+        let model = TextModel::load(folder.path(), "tokenizer.json", 10).expect("loads");
+        let most = model.max_token_bytes() as usize;
+        assert!((2..1_000).contains(&most), "{most}");
+        let refused = |bytes: usize| {
+            let text = Input::Text("x".repeat(bytes));
+            model.prompt(&text, None).expect_err("too long").message
+        };
+        // Exactly counted up to the bound, and not beyond.
+        assert!(!refused(10 * most).contains("at least 11"));
+        assert!(refused(10 * most + 1).contains("prompt has at least 11 tokens"));
+        let chat = model.prompt(&ask(&"x".repeat(10 * most)), None);
+        assert!(chat.expect_err("too long").message.contains("at least"));
     }
 
     #[test]

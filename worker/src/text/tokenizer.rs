@@ -92,6 +92,7 @@ pub(crate) fn read_json(path: &Path) -> Result<Value, TextError> {
 pub struct TextTokenizer {
     inner: Tokenizer,
     eos: BTreeSet<u32>,
+    max_token_bytes: u32,
 }
 
 impl TextTokenizer {
@@ -123,7 +124,14 @@ impl TextTokenizer {
         if eos.is_empty() {
             return Err(TextError::NoEnd);
         }
-        Ok(Self { inner, eos })
+        let max_token_bytes = inner.get_vocab(true).keys().map(String::len).max();
+        Ok(Self {
+            inner,
+            eos,
+            max_token_bytes: max_token_bytes
+                .and_then(|most| u32::try_from(most).ok())
+                .map_or(u32::MAX, |most| most.max(1)),
+        })
     }
 
     /// Tokens that end an answer.
@@ -138,6 +146,13 @@ impl TextTokenizer {
         let added = self.inner.get_added_tokens_decoder();
         let beyond = added.keys().max().map_or(0, |id| *id as usize + 1);
         self.inner.get_vocab_size(true).max(beyond)
+    }
+
+    /// Most bytes of text that one token stands for, by the longest entry of the vocabulary: its
+    /// way to write bytes and blanks as characters makes that more than it is, never less.
+    #[must_use]
+    pub fn max_token_bytes(&self) -> u32 {
+        self.max_token_bytes
     }
 
     /// The tokens of a text. `special` adds what the tokenizer puts around a whole text; a rendered

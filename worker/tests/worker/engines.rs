@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::exit;
 use tether_wire::infer::{Finish, Usage};
-use tether_worker::engine::protocol::{FromEngine, ToEngine, read_message, write_message};
+use tether_worker::engine::protocol::{FromEngine, Load, ToEngine, read_message, write_message};
 use tether_worker::engine::{ENGINE_ENV, EngineCommand, child};
 
 /// The command that runs an engine of this file.
@@ -19,6 +19,9 @@ pub(crate) fn command(name: &str) -> EngineCommand {
             .to_vec(),
     }
 }
+
+/// What the engines of this file say of their tokens.
+pub(crate) const MAX_TOKEN_BYTES: u32 = 8;
 
 fn is_engine() -> bool {
     std::env::var_os(ENGINE_ENV).is_some()
@@ -44,6 +47,11 @@ fn hear(socket: &mut UnixStream) -> ToEngine {
 
 /// Loads, and returns the socket.
 fn loaded() -> UnixStream {
+    loaded_as(|_| "fake".to_owned(), 4)
+}
+
+/// Loads, and calls itself what `name` makes of what it was told to load.
+fn loaded_as(name: impl Fn(&Load) -> String, sequences: u32) -> UnixStream {
     let mut socket = socket();
     let ToEngine::Load(load) = hear(&mut socket) else {
         exit(3)
@@ -52,8 +60,10 @@ fn loaded() -> UnixStream {
         &mut socket,
         &FromEngine::Loaded {
             context_tokens: load.context_tokens,
-            engine: "fake".to_owned(),
+            engine: name(&load),
             numerics_class: "fake/1".to_owned(),
+            sequences,
+            max_token_bytes: Some(MAX_TOKEN_BYTES),
             load_ms: 1,
         },
     );
@@ -136,6 +146,55 @@ fn hangs() {
         let _socket = loaded();
         loop {
             std::thread::park();
+        }
+    }
+}
+
+/// Calls itself the files that it sees, and lives.
+#[test]
+#[ignore = "an engine process"]
+fn lists_its_files() {
+    if is_engine() {
+        let files = |load: &Load| {
+            let entries = std::fs::read_dir(&load.root).expect("a folder");
+            let mut names: Vec<String> = entries
+                .map(|entry| entry.expect("readable").file_name())
+                .map(|name| name.to_string_lossy().into_owned())
+                .collect();
+            names.sort();
+            names.join(" ")
+        };
+        let mut socket = loaded_as(files, 4);
+        loop {
+            if let ToEngine::Ping { n } = hear(&mut socket) {
+                say(&mut socket, &FromEngine::Pong { n });
+            }
+        }
+    }
+}
+
+/// Answers one request at once, and only for its caller to go.
+#[test]
+#[ignore = "an engine process"]
+fn one_at_a_time() {
+    if is_engine() {
+        let mut socket = loaded_as(|_| "fake".to_owned(), 1);
+        let mut answering = None;
+        loop {
+            match hear(&mut socket) {
+                // More than it said that it can.
+                ToEngine::Generate(_) if answering.is_some() => exit(4),
+                ToEngine::Generate(generate) => {
+                    let id = generate.id;
+                    answering = Some(id);
+                    let prompt_tokens = 5;
+                    say(&mut socket, &FromEngine::Started { id, prompt_tokens });
+                    say(&mut socket, &chunk(id, 0));
+                }
+                ToEngine::Cancel { id } if answering == Some(id) => answering = None,
+                ToEngine::Ping { n } => say(&mut socket, &FromEngine::Pong { n }),
+                _ => {}
+            }
         }
     }
 }

@@ -22,7 +22,7 @@ use tether_wire::{
     Topic, Verified, codec,
 };
 use tether_worker::engine::protocol::EngineKind;
-use tether_worker::{ModelConfig, ModelState, Worker, WorkerConfig};
+use tether_worker::{EngineCommand, ModelConfig, ModelState, Worker, WorkerConfig};
 use tokio::sync::{mpsc, watch};
 
 /// A hang guard; nothing is expected to take this long.
@@ -89,6 +89,10 @@ fn dht() -> Vec<SocketAddr> {
 
 /// An artifact that the echo engine does not look at.
 pub(crate) fn artifact() -> (TempDir, Digest) {
+    artifact_of("echo@1.0")
+}
+
+pub(crate) fn artifact_of(model: &str) -> (TempDir, Digest) {
     let dir = tempfile::tempdir().expect("tempdir");
     for (name, content) in [
         ("config.json", r#"{"max_position_embeddings": 2048}"#),
@@ -97,7 +101,7 @@ pub(crate) fn artifact() -> (TempDir, Digest) {
     ] {
         std::fs::write(dir.path().join(name), content).expect("write");
     }
-    let options = PackOptions::new("echo@1.0".parse().expect("valid"));
+    let options = PackOptions::new(model.parse().expect("valid"));
     let packed = pack(dir.path(), options, &publisher(), &mut |_| ()).expect("pack");
     (dir, packed.digest)
 }
@@ -175,8 +179,18 @@ impl TestMesh {
         folders: &[&Path],
         change: impl FnOnce(&mut WorkerConfig),
     ) -> TestWorker {
+        self.worker_running("echo", folders, change).await
+    }
+
+    /// A worker whose engines are one of `engines.rs`.
+    pub(crate) async fn worker_running(
+        &self,
+        engine: &str,
+        folders: &[&Path],
+        change: impl FnOnce(&mut WorkerConfig),
+    ) -> TestWorker {
         let data_dir = tempfile::tempdir().expect("tempdir");
-        let worker = self.worker_in(data_dir.path(), key(), folders, change);
+        let worker = self.worker_of(command(engine), data_dir.path(), key(), folders, change);
         TestWorker {
             worker: worker.await,
             _data_dir: data_dir,
@@ -185,6 +199,18 @@ impl TestMesh {
 
     pub(crate) async fn worker_in(
         &self,
+        data_dir: &Path,
+        key: NodeKey,
+        folders: &[&Path],
+        change: impl FnOnce(&mut WorkerConfig),
+    ) -> Worker {
+        let worker = self.worker_of(command("echo"), data_dir, key, folders, change);
+        worker.await
+    }
+
+    async fn worker_of(
+        &self,
+        engine: EngineCommand,
         data_dir: &Path,
         key: NodeKey,
         folders: &[&Path],
@@ -205,7 +231,7 @@ impl TestMesh {
         change(&mut config);
         let node = self.node_config(key, Role::Worker);
         let metrics = WorkerMetrics::register(&Registry::new());
-        tether_worker::start(config, data_dir, node, command("echo"), metrics)
+        tether_worker::start(config, data_dir, node, engine, metrics)
             .await
             .expect("the worker starts")
     }
@@ -302,6 +328,14 @@ impl TestCall {
     pub(crate) async fn accepted(&mut self) {
         let event = self.event().await.expect("taken");
         assert!(matches!(event, Some(AnswerEvent::Accepted(_))), "{event:?}");
+    }
+
+    /// It was taken, and its turn came.
+    pub(crate) async fn begun(&mut self) -> u32 {
+        match self.event().await.expect("its turn comes") {
+            Some(AnswerEvent::Begun(begun)) => begun.prompt_tokens,
+            other => panic!("{other:?}"),
+        }
     }
 
     pub(crate) async fn refused(mut self) -> RpcError {

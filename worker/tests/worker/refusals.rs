@@ -1,6 +1,6 @@
 //! A model that is refused: the worker stays up, says why, and does not offer it. (ART-1, WRK-5)
 
-use crate::fixture::{TestMesh, artifact, order};
+use crate::fixture::{TestMesh, artifact, artifact_of, order};
 use std::fs;
 use std::path::Path;
 use tether_artifact_store::{MANIFEST_FILE, sign};
@@ -8,12 +8,22 @@ use tether_wire::NodeKey;
 use tether_wire::heartbeat::WorkerState;
 use tether_wire::infer::AnswerEvent;
 use tether_wire::rpc::Code;
-use tether_worker::ModelState;
+use tether_worker::{ModelState, Worker};
 
 fn flip_a_bit(path: &Path) {
     let mut bytes = fs::read(path).expect("read");
     bytes[3] ^= 1;
     fs::write(path, bytes).expect("write");
+}
+
+fn kill_engine(worker: &Worker, index: usize) {
+    let status = worker.status();
+    let ModelState::Serving(served) = &status.models[index].state else {
+        panic!("{status:?}")
+    };
+    let pid = i32::try_from(served.pid.expect("a process")).expect("small");
+    let pid = rustix::process::Pid::from_raw(pid).expect("not zero");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,13 +109,7 @@ async fn an_engine_that_dies_is_not_offered_until_it_is_back() {
         .order(&worker.worker, &order(1, digest, &"word ".repeat(500)))
         .await;
     call.accepted().await;
-    let status = worker.worker.status();
-    let ModelState::Serving(served) = &status.models[0].state else {
-        panic!("{status:?}")
-    };
-    let pid = i32::try_from(served.pid.expect("a process")).expect("small");
-    let pid = rustix::process::Pid::from_raw(pid).expect("not zero");
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+    kill_engine(&worker.worker, 0);
     let error = call.events().await.expect_err("lost");
     assert_eq!(error.code, Code::Unavailable);
     assert!(error.message.contains("SIGKILL"), "{error}");
@@ -119,6 +123,72 @@ async fn an_engine_that_dies_is_not_offered_until_it_is_back() {
         .order(&worker.worker, &order(2, digest, "again"))
         .await;
     call.events().await.expect("served again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changed_under_a_running_engine_is_not_loaded_when_the_engine_starts_again() {
+    let mesh = TestMesh::new();
+    let mut orchestrator = mesh.orchestrator().await;
+    let (changed, digest) = artifact_of("changed@1.0");
+    let (good, good_digest) = artifact();
+    let folders = [changed.path(), good.path()];
+    let worker = mesh.worker(&folders, |_| ()).await;
+    orchestrator
+        .heartbeat_where(|beat| beat.models.len() == 2)
+        .await;
+    flip_a_bit(&changed.path().join("model.safetensors"));
+    kill_engine(&worker.worker, 0);
+
+    let (beat, topics) = orchestrator
+        .heartbeat_where(|beat| {
+            let codes = beat.faults.iter().map(|fault| fault.reason.as_str());
+            codes
+                .clone()
+                .any(|reason| reason.starts_with("corrupt-file"))
+        })
+        .await;
+    assert_eq!(beat.state, WorkerState::Serving);
+    assert_eq!(beat.models.len(), 1);
+    assert_eq!(beat.models[0].digest, good_digest);
+    assert!(topics.iter().all(|topic| !topic.contains("changed")));
+    let mut order_of_changed = order(1, digest, "x");
+    order_of_changed.model = "changed@1.0".parse().expect("valid");
+    let refused = orchestrator.order(&worker.worker, &order_of_changed).await;
+    let error = refused.refused().await;
+    assert_eq!(error.code, Code::Unavailable, "another worker may have it");
+    assert!(error.message.contains("corrupt"), "{error}");
+    let call = orchestrator
+        .order(&worker.worker, &order(2, good_digest, "x"))
+        .await;
+    call.events().await.expect("the other model is served");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_beside_the_listed_ones_never_reach_the_engine() {
+    let mesh = TestMesh::new();
+    let mut orchestrator = mesh.orchestrator().await;
+    let (dir, _) = artifact();
+    for name in ["chat_template.jinja", "extra.safetensors"] {
+        fs::write(dir.path().join(name), "not signed").expect("written");
+    }
+    let worker = mesh
+        .worker_running("lists_its_files", &[dir.path()], |_| ())
+        .await;
+    let listed = "config.json model.safetensors tokenizer.json";
+    let (beat, _) = orchestrator
+        .heartbeat_where(|beat| !beat.models.is_empty())
+        .await;
+    assert_eq!(beat.engine, listed);
+    // Nor after a restart, for which the view is made anew.
+    fs::write(dir.path().join("config_extra.json"), "{}").expect("written");
+    kill_engine(&worker.worker, 0);
+    orchestrator
+        .heartbeat_where(|beat| beat.models.is_empty())
+        .await;
+    let (beat, _) = orchestrator
+        .heartbeat_where(|beat| !beat.models.is_empty())
+        .await;
+    assert_eq!(beat.engine, listed);
 }
 
 #[tokio::test(flavor = "multi_thread")]

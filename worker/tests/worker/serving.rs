@@ -1,5 +1,6 @@
 //! Orders over a real link. (WRK-1)
 
+use crate::engines::MAX_TOKEN_BYTES;
 use crate::fixture::{TestMesh, artifact, order, patiently};
 use std::time::Duration;
 use tether_wire::infer::{AnswerEvent, Finish, Input};
@@ -30,7 +31,11 @@ async fn an_order_is_accepted_streamed_and_done() {
     assert_eq!(accepted.seed, 7);
     let mut text = String::new();
     let mut position = 0;
-    for event in &events[1..events.len() - 1] {
+    let Some(AnswerEvent::Begun(begun)) = events.get(1) else {
+        panic!("{events:?}")
+    };
+    assert_eq!(begun.prompt_tokens, 3);
+    for event in &events[2..events.len() - 1] {
         let AnswerEvent::Chunk(chunk) = event else {
             panic!("{event:?}")
         };
@@ -148,6 +153,104 @@ async fn an_order_of_a_replaced_owner_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_comes_twice_runs_once() {
+    let mesh = TestMesh::new();
+    let (dir, digest) = artifact();
+    let orchestrator = mesh.orchestrator().await;
+    let worker = mesh.worker(&[dir.path()], |_| ()).await;
+    worker.serving().await;
+    let mut order = order(1, digest, "x");
+    let call = orchestrator.order(&worker.worker, &order).await;
+    call.events().await.expect("well");
+    let call = orchestrator.order(&worker.worker, &order).await;
+    assert_eq!(call.refused().await.code, Code::Conflict);
+    order.attempt = 2;
+    let call = orchestrator.order(&worker.worker, &order).await;
+    call.events().await.expect("the next attempt");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_engine_does_not_run_at_once_waits_in_the_workers_queue() {
+    let mesh = TestMesh::new();
+    let (dir, digest) = artifact();
+    let mut orchestrator = mesh.orchestrator().await;
+    let worker = mesh
+        .worker_running("one_at_a_time", &[dir.path()], |config| {
+            config.slots = 4;
+            config.queue_timeout_ms = 60_000;
+        })
+        .await;
+    let (beat, _) = orchestrator
+        .heartbeat_where(|beat| !beat.models.is_empty())
+        .await;
+    assert_eq!(beat.capacity, 1, "what it really runs at once");
+    let mut first = orchestrator
+        .order(&worker.worker, &order(1, digest, "x"))
+        .await;
+    first.accepted().await;
+    assert_eq!(first.begun().await, 5);
+    let mut second = orchestrator
+        .order(&worker.worker, &order(2, digest, "x"))
+        .await;
+    second.accepted().await;
+    let load = worker.worker.status().load;
+    assert_eq!((load.running, load.waiting), (1, 1));
+    drop(first);
+    assert_eq!(second.begun().await, 5, "its turn has come");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_too_long_is_told_when_to_come_again() {
+    let mesh = TestMesh::new();
+    let (dir, digest) = artifact();
+    let orchestrator = mesh.orchestrator().await;
+    let worker = mesh
+        .worker_running("one_at_a_time", &[dir.path()], |config| {
+            config.queue_timeout_ms = 100;
+        })
+        .await;
+    worker.serving().await;
+    let mut first = orchestrator
+        .order(&worker.worker, &order(1, digest, "x"))
+        .await;
+    first.accepted().await;
+    first.begun().await;
+    let mut second = orchestrator
+        .order(&worker.worker, &order(2, digest, "x"))
+        .await;
+    second.accepted().await;
+    let error = second.event().await.expect_err("not in time");
+    assert_eq!(error.code, Code::Overloaded);
+    assert!(error.retry_after_ms.is_some(), "{error:?}");
+    assert_eq!(worker.worker.status().load.waiting, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_that_cannot_fit_by_its_bytes_is_refused_before_the_engine_hears_of_it() {
+    let mesh = TestMesh::new();
+    let (dir, digest) = artifact();
+    let orchestrator = mesh.orchestrator().await;
+    let worker = mesh
+        .worker_running("one_at_a_time", &[dir.path()], |_| ())
+        .await;
+    worker.serving().await;
+    let most = 2_048 * MAX_TOKEN_BYTES as usize;
+    let long = order(1, digest, &"x".repeat(most + 1));
+    let error = orchestrator.order(&worker.worker, &long).await;
+    let error = error.refused().await;
+    assert_eq!(
+        (error.code, error.param.as_deref()),
+        (Code::Invalid, Some("prompt"))
+    );
+    assert!(error.message.contains("at least 2049 tokens"), "{error}");
+    let mut fits = orchestrator
+        .order(&worker.worker, &order(2, digest, &"x".repeat(most)))
+        .await;
+    fits.accepted().await;
+    fits.begun().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_goes_frees_its_slot_and_the_queue_is_told_at_once_that_it_was_taken() {
     let mesh = TestMesh::new();
     let (dir, digest) = artifact();
@@ -163,8 +266,7 @@ async fn a_caller_that_goes_frees_its_slot_and_the_queue_is_told_at_once_that_it
         .order(&worker.worker, &order(1, digest, &long()))
         .await;
     first.accepted().await;
-    let chunk = first.event().await.expect("well");
-    assert!(matches!(chunk, Some(AnswerEvent::Chunk(_))), "{chunk:?}");
+    first.begun().await;
 
     let mut second = orchestrator
         .order(&worker.worker, &order(2, digest, "short"))

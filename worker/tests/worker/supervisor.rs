@@ -4,13 +4,17 @@ use crate::engines::command;
 use crate::fixture::{patiently, sampling, until};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use tether_telemetry::metrics::{Registry, WorkerMetrics};
 use tether_wire::infer::{Finish, Input};
 use tether_wire::manifest::Format;
 use tether_wire::rpc::{Code, RpcError};
 use tether_worker::EngineConfig;
 use tether_worker::engine::protocol::{EngineKind, Load};
-use tether_worker::engine::{Answer, Engine, EngineDone, EngineSpec, EngineState, Ready};
+use tether_worker::engine::{
+    Answer, Engine, EngineDone, EngineSpec, EngineState, Prepare, Ready, Refused,
+};
 
 fn start(engine: &str, change: impl FnOnce(&mut EngineSpec)) -> Engine {
     let mut spec = EngineSpec {
@@ -28,6 +32,7 @@ fn start(engine: &str, change: impl FnOnce(&mut EngineSpec)) -> Engine {
             echo_delay_ms: 0,
         },
         config: EngineConfig::default(),
+        prepare: Prepare::new(|| Box::pin(async { Ok(PathBuf::from("/")) })),
     };
     change(&mut spec);
     Engine::start(spec, WorkerMetrics::register(&Registry::new()))
@@ -114,6 +119,46 @@ async fn a_killed_engine_fails_its_answers_with_the_signal_and_comes_back() {
     let (text, end) = read(ask(&engine, "again")).await;
     assert_eq!(text, "again");
     end.expect("well");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_before_a_start_comes_before_each_and_ends_it_by_refusing() {
+    let starts = Arc::new(AtomicU32::new(0));
+    let seen = starts.clone();
+    let engine = start("echo", |spec| {
+        spec.prepare = Prepare::new(move || {
+            let first = starts.fetch_add(1, Ordering::SeqCst) == 0;
+            Box::pin(async move {
+                // As a verification that reads for a while.
+                tokio::task::yield_now().await;
+                let reason = "changed".to_owned();
+                let refused = Refused {
+                    code: "corrupt-file",
+                    reason,
+                };
+                if first {
+                    Ok(PathBuf::from("/"))
+                } else {
+                    Err(refused)
+                }
+            })
+        });
+    });
+    let process = pid(&ready(&engine).await);
+    kill_process(process, Signal::KILL).expect("killed");
+    let refused = patiently(until(engine.state(), |state| match state {
+        EngineState::Refused(refused) => Some(refused.clone()),
+        _ => None,
+    }));
+    assert_eq!(refused.await.code, "corrupt-file");
+    assert_eq!(seen.load(Ordering::SeqCst), 2, "it is not asked again");
+    let error = engine.generate(Input::Text("x".to_owned()), sampling());
+    let error = error.expect_err("refused");
+    assert_eq!(
+        (error.code, error.message.as_str()),
+        (Code::Unavailable, "changed")
+    );
+    patiently(engine.stop()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,8 @@
 
 use super::outbox::Outbox;
 use crate::engine::protocol::FromEngine;
-use std::time::Instant;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 use tether_wire::infer::{Chunk, Finish, Usage};
 use tether_wire::rpc::RpcError;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +14,8 @@ pub(crate) struct Answer {
     id: u64,
     outbox: Outbox,
     cancelled: CancellationToken,
-    asked: Instant,
+    /// When its turn came.
+    begun: Arc<OnceLock<Instant>>,
 }
 
 /// When the tokens of an answer came.
@@ -45,7 +47,7 @@ impl Answer {
             id,
             outbox,
             cancelled: CancellationToken::new(),
-            asked: Instant::now(),
+            begun: Arc::default(),
         }
     }
 
@@ -60,8 +62,10 @@ impl Answer {
         }
     }
 
+    /// Its turn has come.
     pub(crate) fn started(&self, prompt_tokens: u32) {
         let id = self.id;
+        self.begun.get_or_init(Instant::now);
         self.say(FromEngine::Started { id, prompt_tokens });
     }
 
@@ -81,12 +85,16 @@ impl Answer {
     }
 
     pub(crate) fn done(&self, finish: Finish, usage: Usage, times: Times) {
-        let ms = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        let prefill = self
+            .begun
+            .get()
+            .map_or(Duration::ZERO, |begun| times.first.duration_since(*begun));
         self.say(FromEngine::Done {
             id: self.id,
             finish,
             usage,
-            prefill_ms: ms(times.first.duration_since(self.asked)),
+            prefill_ms: ms(prefill),
             decode_ms: ms(times.last.duration_since(times.first)),
         });
     }

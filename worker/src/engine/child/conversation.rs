@@ -123,6 +123,8 @@ fn loaded(runtime: &Runtime, outbox: &Outbox, request: &Load) -> Result<Arc<dyn 
         context_tokens: facts.context_tokens,
         engine: facts.engine,
         numerics_class: facts.numerics_class,
+        sequences: facts.sequences,
+        max_token_bytes: facts.max_token_bytes,
         load_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
     });
     Ok(engine)

@@ -156,7 +156,7 @@ fn an_answer_cancelled_while_it_waits_for_its_turn_takes_none() {
     }
     assert!(all[&first].text.contains("98 99 100"));
     assert!(all[&last].text.contains("Paris"));
-    assert!(all.get(&waiting).is_none_or(|got| got.chunks == 0));
+    assert!(!all.contains_key(&waiting), "its turn never came");
 }
 
 #[test]
@@ -236,6 +236,34 @@ fn the_context_is_never_overrun() {
     let one = client.ask(Input::Text("a".to_owned()), &greedy());
     assert_eq!(one.prompt_tokens, Some(1));
     assert!(one.done.is_some(), "a prompt of one token is answered");
+}
+
+#[test]
+fn a_turn_begins_when_the_one_before_has_ended() {
+    let (_folder, mut client) = client();
+    let first = client.begin(chat("Count to 50."), &greedy());
+    let second = client.begin(chat("What is the capital of France?"), &greedy());
+    let mut all: BTreeMap<u64, Got> = BTreeMap::new();
+    while all.get(&second).is_none_or(|got| !got.ended()) {
+        client.take(&mut all);
+        // Counted on threads beside, either may be first.
+        let begun = [first, second].map(|id| all.get(&id).is_some_and(|got| !got.ended()));
+        assert_ne!(begun, [true, true], "one sequence at a time");
+    }
+}
+
+#[test]
+fn prompts_far_over_the_context_are_refused_uncounted() {
+    let (_folder, mut client) = client();
+    let long = "word ".repeat(380_000);
+    let requests = (0..60).map(|_| (chat(&long), greedy())).collect();
+    for got in client.ask_all(requests) {
+        let error = got.error.expect("refused");
+        assert_eq!(error.code, Code::Invalid);
+        assert!(error.message.contains("at least"), "{error}");
+    }
+    let next = client.ask(chat("What is the capital of France?"), &greedy());
+    assert!(next.text.contains("Paris"), "{next:?}");
 }
 
 #[test]
