@@ -4,9 +4,11 @@ mod token;
 
 pub use token::{TOKEN_FILE, TokenError, load_or_create};
 
+use crate::catalogue::Catalogue;
 use crate::clock;
 use crate::fleet::keeper::Fleet;
-use crate::fleet::{Snapshot, state_name};
+use crate::fleet::{Snapshot, WorkerView, state_name};
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -16,6 +18,7 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tether_telemetry::metrics::{CONTENT_TYPE, Registry};
+use tether_wire::heartbeat::ModelOffer;
 use tether_wire::{Digest, NodeId, Region, Tier};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Admin {
     pub(crate) registry: Registry,
     pub(crate) fleet: Fleet,
+    pub(crate) catalogue: Arc<ArcSwap<Catalogue>>,
     pub(crate) ready: AtomicBool,
     /// Hash of the token: comparing hashes tells nothing about the token by its time.
     pub(crate) token: Digest,
@@ -54,7 +58,7 @@ pub struct FleetRow {
     pub engine: String,
     /// Why nothing is given to it; null when it is routable.
     pub reason: Option<String>,
-    /// What it should serve and does not.
+    /// What it should serve and does not, or offers and is not asked for.
     pub faults: Vec<FaultRow>,
 }
 
@@ -69,11 +73,13 @@ pub struct FaultRow {
 
 /// The fleet as rows, by id.
 #[must_use]
-pub fn rows(fleet: &Snapshot, now_mono_ms: u64) -> Vec<FleetRow> {
+pub fn rows(fleet: &Snapshot, catalogue: &Catalogue, now_mono_ms: u64) -> Vec<FleetRow> {
     let mut rows: Vec<FleetRow> = fleet
         .workers()
         .map(|worker| {
             let beat = &worker.beat;
+            let refused = refused(worker, catalogue);
+            let nothing_left = !refused.is_empty() && refused.len() == beat.models.len();
             FleetRow {
                 id: worker.id(),
                 state: state_name(worker),
@@ -85,18 +91,33 @@ pub fn rows(fleet: &Snapshot, now_mono_ms: u64) -> Vec<FleetRow> {
                 slots: beat.capacity,
                 tier: worker.tier,
                 engine: beat.engine.clone(),
-                reason: worker.unroutable(),
+                reason: worker.unroutable().or_else(|| {
+                    let first = refused.first().filter(|_| nothing_left)?;
+                    Some(format!("{}: {}", first.model, first.reason))
+                }),
                 faults: (beat.faults.iter())
                     .map(|fault| FaultRow {
                         model: fault.model.clone(),
                         reason: fault.reason.clone(),
                     })
+                    .chain(refused)
                     .collect(),
             }
         })
         .collect();
     rows.sort_by_key(|row| row.id);
     rows
+}
+
+/// What a worker offers of which nothing is asked for, since the name is bound to something else.
+fn refused(worker: &WorkerView, catalogue: &Catalogue) -> Vec<FaultRow> {
+    let fault = |offer: &ModelOffer| {
+        catalogue.refuses(offer).map(|reason| FaultRow {
+            model: offer.model.to_string(),
+            reason,
+        })
+    };
+    worker.beat.models.iter().filter_map(fault).collect()
 }
 
 impl Admin {
@@ -148,16 +169,21 @@ async fn fleet(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response 
         )
             .into_response();
     }
-    let rows = rows(&admin.fleet.snapshot(), clock::now().mono_ms);
+    let rows = rows(
+        &admin.fleet.snapshot(),
+        &admin.catalogue.load(),
+        clock::now().mono_ms,
+    );
     axum::Json(rows).into_response()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalogue::Release;
     use crate::fleet::Roster;
     use crate::presence::Change;
-    use crate::testing::{beat, key};
+    use crate::testing::{beat, key, offer};
 
     #[test]
     fn a_row_has_exactly_the_fields_that_are_promised() {
@@ -172,7 +198,7 @@ mod tests {
         roster.apply(Change::Suspect(key(1).id()));
         let fleet = roster.snapshot();
         let _busy = fleet.worker(&key(1).id()).expect("there").occupy();
-        let json = serde_json::to_value(rows(&fleet, 1_250)).expect("JSON");
+        let json = serde_json::to_value(rows(&fleet, &Catalogue::default(), 1_250)).expect("JSON");
         let reason = json[0]["reason"].as_str().expect("a reason").to_owned();
         assert!(reason.starts_with("suspect"));
         assert_eq!(
@@ -184,5 +210,35 @@ mod tests {
                 "reason": reason, "faults": []
             }])
         );
+    }
+
+    #[test]
+    fn a_worker_with_another_artifact_than_its_name_is_bound_to_is_told_so() {
+        let mut roster = Roster::default();
+        for (n, digest) in [(1, 7), (2, 8)] {
+            let mut beat = beat(n, 1, 1, 0);
+            beat.models = vec![offer("tiny@1.0", digest)];
+            roster.apply(Change::Beat {
+                beat: Box::new(beat),
+                tier: Tier::Trusted,
+                heard_mono_ms: 0,
+            });
+        }
+        let fleet = roster.snapshot();
+        let release = Release {
+            model: "tiny@1.0".parse().expect("valid"),
+            digest: Digest([7; 32]),
+            created_ms: 1,
+        };
+        let rows = rows(&fleet, &Catalogue::new(&[release], &[]), 0);
+        let row = |n| {
+            rows.iter()
+                .find(|row| row.id == key(n).id())
+                .expect("there")
+        };
+        assert_eq!((&row(1).reason, row(1).faults.len()), (&None, 0));
+        let reason = row(2).reason.as_deref().expect("a reason");
+        assert!(reason.starts_with("tiny@1.0: ") && reason.contains("released"));
+        assert_eq!(row(2).faults[0].model, "tiny@1.0");
     }
 }

@@ -1,17 +1,29 @@
-//! Which models are known: released ones, and those that a worker ever offered.
+//! Which models are known: released ones, those that a trusted worker offered of late, and those
+//! that anybody offers now.
 //!
 //! A known model that nothing serves is unavailable; an unknown one does not exist. The difference
-//! is a 503 or a 404 to the tenant.
+//! is a 503 or a 404 to the tenant. In an open mesh anybody may come with any name, so that what an
+//! untrusted worker offers is known only while it is there and stands behind everything else.
+//!
+//! Each name and version is bound to one artifact: the released one, or the first that was seen.
 
+mod follow;
 pub(crate) mod keeper;
+
+pub use follow::{FORGET_MS, Offered};
 
 use crate::store::KnownModel;
 use std::collections::BTreeMap;
+use tether_wire::heartbeat::{MAX_MODELS, ModelOffer};
 use tether_wire::rpc::{Code, RpcError};
-use tether_wire::{Digest, ModelName, ModelRef};
+use tether_wire::{Digest, ModelName, ModelRef, NodeId};
 
-/// Most models that are known; what workers offer beyond is not remembered.
+/// Most models that are remembered; what trusted workers offer beyond counts as passing.
 pub const MAX_KNOWN_MODELS: usize = 10_000;
+/// Most names that one worker makes remembered, over all the time: as many as it offers at once.
+pub const MAX_NAMES_PER_WORKER: usize = MAX_MODELS;
+/// Most models that are known only while somebody offers them.
+pub const MAX_PASSING_MODELS: usize = 1_000;
 
 /// A released model: its name is bound to one artifact.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +36,33 @@ pub struct Release {
     pub created_ms: u64,
 }
 
+/// Why a model is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// An untrusted worker offers it now.
+    Passing,
+    /// A trusted worker offered it. Remembered over restarts.
+    Known {
+        /// Unix milliseconds at which that was noted last.
+        last_offered_ms: u64,
+        /// The worker that brought it.
+        offered_by: Option<NodeId>,
+    },
+    /// A publisher released it.
+    Released,
+}
+
+impl Standing {
+    /// Which of several versions stands for a bare name.
+    fn rank(self) -> u8 {
+        match self {
+            Self::Passing => 0,
+            Self::Known { .. } => 1,
+            Self::Released => 2,
+        }
+    }
+}
+
 /// A known model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -31,8 +70,10 @@ pub struct Entry {
     pub model: ModelRef,
     /// Unix milliseconds at which it was first known here.
     pub first_seen_ms: u64,
-    /// The artifact that it must be, where it is released.
-    pub released: Option<Digest>,
+    /// The artifact that it must be.
+    pub digest: Digest,
+    /// Why it is known.
+    pub standing: Standing,
 }
 
 /// All known models.
@@ -40,10 +81,11 @@ pub struct Entry {
 pub struct Catalogue {
     by_name: BTreeMap<ModelName, BTreeMap<(u32, u32), Entry>>,
     len: usize,
+    passing: usize,
 }
 
 impl Catalogue {
-    /// From what is released and what was ever seen.
+    /// From what is released and what is remembered, the first seen first.
     #[must_use]
     pub fn new(releases: &[Release], seen: &[KnownModel]) -> Self {
         let mut catalogue = Self::default();
@@ -51,36 +93,80 @@ impl Catalogue {
             catalogue.add(Entry {
                 model: release.model.clone(),
                 first_seen_ms: release.created_ms,
-                released: Some(release.digest),
+                digest: release.digest,
+                standing: Standing::Released,
             });
         }
         for known in seen {
-            catalogue.see(known);
+            if catalogue.get(&known.model).is_none() && catalogue.len < MAX_KNOWN_MODELS {
+                catalogue.add(Entry {
+                    model: known.model.clone(),
+                    first_seen_ms: known.first_seen_ms,
+                    digest: known.digest,
+                    standing: Standing::Known {
+                        last_offered_ms: known.last_offered_ms,
+                        offered_by: known.offered_by,
+                    },
+                });
+            }
         }
         catalogue
     }
 
+    /// Adds an entry, or replaces the one of that model.
     fn add(&mut self, entry: Entry) {
+        self.remove(&entry.model);
+        self.len += 1;
+        self.passing += usize::from(entry.standing == Standing::Passing);
         let versions = self.by_name.entry(entry.model.name.clone()).or_default();
-        if versions
-            .insert(entry.model.version.numbers(), entry)
-            .is_none()
-        {
-            self.len += 1;
+        versions.insert(entry.model.version.numbers(), entry);
+    }
+
+    fn remove(&mut self, model: &ModelRef) {
+        let Some(versions) = self.by_name.get_mut(&model.name) else {
+            return;
+        };
+        if let Some(entry) = versions.remove(&model.version.numbers()) {
+            self.len -= 1;
+            self.passing -= usize::from(entry.standing == Standing::Passing);
+        }
+        if versions.is_empty() {
+            self.by_name.remove(&model.name);
         }
     }
 
-    /// Takes a seen model over; says whether it is new. Beyond [`MAX_KNOWN_MODELS`] none is.
-    pub fn see(&mut self, known: &KnownModel) -> bool {
-        if self.get(&known.model).is_some() || self.len >= MAX_KNOWN_MODELS {
-            return false;
+    /// What is to be remembered over restarts.
+    pub fn known(&self) -> impl Iterator<Item = KnownModel> {
+        self.entries().filter_map(|entry| match entry.standing {
+            Standing::Known {
+                last_offered_ms,
+                offered_by,
+            } => Some(KnownModel {
+                model: entry.model.clone(),
+                digest: entry.digest,
+                first_seen_ms: entry.first_seen_ms,
+                last_offered_ms,
+                offered_by,
+            }),
+            Standing::Passing | Standing::Released => None,
+        })
+    }
+
+    /// Why nothing of this offer is asked for, where its artifact is not that of its name.
+    #[must_use]
+    pub fn refuses(&self, offer: &ModelOffer) -> Option<String> {
+        let entry = self.get(&offer.model)?;
+        if entry.digest == offer.digest {
+            return None;
         }
-        self.add(Entry {
-            model: known.model.clone(),
-            first_seen_ms: known.first_seen_ms,
-            released: None,
-        });
-        true
+        let bound = match entry.standing {
+            Standing::Released => "the released one",
+            Standing::Known { .. } | Standing::Passing => "the one that was seen first",
+        };
+        Some(format!(
+            "its artifact {} is not {bound}, {}: give it another version, or release it",
+            offer.digest, entry.digest
+        ))
     }
 
     /// A model by name and version.
@@ -107,8 +193,9 @@ impl Catalogue {
     }
 
     /// The model that a tenant means: `NAME@MAJOR.MINOR`, or `NAME` for its highest version. Where
-    /// any version of a name is released, only released ones stand for the bare name, so that a
-    /// stranger cannot take a name over by offering a higher version.
+    /// any version of a name is released, only released ones stand for the bare name, and untrusted
+    /// workers' only where there is no other, so that a stranger cannot take a name over by offering
+    /// a higher version.
     ///
     /// # Errors
     /// [`Code::NotFound`] for what is not known.
@@ -127,12 +214,8 @@ impl Catalogue {
         }
         let name = ModelName::new(text).map_err(|_| not_found())?;
         let versions = self.by_name.get(&name).ok_or_else(not_found)?;
-        versions
-            .values()
-            .rev()
-            .find(|entry| entry.released.is_some())
-            .or_else(|| versions.values().next_back())
-            .ok_or_else(not_found)
+        // Of equals the last, which is the highest version.
+        (versions.values().max_by_key(|entry| entry.standing.rank())).ok_or_else(not_found)
     }
 }
 
@@ -153,6 +236,8 @@ mod tests {
             model: model.parse().expect("valid"),
             digest: Digest([9; 32]),
             first_seen_ms: 2,
+            last_offered_ms: 2,
+            offered_by: None,
         }
     }
 
@@ -201,19 +286,17 @@ mod tests {
     }
 
     #[test]
-    fn an_offer_does_not_unbind_a_released_model() {
-        let mut catalogue = Catalogue::new(&[release("tiny@1.0", 1)], &[]);
-        assert!(!catalogue.see(&seen("tiny@1.0")));
+    fn what_is_remembered_does_not_unbind_a_released_model() {
+        let catalogue = Catalogue::new(&[release("tiny@1.0", 1)], &[seen("tiny@1.0")]);
         let entry = catalogue.resolve("tiny").expect("known");
-        assert_eq!(entry.released, Some(Digest([1; 32])));
+        assert_eq!((entry.digest, catalogue.len()), (Digest([1; 32]), 1));
     }
 
     #[test]
     fn beyond_the_bound_nothing_more_is_remembered() {
-        let mut catalogue = Catalogue::default();
-        for n in 0..MAX_KNOWN_MODELS + 5 {
-            catalogue.see(&seen(&format!("m{n}@1.0")));
-        }
-        assert_eq!(catalogue.len(), MAX_KNOWN_MODELS);
+        let many: Vec<_> = (0..MAX_KNOWN_MODELS + 5)
+            .map(|n| seen(&format!("m{n}@1.0")))
+            .collect();
+        assert_eq!(Catalogue::new(&[], &many).len(), MAX_KNOWN_MODELS);
     }
 }

@@ -31,8 +31,8 @@ pub fn models(catalogue: &Catalogue, fleet: &Snapshot) -> Vec<ModelEntry> {
     catalogue
         .entries()
         .map(|entry| {
-            let served = (fleet.candidates(&entry.model).iter())
-                .any(|c| entry.released.is_none_or(|it| it == c.offer().digest));
+            let served =
+                (fleet.candidates(&entry.model).iter()).any(|c| c.offer().digest == entry.digest);
             ModelEntry {
                 model: entry.model.clone(),
                 created_ms: entry.first_seen_ms,

@@ -68,8 +68,8 @@ pub(crate) struct Run {
     call: Incoming,
     request: InferRequest,
     model: ModelRef,
-    /// The released artifact of the model.
-    released: Option<Digest>,
+    /// The artifact that the model is bound to.
+    digest: Digest,
     seed: u64,
     holder: Holder,
     held: Held,
@@ -206,7 +206,7 @@ impl Dispatcher {
         let fleet = self.fleet.snapshot();
         let query = Query {
             model: &run.model,
-            digest: run.released,
+            digest: Some(run.digest),
             region: &self.region,
             tried,
         };

@@ -6,12 +6,14 @@
 
 pub mod keeper;
 
+use crate::catalogue::Offered;
 use crate::presence::Change;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tether_wire::heartbeat::{ModelOffer, WorkerState};
-use tether_wire::{Heartbeat, ModelName, ModelRef, NodeId, Tier};
+use tether_wire::{Digest, Heartbeat, ModelName, ModelRef, NodeId, Tier};
 
 /// A worker at one moment.
 #[derive(Clone, Debug)]
@@ -122,24 +124,43 @@ impl Snapshot {
             .map_or(&[], Vec::as_slice)
     }
 
-    /// One offer of each model and version that is served.
-    pub fn offers(&self) -> impl Iterator<Item = &ModelOffer> {
-        (self.by_model.values().flat_map(BTreeMap::values))
-            .filter_map(|candidates| candidates.first())
-            .map(Candidate::offer)
+    /// Each artifact that is offered under each name, whether its workers take requests or not,
+    /// and for each one of them, a trusted one first.
+    #[must_use]
+    pub fn offers(&self) -> Vec<Offered> {
+        let mut best: BTreeMap<(&ModelRef, Digest), (bool, Reverse<NodeId>)> = BTreeMap::new();
+        for worker in self.workers.values() {
+            let this = (worker.tier == Tier::Trusted, Reverse(worker.id()));
+            for offer in &worker.beat.models {
+                let entry = best.entry((&offer.model, offer.digest)).or_insert(this);
+                *entry = this.max(*entry);
+            }
+        }
+        best.into_iter()
+            .map(|((model, digest), (trusted, worker))| Offered {
+                model: model.clone(),
+                digest,
+                worker: worker.0,
+                trusted,
+            })
+            .collect()
     }
 
     /// The model that a tenant means, among those that are served: `NAME@MAJOR.MINOR`, or `NAME`
-    /// for its highest version.
+    /// for its highest version. Those of trusted workers come first.
     #[must_use]
-    pub fn find(&self, text: &str) -> Option<&ModelRef> {
+    pub fn find(&self, text: &str) -> Option<&ModelOffer> {
+        let trusted = |candidate: &&Candidate| candidate.worker.tier == Tier::Trusted;
         let candidates = if text.contains('@') {
             self.candidates(&text.parse().ok()?)
         } else {
             let versions = self.by_model.get(&ModelName::new(text).ok()?)?;
-            versions.values().next_back()?
+            (versions.values().rev())
+                .find(|candidates| candidates.iter().any(|it| trusted(&it)))
+                .or_else(|| versions.values().next_back())?
         };
-        candidates.first().map(|it| &it.offer().model)
+        let best = candidates.iter().find(trusted).or(candidates.first())?;
+        Some(best.offer())
     }
 
     /// A worker.

@@ -74,6 +74,7 @@ pub struct Orchestrator {
     fleet: Fleet,
     store: Arc<dyn MetadataStore>,
     dispatcher: Arc<Dispatcher>,
+    directory: Arc<Directory>,
     admin: Arc<Admin>,
     admin_addr: SocketAddr,
     admin_token: PathBuf,
@@ -140,6 +141,9 @@ pub async fn start_with_store(
     let id = node_config.key.id();
     release_open(&store, id, now_ms).await?;
     let known = store.known_models().await?;
+    let on_disk = (known.iter())
+        .map(|it| (it.model.clone(), it.last_offered_ms))
+        .collect();
     let catalogue = Arc::new(ArcSwap::from_pointee(Catalogue::new(&releases, &known)));
 
     let (stop, draining, cut) = (
@@ -190,9 +194,10 @@ pub async fn start_with_store(
     tasks.spawn(directory.clone().follow_tenants(tenants_file));
     let models = catalogue::keeper::Keeper {
         fleet: fleet.clone(),
-        catalogue,
-        directory,
+        catalogue: catalogue.clone(),
+        directory: directory.clone(),
         store: store.clone(),
+        on_disk,
     };
     tasks.spawn(models.run(stop.clone()));
     let upkeep = Upkeep {
@@ -208,6 +213,7 @@ pub async fn start_with_store(
     let admin = Arc::new(Admin {
         registry,
         fleet: fleet.clone(),
+        catalogue,
         ready: AtomicBool::new(false),
         token: Digest::of(token.as_bytes()),
     });
@@ -228,6 +234,7 @@ pub async fn start_with_store(
         fleet,
         store,
         dispatcher,
+        directory,
         admin,
         admin_addr,
         admin_token: data_dir.join(admin::TOKEN_FILE),
@@ -284,6 +291,13 @@ impl Orchestrator {
     #[must_use]
     pub fn fleet(&self) -> &Fleet {
         &self.fleet
+    }
+
+    /// How many times the tenants' file was refused since the start, and the tenants kept as they
+    /// were.
+    #[must_use]
+    pub fn tenants_refused(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.directory.refused()
     }
 
     /// The store, to look at its jobs.

@@ -10,7 +10,7 @@ use tether_wire::{Digest, ModelRef, NodeId, Region};
 pub struct Query<'a> {
     /// The model, resolved.
     pub model: &'a ModelRef,
-    /// The released artifact; others of the same name are no candidates.
+    /// The artifact that the name is bound to; others of the same name are no candidates.
     pub digest: Option<Digest>,
     /// The region of the request.
     pub region: &'a Region,

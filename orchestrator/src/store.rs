@@ -91,7 +91,7 @@ pub struct Holder {
     pub fence: u64,
 }
 
-/// A model that was seen or released.
+/// A model that a trusted worker offered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownModel {
     /// Name and version.
@@ -100,6 +100,10 @@ pub struct KnownModel {
     pub digest: Digest,
     /// Unix milliseconds.
     pub first_seen_ms: u64,
+    /// Unix milliseconds at which it was offered last, to the hour.
+    pub last_offered_ms: u64,
+    /// The worker that brought it, where that was noted.
+    pub offered_by: Option<NodeId>,
 }
 
 /// What the start of an orchestrator found open and released. (RSV-4)
@@ -127,9 +131,12 @@ pub trait MetadataStore: Send + Sync + 'static {
     -> StoreFuture<'_, Released>;
     /// At most `limit` open jobs of this owner, and of owners whose lease is over.
     fn open_jobs(&self, owner: NodeId, limit: u32, now_ms: u64) -> StoreFuture<'_, Vec<Holder>>;
-    /// Remembers models; those that are known keep the time when they were first seen.
+    /// Remembers models, one artifact of each; one that is there keeps the time when it was first
+    /// seen.
     fn note_models(&self, models: Vec<KnownModel>) -> StoreFuture<'_, ()>;
-    /// All models that were ever seen.
+    /// Forgets models.
+    fn forget_models(&self, models: Vec<ModelRef>) -> StoreFuture<'_, ()>;
+    /// All models that are remembered, the first seen first.
     fn known_models(&self) -> StoreFuture<'_, Vec<KnownModel>>;
     /// Forgets at most `limit` jobs that ended before a time, and says how many.
     fn prune(&self, before_ms: u64, limit: u32) -> StoreFuture<'_, usize>;

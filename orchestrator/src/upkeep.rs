@@ -33,6 +33,7 @@ const RETRY_MAX: Duration = Duration::from_secs(15);
 pub(crate) struct UnrecordedEnd {
     pub(crate) holder: Holder,
     pub(crate) step: Step,
+    #[expect(dead_code, reason = "held while this waits, never looked at")]
     pub(crate) held: Held,
 }
 

@@ -21,6 +21,8 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// The directory. One state, any number of followers.
 pub(crate) struct Directory {
     state: watch::Sender<State>,
+    /// Tenants' files that were refused.
+    refused: watch::Sender<u64>,
     metrics: Arc<OrchestratorMetrics>,
     stop: CancellationToken,
 }
@@ -40,9 +42,15 @@ impl Directory {
         };
         Self {
             state: watch::channel(state).0,
+            refused: watch::channel(0).0,
             metrics,
             stop,
         }
+    }
+
+    /// How many times the tenants' file was refused, to be waited on.
+    pub(crate) fn refused(&self) -> watch::Receiver<u64> {
+        self.refused.subscribe()
     }
 
     /// Replaces the tenants.
@@ -130,7 +138,10 @@ impl Directory {
                     tracing::info!(tenants = tenants.len(), "tenants read again");
                     self.set_tenants(tenants);
                 }
-                Err(error) => tracing::error!(%error, "tenants kept as they were"),
+                Err(error) => {
+                    tracing::error!(%error, "tenants kept as they were");
+                    self.refused.send_modify(|count| *count += 1);
+                }
             }
         }
     }

@@ -51,10 +51,10 @@ impl Dispatcher {
         let span = Span::current();
         span.record("tether.correlation_id", request.correlation.to_hex());
         span.record("tether.tenant", request.tenant.as_str());
-        let (model, released) = self.resolve(&request.model)?;
+        let (model, digest) = self.resolve(&request.model)?;
         span.record("gen_ai.request.model", model.to_string());
-        let servable = (self.fleet.snapshot().candidates(&model).iter())
-            .any(|c| released.is_none_or(|digest| digest == c.offer().digest));
+        let servable =
+            (self.fleet.snapshot().candidates(&model).iter()).any(|c| c.offer().digest == digest);
         if !servable {
             return Err(self.nothing_serves(&model));
         }
@@ -104,7 +104,7 @@ impl Dispatcher {
             call,
             request,
             model,
-            released,
+            digest,
             seed,
             began,
             deadline: tokio::time::Instant::from_std(began + allowed),
@@ -117,13 +117,13 @@ impl Dispatcher {
         Ok((run, permit))
     }
 
-    /// The model that a tenant means, and its artifact where it is released.
-    fn resolve(&self, text: &str) -> Result<(ModelRef, Option<Digest>), RpcError> {
+    /// The model that a tenant means, and its artifact.
+    fn resolve(&self, text: &str) -> Result<(ModelRef, Digest), RpcError> {
         match self.catalogue.load().resolve(text) {
-            Ok(entry) => Ok((entry.model.clone(), entry.released)),
+            Ok(entry) => Ok((entry.model.clone(), entry.digest)),
             // The catalogue follows the fleet a moment later: what is offered now is known now.
             Err(unknown) => match self.fleet.snapshot().find(text) {
-                Some(model) => Ok((model.clone(), None)),
+                Some(offer) => Ok((offer.model.clone(), offer.digest)),
                 None => Err(unknown),
             },
         }

@@ -31,10 +31,11 @@ fn candidates_are_those_who_serve_exactly_that_version() {
     assert_eq!(newer[0].worker.id(), key(2).id());
     assert_eq!(newer[0].offer().model, model("tiny@1.1"));
     assert!(fleet.candidates(&model("other@1.0")).is_empty());
-    assert_eq!(fleet.find("tiny"), Some(&model("tiny@1.1")));
-    assert_eq!(fleet.find("tiny@1.0"), Some(&model("tiny@1.0")));
+    let found = |text| fleet.find(text).map(|offer| offer.model.clone());
+    assert_eq!(found("tiny"), Some(model("tiny@1.1")));
+    assert_eq!(found("tiny@1.0"), Some(model("tiny@1.0")));
     for unknown in ["other", "tiny@2.0", "tiny@", "", "@"] {
-        assert_eq!(fleet.find(unknown), None, "{unknown}");
+        assert_eq!(found(unknown), None, "{unknown}");
     }
 }
 
@@ -128,4 +129,35 @@ fn a_suspect_is_counted_as_such() {
     roster.apply(Change::Suspect(key(2).id()));
     let counts = roster.snapshot().counts();
     assert!(counts.contains(&("serving", 1)) && counts.contains(&("suspect", 1)));
+}
+
+#[test]
+fn trusted_workers_speak_for_a_name_before_others_do() {
+    let mut roster = Roster::default();
+    for (n, tier, model, digest) in [
+        (1, Tier::Untrusted, "tiny@1.0", 6),
+        (2, Tier::Trusted, "tiny@1.0", 7),
+        (3, Tier::Trusted, "tiny@1.0", 7),
+        (4, Tier::Untrusted, "tiny@9.0", 6),
+    ] {
+        let mut beat = beat(n, 1, 1, 0);
+        beat.models = vec![offer(model, digest)];
+        roster.apply(Change::Beat {
+            beat: Box::new(beat),
+            tier,
+            heard_mono_ms: 0,
+        });
+    }
+    let fleet = roster.snapshot();
+    let found = fleet.find("tiny").expect("served");
+    assert_eq!((&found.model, found.digest.0[0]), (&model("tiny@1.0"), 7));
+    let offers: Vec<_> = (fleet.offers().iter())
+        .map(|it| (it.model.to_string(), it.digest.0[0], it.trusted))
+        .collect();
+    let expected = [
+        ("tiny@1.0".to_owned(), 6, false),
+        ("tiny@1.0".to_owned(), 7, true),
+        ("tiny@9.0".to_owned(), 6, false),
+    ];
+    assert_eq!(offers, expected);
 }

@@ -359,20 +359,46 @@ fn open_jobs(
 }
 
 fn note_models(conn: &Connection, models: &[KnownModel]) -> Result<(), StoreError> {
+    let mut others = conn
+        .prepare_cached(
+            "DELETE FROM known_models WHERE name = ?1 AND version = ?2 AND digest != ?3",
+        )
+        .map_err(disk)?;
     let mut statement = conn
         .prepare_cached(
-            "INSERT OR IGNORE INTO known_models (name, version, digest, first_seen_ms)
-             VALUES (?1, ?2, ?3, ?4)",
+            "INSERT INTO known_models
+                (name, version, digest, first_seen_ms, last_offered_ms, offered_by)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (name, version, digest) DO UPDATE SET
+                last_offered_ms = max(last_offered_ms, excluded.last_offered_ms)",
         )
         .map_err(disk)?;
     for known in models {
+        let (name, version) = (known.model.name.as_str(), known.model.version.as_str());
+        others
+            .execute(params![name, version, known.digest.0])
+            .map_err(disk)?;
         statement
             .execute(params![
-                known.model.name.as_str(),
-                known.model.version.as_str(),
+                name,
+                version,
                 known.digest.0,
-                sql_u64(known.first_seen_ms)
+                sql_u64(known.first_seen_ms),
+                sql_u64(known.last_offered_ms),
+                known.offered_by.map(|id| id.0),
             ])
+            .map_err(disk)?;
+    }
+    Ok(())
+}
+
+fn forget_models(conn: &Connection, models: &[ModelRef]) -> Result<(), StoreError> {
+    let mut statement = conn
+        .prepare_cached("DELETE FROM known_models WHERE name = ?1 AND version = ?2")
+        .map_err(disk)?;
+    for model in models {
+        statement
+            .execute([model.name.as_str(), model.version.as_str()])
             .map_err(disk)?;
     }
     Ok(())
@@ -380,26 +406,29 @@ fn note_models(conn: &Connection, models: &[KnownModel]) -> Result<(), StoreErro
 
 fn known_models(conn: &Connection) -> Result<Vec<KnownModel>, StoreError> {
     let mut statement = conn
-        .prepare_cached("SELECT name || '@' || version, digest, first_seen_ms FROM known_models")
+        .prepare_cached(
+            "SELECT name || '@' || version, digest, first_seen_ms, last_offered_ms, offered_by
+             FROM known_models ORDER BY first_seen_ms, name, version, digest",
+        )
         .map_err(disk)?;
     let rows = statement
         .query_map([], |row| {
-            Ok((
-                row.get::<_, String>(0)?,
-                Digest(row.get(1)?),
-                row.get::<_, i64>(2)?.cast_unsigned(),
-            ))
+            let digest = Digest(row.get(1)?);
+            let first_seen_ms = row.get::<_, i64>(2)?.cast_unsigned();
+            let last_offered_ms = row.get::<_, i64>(3)?.cast_unsigned();
+            let offered_by = row.get::<_, Option<[u8; 32]>>(4)?.map(NodeId);
+            let model = row.get::<_, String>(0)?.parse::<ModelRef>();
+            Ok(model.map(|model| KnownModel {
+                model,
+                digest,
+                first_seen_ms,
+                last_offered_ms,
+                offered_by,
+            }))
         })
         .map_err(disk)?;
     rows.map(|row| {
-        let (model, digest, first_seen_ms) = row.map_err(disk)?;
-        Ok(KnownModel {
-            model: model
-                .parse()
-                .map_err(|error| StoreError::Corrupt(format!("a known model: {error}")))?,
-            digest,
-            first_seen_ms,
-        })
+        (row.map_err(disk)?).map_err(|error| StoreError::Corrupt(format!("a known model: {error}")))
     })
     .collect()
 }
@@ -464,6 +493,9 @@ impl MetadataStore for SqliteStore {
     }
     fn note_models(&self, models: Vec<KnownModel>) -> StoreFuture<'_, ()> {
         Box::pin(self.writer.run(move |conn| note_models(conn, &models)))
+    }
+    fn forget_models(&self, models: Vec<ModelRef>) -> StoreFuture<'_, ()> {
+        Box::pin(self.writer.run(move |conn| forget_models(conn, &models)))
     }
     fn known_models(&self) -> StoreFuture<'_, Vec<KnownModel>> {
         Box::pin(self.writer.run(known_models))

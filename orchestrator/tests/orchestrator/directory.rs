@@ -44,8 +44,11 @@ async fn a_gateway_gets_everything_and_then_what_changes_and_a_bad_file_changes_
     assert!(delta.models.is_none());
 
     // A mistake, and then, told apart by what comes next, the file made good again.
+    let mut refused = mesh.orchestrator.tenants_refused();
     std::fs::write(&file, "[[tenant]]\nid = \"A C M E\"\n").expect("written");
-    tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+    within("the mistake is found", refused.wait_for(|count| *count > 0))
+        .await
+        .expect("lives");
     std::fs::write(&file, tenants(&["acme"])).expect("written");
     let delta = next(&mut call).await;
     assert!(

@@ -10,7 +10,7 @@ use tether_orchestrator::store::{
 };
 use tether_wire::infer::{AnswerEvent, Usage};
 use tether_wire::rpc::{Code, RpcError};
-use tether_wire::{CorrelationId, NodeId};
+use tether_wire::{CorrelationId, ModelRef, NodeId};
 
 /// What goes wrong at the step to this state.
 #[derive(Clone, Copy)]
@@ -58,6 +58,9 @@ impl MetadataStore for Faulty {
     }
     fn note_models(&self, models: Vec<KnownModel>) -> StoreFuture<'_, ()> {
         self.0.note_models(models)
+    }
+    fn forget_models(&self, models: Vec<ModelRef>) -> StoreFuture<'_, ()> {
+        self.0.forget_models(models)
     }
     fn known_models(&self) -> StoreFuture<'_, Vec<KnownModel>> {
         self.0.known_models()

@@ -4,9 +4,10 @@ use crate::store::StoreError;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 /// Migrations in order; the version is the position, from 1.
-const MIGRATIONS: &[(&str, &str)] = &[(
-    "jobs, reservations, known models",
-    "
+const MIGRATIONS: &[(&str, &str)] = &[
+    (
+        "jobs, reservations, known models",
+        "
     CREATE TABLE jobs (
         correlation_id    BLOB    NOT NULL PRIMARY KEY CHECK (length(correlation_id) = 16),
         tenant            TEXT    NOT NULL,
@@ -52,7 +53,16 @@ const MIGRATIONS: &[(&str, &str)] = &[(
         PRIMARY KEY (name, version, digest)
     ) STRICT;
     ",
-)];
+    ),
+    (
+        "when models were last offered, and by whom they came",
+        "
+    ALTER TABLE known_models ADD COLUMN last_offered_ms INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE known_models ADD COLUMN offered_by BLOB CHECK (length(offered_by) = 32);
+    UPDATE known_models SET last_offered_ms = unixepoch() * 1000;
+    ",
+    ),
+];
 
 /// The last version that is known here.
 #[must_use]

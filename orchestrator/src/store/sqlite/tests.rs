@@ -416,7 +416,8 @@ async fn opening_again_changes_nothing_and_two_at_once_are_refused() {
         .expect("runs")
         .collect::<Result<_, _>>()
         .expect("read");
-    assert_eq!(versions, [(schema::latest(), 1)]);
+    let all: Vec<_> = (1..=schema::latest()).map(|version| (version, 1)).collect();
+    assert_eq!(versions, all);
     conn.execute("INSERT INTO schema_migrations VALUES (99, 'later', 1)", [])
         .expect("written");
     drop(conn);
@@ -461,14 +462,23 @@ async fn a_file_that_is_no_store_is_refused_in_words() {
 async fn models_are_remembered_with_the_time_when_they_were_first_seen() {
     let dir = tempfile::tempdir().expect("a folder");
     let store = open(dir.path());
-    let known = |first_seen_ms| KnownModel {
+    let known = |digest, first_seen_ms, last_offered_ms| KnownModel {
         model: "tiny@1.0".parse().expect("valid"),
-        digest: Digest([3; 32]),
+        digest: Digest([digest; 32]),
         first_seen_ms,
+        last_offered_ms,
+        offered_by: Some(NodeId([4; 32])),
     };
-    store.note_models(vec![known(5)]).await.expect("works");
-    store.note_models(vec![known(9)]).await.expect("works");
-    assert_eq!(store.known_models().await, Ok(vec![known(5)]));
+    let note = async |it| store.note_models(vec![it]).await.expect("works");
+    note(known(3, 5, 6)).await;
+    note(known(3, 9, 9)).await;
+    assert_eq!(store.known_models().await, Ok(vec![known(3, 5, 9)]));
+    note(known(8, 10, 10)).await;
+    let bound_anew = Ok(vec![known(8, 10, 10)]);
+    assert_eq!(store.known_models().await, bound_anew);
+    let forgotten = vec!["tiny@1.0".parse().expect("valid")];
+    store.forget_models(forgotten).await.expect("works");
+    assert_eq!(store.known_models().await, Ok(Vec::new()));
 }
 
 #[tokio::test]
