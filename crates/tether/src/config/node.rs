@@ -39,7 +39,8 @@ pub(crate) struct NodeSection {
     pub(crate) dht_listen: SocketAddr,
     /// DHT bootstrap nodes of the mesh.
     pub(crate) bootstrap: Vec<SocketAddr>,
-    /// Folder for what the role keeps; made if it is not there.
+    /// Folder for what the role keeps; made if it is not there. One that others may write to is
+    /// refused, and none has its mode changed.
     #[serde(default = "data_dir")]
     pub(crate) data_dir: PathBuf,
 }

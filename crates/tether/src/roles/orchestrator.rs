@@ -43,7 +43,7 @@ impl OrchestratorArgs {
             let guard = super::telemetry(telemetry, logging, &id.to_hex())?;
             let mut signals = Signals::listen()?;
             crate::files::private_dir(&node.data_dir)
-                .with_context(|| format!("cannot make {}", node.data_dir.display()))?;
+                .with_context(|| format!("cannot use node.data_dir {}", node.data_dir.display()))?;
             let registry = Registry::new();
             let node_config = node.node_config(
                 &checked.identity,
