@@ -16,7 +16,7 @@ pub(crate) enum AuthorityError {
     #[error("{path} exists already and is not overwritten: choose another path, or move it away")]
     Exists { path: PathBuf },
     #[error(
-        "key file {path} can be read by others (mode {mode:04o}): run `chmod 600 {path}`, or make a new key if somebody may have read it"
+        "{path} holds a secret and can be read by others (mode {mode:04o}): run `chmod 600 {path}`, or make a new key if somebody may have read it"
     )]
     OpenKey { path: PathBuf, mode: u32 },
     #[error("{path} is not {what}: {why}")]
@@ -31,6 +31,10 @@ pub(crate) enum AuthorityError {
         path: PathBuf,
         source: std::io::Error,
     },
+    #[error(
+        "{key} is missing, but {trace} shows that this mesh was made before: without its key nothing can be granted in it. Restore the key, or start a new mesh in a new folder"
+    )]
+    LostOperatorKey { key: PathBuf, trace: PathBuf },
     #[error("the grant cannot be issued: {0}")]
     Issue(String),
 }

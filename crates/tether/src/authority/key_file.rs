@@ -1,6 +1,8 @@
-//! A node's secret key in a file: 32 bytes in hex, mode 0600, never printed.
+//! Secrets in files of mode 0600, never printed: a node's key as 32 bytes in hex, an API key as it
+//! is.
 
 use super::{AuthorityError, payload, read_text};
+use crate::commands::tenant;
 use crate::files;
 use rand::RngCore;
 use std::path::Path;
@@ -36,15 +38,7 @@ pub(crate) fn create(path: &Path) -> Result<NodeKey, AuthorityError> {
 
 /// Reads a key file that only its owner can read.
 pub(crate) fn read(path: &Path) -> Result<NodeKey, AuthorityError> {
-    if let Some(mode) =
-        files::open_to_others(path).map_err(AuthorityError::io("cannot read key file", path))?
-    {
-        return Err(AuthorityError::OpenKey {
-            path: path.to_owned(),
-            mode,
-        });
-    }
-    let text = read_text(path, MAX_KEY_FILE_BYTES)?;
+    let text = read_secret(path)?;
     let malformed = |why: &str| AuthorityError::Malformed {
         path: path.to_owned(),
         what: WHAT,
@@ -56,6 +50,40 @@ pub(crate) fn read(path: &Path) -> Result<NodeKey, AuthorityError> {
     hex::decode_to_slice(line, &mut seed)
         .map_err(|_| malformed("it does not hold 64 hex digits"))?;
     Ok(NodeKey::from_seed(seed))
+}
+
+/// The text of a file with a secret, which only its owner can read.
+fn read_secret(path: &Path) -> Result<String, AuthorityError> {
+    if let Some(mode) =
+        files::open_to_others(path).map_err(AuthorityError::io("cannot read key file", path))?
+    {
+        return Err(AuthorityError::OpenKey {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    read_text(path, MAX_KEY_FILE_BYTES)
+}
+
+/// Reads a tenant's API key, or makes its file.
+pub(crate) fn api_key(path: &Path) -> Result<String, AuthorityError> {
+    let key = tenant::new_api_key();
+    match files::create_private(path, format!("{key}\n").as_bytes()) {
+        Ok(()) => return Ok(key),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(AuthorityError::io("cannot make key file", path)(error)),
+    }
+    let text = read_secret(path)?;
+    let key = text.trim();
+    if !tenant::is_api_key(key) {
+        return Err(AuthorityError::Malformed {
+            path: path.to_owned(),
+            what: "an API key's file",
+            // Without the text, which may be most of a secret.
+            why: "it does not hold `tk-` and 64 hex digits; restore it, or remove it and a new key is made".to_owned(),
+        });
+    }
+    Ok(key.to_owned())
 }
 
 /// Reads a key file, or makes it.
@@ -90,6 +118,38 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).expect("opened");
         let error = read(&path).expect_err("open to the group");
         assert!(error.to_string().contains("chmod 600"), "{error}");
+    }
+
+    #[test]
+    fn an_api_key_is_kept_and_one_that_is_cut_off_or_open_to_others_is_refused() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("api-key");
+        let key = api_key(&path).expect("made");
+        assert_eq!(api_key(&path).expect("read"), key);
+        let set_mode = |mode| {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
+        };
+        set_mode(0o644);
+        let error = api_key(&path).expect_err("open to all").to_string();
+        assert!(error.contains("chmod 600"), "{error}");
+        set_mode(0o600);
+        let upper = key.to_uppercase();
+        for bad in [
+            "",
+            "\n",
+            "tk-",
+            &key[..66],
+            &key[3..],
+            &upper,
+            &key.repeat(2),
+        ] {
+            std::fs::write(&path, bad).expect("written");
+            let error = api_key(&path).expect_err(bad).to_string();
+            assert!(error.contains("remove it and a new key is made"), "{error}");
+            assert!(bad.len() < 4 || !error.contains(bad.trim()), "{error}");
+        }
+        std::fs::remove_file(&path).expect("removed");
+        assert_ne!(api_key(&path).expect("what it says works"), key);
     }
 
     #[test]

@@ -5,11 +5,14 @@
 //! DIR/mesh.id         the mesh id: its public half
 //! DIR/grants.jsonl    one line for each grant issued: serial, subject, role, …
 //! ```
+//!
+//! A grant counts as issued when its line in the register is whole, its end included: a last line
+//! without one was cut off by a full disk or a crash, before anybody got the grant.
 
 use super::{AuthorityError, key_file};
 use crate::files;
 use serde::{Deserialize, Serialize};
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use tether_wire::grant::{Role, Tier};
@@ -54,13 +57,34 @@ pub(crate) struct Issuer {
 }
 
 /// Makes a mesh: an operator's key in a new folder.
+///
+/// A folder that had a mesh and lost its key is refused: a new key would be another mesh, which
+/// none of the grants given so far hold in.
 pub(crate) fn create(dir: &Path) -> Result<MeshId, AuthorityError> {
-    files::private_dir(dir).map_err(AuthorityError::io("cannot make folder", dir))?;
+    files::private_dir(dir).map_err(AuthorityError::io("cannot use folder", dir))?;
+    require_no_lost_key(
+        &dir.join(OPERATOR_KEY),
+        &[dir.join(MESH_ID), dir.join(REGISTER)],
+    )?;
     let id = MeshId(key_file::create(&dir.join(OPERATOR_KEY))?.id().0);
     let file = dir.join(MESH_ID);
     files::replace_private(&file, format!("{id}\n").as_bytes())
         .map_err(AuthorityError::io("cannot write", &file))?;
     Ok(id)
+}
+
+/// Fails if the operator's key is missing and one of these files, which are made after it, is not.
+pub(crate) fn require_no_lost_key(key: &Path, traces: &[PathBuf]) -> Result<(), AuthorityError> {
+    if key.exists() {
+        return Ok(());
+    }
+    match traces.iter().find(|trace| trace.exists()) {
+        None => Ok(()),
+        Some(trace) => Err(AuthorityError::LostOperatorKey {
+            key: key.to_owned(),
+            trace: trace.clone(),
+        }),
+    }
 }
 
 impl Issuer {
@@ -117,12 +141,21 @@ impl Issuer {
             .map_err(fail("cannot open the register of grants"))?;
         file.lock()
             .map_err(fail("cannot lock the register of grants"))?;
-        let serial = read_entries(&file, &self.register)?
-            .iter()
-            .map(|entry| entry.serial)
-            .max()
-            .unwrap_or(0)
-            + 1;
+        let (entries, whole_bytes) = read_entries(&file, &self.register)?;
+        // Under the lock, so that what is cut off is no other process's line being written.
+        let bytes = file
+            .metadata()
+            .map_err(fail("cannot read the register of grants"))?
+            .len();
+        if bytes > whole_bytes {
+            eprintln!(
+                "warning: the last line of {} was cut off and is removed: that grant was never given",
+                self.register.display()
+            );
+            file.set_len(whole_bytes)
+                .map_err(fail("cannot mend the register of grants"))?;
+        }
+        let serial = entries.iter().map(|entry| entry.serial).max().unwrap_or(0) + 1;
         let grant = Grant {
             subject: order.subject,
             role: order.role,
@@ -161,8 +194,8 @@ impl Issuer {
 /// The register of a mesh folder.
 pub(crate) fn entries(dir: &Path) -> Result<Vec<Entry>, AuthorityError> {
     let path = dir.join(REGISTER);
-    match std::fs::File::open(&path) {
-        Ok(file) => read_entries(&file, &path),
+    match File::open(&path) {
+        Ok(file) => Ok(read_entries(&file, &path)?.0),
         // A mesh that has issued nothing yet has no register.
         Err(error)
             if error.kind() == std::io::ErrorKind::NotFound && dir.join(OPERATOR_KEY).exists() =>
@@ -176,22 +209,31 @@ pub(crate) fn entries(dir: &Path) -> Result<Vec<Entry>, AuthorityError> {
     }
 }
 
-fn read_entries(file: &std::fs::File, path: &Path) -> Result<Vec<Entry>, AuthorityError> {
-    BufReader::new(file)
-        .lines()
-        .enumerate()
-        .map(|(at, line)| {
-            let line = line.map_err(AuthorityError::io(
+/// The entries, and the length of their lines: what follows is a line that was cut off.
+fn read_entries(file: &File, path: &Path) -> Result<(Vec<Entry>, u64), AuthorityError> {
+    let mut reader = BufReader::new(file);
+    let (mut entries, mut whole_bytes) = (Vec::new(), 0);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = reader
+            .read_until(b'\n', &mut line)
+            .map_err(AuthorityError::io(
                 "cannot read the register of grants",
                 path,
             ))?;
-            serde_json::from_str(&line).map_err(|error| AuthorityError::Malformed {
+        if line.last() != Some(&b'\n') {
+            return Ok((entries, whole_bytes));
+        }
+        entries.push(
+            serde_json::from_slice(&line).map_err(|error| AuthorityError::Malformed {
                 path: path.to_owned(),
                 what: "a register of grants",
-                why: format!("line {}: {error}", at + 1),
-            })
-        })
-        .collect()
+                why: format!("line {}: {error}", entries.len() + 1),
+            })?,
+        );
+        whole_bytes += read as u64;
+    }
 }
 
 #[cfg(test)]
@@ -263,6 +305,50 @@ mod tests {
             .issue(&longer, NOW)
             .expect_err("outlives its issuer");
         assert!(error.to_string().contains("outlives"), "{error}");
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_stops_nobody_from_issuing() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        create(dir.path()).expect("made");
+        let issuer = Issuer::operator(&dir.path().join(OPERATOR_KEY)).expect("read");
+        let issue = || {
+            issuer
+                .issue(&order(Role::Worker), NOW)
+                .map(|(_, grant)| grant.serial)
+        };
+        assert_eq!((issue().expect("1"), issue().expect("2")), (1, 2));
+        let register = dir.path().join(REGISTER);
+        let whole = std::fs::read(&register).expect("read");
+        // Cut anywhere in the second line, also just before its end.
+        let first = whole
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .expect("two lines")
+            + 1;
+        for length in [first + 1, first + 20, whole.len() - 1] {
+            std::fs::write(&register, &whole[..length]).expect("cut");
+            assert_eq!(entries(dir.path()).expect("read").len(), 1);
+            assert_eq!(issue().expect("issued"), 2, "the cut one was never given");
+            let serials = entries(dir.path()).expect("whole again");
+            assert_eq!(serials.iter().map(|e| e.serial).collect::<Vec<_>>(), [1, 2]);
+        }
+        // What is wrong before the end is no crash's doing.
+        let torn_inside = [&whole[..10], b"\n", &whole[..]].concat();
+        std::fs::write(&register, torn_inside).expect("written");
+        assert!(issue().expect_err("refused").to_string().contains("line 1"));
+    }
+
+    #[test]
+    fn a_mesh_that_lost_its_key_is_not_made_anew() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        create(dir.path()).expect("made");
+        let key = dir.path().join(OPERATOR_KEY);
+        std::fs::remove_file(&key).expect("lost");
+        let error = create(dir.path()).expect_err("refused").to_string();
+        assert!(error.contains("operator.key is missing"), "{error}");
+        assert!(error.contains("mesh.id"), "{error}");
+        assert!(!key.exists());
     }
 
     #[test]

@@ -53,11 +53,26 @@ impl TenantCommand {
     }
 }
 
-/// A new API key: 256 random bits.
+/// What an API key begins with, so that people and scanners for leaked secrets know it.
+const API_KEY_PREFIX: &str = "tk-";
+/// Length of its secret, 256 random bits.
+const API_KEY_SECRET_BYTES: usize = 32;
+
+/// A new API key.
 pub(crate) fn new_api_key() -> String {
-    let mut secret = [0; 32];
+    let mut secret = [0; API_KEY_SECRET_BYTES];
     rand::rng().fill_bytes(&mut secret);
-    format!("tk-{}", hex::encode(secret))
+    format!("{API_KEY_PREFIX}{}", hex::encode(secret))
+}
+
+/// Whether a text has the form of [`new_api_key`].
+pub(crate) fn is_api_key(text: &str) -> bool {
+    text.strip_prefix(API_KEY_PREFIX).is_some_and(|secret| {
+        secret.len() == 2 * API_KEY_SECRET_BYTES
+            && secret
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
 }
 
 /// Adds a key's hash to a tenant of the file.

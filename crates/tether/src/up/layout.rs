@@ -8,7 +8,7 @@
 //! DATA_DIR/tenants.toml, api-key   the tenant `local`
 //! DATA_DIR/models/NAME-VERSION/    the small model, unpacked, packed and signed
 //! DATA_DIR/{gateway,orchestrator}/ node.key, node.grant, and what the role keeps
-//! DATA_DIR/workers/N/              node.key, node.grant, worker.toml, worker.log, data/
+//! DATA_DIR/workers/N/              node.key, node.grant, worker.toml, worker.log and its old one, data/
 //! ```
 
 use crate::commands::run_file::RUN_FILE;
@@ -30,7 +30,7 @@ pub(crate) struct Lock {
 }
 
 impl Layout {
-    /// Makes the folder, closed to others.
+    /// Makes the folder, closed to others. One that is there keeps its mode.
     pub(crate) fn create(root: &Path) -> std::io::Result<Self> {
         files::private_dir(root)?;
         let root = root.canonicalize()?;
@@ -96,7 +96,19 @@ impl Layout {
         self.root.join("orchestrator")
     }
     pub(crate) fn worker(&self, number: usize) -> PathBuf {
-        self.root.join("workers").join(number.to_string())
+        self.workers().join(number.to_string())
+    }
+    fn workers(&self) -> PathBuf {
+        self.root.join("workers")
+    }
+
+    /// The folders of all nodes so far, also of workers that this start does not run.
+    pub(crate) fn node_dirs(&self) -> std::io::Result<Vec<PathBuf>> {
+        let mut dirs = vec![self.gateway(), self.orchestrator()];
+        for entry in self.workers().read_dir()? {
+            dirs.push(entry?.path());
+        }
+        Ok(dirs)
     }
 }
 
