@@ -77,7 +77,21 @@ fn up_answers_a_prompt_and_says_how_to_ask_the_next() {
     }
     let metrics = get(ready["metrics"].as_str().expect("a URL"), "");
     assert_eq!(metrics.status, 200);
-    assert!(metrics.text.contains("tether_"), "{}", metrics.text);
+    let admin = ready["admin"].as_str().expect("a URL");
+    let orchestrators = get(&format!("{admin}/metrics"), "");
+    assert_eq!(orchestrators.status, 200);
+    // Each role counts for itself: the gateway's links are not among the orchestrator's.
+    for (text, own, other) in [
+        (&metrics.text, "tether_gateway_", "tether_orchestrator_"),
+        (
+            &orchestrators.text,
+            "tether_orchestrator_",
+            "tether_gateway_",
+        ),
+    ] {
+        assert!(text.contains(own) && text.contains("tether_net_"), "{text}");
+        assert!(!text.contains(other), "{text}");
+    }
 
     // What is kept is kept to its owner.
     assert_eq!(mesh.run_file(), *ready);
@@ -100,6 +114,17 @@ fn up_answers_a_prompt_and_says_how_to_ask_the_next() {
             .answer()
             .contains("Paris")
     );
+
+    // A log does not fill the disk while the mesh runs; what it held is kept once.
+    let log = mesh.dir().join("workers/1/worker.log");
+    let large = 11 << 20;
+    let file = std::fs::OpenOptions::new().write(true).open(&log);
+    file.and_then(|file| file.set_len(large)).expect("grown");
+    eventually("the log begins again", || {
+        std::fs::metadata(&log).expect("the log").len() < 1 << 20
+    });
+    let old = std::fs::metadata(log.with_extension("log.old")).expect("the old log");
+    assert!(old.len() >= large);
 
     // `tether chat` finds the mesh by its data folder.
     let said = support::Tether::ok(&["chat", "--data-dir", dir, "What is the capital of France?"]);

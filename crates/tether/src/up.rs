@@ -8,6 +8,7 @@
 //! * [`models`] – the small model, unpacked and signed; other models
 //! * [`core`] – what runs in this process
 //! * [`workers`], [`backoff`] – the children, and when one is started again
+//! * [`worker_log`] – how much of their logs is kept
 //! * [`ready`] – every worker announced, loaded and routable; the first prompt
 //! * [`report`] – `run.json`, the ready line, what a person is shown
 
@@ -19,6 +20,7 @@ mod models;
 mod ready;
 mod report;
 mod worker_files;
+mod worker_log;
 mod workers;
 
 use crate::commands::{self, run_file};
@@ -55,7 +57,8 @@ pub(crate) struct UpArgs {
     /// Number of workers, each a process of its own
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_WORKERS)))]
     workers: u16,
-    /// Where keys, models and state are kept; the platform's data folder if not given
+    /// Where keys, models and state are kept, made if it is not there; the platform's data folder
+    /// if not given
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// HTTP address of the gateway; port 0 takes a free one
@@ -112,7 +115,7 @@ impl UpArgs {
             None => run_file::default_data_dir()?,
         };
         let layout = layout::Layout::create(&root)
-            .with_context(|| format!("cannot make the data folder {}", root.display()))?;
+            .with_context(|| format!("cannot use the data folder {}", root.display()))?;
         let _lock = layout.lock()?;
         // What an earlier run that was killed left behind says nothing about this one.
         let _ = std::fs::remove_file(layout.run_file());

@@ -26,14 +26,16 @@ pub(crate) struct Core {
 impl Core {
     /// Starts them, in the order in which they need each other.
     pub(crate) async fn start(plan: &Plan) -> anyhow::Result<Self> {
-        let registry = Registry::new();
+        // Each role its own, as in processes of their own: links and lookups of one are not
+        // counted with the other's.
+        let (orchestrator_registry, gateway_registry) = (Registry::new(), Registry::new());
         let bootstrap =
             tether_net::bootstrap::run(vec![loopback(); LOCAL_BOOTSTRAP_NODES], Vec::new())
                 .await
                 .context("cannot start the bootstrap nodes")?;
-        let node = |files, role, data_dir: PathBuf| {
+        let node = |files, role, data_dir: PathBuf, registry| {
             plan.node_section(files, data_dir, bootstrap.addresses().to_vec())
-                .node_config(&files.identity, role, NetMetrics::register(&registry))
+                .node_config(&files.identity, role, NetMetrics::register(registry))
         };
         let orchestrator = tether_orchestrator::start(
             OrchestratorConfig {
@@ -48,9 +50,10 @@ impl Core {
                 &plan.orchestrator,
                 Role::Orchestrator,
                 plan.orchestrator_dir.clone(),
+                &orchestrator_registry,
             ),
-            OrchestratorMetrics::register(&registry),
-            registry.clone(),
+            OrchestratorMetrics::register(&orchestrator_registry),
+            orchestrator_registry.clone(),
         )
         .await
         .context("cannot start the orchestrator")?;
@@ -59,9 +62,14 @@ impl Core {
                 listen: plan.gateway_listen,
                 ..GatewayConfig::default()
             },
-            node(&plan.gateway, Role::Gateway, PathBuf::new()),
-            GatewayMetrics::register(&registry),
-            registry.clone(),
+            node(
+                &plan.gateway,
+                Role::Gateway,
+                PathBuf::new(),
+                &gateway_registry,
+            ),
+            GatewayMetrics::register(&gateway_registry),
+            gateway_registry.clone(),
         )
         .await
         .context("cannot start the gateway")?;

@@ -1,6 +1,7 @@
 //! Workers as child processes: started, watched, started again, stopped.
 
 use super::backoff::Backoff;
+use super::worker_log;
 use crate::config::source::ENV_PREFIX;
 use anyhow::Context;
 use std::fs::File;
@@ -45,8 +46,7 @@ impl Workers {
         let spawner = Spawner::start()?;
         let mut children = Vec::with_capacity(plans.len());
         for plan in plans {
-            // A log of an earlier run would only mislead.
-            let _ = std::fs::rename(&plan.log, plan.log.with_extension("log.old"));
+            worker_log::begin(&plan.log);
             children.push(spawner.spawn(command(&program, plan)?).await?);
         }
         let first = children.iter().map(|one| one.child.id().unwrap_or(0));
@@ -70,6 +70,15 @@ impl Workers {
             };
             this.watchers.spawn(watcher.run(child));
         }
+        let logs = plans.iter().map(|plan| plan.log.clone()).collect();
+        let (stop, kill) = (this.stop.clone(), this.kill.clone());
+        this.watchers.spawn(async move {
+            tokio::select! {
+                () = worker_log::keep_bounded(logs) => {}
+                () = stop.cancelled() => {}
+                () = kill.cancelled() => {}
+            }
+        });
         this.watchers.close();
         Ok(this)
     }
