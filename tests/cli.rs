@@ -272,6 +272,63 @@ fn the_environment_overrides_a_file_and_its_mistakes_are_named() {
 }
 
 #[test]
+fn a_folder_that_others_write_to_is_refused_and_left_as_it_is() {
+    let operator = Operator::new();
+    operator.issue("w", "worker", &["--region", "eu"]);
+    // As `/tmp` is, which the whole machine needs.
+    let shared = operator.path("shared");
+    std::fs::create_dir(&shared).expect("made");
+    std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o1777)).expect("opened");
+    let words = ["others may write", "1777", "a new folder inside it"];
+    let up = [
+        "up",
+        "--gateway",
+        "127.0.0.1:0",
+        "--data-dir",
+        text(&shared),
+    ];
+    fails(&up, FAILURE, &words);
+    let worker = operator.worker_config("shared.toml", |text| {
+        text.replace("\n\n[worker]", "\ndata_dir = \"shared\"\n\n[worker]")
+    });
+    fails(&["worker", "--config", text(&worker)], FAILURE, &words);
+    fails(&["mesh", "new", text(&shared)], FAILURE, &words);
+    let meta = std::fs::metadata(&shared).expect("it is there");
+    assert_eq!(meta.permissions().mode() & 0o7777, 0o1777);
+    let left = std::fs::read_dir(&shared).expect("read").count();
+    assert_eq!(left, 0, "nothing was put into it");
+}
+
+#[test]
+fn a_mesh_that_lost_its_key_is_not_silently_another_one() {
+    let operator = Operator::new();
+    let data = operator.path("data");
+    std::fs::create_dir(&data).expect("made");
+    std::fs::rename(operator.path("mesh"), data.join("mesh")).expect("moved");
+    std::fs::remove_file(data.join("mesh/operator.key")).expect("lost");
+    let up = ["up", "--gateway", "127.0.0.1:0", "--data-dir", text(&data)];
+    fails(
+        &up,
+        FAILURE,
+        &["operator.key is missing", "mesh.id", "Restore"],
+    );
+    let mesh = data.join("mesh");
+    fails(
+        &["mesh", "new", text(&mesh)],
+        FAILURE,
+        &["operator.key is missing"],
+    );
+    assert!(!mesh.join("operator.key").exists());
+}
+
+#[test]
+fn the_help_says_that_grants_end_by_time_alone() {
+    let help = Tether::ok(&["grant", "issue", "--help"]);
+    let words: Vec<&str> = help.split_whitespace().collect();
+    assert!(words.join(" ").contains("no way yet to revoke"), "{help}");
+}
+
+#[test]
 fn completions_are_printed_for_every_shell() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = Tether::ok(&["completions", shell]);

@@ -14,10 +14,13 @@ pub(crate) enum GrantCommand {
     /// Give a key a role; prints the grant's serial
     ///
     /// The grant is entered in the register beside the operator's key.
+    ///
+    /// In this version a grant ends by its time alone: there is no way yet to revoke one before.
+    /// Give no longer than you would trust a lost key (--ttl), and renew.
     #[command(after_long_help = "\
 Examples:
   tether grant issue --operator my-mesh/operator.key --subject $(tether keys show w1.key) \\
-      --role worker --region eu --tier trusted --ttl 90d --out w1.grant")]
+      --role worker --region eu --tier trusted --ttl 30d --out w1.grant")]
     Issue(IssueArgs),
     /// Show what a grant says, and whether it holds
     #[command(after_long_help = "Examples:\n  tether grant show w1.grant")]
