@@ -3,6 +3,7 @@
 //! Write-ahead log, and a flush of the disk at each commit (`synchronous = FULL`): what was
 //! answered for survives a power cut. One process at a time has the file, by a lock beside it.
 
+mod models;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -358,81 +359,6 @@ fn open_jobs(
     .map_err(disk)
 }
 
-fn note_models(conn: &Connection, models: &[KnownModel]) -> Result<(), StoreError> {
-    let mut others = conn
-        .prepare_cached(
-            "DELETE FROM known_models WHERE name = ?1 AND version = ?2 AND digest != ?3",
-        )
-        .map_err(disk)?;
-    let mut statement = conn
-        .prepare_cached(
-            "INSERT INTO known_models
-                (name, version, digest, first_seen_ms, last_offered_ms, offered_by)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-             ON CONFLICT (name, version, digest) DO UPDATE SET
-                last_offered_ms = max(last_offered_ms, excluded.last_offered_ms)",
-        )
-        .map_err(disk)?;
-    for known in models {
-        let (name, version) = (known.model.name.as_str(), known.model.version.as_str());
-        others
-            .execute(params![name, version, known.digest.0])
-            .map_err(disk)?;
-        statement
-            .execute(params![
-                name,
-                version,
-                known.digest.0,
-                sql_u64(known.first_seen_ms),
-                sql_u64(known.last_offered_ms),
-                known.offered_by.map(|id| id.0),
-            ])
-            .map_err(disk)?;
-    }
-    Ok(())
-}
-
-fn forget_models(conn: &Connection, models: &[ModelRef]) -> Result<(), StoreError> {
-    let mut statement = conn
-        .prepare_cached("DELETE FROM known_models WHERE name = ?1 AND version = ?2")
-        .map_err(disk)?;
-    for model in models {
-        statement
-            .execute([model.name.as_str(), model.version.as_str()])
-            .map_err(disk)?;
-    }
-    Ok(())
-}
-
-fn known_models(conn: &Connection) -> Result<Vec<KnownModel>, StoreError> {
-    let mut statement = conn
-        .prepare_cached(
-            "SELECT name || '@' || version, digest, first_seen_ms, last_offered_ms, offered_by
-             FROM known_models ORDER BY first_seen_ms, name, version, digest",
-        )
-        .map_err(disk)?;
-    let rows = statement
-        .query_map([], |row| {
-            let digest = Digest(row.get(1)?);
-            let first_seen_ms = row.get::<_, i64>(2)?.cast_unsigned();
-            let last_offered_ms = row.get::<_, i64>(3)?.cast_unsigned();
-            let offered_by = row.get::<_, Option<[u8; 32]>>(4)?.map(NodeId);
-            let model = row.get::<_, String>(0)?.parse::<ModelRef>();
-            Ok(model.map(|model| KnownModel {
-                model,
-                digest,
-                first_seen_ms,
-                last_offered_ms,
-                offered_by,
-            }))
-        })
-        .map_err(disk)?;
-    rows.map(|row| {
-        (row.map_err(disk)?).map_err(|error| StoreError::Corrupt(format!("a known model: {error}")))
-    })
-    .collect()
-}
-
 fn counts(conn: &Connection) -> Result<Vec<(JobState, usize)>, StoreError> {
     let mut statement = conn
         .prepare_cached("SELECT count(*) FROM jobs WHERE state = ?1")
@@ -491,14 +417,17 @@ impl MetadataStore for SqliteStore {
                 .run(move |conn| open_jobs(conn, &owner, limit, now_ms)),
         )
     }
-    fn note_models(&self, models: Vec<KnownModel>) -> StoreFuture<'_, ()> {
-        Box::pin(self.writer.run(move |conn| note_models(conn, &models)))
+    fn note_models(&self, noted: Vec<KnownModel>) -> StoreFuture<'_, ()> {
+        Box::pin(self.writer.run(move |conn| models::note(conn, &noted)))
     }
-    fn forget_models(&self, models: Vec<ModelRef>) -> StoreFuture<'_, ()> {
-        Box::pin(self.writer.run(move |conn| forget_models(conn, &models)))
+    fn forget_models(&self, forgotten: Vec<ModelRef>) -> StoreFuture<'_, ()> {
+        Box::pin(
+            self.writer
+                .run(move |conn| models::forget(conn, &forgotten)),
+        )
     }
     fn known_models(&self) -> StoreFuture<'_, Vec<KnownModel>> {
-        Box::pin(self.writer.run(known_models))
+        Box::pin(self.writer.run(models::known))
     }
     fn prune(&self, before_ms: u64, limit: u32) -> StoreFuture<'_, usize> {
         Box::pin(self.writer.run(move |conn| prune(conn, before_ms, limit)))

@@ -1,12 +1,13 @@
 //! What gateways are told.
 
-use crate::mesh::{Mesh, within};
+use crate::mesh::{Mesh, request, within};
 use crate::script::Script;
 use tether_net::Call;
-use tether_wire::Digest;
 use tether_wire::codec;
 use tether_wire::directory::{Availability, DirectoryUpdate, MAX_UPDATE_BYTES};
-use tether_wire::rpc::method;
+use tether_wire::heartbeat::WorkerState;
+use tether_wire::rpc::{Code, method};
+use tether_wire::{Digest, Tier};
 
 async fn next(call: &mut Call) -> DirectoryUpdate {
     let item = within("an update", call.next())
@@ -64,7 +65,7 @@ async fn a_gateway_gets_everything_and_then_what_changes_and_a_bad_file_changes_
     worker.node.shutdown().await;
     let mut worker = mesh.silent_worker(10, Script::Answer(1)).await;
     let mut goodbye = worker.beat(9);
-    goodbye.state = tether_wire::heartbeat::WorkerState::Leaving;
+    goodbye.state = WorkerState::Leaving;
     worker.send(&goodbye).await;
     let models = next(&mut call).await.models.expect("models changed");
     assert_eq!(
@@ -72,6 +73,33 @@ async fn a_gateway_gets_everything_and_then_what_changes_and_a_bad_file_changes_
         Availability::Unavailable,
         "still known"
     );
+}
+
+#[tokio::test]
+async fn what_an_untrusted_worker_offers_is_gone_with_it() {
+    let mesh = Mesh::start().await;
+    let mut worker = (mesh.silent_worker_of(10, Script::Answer(1), Tier::Untrusted)).await;
+    worker.send(&worker.beat(1)).await;
+    mesh.fleet("there", |fleet| fleet.len() == 1).await;
+    assert!(mesh.submit(&request("a")).await.is_whole());
+    let link = mesh.link().await;
+    let mut call = link
+        .call(method::DIRECTORY, None, &[])
+        .await
+        .expect("called");
+    let mut models = next(&mut call).await.models.expect("whole");
+    if models.is_empty() {
+        models = next(&mut call).await.models.expect("models");
+    }
+    assert_eq!(models[0].availability, Availability::Available);
+    let mut goodbye = worker.beat(2);
+    goodbye.state = WorkerState::Leaving;
+    worker.send(&goodbye).await;
+    assert_eq!(next(&mut call).await.models, Some(Vec::new()));
+    let answer = mesh.submit(&request("b")).await;
+    assert_eq!(answer.failed().code, Code::NotFound);
+    let remembered = mesh.orchestrator.store().known_models().await;
+    assert_eq!(remembered, Ok(Vec::new()));
 }
 
 #[tokio::test]

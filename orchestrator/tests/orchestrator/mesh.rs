@@ -171,9 +171,15 @@ impl Mesh {
 
     /// A worker with a link and a presence call, of which nothing was heard yet.
     pub async fn silent_worker(&self, n: u8, script: Script) -> Worker {
+        self.silent_worker_of(n, script, Tier::Trusted).await
+    }
+
+    /// The same with a grant of this tier.
+    pub async fn silent_worker_of(&self, n: u8, script: Script, tier: Tier) -> Worker {
         let key = NodeKey::from_seed([n; 32]);
         let scripted = Arc::new(Scripted::new(key.id(), script));
-        let config = node_config(&self.dht, n, Role::Worker, vec![Role::Orchestrator]);
+        let mut config = node_config(&self.dht, n, Role::Worker, vec![Role::Orchestrator]);
+        config.grant = Some(grant(n, Role::Worker, tier));
         let node = Node::start(config, scripted.clone())
             .await
             .expect("a worker");
@@ -282,26 +288,29 @@ async fn boot(
         .expect("an orchestrator")
 }
 
-fn node_config(dht: &BootstrapNodes, n: u8, role: Role, accept: Vec<Role>) -> NodeConfig {
-    let key = NodeKey::from_seed([n; 32]);
+fn grant(n: u8, role: Role, tier: Tier) -> Vec<u8> {
     let now = unix_ms();
     let grant = Grant {
-        subject: key.id(),
+        subject: NodeKey::from_seed([n; 32]).id(),
         role,
         region: None,
-        tier: Tier::Trusted,
+        tier,
         not_before_ms: now,
         expires_ms: now + 3_600_000,
         serial: u64::from(n),
         issuer: None,
     };
     let grant = Signed::seal(&operator(), &identity().id, &grant).expect("inside limits");
+    grant.as_bytes().to_vec()
+}
+
+fn node_config(dht: &BootstrapNodes, n: u8, role: Role, accept: Vec<Role>) -> NodeConfig {
     NodeConfig {
-        key,
+        key: NodeKey::from_seed([n; 32]),
         mesh: identity(),
         role,
         region: region(),
-        grant: Some(grant.as_bytes().to_vec()),
+        grant: Some(grant(n, role, Tier::Trusted)),
         accept,
         listen: any(),
         advertise: Vec::new(),
