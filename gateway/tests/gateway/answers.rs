@@ -129,8 +129,6 @@ async fn requests_that_come_together_are_answered_one_after_the_other() {
         .expect("connected");
     let requests = format!("{get}\r\n\r\n{get}connection: close\r\n\r\n");
     client.write_all(requests.as_bytes()).await.expect("sent");
-    // Sending no more is not yet leaving, for an answer that is about to come.
-    client.shutdown().await.expect("half closed");
     let mut answers = String::new();
     within(client.read_to_string(&mut answers))
         .await
