@@ -6,7 +6,7 @@ use crate::candidates::{BACKOFF_BASE, BACKOFF_CAP, Candidates, backoff};
 use rand::Rng;
 use std::sync::Arc;
 use std::time::Duration;
-use tether_net::{Link, LinkError, LinkEvent, Node};
+use tether_net::{Link, LinkError, LinkEvent, Lonely, Node};
 use tether_telemetry::metrics::GatewayMetrics;
 use tether_wire::{CorrelationId, Digest, NodeId, Role, Topic};
 use tokio::sync::{broadcast, watch};
@@ -79,6 +79,7 @@ impl Orchestrators {
             dials: JoinSet::new(),
             lookup_at: Instant::now(),
             failed_lookups: 0,
+            lonely: Lonely::default(),
             orchestrators: self,
         };
         loop {
@@ -100,6 +101,7 @@ struct Keeper {
     dials: JoinSet<(NodeId, Result<(), LinkError>)>,
     lookup_at: Instant,
     failed_lookups: u32,
+    lonely: Lonely,
 }
 
 impl Keeper {
@@ -141,6 +143,13 @@ impl Keeper {
         match self.node().lookup(&self.topic).await {
             Ok(ids) => self.known.found(ids, Instant::now(), &mut rand::rng()),
             Err(error) => tracing::debug!(%error, "orchestrators cannot be looked up"),
+        }
+        let alone = self.orchestrators.any().is_none();
+        if self.lonely.is_due(alone, std::time::Instant::now()) {
+            let (region, mesh) = (self.node().region(), self.node().mesh().id);
+            tracing::warn!(
+                "no orchestrator of region {region} is found in mesh {mesh}: check node.mesh, node.region and node.bootstrap, and that an orchestrator runs there"
+            );
         }
         let jitter = rand::rng().random::<f64>();
         let pause = if self.orchestrators.any().is_some() {

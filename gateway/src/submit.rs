@@ -15,6 +15,9 @@ use tether_wire::rpc::{Code, RpcError, method};
 /// How long a failed call waits to learn whether its whole link is gone.
 const LINK_LOSS_GRACE: Duration = Duration::from_millis(100);
 
+/// How long a whole answer's call is given to end by itself.
+const END_GRACE: Duration = Duration::from_secs(1);
+
 /// An answer that has begun. Dropping it cancels it, all the way to the engine.
 pub(crate) struct Answer {
     events: BoxStream<'static, Result<AnswerEvent, RpcError>>,
@@ -57,6 +60,9 @@ impl Answer {
             match self.events.next().await {
                 Some(event) => {
                     if let Some(piece) = self.progress.take(event?)? {
+                        if let Piece::Done(_) = piece {
+                            self.let_end();
+                        }
                         return Ok(piece);
                     }
                 }
@@ -66,6 +72,16 @@ impl Answer {
                 }
             }
         }
+    }
+
+    /// Hears the end of the call, which follows the end of the answer: a call that is dropped
+    /// before counts as cancelled. Nobody waits for it.
+    fn let_end(&mut self) {
+        let mut events = std::mem::replace(&mut self.events, stream::empty().boxed());
+        tokio::spawn(async move {
+            // An orchestrator that never ends the call is no reason to hold it.
+            let _ = tokio::time::timeout(END_GRACE, events.next()).await;
+        });
     }
 }
 

@@ -69,6 +69,10 @@ async fn a_chat_is_answered_whole_and_says_who_answered() {
     world
         .metric("tether_gateway_tokens_total{gen_ai_request_model=\"tiny@1.0\",gen_ai_token_type=\"output\"} 3")
         .await;
+    // A whole answer is a call that ended well, not one that was cancelled.
+    world
+        .metric("tether_net_calls_total{method=\"submit\",direction=\"outgoing\",outcome=\"ok\"} 1")
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -145,9 +145,13 @@ impl World {
         };
         change(&mut config);
         let registry = Registry::new();
+        let node = NodeConfig {
+            metrics: NetMetrics::register(&registry),
+            ..node_config(&operator, Role::Gateway, Role::Orchestrator)
+        };
         let gateway = tether_gateway::start(
             config,
-            node_config(&operator, Role::Gateway, Role::Orchestrator),
+            node,
             GatewayMetrics::register(&registry),
             registry.clone(),
         )
