@@ -170,7 +170,7 @@ async fn show_model(
         })?;
         let entry = directory.model(&id).ok_or_else(|| {
             let id: String = id.chars().take(128).collect();
-            let message = format!("The model '{id}' does not exist.");
+            let message = format!("the model `{id}` does not exist");
             Problem::new(StatusCode::NOT_FOUND, "model_not_found", message).at("model")
         })?;
         Ok(Json(openai::model_json(&id, entry)).into_response())

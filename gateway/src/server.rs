@@ -108,7 +108,7 @@ pub async fn start(
     ];
     let (stop, stopped) = watch::channel(false);
     let serving = tokio::spawn(serve(listener, app.clone(), stopped));
-    tracing::info!(%addr, id = %node.id(), "the gateway listens");
+    tracing::debug!(%addr, id = %node.id(), "the gateway listens");
     Ok(Gateway {
         node,
         addr,

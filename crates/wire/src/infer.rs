@@ -130,8 +130,13 @@ impl Sampling {
             self.logit_bias.len(),
             MAX_LOGIT_BIAS,
         )?;
-        for bias in self.logit_bias.values() {
-            within("logit_bias", *bias, -100.0, 100.0)?;
+        for (token, bias) in &self.logit_bias {
+            check_field(
+                "request",
+                "logit_bias",
+                (-100.0..=100.0).contains(bias),
+                || format!("of token {token} is {bias}, not between -100 and 100"),
+            )?;
         }
         check_len("request", "stop", self.stop.len(), MAX_STOPS)?;
         for stop in &self.stop {

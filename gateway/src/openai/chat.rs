@@ -60,6 +60,9 @@ const LABELS: &[&str] = &[
 pub(crate) fn parse_chat(body: &[u8]) -> Result<ChatRequest, Problem> {
     let mut fields = Object::of_body(body)?;
     let model: String = fields.need("model", "a string")?;
+    if model.is_empty() {
+        return Err(Problem::invalid("invalid_value", "The model's name is empty.").at("model"));
+    }
     let list: &RawValue = fields.need("messages", "a list of messages")?;
     let messages = messages::parse(list)?;
     let sampling = sampling(&mut fields)?;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use tether_wire::directory::{Availability, DirectoryUpdate, ModelEntry, TenantEntry};
 use tether_wire::heartbeat::{ModelFault, ModelOffer, WorkerState};
 use tether_wire::infer::{
-    Accepted, AnswerEvent, Begun, Chunk, Done, Finish, InferRequest, Input, Message, Presence, Sampling,
-    Speaker, Usage, WorkOrder,
+    Accepted, AnswerEvent, Begun, Chunk, Done, Finish, InferRequest, Input, Message, Presence,
+    Sampling, Speaker, Usage, WorkOrder,
 };
 use tether_wire::link::{Hello, HelloAnswer, Refusal, RefusalCode};
 use tether_wire::manifest::{FileEntry, Format};

@@ -164,6 +164,7 @@ fn wrong_values_are_named() {
             "invalid_value",
         ),
         ("model", json!(5), "invalid_type"),
+        ("model", json!(""), "invalid_value"),
         ("user", json!(5), "invalid_type"),
         ("user", json!("x".repeat(600)), "invalid_value"),
         ("metadata", json!({"a": 1}), "invalid_type"),
