@@ -234,11 +234,14 @@ impl Dispatcher {
                 Code::Deadline,
                 "the time for this request is over",
             )),
-            Interrupt::Stopped => End::Final(told(
-                RpcError::new(Code::Unavailable, "the orchestrator is stopping"),
-                run.streamed,
-                self.config.retry_after_ms,
+            Interrupt::Stopped if run.streamed => End::Final(RpcError::new(
+                Code::Unavailable,
+                "the answer was cut off: its orchestrator is stopping",
             )),
+            Interrupt::Stopped => End::Final(
+                RpcError::new(Code::Unavailable, "the orchestrator is stopping")
+                    .with_retry_after_ms(self.config.retry_after_ms),
+            ),
         }
     }
 

@@ -228,7 +228,7 @@ pub async fn start_with_store(
         tracing::warn!(%error, "not announced yet");
     }
     admin.ready.store(true, Ordering::Release);
-    tracing::info!(%id, admin = %admin_addr, "orchestrator ready");
+    tracing::debug!(%id, admin = %admin_addr, "orchestrator ready");
     Ok(Orchestrator {
         node,
         fleet,

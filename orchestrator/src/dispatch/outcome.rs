@@ -37,24 +37,24 @@ pub(crate) fn of_worker_error(error: RpcError) -> End {
     }
 }
 
-/// What the gateway is told after the last attempt failed by its worker's fault.
+/// What the gateway is told after the last attempt failed by its worker's fault. Tenants read it:
+/// which worker, and what exactly happened to it, is in the log and the trace.
 pub(crate) fn told(fault: RpcError, streamed: bool, retry_after_ms: u64) -> RpcError {
-    if streamed {
-        // Never presented as finished: the answer is cut and says so.
-        let code = if fault.code == Code::Internal {
-            Code::Internal
-        } else {
-            Code::Unavailable
-        };
-        return RpcError::new(code, format!("the answer was cut off: {}", fault.message));
-    }
     let code = match fault.code {
-        Code::Overloaded => Code::Overloaded,
         Code::Internal => Code::Internal,
+        Code::Overloaded if !streamed => Code::Overloaded,
         _ => Code::Unavailable,
     };
-    let error = RpcError::new(code, fault.message);
-    if code == Code::Internal {
+    let message = match (code, streamed) {
+        // Never presented as finished: the answer is cut and says so.
+        (Code::Internal, true) => "the answer was cut off: its worker sent what is no answer",
+        (_, true) => "the answer was cut off: its worker was lost",
+        (Code::Internal, false) => "the worker sent what is no answer",
+        (Code::Overloaded, false) => "every worker of this model is busy",
+        (_, false) => "no worker can serve this model now",
+    };
+    let error = RpcError::new(code, message);
+    if streamed || code == Code::Internal {
         return error;
     }
     error.with_retry_after_ms(fault.retry_after_ms.unwrap_or(retry_after_ms))
