@@ -268,7 +268,7 @@ mod tests {
         assert!(!refused(10 * most).contains("at least 11"));
         assert!(refused(10 * most + 1).contains("prompt has at least 11 tokens"));
         let chat = model.prompt(&ask(&"x".repeat(10 * most)), None);
-        assert!(chat.expect_err("too long").message.contains("at least"));
+        assert!(chat.expect_err("too long").message.contains("has at least"));
     }
 
     #[test]

@@ -285,12 +285,15 @@ impl TestOrchestrator {
         &mut self,
         wish: impl Fn(&Heartbeat) -> bool,
     ) -> (Verified<Heartbeat>, BTreeSet<String>) {
-        loop {
-            let (heartbeat, topics) = self.heartbeat().await;
-            if wish(&heartbeat) {
-                return (heartbeat, topics);
+        let found = async {
+            loop {
+                let (heartbeat, topics) = self.heartbeat().await;
+                if wish(&heartbeat) {
+                    return (heartbeat, topics);
+                }
             }
-        }
+        };
+        patiently(found).await
     }
 
     pub(crate) async fn link(&self, worker: &Worker) -> Link {

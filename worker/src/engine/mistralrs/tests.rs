@@ -260,7 +260,7 @@ fn prompts_far_over_the_context_are_refused_uncounted() {
     for got in client.ask_all(requests) {
         let error = got.error.expect("refused");
         assert_eq!(error.code, Code::Invalid);
-        assert!(error.message.contains("at least"), "{error}");
+        assert!(error.message.contains("has at least"), "{error}");
     }
     let next = client.ask(chat("What is the capital of France?"), &greedy());
     assert!(next.text.contains("Paris"), "{next:?}");
