@@ -76,6 +76,16 @@ fn damaged_and_strange_models_are_refused_each_by_its_own_error_and_the_worker_s
     }
     let mesh = Mesh::start(&args);
 
+    let said = std::fs::read_to_string(mesh.dir().join("up.stderr")).expect("read");
+    for dir in [&flipped, &strange, &missing, &forged] {
+        let line = format!("model {} is not served: ", dir.display());
+        assert_eq!(said.matches(&line).count(), 1, "{line:?} in {said}");
+    }
+    assert!(
+        said.find("workers routable") < said.find("is not served"),
+        "after the workers were counted: {said}"
+    );
+
     let fleet = mesh.fleet();
     let row = &fleet[0];
     let offered: Vec<&str> = row["models"]

@@ -119,6 +119,10 @@ fn help_names_every_command_and_the_exit_codes() {
         assert!(help.contains(word), "{word}");
     }
     assert!(!help.contains("engine  "), "internal commands stay hidden");
+    assert!(
+        help.starts_with("A mesh of machines that serves language models"),
+        "what it is to its users: {help}"
+    );
     fails(&["no-such-command"], USAGE, &["no-such-command"]);
     fails(&["up", "--workers", "0"], USAGE, &["--workers"]);
 }
@@ -162,11 +166,171 @@ fn an_operator_makes_a_mesh_and_gives_roles() {
     let bad = operator.issue("x", "king", &[]);
     assert_eq!(bad.status.code(), Some(USAGE));
     let endless = operator.issue("y", "worker", &["--ttl", "9999d"]);
-    assert_eq!(endless.status.code(), Some(FAILURE));
+    assert_eq!(endless.status.code(), Some(USAGE));
     assert!(
-        stderr(&endless).contains("two years"),
+        stderr(&endless).contains("from 1s to 732d (two years)"),
         "{}",
         stderr(&endless)
+    );
+}
+
+#[test]
+fn a_grant_is_not_overwritten_and_not_issued_by_any_key() {
+    let operator = Operator::new();
+    assert!(operator.issue("w", "worker", &[]).status.success());
+    let grant = std::fs::read(operator.path("w.grant")).expect("read");
+    let id = Tether::ok(&["keys", "show", text(&operator.path("w"))]);
+    let issue = |key: &str, out: &str, code: i32, words: &[&str]| {
+        fails(
+            &[
+                "grant",
+                "issue",
+                "--operator",
+                text(&operator.path(key)),
+                "--subject",
+                &id,
+                "--role",
+                "worker",
+                "--out",
+                text(&operator.path(out)),
+            ],
+            code,
+            words,
+        );
+    };
+    issue(
+        "mesh/operator.key",
+        "w.grant",
+        FAILURE,
+        &["w.grant exists already"],
+    );
+    assert_eq!(
+        std::fs::read(operator.path("w.grant")).expect("read"),
+        grant
+    );
+    let list = Tether::ok(&["grant", "ls", text(&operator.path("mesh"))]);
+    assert_eq!(list.lines().count(), 2, "no serial was given: {list}");
+    // A node's own key, which signs as well as any.
+    issue(
+        "w",
+        "x.grant",
+        FAILURE,
+        &["not the key of a mesh's operator", "--operator-grant"],
+    );
+    assert!(!operator.path("x.grant").exists());
+    assert!(!operator.path("grants.jsonl").exists());
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused_as_wrong_usage() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let data = dir.path().join("data");
+    let up = |option: &'static str, value: &'static str| {
+        let data = text(&data).to_owned();
+        move || {
+            fails(
+                &["up", "--data-dir", &data, option, value],
+                USAGE,
+                &[option],
+            )
+        }
+    };
+    up("--admin", "0.0.0.0:0")();
+    up("--otlp-endpoint", "not a url")();
+    up("--log-level", "foo=bar=baz")();
+    assert!(!data.exists(), "nothing was made");
+    fails(&["bootstrap"], USAGE, &["give --config or --listen"]);
+    fails(&["probe", "foo"], USAGE, &["HOST:PORT"]);
+    fails(&["probe", "ftp://foo"], USAGE, &["http://"]);
+    fails(
+        &["chat", "--gateway", "foo", "--api-key", "tk-x"],
+        USAGE,
+        &["--gateway", "http://"],
+    );
+}
+
+#[test]
+fn a_model_that_was_never_packed_is_refused_before_anything_is_made() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let data = dir.path().join("data");
+    let unpacked = dir.path().join("unpacked");
+    std::fs::create_dir(&unpacked).expect("made");
+    for (model, words) in [
+        (&unpacked, "holds no tether.manifest"),
+        (&dir.path().join("none"), "is no directory"),
+    ] {
+        fails(
+            &["up", "--data-dir", text(&data), "--model", text(model)],
+            CONFIG,
+            &[text(model), words, "tether artifact pack"],
+        );
+    }
+    assert!(!data.exists(), "nothing was made");
+}
+
+#[test]
+fn a_check_refuses_the_files_that_a_start_would_refuse() {
+    let operator = Operator::new();
+    operator.issue("o", "orchestrator", &[]);
+    let publisher = Tether::ok(&["keys", "new", text(&operator.path("publisher"))]);
+    let stranger = Tether::ok(&["keys", "new", text(&operator.path("stranger"))]);
+    let model = operator.path("model");
+    std::fs::create_dir(&model).expect("made");
+    let files = std::fs::read_dir(support::repository().join("crates/tiny-model/model"));
+    for entry in files.expect("the committed model") {
+        let entry = entry.expect("readable");
+        std::fs::copy(entry.path(), model.join(entry.file_name())).expect("copied");
+    }
+    Tether::ok(&[
+        "artifact",
+        "pack",
+        text(&model),
+        "--model",
+        "tiny@1.0",
+        "--key",
+        text(&operator.path("publisher")),
+    ]);
+    let tenants =
+        |text: &str| std::fs::write(operator.path("tenants.toml"), text).expect("written");
+    let file = operator.path("o.toml");
+    let write = |release: &str, trusted: &str| {
+        let text = format!(
+            "[node]\nkey = \"o\"\ngrant = \"o.grant\"\nmesh = \"{}\"\nregion = \"eu\"\n\
+             bootstrap = [\"127.0.0.1:49737\"]\n\n[orchestrator]\ntenants = \"tenants.toml\"\n\
+             releases = [\"{release}\"]\ntrusted_publishers = [\"{trusted}\"]\n\
+             admin = \"127.0.0.1:0\"\n",
+            operator.mesh
+        );
+        std::fs::write(&file, text).expect("written");
+    };
+    let refused = |words: &[&str]| {
+        fails(&["config", "check", text(&file)], CONFIG, words);
+        fails(&["orchestrator", "--config", text(&file)], CONFIG, words);
+    };
+    write("model", &publisher);
+    refused(&["orchestrator.tenants", "tenants.toml"]);
+    tenants("[[tenant]]\nname = \"x\"\n");
+    refused(&["orchestrator.tenants", "line"]);
+    tenants("");
+    Tether::ok(&["config", "check", text(&file)]);
+    write("nowhere", &publisher);
+    refused(&["orchestrator.releases", "nowhere"]);
+    write("model", &stranger);
+    refused(&["orchestrator.releases", &publisher]);
+
+    // A worker serves what else it has, so that a model that is not there is told and no more.
+    operator.issue("w", "worker", &["--region", "eu"]);
+    let worker = operator.worker_config("w.toml", |text| {
+        format!(
+            "{text}trusted_publishers = [\"{publisher}\"]\n[[worker.models]]\npath = \"gone\"\n"
+        )
+    });
+    let output = Tether::output(&["config", "check", text(&worker)]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let said = stderr(&output);
+    assert!(
+        said.contains("warning") && said.contains("gone holds no tether.manifest"),
+        "{said}"
     );
 }
 
@@ -181,7 +345,7 @@ fn a_configuration_is_checked_before_anything_starts() {
     let secret = secret.lines().last().expect("a seed");
     assert!(!effective.contains(secret), "secrets are only paths");
 
-    let cases: [Mistake; 7] = [
+    let cases: [Mistake; 8] = [
         (
             "typo.toml",
             |t| t.replace("slots", "slotz"),
@@ -213,6 +377,11 @@ fn a_configuration_is_checked_before_anything_starts() {
             &["node.grant", "tether grant issue"],
         ),
         ("broken.toml", |t| t.replace('[', "("), &["broken.toml"]),
+        (
+            "collector.toml",
+            |t| t + "[telemetry]\notlp_endpoint = \"not a url\"\n",
+            &["telemetry.otlp_endpoint", "not a url"],
+        ),
     ];
     for (name, change, words) in cases {
         let path = operator.worker_config(name, change);
@@ -220,10 +389,18 @@ fn a_configuration_is_checked_before_anything_starts() {
         // The role itself says the same, and does not start.
         fails(&["worker", "--config", text(&path)], CONFIG, words);
     }
+    let none = Tether::output(&["config", "check", text(&operator.path("none.toml"))]);
+    assert_eq!(none.status.code(), Some(CONFIG));
+    let said = stderr(&none);
+    assert!(said.contains("none.toml"), "{said}");
+    assert_eq!(said.matches("os error 2").count(), 1, "told once: {said}");
+    let nobody = operator.worker_config("nobody.toml", |text| {
+        text.replace("[worker]\nslots = 2\n", "")
+    });
     fails(
-        &["config", "check", text(&operator.path("none.toml"))],
+        &["config", "check", text(&nobody)],
         CONFIG,
-        &["none.toml"],
+        &["no role is configured", "[orchestrator]"],
     );
 }
 
@@ -266,6 +443,13 @@ fn the_environment_overrides_a_file_and_its_mistakes_are_named() {
         stderr(&wrong).contains("TETHER_WORKER__SLOTS"),
         "{}",
         stderr(&wrong)
+    );
+    let missed = check("TETHER_WORKER_SLOTS", "7");
+    assert_eq!(missed.status.code(), Some(CONFIG));
+    assert!(
+        stderr(&missed).contains("did you mean TETHER_WORKER__SLOTS?"),
+        "{}",
+        stderr(&missed)
     );
     let others = check("TETHER_GATEWAY__LISTEN", "nonsense");
     assert!(others.status.success(), "another process's section");
@@ -410,6 +594,8 @@ fn an_artifact_is_packed_verified_signed_again_and_refused_when_changed() {
     assert_eq!(packed["model"], "tiny@1.0");
     assert_eq!(packed["publisher"], **one_id);
     let digest = packed["digest"].as_str().expect("a digest");
+    let shown = Tether::ok(&["artifact", "verify", text(&model), "--publisher", one_id]);
+    assert!(shown.contains("format     gguf"), "{shown}");
     let verify = ["artifact", "verify", text(&model), "--publisher"];
     let with = |more: &[&'static str], id: &str| {
         let mut args: Vec<String> = verify.iter().map(ToString::to_string).collect();

@@ -26,7 +26,7 @@ Examples:
 
 /// A mesh of machines that serves language models through OpenAI's API.
 #[derive(Debug, Parser)]
-#[command(name = "tether", version, about, long_about = None, propagate_version = true, max_term_width = 100)]
+#[command(name = "tether", version, long_about = None, propagate_version = true, max_term_width = 100)]
 #[command(after_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
 pub(crate) struct Cli {
     #[command(flatten)]

@@ -13,11 +13,13 @@ pub(crate) mod source;
 pub(crate) use node::{Identity, NodeSection};
 pub(crate) use source::Process;
 
+use crate::commands::http;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tether_gateway::GatewayConfig;
 use tether_orchestrator::OrchestratorConfig;
+use tether_orchestrator::tenants::TenantsFile;
 use tether_telemetry::TelemetryConfig;
 use tether_wire::Role;
 use tether_worker::WorkerConfig;
@@ -51,9 +53,15 @@ pub(crate) enum ConfigError {
         key: String,
         why: String,
     },
+    /// A model that was given on the command line.
+    #[error("--model {} {why}", dir.display())]
+    Model { dir: PathBuf, why: String },
+    /// A variable that nothing reads: the same for the environment.
+    #[error("environment variable {name} sets nothing: {hint}")]
+    Variable { name: String, hint: String },
     /// Which role the file is for cannot be told.
     #[error(
-        "{}: has {found}; a process has exactly one of [bootstrap], [gateway], [orchestrator] and [worker]",
+        "{}: {found}: it needs exactly one of the sections [bootstrap], [gateway], [orchestrator] and [worker], which say what the process is",
         file.display()
     )]
     Role { file: PathBuf, found: String },
@@ -205,9 +213,16 @@ pub(crate) fn orchestrator(path: &Path) -> Result<Checked<OrchestratorFile>, Con
     for release in &mut file.orchestrator.releases {
         node::absolute(path, release);
     }
-    file.orchestrator
+    let section = &file.orchestrator;
+    section
         .validate()
         .map_err(|error| section_refusal(path, "orchestrator", &error.to_string()))?;
+    // The files that a start reads, as it reads them.
+    TenantsFile::new(section.tenants.clone())
+        .poll()
+        .map_err(|error| refuse("orchestrator.tenants", format!("cannot be used: {error}")))?;
+    tether_orchestrator::releases::load(&section.releases, &section.trusted_publishers)
+        .map_err(|error| refuse("orchestrator.releases", format!("cannot be used: {error}")))?;
     Ok(Checked { file, identity })
 }
 
@@ -249,5 +264,11 @@ fn check_telemetry(
 ) -> Result<(), ConfigError> {
     telemetry
         .check()
-        .map_err(|error| refuse("telemetry", error.to_string()))
+        .map_err(|error| refuse("telemetry", error.to_string()))?;
+    match &telemetry.otlp_endpoint {
+        None => Ok(()),
+        Some(url) => http::parse_url(url)
+            .map(|_| ())
+            .map_err(|why| refuse("telemetry.otlp_endpoint", format!("is `{url}`: {why}"))),
+    }
 }

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 /// It failed.
 const FAILURE: u8 = 1;
-/// The configuration is invalid; nothing was started. (2, wrong usage, is clap's.)
+/// The command line is wrong. Mostly said by clap itself.
+const USAGE: u8 = 2;
+/// The configuration is invalid; nothing was started.
 const CONFIG: u8 = 3;
 /// Something could not be reached, or is not ready.
 const NOT_READY: u8 = 4;
@@ -24,16 +26,35 @@ Exit codes:
 #[error("{0}")]
 pub(crate) struct NotReady(pub(crate) String);
 
+/// A command line that clap takes and that still cannot be meant.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(pub(crate) &'static str);
+
 /// Prints an error with its causes and gives the process its exit code.
 pub(crate) fn report(result: anyhow::Result<ExitCode>) -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", words(&error));
             ExitCode::from(code(&error))
         }
     }
+}
+
+/// An error with its causes. Many errors say their cause in their own words, since they are also
+/// shown alone: what was just said is not said again.
+pub(crate) fn words(error: &anyhow::Error) -> String {
+    let mut words = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if words.is_empty() {
+            words = cause;
+        } else if !words.ends_with(&cause) {
+            words = format!("{words}: {cause}");
+        }
+    }
+    words
 }
 
 fn code(error: &anyhow::Error) -> u8 {
@@ -41,6 +62,8 @@ fn code(error: &anyhow::Error) -> u8 {
         CONFIG
     } else if error.downcast_ref::<NotReady>().is_some() {
         NOT_READY
+    } else if error.downcast_ref::<Usage>().is_some() {
+        USAGE
     } else {
         FAILURE
     }
@@ -59,6 +82,20 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 mod tests {
     use super::*;
     use anyhow::Context;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let io = || std::io::Error::from_raw_os_error(2);
+        let read = ConfigError::Read {
+            file: "a.toml".into(),
+            source: io(),
+        };
+        let said = words(&anyhow::Error::new(read).context("starting"));
+        assert_eq!(said.matches("os error 2").count(), 1, "{said}");
+        assert!(said.starts_with("starting: cannot read the configuration a.toml: "));
+        let plain = anyhow::Error::new(io()).context("starting");
+        assert_eq!(words(&plain), format!("starting: {}", io()));
+    }
 
     #[test]
     fn scripts_can_tell_kinds_of_failure_apart() {

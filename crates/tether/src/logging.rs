@@ -10,7 +10,7 @@ pub(crate) struct LoggingArgs {
     #[arg(long, global = true, value_enum, help_heading = "Logging")]
     pub(crate) log_format: Option<Format>,
     /// What is logged: a level, or a filter such as `info,tether_worker=debug`
-    #[arg(long, global = true, value_name = "FILTER", help_heading = "Logging")]
+    #[arg(long, global = true, value_name = "FILTER", value_parser = parse_filter, help_heading = "Logging")]
     pub(crate) log_level: Option<String>,
     /// More log lines: -v for debug, -vv for trace
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Logging")]
@@ -24,6 +24,17 @@ pub(crate) enum Format {
     Pretty,
     /// One JSON object per line
     Json,
+}
+
+fn parse_filter(text: &str) -> Result<String, String> {
+    let telemetry = TelemetryConfig {
+        log_filter: text.to_owned(),
+        ..TelemetryConfig::default()
+    };
+    match telemetry.check() {
+        Ok(()) => Ok(text.to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 impl LoggingArgs {

@@ -23,7 +23,7 @@ mod worker_files;
 mod worker_log;
 mod workers;
 
-use crate::commands::{self, run_file};
+use crate::commands::{self, http, run_file};
 use crate::config;
 use crate::exit;
 use crate::logging::LoggingArgs;
@@ -65,7 +65,7 @@ pub(crate) struct UpArgs {
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
     gateway: SocketAddr,
     /// HTTP address of the orchestrator's admin endpoint; loopback only
-    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR", value_parser = parse_loopback)]
     admin: SocketAddr,
     /// Region of all nodes
     #[arg(long, default_value = "local")]
@@ -78,7 +78,7 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "ID")]
     publisher: Vec<NodeId>,
     /// Send traces to this OTLP collector (HTTP)
-    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_parser = http::parse_url)]
     otlp_endpoint: Option<String>,
     /// The kind of engine
     #[arg(long, hide = true, default_value = "mistralrs")]
@@ -91,12 +91,24 @@ pub(crate) struct UpArgs {
     json: bool,
 }
 
+fn parse_loopback(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<SocketAddr>() {
+        Ok(addr) if addr.ip().is_loopback() => Ok(addr),
+        Ok(_) => {
+            Err("it shows the fleet, and is for this machine alone: use 127.0.0.1:PORT".into())
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 impl UpArgs {
     pub(crate) fn run(self, logging: &LoggingArgs) -> anyhow::Result<()> {
         let begin = Instant::now();
+        let telemetry = self.telemetry(logging)?;
+        models::require_packed(&self.model)?;
         ready::check_port(self.gateway)?;
         let runtime = commands::runtime()?;
-        runtime.block_on(Box::pin(self.run_until_stopped(logging, begin)))
+        runtime.block_on(Box::pin(self.run_until_stopped(logging, telemetry, begin)))
     }
 
     fn telemetry(&self, logging: &LoggingArgs) -> Result<TelemetryConfig, config::ConfigError> {
@@ -108,7 +120,12 @@ impl UpArgs {
         Ok(telemetry)
     }
 
-    async fn run_until_stopped(self, logging: &LoggingArgs, begin: Instant) -> anyhow::Result<()> {
+    async fn run_until_stopped(
+        self,
+        logging: &LoggingArgs,
+        telemetry: TelemetryConfig,
+        begin: Instant,
+    ) -> anyhow::Result<()> {
         let mut signals = Signals::listen()?;
         let root = match &self.data_dir {
             Some(dir) => dir.clone(),
@@ -119,7 +136,6 @@ impl UpArgs {
         let _lock = layout.lock()?;
         // What an earlier run that was killed left behind says nothing about this one.
         let _ = std::fs::remove_file(layout.run_file());
-        let telemetry = self.telemetry(logging)?;
         let guard = tether_telemetry::init(&report::quiet(telemetry.clone(), logging))?;
 
         let plan = worker_files::prepare(&self, &layout, telemetry)?;

@@ -8,26 +8,57 @@ use tether_wire::{Grant, Signable, Signed, Verified};
 /// Most bytes of a grant file: the hex of the largest grant, and comments.
 const MAX_GRANT_FILE_BYTES: u64 = 2 * Grant::MAX_BYTES as u64 + 2_048;
 
-/// Writes a grant. It is no secret, but nobody else's business either.
+/// Writes a grant, also over an old one. It is no secret, but nobody else's business either.
 pub(crate) fn write(
     path: &Path,
     sealed: &Signed<Grant>,
     grant: &Grant,
 ) -> Result<(), AuthorityError> {
+    files::replace_private(path, text(sealed, grant).as_bytes())
+        .map_err(AuthorityError::io("cannot write grant", path))
+}
+
+/// Writes a grant to a new file.
+pub(crate) fn create(
+    path: &Path,
+    sealed: &Signed<Grant>,
+    grant: &Grant,
+) -> Result<(), AuthorityError> {
+    files::create_private(path, text(sealed, grant).as_bytes()).map_err(|error| {
+        match error.kind() {
+            std::io::ErrorKind::AlreadyExists => exists(path),
+            _ => AuthorityError::io("cannot write grant", path)(error),
+        }
+    })
+}
+
+/// Whether [`create`] would find its place taken: asked before a grant is issued for it.
+pub(crate) fn require_free(path: &Path) -> Result<(), AuthorityError> {
+    match path.symlink_metadata() {
+        Ok(_) => Err(exists(path)),
+        Err(_) => Ok(()),
+    }
+}
+
+fn exists(path: &Path) -> AuthorityError {
+    AuthorityError::Exists {
+        path: path.to_owned(),
+    }
+}
+
+fn text(sealed: &Signed<Grant>, grant: &Grant) -> String {
     let region = grant
         .region
         .as_ref()
         .map_or("every region", |region| region.as_str());
-    let text = format!(
+    format!(
         "# Grant {}: {} for {} in {region}, until {} (Unix ms).\n{}\n",
         grant.serial,
         grant.role,
         grant.subject,
         grant.expires_ms,
         hex::encode(sealed.as_bytes())
-    );
-    files::replace_private(path, text.as_bytes())
-        .map_err(AuthorityError::io("cannot write grant", path))
+    )
 }
 
 /// Reads a grant without judging it.

@@ -87,6 +87,20 @@ pub(crate) fn require_no_lost_key(key: &Path, traces: &[PathBuf]) -> Result<(), 
     }
 }
 
+/// Fails if a key is no mesh's operator: the mesh id of a mesh that was made is beside its key. Any
+/// key can sign, and what a node's own key signs holds in no mesh that anybody is in.
+pub(crate) fn require_operator(key_path: &Path) -> Result<(), AuthorityError> {
+    let id = key_file::read(key_path)?.id().to_hex();
+    let file = key_path.with_file_name(MESH_ID);
+    match std::fs::read_to_string(&file) {
+        Ok(mesh) if mesh.trim() == id => Ok(()),
+        _ => Err(AuthorityError::Issue(format!(
+            "{} is not the key of a mesh's operator, which has its {MESH_ID} beside it: give the {OPERATOR_KEY} in the folder that `tether mesh new` made, or with --operator-grant the grant of a region's operator",
+            key_path.display()
+        ))),
+    }
+}
+
 impl Issuer {
     /// The operator of the mesh; the register is beside the key.
     pub(crate) fn operator(key_path: &Path) -> Result<Self, AuthorityError> {

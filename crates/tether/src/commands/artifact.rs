@@ -1,12 +1,14 @@
 //! `tether artifact`: models as signed directories. (ART-1, ART-6)
 
 use crate::authority::key_file;
+use crate::exit;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use tether_artifact_store::{ArtifactError, MANIFEST_FILE, PackOptions, Progress, Trust};
+use tether_wire::manifest::Format;
 use tether_wire::{Digest, Manifest, ModelRef, NodeId};
 
 /// See [`crate::cli`].
@@ -93,7 +95,7 @@ impl ArtifactCommand {
                 .map_or("failed", ArtifactError::code);
             println!(
                 "{}",
-                json!({"error": {"code": code, "message": format!("{error:#}")}})
+                json!({"error": {"code": code, "message": exit::words(error)}})
             );
         }
         let found = result.with_context(|| dir.display().to_string())?;
@@ -206,7 +208,7 @@ impl Found {
         println!("model      {}", self.manifest.model);
         println!("digest     {}", self.digest);
         println!("publisher  {}", self.publisher);
-        println!("format     {:?}", self.manifest.format);
+        println!("format     {}", format_text(self.manifest.format));
         println!("context    {} tokens", self.manifest.context_tokens);
         let licence = self.manifest.licence.as_deref();
         println!("licence    {}", licence.unwrap_or("not given"));
@@ -215,6 +217,15 @@ impl Found {
             self.manifest.files.len(),
             self.bytes()
         );
+    }
+}
+
+/// As the manifest and `--json` write it.
+fn format_text(format: Format) -> &'static str {
+    match format {
+        Format::Gguf => "gguf",
+        Format::Safetensors => "safetensors",
+        Format::Unknown => "unknown",
     }
 }
 

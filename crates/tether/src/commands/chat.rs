@@ -25,6 +25,7 @@ pub(crate) struct ChatArgs {
     #[arg(
         long,
         value_name = "URL",
+        value_parser = http::parse_url,
         requires = "api_key",
         conflicts_with = "data_dir"
     )]
@@ -46,9 +47,9 @@ pub(crate) struct ChatArgs {
     /// Most tokens of an answer
     #[arg(long, value_name = "N")]
     max_tokens: Option<u32>,
-    /// 0 gives the likeliest answer, 1 and more a more varied one
-    #[arg(long)]
-    temperature: Option<f32>,
+    /// 0 gives the likeliest answer, 1 and more a more varied one, at which a small model guesses
+    #[arg(long, default_value_t = 0.0, value_name = "T")]
+    temperature: f32,
 }
 
 struct Session {
@@ -103,12 +104,9 @@ impl ChatArgs {
             Some(model) => model,
             None => first_model(&client, &base, &api_key).await?,
         };
-        let mut options = json!({});
+        let mut options = json!({"temperature": self.temperature});
         if let Some(max_tokens) = self.max_tokens {
             options["max_tokens"] = max_tokens.into();
-        }
-        if let Some(temperature) = self.temperature {
-            options["temperature"] = temperature.into();
         }
         Ok(Session {
             client,

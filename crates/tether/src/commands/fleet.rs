@@ -42,7 +42,7 @@ pub(crate) struct AdminArgs {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["admin", "token_file"])]
     data_dir: Option<PathBuf>,
     /// URL of an orchestrator's admin endpoint
-    #[arg(long, value_name = "URL", requires = "token_file")]
+    #[arg(long, value_name = "URL", value_parser = http::parse_url, requires = "token_file")]
     admin: Option<String>,
     /// File with the token of the admin endpoint
     #[arg(long, value_name = "FILE", requires = "admin")]
@@ -215,7 +215,9 @@ fn table(rows: &[Row]) -> String {
         if let Some(reason) = &row.reason {
             let _ = writeln!(out, "          not routable: {reason}");
         }
-        for fault in row.fault_texts() {
+        // The reason may quote one of them.
+        let reason = row.reason.as_deref().unwrap_or_default();
+        for fault in row.fault_texts().filter(|fault| !reason.contains(fault)) {
             let _ = writeln!(out, "          {fault}");
         }
     }
@@ -261,5 +263,18 @@ mod tests {
             assert!(text.contains(part), "{part} in\n{text}");
         }
         assert!(table(&[]).contains("no workers"));
+    }
+
+    #[test]
+    fn a_fault_that_is_the_reason_is_shown_once() {
+        let rows: Vec<Row> = serde_json::from_str(
+            r#"[{"id":"0123456789abcdef","state":"serving","region":"local",
+                "reason":"it offers no model; x is not served: missing-file: y",
+                "faults":[{"model":"x","reason":"missing-file: y"},{"model":"z","reason":"w"}]}]"#,
+        )
+        .expect("valid");
+        let text = table(&rows);
+        assert_eq!(text.matches("x is not served").count(), 1, "{text}");
+        assert_eq!(text.matches("z is not served").count(), 1, "{text}");
     }
 }

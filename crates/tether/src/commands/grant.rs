@@ -5,7 +5,7 @@ use crate::authority::{grant_file, now_ms};
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use std::path::PathBuf;
-use tether_wire::grant::{Role, Tier};
+use tether_wire::grant::{MAX_GRANT_LIFE_MS, Role, Tier};
 use tether_wire::{NodeId, Region};
 
 /// See [`crate::cli`].
@@ -65,7 +65,7 @@ pub(crate) struct IssueArgs {
     /// For how long: a number with s, m, h or d; two years at most
     #[arg(long, default_value = "90d", value_parser = parse_life_ms)]
     ttl: u64,
-    /// Where to write the grant
+    /// Where to write the grant; a file that is there is not overwritten
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
@@ -82,8 +82,13 @@ impl GrantCommand {
 
 fn issue(args: IssueArgs) -> anyhow::Result<()> {
     let now = now_ms();
+    // Before a serial is given for nothing.
+    grant_file::require_free(&args.out)?;
     let issuer = match &args.operator_grant {
-        None => Issuer::operator(&args.operator)?,
+        None => {
+            mesh_dir::require_operator(&args.operator)?;
+            Issuer::operator(&args.operator)?
+        }
         Some(file) => Issuer::regional(&args.operator, &grant_file::read(file)?, now)?,
     };
     let order = Order {
@@ -94,7 +99,7 @@ fn issue(args: IssueArgs) -> anyhow::Result<()> {
         life_ms: args.ttl,
     };
     let (sealed, grant) = issuer.issue(&order, now)?;
-    grant_file::write(&args.out, &sealed, &grant)?;
+    grant_file::create(&args.out, &sealed, &grant)?;
     println!("{}", grant.serial);
     Ok(())
 }
@@ -181,13 +186,26 @@ const UNITS: [(&str, u64); 4] = [
 ];
 
 fn parse_life_ms(text: &str) -> Result<u64, String> {
-    UNITS
+    let (count, unit_ms) = UNITS
         .iter()
         .find_map(|(unit, ms)| {
-            let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
-            count.checked_mul(*ms).filter(|ms| *ms > 0)
+            let count = text.strip_suffix(unit)?;
+            let is_number = !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit());
+            is_number.then_some((count, *ms))
         })
-        .ok_or_else(|| "use a number with s, m, h or d, such as 90d".to_owned())
+        .ok_or("use a number with s, m, h or d, such as 90d")?;
+    // A number with more digits than a u64 has is out of the range too.
+    count
+        .parse::<u64>()
+        .ok()
+        .and_then(|count| count.checked_mul(unit_ms))
+        .filter(|ms| (1..=MAX_GRANT_LIFE_MS).contains(ms))
+        .ok_or_else(|| {
+            format!(
+                "a grant holds from 1s to {} (two years)",
+                duration_text(MAX_GRANT_LIFE_MS)
+            )
+        })
 }
 
 fn duration_text(ms: u64) -> String {
@@ -211,6 +229,11 @@ mod tests {
         for bad in ["", "90", "d", "-1d", "0s", "1w", "99999999999999999999d"] {
             assert!(parse_life_ms(bad).is_err(), "{bad}");
         }
+        for outside in ["0s", "733d", "9000d", "99999999999999999999d"] {
+            let error = parse_life_ms(outside).expect_err(outside);
+            assert!(error.contains("from 1s to 732d"), "{error}");
+        }
+        assert_eq!(parse_life_ms("732d"), Ok(MAX_GRANT_LIFE_MS));
         assert_eq!(duration_text(90 * 86_400_000), "90d");
         assert_eq!(duration_text(999), "less than 1s");
     }

@@ -16,6 +16,19 @@ pub(crate) fn client() -> anyhow::Result<reqwest::Client> {
         .context("cannot make an HTTP client")
 }
 
+/// A URL of the command line, in the form in which it was given.
+///
+/// # Errors
+/// What is wrong with it, for clap.
+pub(crate) fn parse_url(text: &str) -> Result<String, String> {
+    match reqwest::Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
+            Ok(text.to_owned())
+        }
+        _ => Err("it is no URL: use http://HOST:PORT".to_owned()),
+    }
+}
+
 /// The error of a request that got no answer.
 pub(crate) fn unreachable(url: &str, error: &reqwest::Error) -> NotReady {
     let mut text = format!("{url} does not answer: {error}");

@@ -16,7 +16,7 @@ Examples:
 Exit code 0 if it answers (and is ready), 4 if not.")]
 pub(crate) struct ProbeArgs {
     /// HOST:PORT of a DHT node, or an http:// URL
-    #[arg(value_name = "ADDR")]
+    #[arg(value_name = "ADDR", value_parser = parse_target)]
     target: String,
     /// How long to wait, in milliseconds
     #[arg(long, default_value_t = 5_000, value_name = "MS")]
@@ -36,6 +36,20 @@ impl ProbeArgs {
     }
 }
 
+fn parse_target(text: &str) -> Result<String, String> {
+    if text.contains("://") {
+        return http::parse_url(text);
+    }
+    match text.rsplit_once(':') {
+        Some((host, port))
+            if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) =>
+        {
+            Ok(text.to_owned())
+        }
+        _ => Err("it is no address: use HOST:PORT or an http:// URL".to_owned()),
+    }
+}
+
 async fn probe_dht(target: &str, timeout: Duration) -> anyhow::Result<()> {
     let addr = resolve(target).await?;
     let report = tether_net::probe(addr, timeout)
@@ -49,11 +63,9 @@ async fn probe_dht(target: &str, timeout: Duration) -> anyhow::Result<()> {
 }
 
 async fn resolve(target: &str) -> anyhow::Result<SocketAddr> {
-    let found = tokio::net::lookup_host(target).await.map_err(|error| {
-        NotReady(format!(
-            "`{target}` is no address: use HOST:PORT or an http:// URL ({error})"
-        ))
-    })?;
+    let found = tokio::net::lookup_host(target)
+        .await
+        .map_err(|error| NotReady(format!("`{target}` cannot be resolved: {error}")))?;
     // The DHT speaks IPv4 mostly; an IPv6 address is the second choice.
     let mut found: Vec<SocketAddr> = found.collect();
     found.sort_by_key(SocketAddr::is_ipv6);

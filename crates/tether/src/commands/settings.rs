@@ -3,6 +3,7 @@
 use crate::config::{self, Process};
 use clap::Subcommand;
 use std::path::PathBuf;
+use tether_artifact_store::MANIFEST_FILE;
 
 /// See [`crate::cli`].
 #[derive(Debug, Subcommand)]
@@ -29,7 +30,19 @@ impl ConfigCommand {
             Process::Bootstrap => config::bootstrap(&file)?.to_toml()?,
             Process::Gateway => config::gateway(&file)?.to_toml()?,
             Process::Orchestrator => config::orchestrator(&file)?.to_toml()?,
-            Process::Worker => config::worker(&file)?.to_toml()?,
+            Process::Worker => {
+                let checked = config::worker(&file)?;
+                // A worker starts without it, and says so; it may be copied there later.
+                for model in &checked.file.worker.models {
+                    if !model.path.join(MANIFEST_FILE).exists() {
+                        eprintln!(
+                            "warning: {} holds no {MANIFEST_FILE}: it will not be served until a packed model is there and the worker is started again",
+                            model.path.display()
+                        );
+                    }
+                }
+                checked.to_toml()?
+            }
         };
         print!("{text}");
         Ok(())

@@ -63,15 +63,69 @@ pub(super) fn role_of(file: &Path) -> Result<Process, ConfigError> {
         _ => Err(ConfigError::Role {
             file: file.to_owned(),
             found: match found.len() {
-                0 => "none of them".to_owned(),
-                count => format!("{count} of them"),
+                0 => "no role is configured".to_owned(),
+                count => format!("{count} roles are configured"),
             },
         }),
     }
 }
 
+/// Variables with our prefix that are no setting: the API key of `tether chat`, what an engine is
+/// started with, and what our tests read.
+const OTHER_VARIABLES: [&str; 3] = ["TETHER_API_KEY", "TETHER_ENGINE_PROCESS", "TETHER_BLESS"];
+/// The same, for a whole family.
+const TEST_PREFIX: &str = "TETHER_TEST_";
+/// Sections of any process.
+const SECTIONS: [&str; 6] = [
+    "node",
+    "telemetry",
+    "bootstrap",
+    "gateway",
+    "orchestrator",
+    "worker",
+];
+
+/// Refuses the first variable with our prefix that sets nothing: `TETHER_WORKER_SLOTS` with one
+/// line between is no setting, and would be passed over in silence.
+fn check_names(names: impl Iterator<Item = String>) -> Result<(), ConfigError> {
+    for name in names {
+        let upper = name.to_ascii_uppercase();
+        let Some(rest) = upper.strip_prefix(ENV_PREFIX) else {
+            continue;
+        };
+        if OTHER_VARIABLES.contains(&upper.as_str()) || upper.starts_with(TEST_PREFIX) {
+            continue;
+        }
+        let section = rest.split_once(ENV_SEPARATOR).map(|(section, _)| section);
+        let is_section = |text: &str| SECTIONS.contains(&text.to_ascii_lowercase().as_str());
+        if section.is_some_and(is_section) {
+            continue;
+        }
+        let meant = rest
+            .split_once('_')
+            .filter(|(section, key)| is_section(section) && !key.is_empty());
+        let hint = match meant {
+            Some((section, key)) => {
+                format!("did you mean {ENV_PREFIX}{section}{ENV_SEPARATOR}{key}?")
+            }
+            None => format!(
+                "a setting is {ENV_PREFIX}SECTION{ENV_SEPARATOR}KEY, with one of the sections {}",
+                SECTIONS.join(", ")
+            ),
+        };
+        return Err(ConfigError::Variable { name, hint });
+    }
+    Ok(())
+}
+
+/// The same for the environment of this process; a name that is no UTF-8 is none of ours.
+fn check_environment() -> Result<(), ConfigError> {
+    check_names(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
+}
+
 /// Reads a file, lets the environment override it, and makes a struct of it.
 pub(super) fn load<T: DeserializeOwned>(file: &Path, process: Process) -> Result<T, ConfigError> {
+    check_environment()?;
     let text = read(file)?;
     let _: toml::Table = toml::from_str(&text).map_err(|error| syntax(file, &error.to_string()))?;
     Figment::from(Toml::string(&text))
@@ -84,6 +138,7 @@ pub(super) fn load<T: DeserializeOwned>(file: &Path, process: Process) -> Result
 pub(super) fn from_environment<T: DeserializeOwned>(
     wanted: &'static str,
 ) -> Result<T, ConfigError> {
+    check_environment()?;
     Figment::from(environment(move |section| section == wanted))
         .extract()
         .map_err(|error| explain(Path::new("the environment"), &error))
@@ -172,4 +227,43 @@ fn place(file: &Path, path: &[String]) -> String {
 fn variable(path: &[String]) -> Option<String> {
     let name = format!("{ENV_PREFIX}{}", path.join(ENV_SEPARATOR)).to_ascii_uppercase();
     std::env::var_os(&name).map(|_| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &str) -> Result<(), String> {
+        check_names([name.to_owned()].into_iter()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_variable_that_sets_nothing_is_refused_with_what_was_meant() {
+        for (name, hint) in [
+            ("TETHER_WORKER_SLOTS", "did you mean TETHER_WORKER__SLOTS?"),
+            (
+                "TETHER_NODE_DHT_LISTEN",
+                "did you mean TETHER_NODE__DHT_LISTEN?",
+            ),
+            ("TETHER_WORKR__SLOTS", "TETHER_SECTION__KEY"),
+            ("TETHER_SLOTS", "sections node, telemetry"),
+            ("TETHER_WORKER_", "TETHER_SECTION__KEY"),
+        ] {
+            let error = check(name).expect_err(name);
+            assert!(error.contains(name) && error.contains(hint), "{error}");
+        }
+        for name in [
+            "TETHER_WORKER__SLOTS",
+            "TETHER_WORKER__ENGINE__KIND",
+            "TETHER_GATEWAY__LISTEN",
+            "TETHER_API_KEY",
+            "TETHER_TEST_REQUIRE",
+            "TETHER_ENGINE_PROCESS",
+            "TETHER_BLESS",
+            "TETHERED",
+            "PATH",
+        ] {
+            check(name).expect("not ours to refuse");
+        }
+    }
 }

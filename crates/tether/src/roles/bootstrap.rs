@@ -2,13 +2,13 @@
 
 use crate::commands;
 use crate::config::{self, BootstrapFile, BootstrapSection};
+use crate::exit::Usage;
 use crate::logging::LoggingArgs;
 use crate::signals::Signals;
 use clap::Args;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use tether_telemetry::TelemetryConfig;
 use tracing::info;
 
 /// See [`crate::cli`].
@@ -21,7 +21,7 @@ Examples:
 A mesh wants at least ten DHT nodes in all before lookups are reliable; one process can run many.")]
 pub(crate) struct BootstrapArgs {
     /// The configuration file
-    #[arg(long, value_name = "FILE", required_unless_present = "listen")]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// UDP address of a DHT node; may be given several times, instead of those in the file
     #[arg(long, value_name = "ADDR")]
@@ -38,8 +38,9 @@ impl BootstrapArgs {
     pub(crate) fn run(self, logging: &LoggingArgs) -> anyhow::Result<()> {
         let mut file = match &self.config {
             Some(path) => config::bootstrap(path)?,
+            None if self.listen.is_empty() => return Err(Usage("give --config or --listen").into()),
             None => BootstrapFile {
-                telemetry: TelemetryConfig::default(),
+                telemetry: config::telemetry_from_environment()?,
                 bootstrap: BootstrapSection::default(),
             },
         };

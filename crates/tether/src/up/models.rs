@@ -1,10 +1,11 @@
 //! The models of a mesh on one machine: the small one that is part of this program, and others.
 
 use super::layout::Layout;
+use crate::config::ConfigError;
 use crate::files;
 use anyhow::Context;
 use std::path::{Path, PathBuf};
-use tether_artifact_store::{ArtifactError, MANIFEST_FILE, PackOptions, Trust};
+use tether_artifact_store::{MANIFEST_FILE, PackOptions, Trust};
 use tether_wire::{ModelRef, NodeKey};
 
 /// The small model, in the data folder: unpacked, packed and signed if it is not there yet.
@@ -50,19 +51,35 @@ fn unpack(dir: &Path, model: &ModelRef, key: &NodeKey) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What can be told of a model's directory before a worker looks at it closely.
-#[derive(Debug)]
-pub(crate) enum Other {
-    /// Signed by a publisher who is trusted here.
-    Signed(ModelRef),
-    /// The worker will refuse it, most likely for this reason.
-    Doubtful(ArtifactError),
+/// Refuses a directory given with `--model` that is none, or was never packed: a mistake in the
+/// command, which is known before anything is started. What else is wrong with a model, a worker
+/// finds and says, and serves the others.
+pub(crate) fn require_packed(dirs: &[PathBuf]) -> Result<(), ConfigError> {
+    let refuse = |dir: &Path, why: String| ConfigError::Model {
+        dir: dir.to_owned(),
+        why,
+    };
+    for dir in dirs {
+        if !dir.is_dir() {
+            return Err(refuse(
+                dir,
+                "is no directory: give that of a model, packed by `tether artifact pack`"
+                    .to_owned(),
+            ));
+        }
+        if !dir.join(MANIFEST_FILE).exists() {
+            let pack = format!(
+                "holds no {MANIFEST_FILE}: pack and sign it with `tether artifact pack {} --model NAME@1.0 --key publisher.key` first",
+                dir.display()
+            );
+            return Err(refuse(dir, pack));
+        }
+    }
+    Ok(())
 }
 
-/// Looks at a directory given with `--model`.
-pub(crate) fn other(dir: &Path, trust: &Trust) -> Other {
-    match tether_artifact_store::read_manifest(dir, trust) {
-        Ok((_, manifest)) => Other::Signed(manifest.model.clone()),
-        Err(error) => Other::Doubtful(error),
-    }
+/// The model in a directory given with `--model`, if a publisher who is trusted here signed it.
+pub(crate) fn released(dir: &Path, trust: &Trust) -> Option<ModelRef> {
+    let (_, manifest) = tether_artifact_store::read_manifest(dir, trust).ok()?;
+    Some(manifest.model.clone())
 }

@@ -9,6 +9,7 @@ use crate::commands::sse::Events;
 use crate::exit::NotReady;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 use tether_wire::{NodeId, Topic};
@@ -76,8 +77,10 @@ pub(crate) async fn all_routable(plan: &Plan, core: &Core) -> anyhow::Result<()>
             eprintln!("  {routable} of {} workers routable", plan.workers.len());
         }
         if missing.is_empty() {
-            for fault in rows.iter().flat_map(Row::fault_texts) {
-                eprintln!("  warning: {fault}");
+            // Each once, though every worker has it.
+            let faults: BTreeSet<String> = rows.iter().flat_map(Row::fault_texts).collect();
+            for fault in faults {
+                eprintln!("  model {fault}");
             }
             return Ok(());
         }

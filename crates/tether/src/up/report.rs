@@ -32,9 +32,6 @@ pub(crate) fn prepared(layout: &Layout, plan: &Plan) {
     for model in &plan.models {
         eprintln!("  model {model}");
     }
-    for (dir, why) in &plan.doubtful {
-        eprintln!("  warning: {} will not be served: {why}", dir.display());
-    }
 }
 
 pub(crate) fn core_started(core: &Core) {
@@ -143,7 +140,7 @@ pub(crate) fn ready(json: bool, run: &RunFile, first: &FirstAnswer) -> anyhow::R
 Try it:
   curl {gateway}/v1/chat/completions \\
     -H 'authorization: Bearer {api_key}' -H 'content-type: application/json' \\
-    -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"{PROMPT}\"}}]}}'
+    -d '{{\"model\":\"{model}\",\"temperature\":0,\"messages\":[{{\"role\":\"user\",\"content\":\"{PROMPT}\"}}]}}'
 
 Ready: {workers}, first token {seconds:.1} s after the start. Ctrl-C stops it.",
         answer = first.text,

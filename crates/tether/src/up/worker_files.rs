@@ -4,7 +4,7 @@ use super::UpArgs;
 use super::core::Core;
 use super::identities::{self, Authority, NodeFiles};
 use super::layout::Layout;
-use super::models::{self, Other};
+use super::models;
 use super::workers::WorkerPlan;
 use crate::config::{NodeSection, WorkerFile, node};
 use crate::files;
@@ -43,8 +43,6 @@ pub(crate) struct Plan {
     pub(crate) released: Vec<PathBuf>,
     /// The models that should be served, by their manifests.
     pub(crate) models: Vec<ModelRef>,
-    /// Directories that the workers will refuse, and why, for a warning at once.
-    pub(crate) doubtful: Vec<(PathBuf, String)>,
     pub(crate) workers: Vec<PlannedWorker>,
     engine: EngineKind,
     threads: u32,
@@ -72,16 +70,13 @@ pub(crate) fn prepare(
     publishers.insert(0, publisher.id());
     let trust = Trust::in_publishers(publishers.iter().copied());
     let (mut model_dirs, mut released) = (vec![dir.clone()], vec![dir]);
-    let (mut models, mut doubtful) = (vec![model.clone()], Vec::new());
+    let mut models = vec![model.clone()];
     for dir in &args.model {
         let dir = std::path::absolute(dir)
             .with_context(|| format!("cannot use --model {}", dir.display()))?;
-        match models::other(&dir, &trust) {
-            Other::Signed(model) => {
-                models.push(model);
-                released.push(dir.clone());
-            }
-            Other::Doubtful(error) => doubtful.push((dir.clone(), error.to_string())),
+        if let Some(model) = models::released(&dir, &trust) {
+            models.push(model);
+            released.push(dir.clone());
         }
         model_dirs.push(dir);
     }
@@ -109,7 +104,6 @@ pub(crate) fn prepare(
         model_dirs,
         released,
         models,
-        doubtful,
         workers,
         engine: engine_kind(&args.engine)?,
         threads,
