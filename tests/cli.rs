@@ -564,6 +564,57 @@ fn without_a_mesh_the_commands_that_need_one_say_how_to_start_it() {
 }
 
 #[test]
+fn chat_asks_for_the_likeliest_answer_unless_told_otherwise() {
+    for (more, temperature) in [(&[][..], 0.0), (&["--temperature", "0.5"][..], 0.5)] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let gateway = std::thread::spawn(move || answer_once(&listener));
+        let mut args = vec![
+            "chat",
+            "--gateway",
+            &url,
+            "--api-key",
+            "tk-x",
+            "--model",
+            "m",
+        ];
+        args.extend(more);
+        args.push("Hello");
+        Tether::ok(&args);
+        let body = gateway.join().expect("asked");
+        assert_eq!(body["temperature"], temperature, "{body}");
+    }
+}
+
+/// Takes one request, answers with an empty stream, and returns the request's body.
+fn answer_once(listener: &std::net::TcpListener) -> serde_json::Value {
+    use std::io::{BufRead, BufReader, Read, Write};
+    let (stream, _) = listener.accept().expect("a connection");
+    let mut reader = BufReader::new(&stream);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).expect("a header");
+        if line.trim().is_empty() {
+            break;
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().expect("a length");
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).expect("the body");
+    let done = "data: [DONE]\n\n";
+    write!(
+        &stream,
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {}\r\n\r\n{done}",
+        done.len()
+    )
+    .expect("answered");
+    serde_json::from_slice(&body).expect("JSON")
+}
+
+#[test]
 fn an_artifact_is_packed_verified_signed_again_and_refused_when_changed() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let model = dir.path().join("model");

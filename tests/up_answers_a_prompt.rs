@@ -3,8 +3,9 @@
 mod support;
 
 use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use support::{Mesh, PATIENCE, eventually, get, is_alive};
 
 #[test]
@@ -129,6 +130,42 @@ fn up_answers_a_prompt_and_says_how_to_ask_the_next() {
     // `tether chat` finds the mesh by its data folder.
     let said = support::Tether::ok(&["chat", "--data-dir", dir, "What is the capital of France?"]);
     assert!(said.contains("Paris"), "{said}");
+}
+
+#[test]
+fn the_printed_curl_is_one_that_answers_and_does_not_guess() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let mut up = Command::new(support::tether())
+        .args(["up", "--gateway", "127.0.0.1:0", "--data-dir"])
+        .arg(dir.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    let stdout = BufReader::new(up.stdout.take().expect("piped"));
+    let mut lines = Vec::new();
+    for line in stdout.lines() {
+        let line = line.expect("UTF-8");
+        let last = line.starts_with("Ready:");
+        lines.push(line);
+        if last {
+            break;
+        }
+    }
+    let said = lines.join("\n");
+    let between = |begin: &str, end: &str| {
+        let (_, rest) = said.split_once(begin).expect(begin);
+        rest.split_once(end).expect(end).0.to_owned()
+    };
+    let url = between("curl ", " ");
+    let key = between("Bearer ", "'");
+    let body: Value = serde_json::from_str(&between("-d '", "'")).expect("JSON");
+    assert_eq!(body["temperature"], 0, "{said}");
+    let reply = support::post(&url, &key, &body);
+    assert!(reply.answer().contains("Paris"), "{}", reply.text);
+    support::signal(up.id(), "TERM");
+    assert!(up.wait().expect("a child").success());
 }
 
 #[test]
