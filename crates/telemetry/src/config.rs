@@ -33,8 +33,7 @@ impl Default for TelemetryConfig {
     fn default() -> Self {
         Self {
             log_format: LogFormat::Pretty,
-            log_filter: "info,iroh=warn,peeroxide=warn,libudx=warn,opentelemetry=warn"
-                .to_owned(),
+            log_filter: "info,iroh=warn,peeroxide=warn,libudx=warn,opentelemetry=warn".to_owned(),
             otlp_endpoint: None,
             sample_ratio: 1.0,
             service_instance: String::new(),
