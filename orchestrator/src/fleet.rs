@@ -46,7 +46,9 @@ impl WorkerView {
     /// it since, whichever is more.
     #[must_use]
     pub fn load(&self) -> u32 {
-        (self.in_flight().max(self.beat.in_flight)).saturating_add(self.beat.queue_depth)
+        let said = self.beat.in_flight.saturating_add(self.beat.queue_depth);
+        // What waits there is among what we gave: it is not counted twice.
+        self.in_flight().max(said)
     }
 
     /// Counts one more request as running there, until the guard is dropped.

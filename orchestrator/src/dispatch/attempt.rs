@@ -4,7 +4,7 @@
 //! that a slow gateway holds the worker back and grows no memory.
 
 use super::check::{Check, Seen};
-use super::outcome::{End, of_worker_error};
+use super::outcome::{End, of_worker_error, told};
 use super::{Dispatcher, Interrupt, Interrupts, Run};
 use crate::clock;
 use crate::fleet::Candidate;
@@ -202,6 +202,10 @@ impl Dispatcher {
                 event = next(&mut call, &mut check) => event,
             };
             match event {
+                // It waited long enough: not once more, at the end of another queue.
+                Err(End::Fault(fault)) if queued && fault.code == Code::Overloaded => {
+                    return End::Final(told(fault, false, self.config.retry_after_ms));
+                }
                 Err(end) => return end,
                 Ok((Seen::Nothing | Seen::Accepted(_), _)) => {}
                 Ok((Seen::Begun(begun), _)) => {
@@ -240,16 +244,9 @@ impl Dispatcher {
     /// The request's turn did not come in time. Others would let it wait as well, and it was not
     /// this worker's fault.
     fn queue_is_full(&self, worker: NodeId) -> End {
-        End::Final(
-            RpcError::new(
-                Code::Overloaded,
-                format!(
-                    "worker {} had no turn for the request in time",
-                    worker.short()
-                ),
-            )
-            .with_retry_after_ms(self.config.retry_after_ms),
-        )
+        tracing::info!(%worker, "it had no turn for the request in time");
+        let fault = RpcError::new(Code::Overloaded, "no turn in time");
+        End::Final(told(fault, false, self.config.retry_after_ms))
     }
 
     /// The first piece: the gateway learns only now which worker answers, so that a retry before

@@ -162,6 +162,18 @@ async fn a_turn_that_never_comes_is_told_as_overload_and_blames_nobody() {
 }
 
 #[tokio::test]
+async fn a_worker_that_gives_a_waiting_request_back_is_believed_and_nobody_else_waits_again() {
+    let mesh = Mesh::with(|_| ()).await;
+    let error = RpcError::new(Code::Overloaded, "no turn").with_retry_after_ms(7_000);
+    let _full = mesh.worker(10, Script::AcceptAndRefuse(error)).await;
+    let other = mesh.worker_with(11, Script::Answer(2), cold).await;
+    let answer = mesh.submit(&request("a")).await;
+    assert_eq!(answer.failed().code, Code::Overloaded);
+    assert_eq!(answer.failed().retry_after_ms, Some(7_000));
+    assert_eq!(other.scripted.orders(), 0, "no second queue");
+}
+
+#[tokio::test]
 async fn a_worker_that_fails_by_a_fault_of_its_own_is_left_for_another() {
     for code in [Code::Internal, Code::NotFound, Code::Forbidden] {
         retried_from(Script::Refuse(RpcError::new(code, "no"))).await;

@@ -19,6 +19,8 @@ pub enum Script {
     Silent,
     /// Accepts and says no more.
     AcceptOnly,
+    /// Accepts and, when the turn does not come, gives the request back with this error.
+    AcceptAndRefuse(RpcError),
     /// Accepts, begins and says no more.
     BeginOnly,
     /// Accepts, begins when the test says that its turn came, and answers with so many tokens.
@@ -130,7 +132,8 @@ impl Scripted {
         };
         call.send(&codec::encode(&AnswerEvent::Accepted(accepted)))
             .await?;
-        match self.script {
+        match &self.script {
+            Script::AcceptAndRefuse(error) => return Err(error.clone()),
             Script::AcceptOnly => std::future::pending::<()>().await,
             Script::BeginOnly => {
                 call.send(&begun()).await?;
@@ -140,10 +143,10 @@ impl Scripted {
                 let mut turn = self.turn.subscribe();
                 turn.wait_for(|came| *came).await.expect("lives");
                 call.send(&begun()).await?;
-                for position in 0..tokens {
+                for position in 0..*tokens {
                     call.send(&chunk(position, "x")).await?;
                 }
-                call.send(&done(tokens)).await?;
+                call.send(&done(*tokens)).await?;
             }
             Script::AcceptAndDie => call.link().close("dies"),
             Script::ChunkOnly => {
@@ -174,10 +177,10 @@ impl Scripted {
                 }
             }
             Script::Answer(tokens) => {
-                for position in 0..tokens {
+                for position in 0..*tokens {
                     call.send(&chunk(position, "x")).await?;
                 }
-                call.send(&done(tokens)).await?;
+                call.send(&done(*tokens)).await?;
             }
             Script::Refuse(_) | Script::Silent => unreachable!("played above"),
         }
