@@ -9,7 +9,7 @@ mod kind;
 mod mistralrs;
 mod process;
 pub mod protocol;
-mod restart;
+pub(crate) mod restart;
 mod supervisor;
 
 pub use handle::{Answer, Engine, EngineSpec, EngineState, Prepare, Ready, Refused};

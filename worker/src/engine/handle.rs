@@ -47,6 +47,8 @@ pub struct Refused {
     pub code: &'static str,
     /// For people.
     pub reason: String,
+    /// Whether it may be otherwise at the next try: the disk's fault, not the artifact's.
+    pub passing: bool,
 }
 
 impl Prepare {

@@ -99,7 +99,13 @@ impl Supervisor {
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return Err(Ending::Stopped),
-                root = &mut prepared => return root.map_err(Ending::Refused),
+                root = &mut prepared => return root.map_err(|refused| {
+                    if refused.passing {
+                        Ending::Failed(Cause::Load, refused.reason)
+                    } else {
+                        Ending::Refused(refused)
+                    }
+                }),
                 Some(request) = self.requests.recv() => {
                     request.sink.fail(RpcError::new(Code::Unavailable, "the model is being verified"));
                 }

@@ -3,6 +3,7 @@
 use super::{Found, ModelState, ModelStatus, Served, cut, find, offers};
 use crate::config::{ModelConfig, WorkerConfig};
 use crate::engine::protocol::Load;
+use crate::engine::restart::{self, Cause};
 use crate::engine::{Engine, EngineCommand, EngineSpec, EngineState, Prepare, Ready, Refused};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,9 +33,20 @@ impl Keeper {
             turns,
             view: self.views.join(self.index.to_string()),
         };
-        let (artifact, view) = match check.run().await {
-            Ok(verified) => verified,
-            Err(Refused { code, reason }) => return self.refuse(None, code, reason),
+        let mut failures = 0;
+        let (artifact, view) = loop {
+            match check.run().await {
+                Ok(verified) => break verified,
+                Err(refused) => {
+                    self.refuse(None, refused.code, refused.reason);
+                    if !refused.passing {
+                        return;
+                    }
+                    failures += 1;
+                    let wait = restart::delay(Cause::Load, failures, rand::random());
+                    tokio::time::sleep(wait).await;
+                }
+            }
         };
         if self.is_taken(&artifact.digest()) {
             let reason = "the same artifact is configured twice".to_owned();
@@ -81,7 +93,7 @@ impl Keeper {
                     self.set(ModelState::Serving(served(artifact, ready, &engine)));
                 }
                 EngineState::Down { code, reason } => self.fault(Some(digest), code, reason),
-                EngineState::Refused(Refused { code, reason }) => {
+                EngineState::Refused(Refused { code, reason, .. }) => {
                     return self.refuse(Some(digest), code, reason);
                 }
                 EngineState::Stopped => return,
@@ -150,6 +162,7 @@ impl Check {
                 return Err(Refused {
                     code: "internal",
                     reason: error.to_string(),
+                    passing: true,
                 });
             }
         };
@@ -186,6 +199,7 @@ fn refused(error: &ArtifactError) -> Refused {
     Refused {
         code: error.code(),
         reason: error.to_string(),
+        passing: matches!(error, ArtifactError::Io { .. }),
     }
 }
 

@@ -135,6 +135,7 @@ async fn what_comes_before_a_start_comes_before_each_and_ends_it_by_refusing() {
                 let refused = Refused {
                     code: "corrupt-file",
                     reason,
+                    passing: false,
                 };
                 if first {
                     Ok(PathBuf::from("/"))
@@ -158,6 +159,37 @@ async fn what_comes_before_a_start_comes_before_each_and_ends_it_by_refusing() {
         (error.code, error.message.as_str()),
         (Code::Unavailable, "changed")
     );
+    patiently(engine.stop()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fails_for_a_while_takes_no_model_out_of_service_for_ever() {
+    let asked = Arc::new(AtomicU32::new(0));
+    let engine = start("echo", |spec| {
+        spec.prepare = Prepare::new(move || {
+            let failing = asked.fetch_add(1, Ordering::SeqCst) == 1;
+            Box::pin(async move {
+                let refused = Refused {
+                    code: "io",
+                    reason: "the disk is full".to_owned(),
+                    passing: true,
+                };
+                if failing {
+                    Err(refused)
+                } else {
+                    Ok(PathBuf::from("/"))
+                }
+            })
+        });
+    });
+    let first = pid(&ready(&engine).await);
+    kill_process(first, Signal::KILL).expect("killed");
+    let down = until(engine.state(), |state| match state {
+        EngineState::Down { reason, .. } if reason.contains("full") => Some(()),
+        _ => None,
+    });
+    patiently(down).await;
+    assert_ne!(pid(&ready(&engine).await), first);
     patiently(engine.stop()).await;
 }
 
