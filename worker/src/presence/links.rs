@@ -4,8 +4,8 @@ use crate::presence::beat::Beat;
 use crate::presence::plan::{self, Known};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
-use tether_net::{Link, Node};
+use std::time::{Duration, Instant};
+use tether_net::{Link, Lonely, Node};
 use tether_telemetry::metrics::WorkerMetrics;
 use tether_wire::rpc::{RpcError, method};
 use tether_wire::{NodeId, Role, Topic};
@@ -53,6 +53,7 @@ impl Links {
         let mut kept: BTreeMap<NodeId, Kept> = BTreeMap::new();
         let (changes, mut changed) = mpsc::channel(1);
         let mut look_now = true;
+        let mut lonely = Lonely::default();
         loop {
             if look_now {
                 let found = tokio::select! {
@@ -67,6 +68,12 @@ impl Links {
             }
             let up = standing(&kept, Standing::Up);
             let failing = standing(&kept, Standing::Failing);
+            if lonely.is_due(up.is_empty(), Instant::now()) {
+                let (region, mesh) = (self.node.region(), self.node.mesh().id);
+                tracing::warn!(
+                    "no orchestrator of region {region} is found in mesh {mesh}: check node.mesh, node.region and node.bootstrap, and that an orchestrator runs there"
+                );
+            }
             self.linked.send_if_modified(|count| {
                 let is_new = *count != up.len();
                 *count = up.len();
