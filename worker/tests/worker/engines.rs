@@ -80,7 +80,7 @@ fn chunk(id: u64, position: u32) -> FromEngine {
 }
 
 #[test]
-#[ignore = "an engine process"]
+#[ignore = "no test: other tests start it as the process of an engine"]
 fn echo() {
     if is_engine() {
         let _ = child::run();
@@ -89,7 +89,7 @@ fn echo() {
 }
 
 #[test]
-#[ignore = "an engine process"]
+#[ignore = "no test: other tests start it as the process of an engine"]
 fn exits_at_once() {
     if is_engine() {
         exit(9);
@@ -97,7 +97,7 @@ fn exits_at_once() {
 }
 
 #[test]
-#[ignore = "an engine process"]
+#[ignore = "no test: other tests start it as the process of an engine"]
 fn never_loads() {
     if is_engine() {
         let mut socket = socket();
@@ -108,7 +108,7 @@ fn never_loads() {
 }
 
 #[test]
-#[ignore = "an engine process"]
+#[ignore = "no test: other tests start it as the process of an engine"]
 fn fails_to_load() {
     if is_engine() {
         let mut socket = socket();
@@ -121,7 +121,7 @@ fn fails_to_load() {
 
 /// Aborts in the middle of an answer.
 #[test]
-#[ignore = "an engine process"]
+#[ignore = "no test: other tests start it as the process of an engine"]
 fn aborts() {
     if is_engine() {
         let mut socket = loaded();
@@ -140,7 +140,7 @@ fn aborts() {
 
 /// Loads, and then neither reads nor writes.
 #[test]
-#[ignore = "an engine process"]
+#[ignore = "no test: other tests start it as the process of an engine"]
 fn hangs() {
     if is_engine() {
         let _socket = loaded();
@@ -152,7 +152,7 @@ fn hangs() {
 
 /// Calls itself the files that it sees, and lives.
 #[test]
-#[ignore = "an engine process"]
+#[ignore = "no test: other tests start it as the process of an engine"]
 fn lists_its_files() {
     if is_engine() {
         let files = |load: &Load| {
@@ -175,7 +175,7 @@ fn lists_its_files() {
 
 /// Answers one request at once, and only for its caller to go.
 #[test]
-#[ignore = "an engine process"]
+#[ignore = "no test: other tests start it as the process of an engine"]
 fn one_at_a_time() {
     if is_engine() {
         let mut socket = loaded_as(|_| "fake".to_owned(), 1);
@@ -201,7 +201,7 @@ fn one_at_a_time() {
 
 /// Says that it lives, and answers nothing.
 #[test]
-#[ignore = "an engine process"]
+#[ignore = "no test: other tests start it as the process of an engine"]
 fn gets_stuck() {
     if is_engine() {
         let mut socket = loaded();
@@ -217,7 +217,7 @@ fn gets_stuck() {
 
 /// Answers with bytes that are no message.
 #[test]
-#[ignore = "an engine process"]
+#[ignore = "no test: other tests start it as the process of an engine"]
 fn babbles() {
     if is_engine() {
         use std::io::Write;
@@ -233,7 +233,7 @@ fn babbles() {
 /// The first answer has more chunks than any reader is allowed to leave unread, and no end. Every
 /// later one ends at once, and its usage tells how often the engine was told to cancel.
 #[test]
-#[ignore = "an engine process"]
+#[ignore = "no test: other tests start it as the process of an engine"]
 fn floods() {
     if is_engine() {
         let mut socket = loaded();
