@@ -1,0 +1,68 @@
+//! What the file is: whose, of which version, and whether it is a store at all.
+
+use super::*;
+
+#[tokio::test]
+async fn opening_again_changes_nothing_and_two_at_once_are_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = open(dir.path());
+    reserved(&store, "a").await.expect("new");
+    let path = dir.path().join("s.sqlite");
+    let second = SqliteStore::open(&path, 1, Box::new(|_, _| ()));
+    assert!(matches!(second.err(), Some(StoreError::InUse(_))));
+    store.close().await.expect("closes");
+    assert_eq!(store.reserve(job("b")).await, Err(StoreError::Closed));
+    drop(store);
+    let again = open(dir.path());
+    assert_eq!(read(&again, "a").await.state, JobState::Reserved);
+    again.close().await.expect("closes");
+    drop(again);
+    let conn = Connection::open(&path).expect("opens");
+    let versions: Vec<(u32, i64)> = conn
+        .prepare("SELECT version, applied_ms FROM schema_migrations")
+        .expect("valid")
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .expect("runs")
+        .collect::<Result<_, _>>()
+        .expect("read");
+    let all: Vec<_> = (1..=schema::latest()).map(|version| (version, 1)).collect();
+    assert_eq!(versions, all);
+    conn.execute("INSERT INTO schema_migrations VALUES (99, 'later', 1)", [])
+        .expect("written");
+    drop(conn);
+    let newer = SqliteStore::open(&path, 1, Box::new(|_, _| ())).err();
+    assert!(matches!(newer, Some(StoreError::Newer { found: 99, .. })));
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_store_is_refused_in_words() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("s.sqlite");
+    std::fs::write(&path, vec![b'x'; 8_192]).expect("written");
+    let refused = |why: &str| {
+        let error = SqliteStore::open(&path, 1, Box::new(|_, _| ())).err();
+        let error = error.expect(why);
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+        let text = error.to_string();
+        for part in [
+            "s.sqlite",
+            "restore a backup",
+            "move it away",
+            "keys and models are not",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    };
+    refused("another file");
+    std::fs::remove_file(&path).expect("removed");
+    let store = open(dir.path());
+    store.close().await.expect("closes");
+    drop(store);
+    let mut bytes = std::fs::read(&path).expect("read");
+    // The header stays as it is, so that only reading the schema finds the damage.
+    bytes[100..4_096].fill(0xff);
+    std::fs::write(&path, bytes).expect("written");
+    refused("a damaged page");
+    let missing = dir.path().join("none").join("s.sqlite");
+    assert!(SqliteStore::open(&missing, 1, Box::new(|_, _| ())).is_err());
+}

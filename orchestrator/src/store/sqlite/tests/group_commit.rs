@@ -1,0 +1,67 @@
+//! What shares a commit, and what of a group fails alone.
+
+use super::*;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+#[tokio::test]
+async fn operations_that_wait_share_a_commit() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let sizes = Arc::new(Mutex::new(Vec::new()));
+    let seen = sizes.clone();
+    let store = SqliteStore::open(
+        &dir.path().join("s.sqlite"),
+        1,
+        Box::new(move |size, _: Duration| seen.lock().expect("whole").push(size)),
+    )
+    .expect("opens");
+    // The first operation holds the writer until all others wait.
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let blocker = store.writer.run(move |_| {
+        held.recv().expect("released");
+        Ok(())
+    });
+    let many: Vec<_> = (0..100)
+        .map(|n| store.reserve(job(&n.to_string())))
+        .collect();
+    let let_go = async {
+        tokio::task::yield_now().await;
+        release.send(()).expect("waits");
+    };
+    let (blocked, reserved, ()) =
+        tokio::join!(blocker, futures_util::future::join_all(many), let_go);
+    blocked.expect("works");
+    assert!(
+        reserved
+            .into_iter()
+            .all(|r| r == Ok(Reserved::New { fence: 1 }))
+    );
+    let sizes = sizes.lock().expect("whole");
+    assert!(sizes.len() <= 3, "{sizes:?}");
+    assert!(sizes.iter().all(|size| *size <= MAX_GROUP));
+}
+
+#[tokio::test]
+async fn an_operation_that_fails_undoes_itself_and_none_of_its_group() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = open(dir.path());
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let blocker = store.writer.run(move |_| {
+        held.recv().expect("released");
+        Ok(())
+    });
+    let broken = store.writer.run(|conn| {
+        reserve(conn, &job("broken"))?;
+        Err::<(), _>(StoreError::Corrupt("on purpose".into()))
+    });
+    let let_go = async {
+        tokio::task::yield_now().await;
+        release.send(()).expect("waits");
+    };
+    let (_, broken, good, ()) = tokio::join!(blocker, broken, store.reserve(job("good")), let_go);
+    assert!(matches!(broken, Err(StoreError::Corrupt(_))));
+    assert!(matches!(good, Ok(Reserved::New { .. })));
+    let left = store.job(job("broken").correlation).await;
+    assert_eq!(left, Ok(None), "undone");
+    assert_eq!(read(&store, "good").await.state, JobState::Reserved);
+}
