@@ -7,7 +7,7 @@ pub use token::{TOKEN_FILE, TokenError, load_or_create};
 use crate::catalogue::Catalogue;
 use crate::clock;
 use crate::fleet::keeper::Fleet;
-use crate::fleet::{Snapshot, WorkerView, state_name};
+use crate::fleet::{Snapshot, UNAVAILABLE, WorkerView, state_name};
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::State;
@@ -38,7 +38,8 @@ pub(crate) struct Admin {
 pub struct FleetRow {
     /// Its key.
     pub id: NodeId,
-    /// `starting`, `serving`, `draining`, `suspect` or `unknown`.
+    /// `starting`, `serving`, `unavailable` (it has no model that is asked for), `draining`,
+    /// `suspect` or `unknown`.
     pub state: &'static str,
     /// Where it stands.
     pub region: Region,
@@ -80,9 +81,13 @@ pub fn rows(fleet: &Snapshot, catalogue: &Catalogue, now_mono_ms: u64) -> Vec<Fl
             let beat = &worker.beat;
             let refused = refused(worker, catalogue);
             let nothing_left = !refused.is_empty() && refused.len() == beat.models.len();
+            let state = match state_name(worker) {
+                "serving" if nothing_left => UNAVAILABLE,
+                state => state,
+            };
             FleetRow {
                 id: worker.id(),
-                state: state_name(worker),
+                state,
                 region: beat.region.clone(),
                 models: beat.models.iter().map(|it| it.model.to_string()).collect(),
                 in_flight: worker.in_flight(),
@@ -213,6 +218,26 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_that_offers_no_model_is_not_said_to_serve() {
+        let mut roster = Roster::default();
+        let mut beat = beat(1, 1, 1, 0);
+        beat.models.clear();
+        roster.apply(Change::Beat {
+            beat: Box::new(beat),
+            tier: Tier::Trusted,
+            heard_mono_ms: 0,
+        });
+        let fleet = roster.snapshot();
+        let row = rows(&fleet, &Catalogue::default(), 0).remove(0);
+        assert_eq!(row.state, "unavailable");
+        assert_eq!(row.reason.as_deref(), Some("it offers no model"));
+        let counts = fleet.counts();
+        assert!(counts.contains(&("unavailable", 1)) && counts.contains(&("serving", 0)));
+        roster.apply(Change::Suspect(key(1).id()));
+        assert!(roster.snapshot().counts().contains(&("suspect", 1)));
+    }
+
+    #[test]
     fn a_worker_with_another_artifact_than_its_name_is_bound_to_is_told_so() {
         let mut roster = Roster::default();
         for (n, digest) in [(1, 7), (2, 8)] {
@@ -237,6 +262,7 @@ mod tests {
                 .expect("there")
         };
         assert_eq!((&row(1).reason, row(1).faults.len()), (&None, 0));
+        assert_eq!((row(1).state, row(2).state), ("serving", "unavailable"));
         let reason = row(2).reason.as_deref().expect("a reason");
         assert!(reason.starts_with("tiny@1.0: ") && reason.contains("released"));
         assert_eq!(row(2).faults[0].model, "tiny@1.0");

@@ -190,10 +190,11 @@ impl Snapshot {
 
     /// Workers by state, for the metrics; suspects count as such only.
     #[must_use]
-    pub fn counts(&self) -> [(&'static str, usize); 5] {
+    pub fn counts(&self) -> [(&'static str, usize); 6] {
         let mut counts = [
             ("starting", 0),
             ("serving", 0),
+            (UNAVAILABLE, 0),
             ("draining", 0),
             ("suspect", 0),
             ("unknown", 0),
@@ -208,13 +209,16 @@ impl Snapshot {
     }
 }
 
+/// The state of a worker that takes work and has no model for it: `serving` would be untrue.
+pub const UNAVAILABLE: &str = "unavailable";
+
 /// The state of a worker as people see it.
 #[must_use]
 pub fn state_name(worker: &WorkerView) -> &'static str {
-    if worker.suspect {
-        "suspect"
-    } else {
-        worker.beat.state.as_str()
+    match worker.beat.state {
+        _ if worker.suspect => "suspect",
+        WorkerState::Serving if worker.beat.models.is_empty() => UNAVAILABLE,
+        state => state.as_str(),
     }
 }
 
