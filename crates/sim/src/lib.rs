@@ -1,0 +1,2 @@
+//! Thousands of simulated nodes, hours in seconds.
+#![forbid(unsafe_code)]
