@@ -9,12 +9,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("tether-wire", &[]),
     ("tether-telemetry", &[]),
     ("tether-tiny-model", &[]),
+    ("tether-presence", &["tether-wire"]),
+    ("tether-sim", &["tether-wire", "tether-presence"]),
     ("tether-net", &["tether-wire", "tether-telemetry"]),
     ("tether-artifact-store", &["tether-wire"]),
     (
         "tether-worker",
         &[
             "tether-wire",
+            "tether-presence",
             "tether-net",
             "tether-telemetry",
             "tether-artifact-store",

@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! * [`epoch`] – a number that grows with each start, kept on disk
-//! * [`plan`] – whom to keep links with and when to look again; pure
+//! * [`tether_presence::plan`] – whom to keep links with and when to look again; pure
 //! * `beat` – makes signed heartbeats: every 5 s, and at once on a change
 //! * `links` – keeps links to the chosen orchestrators and pushes heartbeats there
 //! * `announce` – the topics of this worker on the DHT
@@ -12,7 +12,6 @@ mod announce;
 mod beat;
 pub mod epoch;
 mod links;
-pub mod plan;
 
 use crate::health::Machine;
 use crate::serve::Shared;

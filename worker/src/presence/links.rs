@@ -1,11 +1,11 @@
 //! Keeps links to the chosen orchestrators and pushes every heartbeat there.
 
 use crate::presence::beat::Beat;
-use crate::presence::plan::{self, Known};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tether_net::{Link, Lonely, Node};
+use tether_presence::plan::{self, Known};
 use tether_telemetry::metrics::WorkerMetrics;
 use tether_wire::rpc::{RpcError, method};
 use tether_wire::{NodeId, Role, Topic};
