@@ -7,8 +7,10 @@
 mod accept;
 mod cards;
 mod fleet;
+mod life;
 mod node;
 mod passing;
+mod timing;
 mod wheel;
 
 use crate::check::{KnownBeat, Knows};

@@ -41,12 +41,14 @@ pub const COMPARE_MS: u64 = 5_000;
 pub const MAX_PEERS: usize = tether_wire::spread::MAX_LINKED;
 /// Most control messages that are kept for peers to come. [T-SPR-9]
 pub const MAX_CONTROLS: usize = 16_384;
+/// Most bytes of one of them. [T-SPR-9]
+pub const MAX_CONTROL_BYTES: usize = 16_384;
 /// Most nodes that wait to be asked for, of one peer. [T-SPR-8]
 pub const MAX_WANTS: usize = 65_536;
 /// Most suspicions that wait for one peer. [T-SPR-8]
 pub const MAX_SUSPICIONS: usize = 4_096;
 /// Most holdings of one comparison. [T-SPR-6]
-pub const MAX_HOLDINGS: usize = 1_024;
+pub const MAX_HOLDINGS: usize = 4_096;
 
 /// What happened.
 #[derive(Debug)]
@@ -200,7 +202,7 @@ impl Spread {
         if self.controls.contains_key(&digest) {
             return;
         }
-        if self.controls.len() >= MAX_CONTROLS {
+        if self.controls.len() >= MAX_CONTROLS || sealed.len() > MAX_CONTROL_BYTES {
             let (node, reason) = (None, Rejected::Full);
             outputs.push(Output::Effect(Effect::Rejected { node, reason }));
             return;

@@ -141,7 +141,10 @@ impl Fleet {
     }
 
     /// Nodes of one bucket.
-    pub(crate) fn bucket_nodes(&self, bucket: usize) -> impl Iterator<Item = (&NodeId, &Node)> {
+    pub(crate) fn bucket_nodes(
+        &self,
+        bucket: usize,
+    ) -> impl Iterator<Item = (&NodeId, &Node)> + Clone {
         (self.buckets[bucket].nodes.iter()).map(|(id, node)| (id, &**node))
     }
 

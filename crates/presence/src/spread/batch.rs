@@ -116,6 +116,9 @@ impl Spread {
             let room = MAX_HOLDINGS.saturating_sub(filling.batch.holdings.len());
             let nodes = (self.presence.fleet().bucket_nodes(bucket))
                 .filter(|(_, node)| is_given(node, now));
+            let over = nodes.clone().count().saturating_sub(room);
+            let skip = compare.skip % (over as u64 + 1);
+            let nodes = nodes.skip(usize::try_from(skip).unwrap_or_default());
             for (id, node) in nodes.take(room) {
                 filling.bytes += HOLDING_BYTES;
                 filling.batch.holdings.push(Holding {

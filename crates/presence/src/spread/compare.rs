@@ -1,10 +1,12 @@
 //! Two orchestrators compare what they hold, and each asks for what the other has newer.
 //! [T-SPR-6], [T-SPR-7]
 
+use super::batch::is_answered;
 use super::{COMPARE_MS, Spread};
 use crate::check::{CheckedBatch, Knows};
 use crate::event::Now;
-use crate::presence::first_eight;
+use crate::presence::{Node, first_eight};
+use std::cmp::Ordering;
 use tether_wire::NodeId;
 use tether_wire::spread::{BUCKETS, Holding};
 
@@ -41,11 +43,7 @@ impl Spread {
             self.compare_holding(from, holding);
         }
         for node in &batch.wants {
-            if self
-                .presence
-                .fleet()
-                .get(node)
-                .is_some_and(super::batch::is_answered)
+            if self.presence.fleet().get(node).is_some_and(is_answered)
                 && let Some(peer) = self.peers.get_mut(&from)
             {
                 peer.asked.push(*node, true);
@@ -66,6 +64,7 @@ impl Spread {
         // Not all of them may fit: each time from another one on.
         let first = usize::try_from(self.draw() % differ.len() as u64).unwrap_or_default();
         differ.rotate_left(first);
+        let skip = self.draw();
         let controls: Vec<_> = (self.controls.keys())
             .filter(|digest| differ.contains(&usize::from(digest.0[0])))
             .copied()
@@ -74,6 +73,7 @@ impl Spread {
             return;
         };
         peer.compare.summary = batch.holdings.is_empty();
+        peer.compare.skip = skip;
         peer.compare.buckets = differ;
         if peer.controls.is_empty() {
             peer.controls = controls;
@@ -84,27 +84,33 @@ impl Spread {
         if self.presence.revoked(&theirs.node) || theirs.node == from {
             return;
         }
-        let fleet = self.presence.fleet();
-        let (wanted, lacking) = match fleet.get(&theirs.node) {
-            None => (true, false),
-            Some(ours) => {
-                let card = ours.current_card().map(|card| card.digest);
-                let lacks_card = ours.is_live() && card.is_none() && theirs.card.is_some();
-                let newer =
-                    theirs.order() > ours.order || (lacks_card && theirs.order() >= ours.order);
-                let older = ours.order > theirs.order()
-                    || (ours.order == theirs.order() && card.is_some() && theirs.card.is_none());
-                (newer, older && super::batch::is_answered(ours))
-            }
-        };
+        let ours = self.presence.fleet().get(&theirs.node);
+        let (want, tell) = ours.map_or((true, false), |ours| differ(ours, theirs));
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };
-        if wanted {
+        if want {
             peer.want(theirs.node);
         }
-        if lacking {
+        if tell {
             peer.asked.push(theirs.node, true);
         }
+    }
+}
+
+/// Whether a node is to be asked for, and whether it is to be told of.
+fn differ(ours: &Node, theirs: &Holding) -> (bool, bool) {
+    let card = ours.current_card().map(|card| card.digest);
+    if theirs.epoch == ours.order.epoch && card.is_some() && card == theirs.card {
+        // Live here and there, with one card: its next beats make the orders equal.
+        return (false, false);
+    }
+    match theirs.order().cmp(&ours.order) {
+        Ordering::Greater => (true, false),
+        Ordering::Less => (false, is_answered(ours)),
+        Ordering::Equal => (
+            ours.is_live() && card.is_none() && theirs.card.is_some(),
+            card.is_some() && theirs.card.is_none(),
+        ),
     }
 }

@@ -40,8 +40,10 @@ pub(super) enum Given {
 #[derive(Debug, Default)]
 pub(super) struct Compare {
     pub(super) summary: bool,
-    /// Buckets that differ; the last one is told first.
+    /// Buckets that differ.
     pub(super) buckets: Vec<usize>,
+    /// Drawn by chance: where to begin in a bucket that is too large.
+    pub(super) skip: u64,
 }
 
 impl Peer {
