@@ -23,6 +23,7 @@ pub use node::{Seen, Standing};
 use std::collections::HashSet;
 use tether_wire::beat::{BEAT_INTERVAL_MS, EXPIRY_MS, MAX_SKEW_MS};
 use tether_wire::{Digest, NodeId, Role};
+pub(crate) use timing::bounded;
 use wheel::Wheel;
 
 /// How long the last beat of a node that is gone is remembered. [T-LIV-5]

@@ -5,8 +5,6 @@ use crate::rejected::Rejected;
 use tether_wire::Beat;
 use tether_wire::beat::{EXPIRY_MS, MAX_SKEW_MS};
 
-const SKEW: i64 = MAX_SKEW_MS as i64;
-
 /// Freshness, and proof of life.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timing {
@@ -25,33 +23,32 @@ pub(super) struct Timing {
 /// By how much the first is ahead of the second, within the bound of skew.
 pub(super) fn ahead(issued_ms: u64, now_ms: u64) -> i32 {
     let ahead = i128::from(issued_ms) - i128::from(now_ms);
-    let bound = i128::from(MAX_SKEW_MS);
-    i32::try_from(ahead.clamp(-bound, bound)).unwrap_or_default()
+    bounded(i32::try_from(ahead).unwrap_or(if ahead < 0 { i32::MIN } else { i32::MAX }))
+}
+
+/// What is believed of a clock at most. [T-LIV-3]
+pub(crate) fn bounded(ahead_ms: i32) -> i32 {
+    let bound = i32::try_from(MAX_SKEW_MS).unwrap_or(i32::MAX);
+    ahead_ms.clamp(-bound, bound)
 }
 
 impl Timing {
     pub(super) fn of(beat: &Beat, origin: Origin, now: Now, started_unix_ms: u64) -> Self {
         let issued_ms = beat.issued_ms;
+        let skew_ms = match origin {
+            Origin::Direct => 0,
+            Origin::Relayed { ahead_ms } => bounded(ahead_ms),
+        };
+        let made_ms = issued_ms.saturating_add_signed(-i64::from(skew_ms));
+        let since_ms = now.unix_ms.saturating_sub(made_ms);
+        // On its own link a node is heard now, whenever it made the beat.
         let (ahead_ms, age_ms, expiry_ms) = match origin {
             Origin::Direct => (ahead(issued_ms, now.unix_ms), 0, EXPIRY_MS + MAX_SKEW_MS),
-            Origin::Relayed { ahead_ms } => {
-                let bounded = i64::from(ahead_ms).clamp(-SKEW, SKEW);
-                let made_ms = issued_ms.saturating_add_signed(-bounded);
-                let age_ms = now.unix_ms.saturating_sub(made_ms);
-                (
-                    i32::try_from(bounded).unwrap_or_default(),
-                    age_ms,
-                    EXPIRY_MS,
-                )
-            }
-        };
-        let made_ms = match origin {
-            Origin::Direct => issued_ms,
-            Origin::Relayed { .. } => issued_ms.saturating_add_signed(-i64::from(ahead_ms)),
+            Origin::Relayed { .. } => (skew_ms, since_ms, EXPIRY_MS),
         };
         let late = if made_ms > now.unix_ms.saturating_add(MAX_SKEW_MS) {
             Some(Rejected::Future)
-        } else if now.unix_ms.saturating_sub(made_ms) >= expiry_ms {
+        } else if since_ms >= expiry_ms {
             Some(Rejected::Stale)
         } else {
             None

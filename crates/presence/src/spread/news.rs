@@ -4,8 +4,7 @@ use super::{MAX_RANK, Output, Spread};
 use crate::check::CheckedBatch;
 use crate::event::{Effect, Event, Gone, Now, Origin};
 use crate::plan;
-use crate::presence::{News, Node, Standing};
-use tether_wire::beat::MAX_SKEW_MS;
+use crate::presence::{News, Node, Standing, bounded};
 use tether_wire::{Digest, NodeId};
 
 impl Spread {
@@ -190,11 +189,6 @@ impl Spread {
     fn ahead_of_peer(&self, peer: &NodeId) -> i32 {
         (self.presence.fleet().get(peer)).map_or(0, |known| known.ahead_ms)
     }
-}
-
-fn bounded(ahead_ms: i32) -> i32 {
-    let bound = i32::try_from(MAX_SKEW_MS).unwrap_or(i32::MAX);
-    ahead_ms.clamp(-bound, bound)
 }
 
 /// Whether a node is passed on: one that nobody vouches for is not, nor is one that only went
