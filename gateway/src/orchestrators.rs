@@ -32,10 +32,12 @@ impl Orchestrators {
         })
     }
 
-    /// Links that can be used.
+    /// Links that can be used. One that is quiet is not asked: its orchestrator may be dead.
     fn linked(&self) -> Vec<Link> {
         let mut links = self.node.links();
-        links.retain(|link| link.is_up() && link.peer().role == Role::Orchestrator);
+        links.retain(|link| {
+            link.is_up() && !link.is_quiet() && link.peer().role == Role::Orchestrator
+        });
         links
     }
 
@@ -88,6 +90,11 @@ impl Orchestrators {
     }
 }
 
+/// Whether there is a link that need not be dialled.
+fn is_heard(node: &Node, id: &NodeId) -> bool {
+    node.linked(id).is_some_and(|link| !link.is_quiet())
+}
+
 /// Rank of an orchestrator for a request; the lowest is asked first.
 fn rank(correlation: &CorrelationId, orchestrator: &NodeId) -> Digest {
     Digest::of(&[correlation.0.as_slice(), orchestrator.0.as_slice()].concat())
@@ -112,13 +119,18 @@ impl Keeper {
         self.dial();
         let next = self
             .known
-            .next_dial(|id| self.node().linked(id).is_some())
+            .next_dial(|id| is_heard(self.node(), id))
             .map_or(self.lookup_at, |dial_at| dial_at.min(self.lookup_at));
         tokio::select! {
             () = tokio::time::sleep_until(next) => {}
             event = self.events.recv() => match event {
                 Ok(LinkEvent::Down { peer, reason }) if peer.role == Role::Orchestrator => {
                     tracing::warn!(peer = %peer.id, reason, "the link to an orchestrator is gone");
+                    self.lookup_at = self.lookup_at.min(Instant::now() + BACKOFF_BASE);
+                    self.count();
+                }
+                Ok(LinkEvent::Quiet(peer)) if peer.role == Role::Orchestrator => {
+                    tracing::warn!(peer = %peer.id, "nothing is heard of an orchestrator");
                     self.lookup_at = self.lookup_at.min(Instant::now() + BACKOFF_BASE);
                     self.count();
                 }
@@ -165,7 +177,7 @@ impl Keeper {
 
     fn dial(&mut self) {
         let node = self.orchestrators.node.clone();
-        let linked = |id: &NodeId| node.linked(id).is_some();
+        let linked = |id: &NodeId| is_heard(&node, id);
         for id in self.known.take_due(Instant::now(), linked) {
             let node = node.clone();
             self.dials.spawn(async move {

@@ -4,6 +4,7 @@ mod arrive;
 mod dial;
 mod links;
 mod run;
+mod watch;
 
 use crate::config::{LinkLimits, NodeConfig};
 use crate::error::{LinkError, NetError};
@@ -86,6 +87,7 @@ impl Node {
             config,
         });
         inner.tasks.spawn(arrive::accept_links(inner.clone()));
+        inner.tasks.spawn(watch::run(inner.clone()));
         inner.rendezvous.publish(Addresses::of(&inner)).await;
         let node = Self { inner };
         tracing::info!(
@@ -152,6 +154,8 @@ impl Node {
     }
 
     /// The link to a peer of a role: the one there is, or a new one. Concurrent calls share one dial.
+    /// Where the one there is is quiet the peer is dialled anew: it may have been restarted. The new
+    /// link takes the place of the quiet one, unless that comes back to life meanwhile.
     ///
     /// # Errors
     /// Why there is none.
@@ -159,7 +163,7 @@ impl Node {
         if peer == self.id() {
             return Err(LinkError::Oneself);
         }
-        let link = match self.linked(&peer) {
+        let link = match self.linked(&peer).filter(|link| !link.is_quiet()) {
             Some(link) => link,
             None => dial::shared(&self.inner, peer).await?,
         };
@@ -175,7 +179,7 @@ impl Node {
         }
     }
 
-    /// The link to a peer, where there is one.
+    /// The link to a peer, where there is one; it may be quiet.
     #[must_use]
     pub fn linked(&self, peer: &NodeId) -> Option<Link> {
         self.inner.links.get(peer)
@@ -238,9 +242,11 @@ impl Inner {
 
 fn check(config: &NodeConfig) -> Result<(), NetError> {
     let limits = &config.limits;
-    if limits.keep_alive >= limits.idle_timeout {
+    if limits.keep_alive >= limits.quiet_after || limits.quiet_after >= limits.idle_timeout {
         return Err(NetError::Config(
-            "`keep_alive` must be shorter than `idle_timeout`, or quiet links go down".to_owned(),
+            "`keep_alive` must be shorter than `quiet_after` and that shorter than `idle_timeout`, \
+             or idle links are taken for dead"
+                .to_owned(),
         ));
     }
     if limits.max_calls_per_link == 0 || limits.max_links == 0 || limits.max_greeting == 0 {

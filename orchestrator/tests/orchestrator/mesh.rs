@@ -71,7 +71,7 @@ impl Service for NoService {
 }
 
 pub struct Mesh {
-    dht: BootstrapNodes,
+    pub dht: BootstrapNodes,
     pub data: TempDir,
     pub registry: Registry,
     pub orchestrator: Orchestrator,
@@ -304,7 +304,7 @@ fn grant(n: u8, role: Role, tier: Tier) -> Vec<u8> {
     grant.as_bytes().to_vec()
 }
 
-fn node_config(dht: &BootstrapNodes, n: u8, role: Role, accept: Vec<Role>) -> NodeConfig {
+pub fn node_config(dht: &BootstrapNodes, n: u8, role: Role, accept: Vec<Role>) -> NodeConfig {
     NodeConfig {
         key: NodeKey::from_seed([n; 32]),
         mesh: identity(),

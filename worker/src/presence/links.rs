@@ -195,6 +195,10 @@ impl Keeper {
                         return Ok(());
                     }
                 }
+                () = link.until_quiet() => {
+                    let why = "nothing is heard of the orchestrator";
+                    return Err(RpcError::new(tether_wire::rpc::Code::Unavailable, why));
+                }
                 ended = call.next() => {
                     let why = "the orchestrator ended the call";
                     return Err(ended.err().unwrap_or_else(|| {

@@ -115,6 +115,12 @@ fn over_time(timeout: Option<Duration>) -> RpcError {
 }
 
 impl Call {
+    /// The link that it goes over.
+    #[must_use]
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
     /// Sends an item. Not cancel-safe: a send that is dropped tears the call.
     ///
     /// # Errors

@@ -5,5 +5,6 @@ mod calls;
 mod finding;
 mod links;
 mod mesh;
+mod quiet;
 mod raw;
 mod refusals;

@@ -93,7 +93,7 @@ impl Core {
     }
 
     /// Tells the orchestrator that a worker's process ended, which it would notice by itself when
-    /// the link has been silent for two seconds: until then `tether fleet` would show the dead.
+    /// nothing was heard on the link for two seconds: until then requests would be given to the dead.
     pub(crate) fn on_death(&self) -> OnDeath {
         let node = self.orchestrator.node().clone();
         Arc::new(move |worker| {
