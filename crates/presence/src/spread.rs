@@ -146,6 +146,11 @@ impl Spread {
         self.peers.keys().copied()
     }
 
+    /// Control messages that are held, sealed.
+    pub fn controls(&self) -> impl Iterator<Item = &[u8]> {
+        self.controls.values().map(|sealed| sealed.as_slice())
+    }
+
     /// What waits for a peer: nodes, whose last beats will be sent.
     #[must_use]
     pub fn waiting(&self, peer: &NodeId) -> usize {
@@ -219,9 +224,7 @@ impl Spread {
             return;
         }
         self.flush_at_ms = now.mono_ms + FLUSH_MS;
-        while let Some(node) = self.hold.due(now.mono_ms) {
-            self.queue_for_all(node, false);
-        }
+        self.release_due(now);
         if now.mono_ms >= self.compare_at_ms {
             self.compare_with_one(now);
         }

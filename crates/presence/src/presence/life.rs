@@ -28,6 +28,7 @@ impl Node {
             suspect: false,
             link: Link::None,
             rank: (0, 0),
+            alone: false,
         }
     }
 

@@ -51,6 +51,8 @@ pub(crate) struct Node {
     pub(super) link: Link,
     /// This orchestrator's rank for the node, and for which set of peers that holds.
     pub(crate) rank: (u32, u8),
+    /// Whether a beat was held here and nobody else sent it: the next one is not held.
+    pub(crate) alone: bool,
 }
 
 /// A card, sealed, with what deciding needs of it.

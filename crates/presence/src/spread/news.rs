@@ -61,7 +61,7 @@ impl Spread {
             outputs.push(Output::Effect(effect));
         }
         for node in std::mem::take(&mut batch.again) {
-            if self.hold.release(&node) {
+            if self.is_sent_by_others(&node) {
                 self.queue(node, false, &others);
             }
         }
@@ -110,7 +110,7 @@ impl Spread {
         let news = self.presence.apply(event, now, &mut self.effects);
         let carded = self.emit(outputs, Some(from));
         if news > News::None {
-            self.hold.release(&node);
+            self.is_sent_by_others(&node);
             self.queue(node, carded, others);
         }
     }
@@ -163,16 +163,35 @@ impl Spread {
         self.peers.keys().copied().collect()
     }
 
+    /// Another one sent a node's last beat. Says whether it was held here.
+    fn is_sent_by_others(&mut self, node: &NodeId) -> bool {
+        if let Some(known) = self.presence.node_mut(node) {
+            known.alone = false;
+        }
+        self.hold.release(node)
+    }
+
+    /// Sends what was held for long enough, and holds no more beats of those nodes: who should have
+    /// sent them is not linked with them.
+    pub(super) fn release_due(&mut self, now: Now) {
+        while let Some(node) = self.hold.due(now.mono_ms) {
+            if let Some(known) = self.presence.node_mut(&node) {
+                known.alone = true;
+            }
+            self.queue_for_all(node, false);
+        }
+    }
+
     /// How many orchestrators the node would choose before this one. All compute the same, so the
     /// first of those that are linked with it sends at once and the others need not. [T-SPR-3]
     fn rank(&mut self, node: &NodeId) -> u8 {
-        if *node == self.id {
-            return 0;
-        }
         let generation = self.generation;
         let Some(known) = self.presence.node_mut(node) else {
             return 0;
         };
+        if known.alone || *node == self.id {
+            return 0;
+        }
         if known.rank.0 != generation {
             let near = self.peers.iter().filter(|(_, peer)| peer.near);
             let rank = plan::rank(node, &self.id, near.map(|(id, _)| id));
