@@ -11,7 +11,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("tether-tiny-model", &[]),
     ("tether-presence", &["tether-wire"]),
     ("tether-sim", &["tether-wire", "tether-presence"]),
-    ("tether-net", &["tether-wire", "tether-telemetry"]),
+    (
+        "tether-net",
+        &["tether-wire", "tether-presence", "tether-telemetry"],
+    ),
     ("tether-artifact-store", &["tether-wire"]),
     (
         "tether-worker",

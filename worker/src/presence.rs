@@ -2,7 +2,6 @@
 //!
 //! # Layout
 //!
-//! * [`epoch`] – a number that grows with each start, kept on disk
 //! * [`tether_presence::plan`] – whom to keep links with and when to look again; pure
 //! * `beat` – makes signed heartbeats: every 5 s, and at once on a change
 //! * `links` – keeps links to the chosen orchestrators and pushes heartbeats there
@@ -10,7 +9,6 @@
 
 mod announce;
 mod beat;
-pub mod epoch;
 mod links;
 
 use crate::health::Machine;

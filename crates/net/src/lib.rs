@@ -12,6 +12,7 @@
 //! * `transport` – the endpoint and its connections; the only tree that knows `iroh`
 //! * `link` – the greeting, and which of two links to one peer stays
 //! * `rpc` – frames, calls, their bounds and their ends
+//! * [`epoch`] – the number of this run, kept on disk
 //! * `gate` – bounds on who may try to link
 //!
 //! # Deliberately absent
@@ -20,6 +21,8 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod disk;
+pub mod epoch;
 mod error;
 mod gate;
 mod link;
