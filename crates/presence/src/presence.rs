@@ -65,7 +65,7 @@ impl Default for Settings {
 }
 
 /// Who is there.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Presence {
     settings: Settings,
     started_unix_ms: u64,

@@ -58,11 +58,9 @@ impl Presence {
     /// A beat of a node of which nothing is known.
     fn first_beat(&mut self, arrived: Arrived, now: Now, effects: &mut Vec<Effect>) -> News {
         let (id, timing) = (arrived.id, arrived.timing);
-        // What is this old can revive nobody, so nothing need be remembered against it; and what is
-        // dated ahead could be remembered for ever.
-        let replayable = now.unix_ms.saturating_sub(timing.made_ms) < REPLAYABLE_MS;
+        // What is this far off can revive nobody, so nothing need be remembered against it.
         if let Some(reason) = timing.late
-            && (reason == Rejected::Future || !replayable)
+            && timing.made_ms.abs_diff(now.unix_ms) >= REPLAYABLE_MS
         {
             return Self::reject(id, reason, effects);
         }

@@ -9,7 +9,7 @@ use std::ops::Bound;
 use tether_wire::spread::BUCKETS;
 use tether_wire::{Digest, NodeId, Role};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Fleet {
     buckets: Vec<Bucket>,
     len: usize,
@@ -18,7 +18,7 @@ pub(crate) struct Fleet {
     gateways: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Bucket {
     nodes: BTreeMap<NodeId, Box<Node>>,
     /// Wrapping sum of the fingerprints of those that are live.

@@ -57,8 +57,8 @@ impl Node {
             Origin::Relayed { .. } if self.link == Link::Lively => {}
             Origin::Relayed { .. } => self.ahead_ms = timing.ahead_ms,
         }
-        // A goodbye is true at any age.
-        if beat.state == NodeState::Leaving && timing.late != Some(Rejected::Future) {
+        // A goodbye is true whatever its date, and whatever a peer says of clocks.
+        if beat.state == NodeState::Leaving {
             self.go(Gone::Departed, now);
             return Ok(News::Changed);
         }

@@ -24,7 +24,7 @@ pub(super) enum Link {
     Lively,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Node {
     /// Highest order of any validly signed beat: the floor.
     pub(crate) order: Order,

@@ -10,7 +10,7 @@ use tether_wire::NodeId;
 /// Milliseconds of one slot; everything is late by at most this.
 const SLOT_MS: u64 = 100;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Wheel {
     slots: BTreeMap<u64, Vec<NodeId>>,
 }

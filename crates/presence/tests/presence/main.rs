@@ -5,7 +5,10 @@ mod cards;
 mod checking;
 mod clones;
 mod freshness;
+mod interleavings;
 mod life;
+mod model;
 mod order;
+mod random;
 #[path = "../support/mod.rs"]
 mod support;

@@ -83,6 +83,22 @@ fn even_a_beat_that_came_too_late_raises_the_floor() {
 }
 
 #[test]
+fn no_word_about_clocks_takes_the_force_from_a_goodbye() {
+    for first in [true, false] {
+        let mut machine = Machine::new();
+        let (alive, left) = (beat(1, 1, 1, 5_000), goodbye(1, 1, 2, 5_000));
+        if first {
+            machine.relayed(&alive);
+            assert!(machine.is_live(1));
+        }
+        // Said to be made 10 s from now.
+        machine.from(&left, relayed(-5_000));
+        assert!(!refreshed(&machine.relayed(&alive)));
+        assert!(!machine.is_live(1));
+    }
+}
+
+#[test]
 fn a_goodbye_is_true_at_any_age() {
     let mut machine = Machine::new();
     machine.direct(&beat(1, 1, 1, 0));
