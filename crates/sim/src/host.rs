@@ -6,7 +6,8 @@ use crate::link::LinkId;
 use crate::queue::Us;
 use crate::recorder::Recorder;
 use std::collections::BTreeMap;
-use tether_wire::{Card, NodeId, Verified};
+use std::sync::Arc;
+use tether_wire::{Card, Digest, NodeId, Verified};
 
 /// A host of the simulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,7 +61,9 @@ pub(crate) struct HostState<M> {
 pub(crate) struct Process<M> {
     pub(crate) started: Us,
     pub(crate) seq: u64,
-    pub(crate) card: Verified<Card>,
+    pub(crate) card: Arc<Verified<Card>>,
+    /// Digest of its sealed bytes, which beats name.
+    pub(crate) card_digest: Digest,
     pub(crate) last_beat: Option<Us>,
     /// The beat that is planned; another one was overtaken.
     pub(crate) beat_at: Us,

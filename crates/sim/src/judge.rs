@@ -4,7 +4,7 @@ use crate::host::{Host, Key};
 use crate::machine::How;
 use crate::outcome::{Samples, Violation};
 use crate::queue::{MS, Us};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most violations that are kept word for word.
 const MAX_VIOLATIONS: usize = 50;
@@ -14,6 +14,8 @@ const CARDED: u8 = 2;
 const SUSPECT: u8 = 4;
 /// Its ghost was counted; once for each death.
 const GHOST: u8 = 8;
+/// It was shown since it came to life.
+const APPEARED: u8 = 16;
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +41,6 @@ struct View {
     /// From its start to the first moment at which it was right about everybody.
     complete_in: Option<Us>,
     joins: bool,
-    clones: Vec<Key>,
 }
 
 /// The judge of a run.
@@ -49,6 +50,7 @@ pub(crate) struct Judge {
     lives: usize,
     wrong: usize,
     right_since: Us,
+    cloned: BTreeSet<Key>,
     /// Time after a death from which who still shows it shows a ghost.
     ghost_after: Us,
     pub(crate) found: Found,
@@ -89,6 +91,7 @@ impl Judge {
             lives: 0,
             wrong: 0,
             right_since: 0,
+            cloned: BTreeSet::new(),
             ghost_after,
             found: Found::default(),
         }
@@ -158,7 +161,6 @@ impl Judge {
             started: now,
             complete_in: None,
             joins,
-            clones: Vec::new(),
         };
         self.wrong += view.wrong;
         self.views.insert(host, view);
@@ -219,20 +221,15 @@ impl Judge {
     }
 
     pub(crate) fn cloned(&mut self, host: Host, key: Key) {
-        self.found.clone_reports += 1;
-        if let Some(view) = self.views.get_mut(&host)
-            && !view.clones.contains(&key)
-        {
-            view.clones.push(key);
+        if self.views.contains_key(&host) {
+            self.found.clone_reports += 1;
+            self.cloned.insert(key);
         }
     }
 
-    /// The orchestrators that live and never reported a clone of this key.
-    pub(crate) fn unaware_of_clone(&self, key: Key) -> Vec<Host> {
-        (self.views.iter())
-            .filter(|(_, view)| !view.clones.contains(&key))
-            .map(|(host, _)| *host)
-            .collect()
+    /// Whether any judged orchestrator reported a clone of this key.
+    pub(crate) fn knows_of_clone(&self, key: Key) -> bool {
+        self.cloned.contains(&key)
     }
 
     /// Which views still show a key that died at this time, long after.
@@ -313,8 +310,11 @@ impl Judge {
             view.wrong += 1;
             self.wrong += 1;
         }
-        if is && truth.lives && view.started <= truth.changed {
-            self.found.appear.add((now - truth.changed) / MS);
+        if is && truth.lives && *flags & APPEARED == 0 {
+            *flags |= APPEARED;
+            if view.started <= truth.changed {
+                self.found.appear.add((now - truth.changed) / MS);
+            }
         }
         self.check_view(host, now);
         self.check(now);
@@ -325,7 +325,7 @@ impl Judge {
         let lives = self.truths[key.at()].lives;
         for view in self.views.values_mut() {
             let flags = &mut view.flags[key.at()];
-            *flags &= !GHOST;
+            *flags &= !(GHOST | APPEARED);
             if shows(*flags) == lives {
                 view.wrong -= 1;
                 self.wrong -= 1;

@@ -76,7 +76,7 @@ impl Link {
 pub(crate) enum Message {
     /// A node's beat to an orchestrator.
     Push {
-        beat: Verified<Beat>,
+        beat: Arc<Verified<Beat>>,
         card: Option<Arc<Verified<Card>>>,
     },
     /// The orchestrator's answer: it wants the card.

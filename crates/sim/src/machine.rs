@@ -4,6 +4,7 @@
 //! orchestrators run of it. Another one, which is wrong on purpose, shows that the simulator sees.
 
 use crate::verifier::Verifier;
+use std::sync::Arc;
 use tether_presence::Now;
 use tether_wire::spread::Batch;
 use tether_wire::{Beat, Card, MeshId, NodeId, Verified};
@@ -25,9 +26,9 @@ pub enum Input {
     /// What a node pushed over its own link, or the orchestrator's own beat.
     Pushed {
         /// The beat.
-        beat: Verified<Beat>,
+        beat: Arc<Verified<Beat>>,
         /// The card, where it came along.
-        card: Option<Verified<Card>>,
+        card: Option<Arc<Verified<Card>>>,
     },
     /// The link of a node broke.
     LinkLost(NodeId),
@@ -84,13 +85,7 @@ pub trait Machine {
     /// An orchestrator starts.
     fn start(own: NodeId, mesh: MeshId, now: Now, seed: u64) -> Self;
     /// Something happens to it. What is not verified it has verified by the `verifier`.
-    fn handle(
-        &mut self,
-        input: Input,
-        now: Now,
-        verifier: &Verifier,
-        outputs: &mut Vec<Output>,
-    );
+    fn handle(&mut self, input: Input, now: Now, verifier: &Verifier, outputs: &mut Vec<Output>);
     /// Whether the node is live in its view and has a card; must agree with what was said.
     fn shows(&self, node: &NodeId) -> bool;
 }

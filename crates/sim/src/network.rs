@@ -22,11 +22,18 @@ pub(crate) const DIAL_TRIES_MS: [u64; 4] = [0, 1_000, 3_000, 7_000];
 pub(crate) struct Network {
     settings: scenario::Network,
     random: Random,
+    batch_loss: f64,
+    duplicate: f64,
 }
 
 impl Network {
     pub(crate) fn new(settings: scenario::Network, random: Random) -> Self {
-        Self { settings, random }
+        Self {
+            settings,
+            random,
+            batch_loss: 0.0,
+            duplicate: 0.0,
+        }
     }
 
     /// One-way delay of a pair of nodes.
@@ -94,14 +101,20 @@ impl Network {
         us(self.random.between(100.0, 400.0))
     }
 
+    /// A storm begins, or ends with zeros.
+    pub(crate) fn set_storm(&mut self, batch_loss: f64, duplicate: f64) {
+        self.batch_loss = batch_loss;
+        self.duplicate = duplicate;
+    }
+
     /// Whether this message vanishes.
     pub(crate) fn is_lost(&mut self) -> bool {
-        self.random.chance(self.settings.batch_loss)
+        self.random.chance(self.batch_loss)
     }
 
     /// Whether this message comes twice.
     pub(crate) fn is_doubled(&mut self) -> bool {
-        self.random.chance(self.settings.duplicate)
+        self.random.chance(self.duplicate)
     }
 
     /// Whether messages of a link keep their order.

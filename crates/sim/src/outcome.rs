@@ -129,6 +129,8 @@ pub struct Outcome {
     pub trace: String,
     /// Seconds that the run took in truth.
     pub wall_s: f64,
+    /// Seconds of one core that it took: the same on a machine that is busy with other things.
+    pub cpu_s: f64,
     /// The first things that were wrong, word for word.
     pub violations: Vec<Violation>,
     /// What was expected and did not hold.
@@ -151,11 +153,7 @@ impl Outcome {
         let mut failures = Vec::new();
         for (what, count, most) in [
             ("ghosts", self.ghosts, expect.ghosts),
-            (
-                "false expiries",
-                self.false_expiries,
-                expect.false_expiries,
-            ),
+            ("false expiries", self.false_expiries, expect.false_expiries),
             ("missing", self.missing, expect.missing),
             (
                 "newcomers that never had the fleet",
@@ -202,7 +200,8 @@ impl Outcome {
         self.failures.extend(failures);
     }
 
-    pub(crate) fn set_wall(&mut self, wall: Duration) {
+    pub(crate) fn set_cost(&mut self, wall: Duration, cpu: Duration) {
         self.wall_s = wall.as_secs_f64();
+        self.cpu_s = cpu.as_secs_f64();
     }
 }

@@ -47,6 +47,8 @@ pub struct Summary {
     pub orchestrator_bytes_per_s: f64,
     /// Seconds of one run in truth, mean.
     pub wall_s: f64,
+    /// Seconds of one core for one run, mean.
+    pub cpu_s: f64,
 }
 
 impl Summary {
@@ -91,6 +93,7 @@ impl Summary {
             orchestrator_messages_per_s: mean(|it| it.orchestrator.messages_per_s),
             orchestrator_bytes_per_s: mean(|it| it.orchestrator.bytes_per_s),
             wall_s: mean(|it| it.wall_s),
+            cpu_s: mean(|it| it.cpu_s),
         }
     }
 
@@ -140,7 +143,10 @@ impl Summary {
                 self.orchestrator_messages_per_s, self.orchestrator_bytes_per_s
             ),
         );
-        row("wall time of a run", format!("{:.2} s", self.wall_s));
+        row(
+            "time of a run",
+            format!("{:.2} s of a core, {:.2} s in all", self.cpu_s, self.wall_s),
+        );
         out
     }
 }
@@ -159,13 +165,13 @@ pub fn line(outcome: &Outcome) -> String {
         .converged_ms
         .map_or("never".to_owned(), |ms| format!("{ms} ms"));
     format!(
-        "seed {:>6}  {}  ghosts {}  false expiries {}  missing {}  converged {converged}  {:.2} s  trace {}",
+        "seed {:>6}  {}  ghosts {}  false expiries {}  missing {}  converged {converged}  {:.2} s of a core  trace {}",
         outcome.seed,
         if outcome.holds() { "held  " } else { "FAILED" },
         outcome.ghosts,
         outcome.false_expiries,
         outcome.missing,
-        outcome.wall_s,
+        outcome.cpu_s,
         outcome.trace,
     )
 }

@@ -220,7 +220,9 @@ mod tests {
         let why = refusal(|text| format!("{text}\n[network]\nloss = 1.5"));
         assert_eq!(why, "`network.loss` is 1.5, not between 0 and 0.9");
         let why = refusal(|text| {
-            format!("{text}\n[[disturbance]]\nkind = \"partition\"\nfrom_s = 50.0\nuntil_s = 70.0\nshare = 0.3")
+            format!(
+                "{text}\n[[disturbance]]\nkind = \"partition\"\nfrom_s = 50.0\nuntil_s = 70.0\nshare = 0.3"
+            )
         });
         assert_eq!(why, "`partition.until_s` is 70, not between 50 and 60");
     }

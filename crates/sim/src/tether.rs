@@ -3,6 +3,7 @@
 
 use crate::machine::{How, Input, Machine, Output};
 use crate::verifier::Verifier;
+use std::sync::Arc;
 use tether_presence::check;
 use tether_presence::{Effect, Event, Gone, Now, Settings, Spread, spread};
 use tether_wire::spread::{Batch, Push};
@@ -38,7 +39,8 @@ impl Machine for Tether {
     }
 
     fn shows(&self, node: &NodeId) -> bool {
-        (self.spread.presence().get(node)).is_some_and(|seen| seen.is_live() && seen.role().is_some())
+        (self.spread.presence().get(node))
+            .is_some_and(|seen| seen.is_live() && seen.role().is_some())
     }
 }
 
@@ -46,7 +48,7 @@ impl Tether {
     fn pushed(
         &mut self,
         beat: &Verified<Beat>,
-        card: Option<Verified<Card>>,
+        card: Option<Arc<Verified<Card>>>,
         now: Now,
         verifier: &Verifier,
         outputs: &mut Vec<Output>,

@@ -29,8 +29,9 @@ use crate::scenario::Scenario;
 use crate::trace::{Trace, Watch};
 use crate::verifier::{IdMap, Verifier};
 use disturb::Disturbing;
+use rustix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tether_presence::Now;
 use tether_wire::beat::{EXPIRY_MS, MAX_SKEW_MS};
 use tether_wire::{MeshId, NodeId};
@@ -147,10 +148,7 @@ impl<M: Machine> World<M> {
             scenario: scenario.clone(),
             seed,
             queue: Queue::default(),
-            network: Network::new(
-                scenario.network.clone(),
-                Random::new(seed, Stream::Network),
-            ),
+            network: Network::new(scenario.network.clone(), Random::new(seed, Stream::Network)),
             oracle: Oracle::new(scenario.discovery.clone()),
             verifier: Verifier::new(MESH),
             nodes: Random::new(seed, Stream::Nodes),
@@ -177,14 +175,15 @@ impl<M: Machine> World<M> {
 
     /// Runs it to its end.
     pub(crate) fn run(mut self) -> (Outcome, Vec<String>) {
-        let begun = Instant::now();
+        let (begun, cpu_begun) = (Instant::now(), cpu_time());
         let end = self.scenario.duration();
         while let Some(event) = self.queue.take(end) {
             self.events += 1;
             self.happen(event);
         }
         let mut outcome = self.outcome();
-        outcome.set_wall(begun.elapsed());
+        let cpu = cpu_time().saturating_sub(cpu_begun);
+        outcome.set_cost(begun.elapsed(), cpu);
         (outcome, self.trace.into_lines())
     }
 
@@ -337,6 +336,12 @@ impl<M: Machine> World<M> {
     fn finder(&mut self, host: Host) -> Option<&mut Finder> {
         self.process(host).map(|process| &mut process.finder)
     }
+}
+
+/// Time of the core that this thread has used.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// A part of a time.

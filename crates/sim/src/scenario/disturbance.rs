@@ -97,6 +97,18 @@ pub enum Disturbance {
         /// For how long.
         for_s: f64,
     },
+    /// Messages vanish and come twice, beyond what the transport ever does.
+    Storm {
+        /// From when.
+        from_s: f64,
+        /// Until when.
+        until_s: f64,
+        /// Probability with which a whole message vanishes without a trace.
+        batch_loss: f64,
+        /// Probability with which one comes twice, the second one later.
+        #[serde(default)]
+        duplicate: f64,
+    },
     /// The attacker's orchestrators send again what they recorded.
     Replay {
         /// From when.
@@ -204,6 +216,16 @@ impl Disturbance {
                 range("starve.at_s", at_s, 0.0, end)?;
                 range("starve.share", share, 0.0, 1.0)?;
                 range("starve.for_s", for_s, 0.0, end)
+            }
+            Self::Storm {
+                from_s,
+                until_s,
+                batch_loss,
+                duplicate,
+            } => {
+                during("storm", from_s, until_s)?;
+                range("storm.batch_loss", batch_loss, 0.0, 1.0)?;
+                range("storm.duplicate", duplicate, 0.0, 1.0)
             }
             Self::Replay {
                 from_s,

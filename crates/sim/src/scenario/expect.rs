@@ -34,7 +34,8 @@ pub struct Expect {
     /// Time within which a goodbye is known everywhere that can be reached.
     #[serde(default)]
     pub goodbye_within_ms: Option<f64>,
-    /// Whether each clone must have been reported by every honest orchestrator that lives.
+    /// Whether each clone must have been reported by an honest orchestrator: those that are linked
+    /// with both see it, and pass only the higher epoch on.
     #[serde(default)]
     pub clones_reported: bool,
     /// Most bytes in a second that a worker sends, on average.

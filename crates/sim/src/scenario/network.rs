@@ -15,11 +15,6 @@ pub struct Network {
     pub jitter: f64,
     /// Probability with which a packet is lost.
     pub loss: f64,
-    /// Probability with which a whole message vanishes without a trace. The transport never does
-    /// this; it is a stress beyond it.
-    pub batch_loss: f64,
-    /// Probability with which a whole message comes twice, the second one later. As above.
-    pub duplicate: f64,
     /// Whether messages of one link keep their order, as those of a stream do.
     pub ordered: bool,
     /// Silence after which a link is down: `idle_timeout` of the links.
@@ -36,8 +31,6 @@ impl Default for Network {
             delay_ms: [2.0, 60.0],
             jitter: 0.3,
             loss: 0.0,
-            batch_loss: 0.0,
-            duplicate: 0.0,
             ordered: true,
             idle_ms: 2_000.0,
             keep_alive_ms: 500.0,
@@ -53,8 +46,6 @@ impl Network {
         range("network.delay_ms[1]", high, low, 10_000.0)?;
         range("network.jitter", self.jitter, 0.0, 10.0)?;
         range("network.loss", self.loss, 0.0, 0.9)?;
-        range("network.batch_loss", self.batch_loss, 0.0, 1.0)?;
-        range("network.duplicate", self.duplicate, 0.0, 1.0)?;
         range("network.idle_ms", self.idle_ms, 100.0, 120_000.0)?;
         range(
             "network.keep_alive_ms",

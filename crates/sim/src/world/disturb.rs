@@ -60,6 +60,10 @@ impl<M: Machine> World<M> {
         match step {
             Disturbing::Begin(at) => self.begin(at),
             Disturbing::End(at) => {
+                if matches!(self.scenario.disturbance[at], Disturbance::Storm { .. }) {
+                    self.disturbed();
+                    self.network.set_storm(0.0, 0.0);
+                }
                 if self.partitions.remove(&at).is_some() {
                     let now = self.now();
                     self.disturbed();
@@ -158,6 +162,11 @@ impl<M: Machine> World<M> {
                     self.queue.plan(now + seconds(for_s), ends);
                 }
             }
+            Disturbance::Storm {
+                batch_loss,
+                duplicate,
+                ..
+            } => self.network.set_storm(batch_loss, duplicate),
             Disturbance::Starve { share, for_s, .. } => {
                 for host in self.chance.pick(&workers, part(workers.len(), share)) {
                     if let Some(process) = self.process(host) {
@@ -233,8 +242,9 @@ impl<M: Machine> World<M> {
             self.path_changed(link);
             self.queue
                 .plan(now + down, Event::Disturb(Disturbing::Heal(link)));
-            self.trace
-                .line(now, a, None, || format!("the path h{} - h{} is cut", a.0, b.0));
+            self.trace.line(now, a, None, || {
+                format!("the path h{} - h{} is cut", a.0, b.0)
+            });
         }
         self.plan_cut(at);
     }
@@ -314,6 +324,9 @@ impl<M: Machine> World<M> {
 fn times(disturbance: &Disturbance) -> (f64, Option<f64>) {
     match *disturbance {
         Disturbance::Partition {
+            from_s, until_s, ..
+        }
+        | Disturbance::Storm {
             from_s, until_s, ..
         } => (from_s, Some(until_s)),
         Disturbance::Churn { from_s, .. }

@@ -41,7 +41,7 @@ impl<M: Machine> World<M> {
         let (id, key, kind, epoch) = (state.id, state.key, state.kind, state.epoch);
         let incarnation = state.incarnation;
         let card = card(kind, epoch, clocks.unix_ms);
-        let card = self.verifier.seal_card(id, &card);
+        let card = Arc::new(self.verifier.seal_card(id, &card));
         let brain = (kind != Kind::Worker).then(|| {
             let seed = self.seed ^ u64::from(host.0).rotate_left(32) ^ epoch;
             Box::new(Brain {
@@ -54,6 +54,7 @@ impl<M: Machine> World<M> {
         self.hosts[host.at()].process = Some(Process {
             started: now,
             seq: 0,
+            card_digest: Digest::of(card.bytes()),
             card,
             last_beat: None,
             beat_at: now + boot,
@@ -68,8 +69,9 @@ impl<M: Machine> World<M> {
         self.queue.plan(now + boot, Event::Beat(host));
         self.queue.plan(now + boot, Event::LookUp(host));
         self.judge.started(key, epoch, now);
-        self.trace
-            .line(now, host, None, || format!("h{} starts, epoch {epoch}", host.0));
+        self.trace.line(now, host, None, || {
+            format!("h{} starts, epoch {epoch}", host.0)
+        });
         if is_brain {
             let phase = part_of(TICK, self.timers.unit());
             self.queue
@@ -243,7 +245,7 @@ impl<M: Machine> World<M> {
             nonce,
             issued_ms: clocks.unix_ms,
             state,
-            card: Digest::of(process.card.bytes()),
+            card: process.card_digest,
             queue_depth: u32::from(nonce[0]) % 4,
             in_flight: u32::from(nonce[1]) % 8,
             tokens_per_s: f32::from(nonce[2]),
@@ -252,14 +254,15 @@ impl<M: Machine> World<M> {
         let card = process.card.clone();
         let is_brain = process.brain.is_some();
         let links: Vec<_> = process.links.values().copied().collect();
-        let beat = self.verifier.seal_beat(id, &beat);
-        self.trace
-            .line(now, host, None, || format!("h{} beats {epoch}/{seq} {state:?}", host.0));
+        let beat = Arc::new(self.verifier.seal_beat(id, &beat));
+        self.trace.line(now, host, None, || {
+            format!("h{} beats {epoch}/{seq} {state:?}", host.0)
+        });
         if is_brain {
             let card = Some(card);
             self.feed(host, Input::Pushed { beat, card }, None);
         } else {
-            self.push(host, &links, &beat, card);
+            self.push(host, &links, &beat, &card);
         }
     }
 
@@ -267,10 +270,9 @@ impl<M: Machine> World<M> {
         &mut self,
         host: Host,
         links: &[crate::link::LinkId],
-        beat: &Verified<Beat>,
-        card: Verified<Card>,
+        beat: &Arc<Verified<Beat>>,
+        card: &Arc<Verified<Card>>,
     ) {
-        let card = Arc::new(card);
         for id in links {
             let link = &mut self.links[id.0 as usize];
             let end = link.end_of(host);

@@ -110,8 +110,7 @@ impl<M: Machine> World<M> {
             incarnation,
             to,
         };
-        self.queue
-            .plan(since + self.network.dial_timeout(), failed);
+        self.queue.plan(since + self.network.dial_timeout(), failed);
     }
 
     pub(super) fn failed(&mut self, host: Host, to: Host) {
@@ -163,7 +162,10 @@ impl<M: Machine> World<M> {
         }
         // Where one side had not yet noticed that the link before is broken, it does now.
         for (at, other) in [(host, to), (to, host)] {
-            let stale = self.process(at).and_then(|it| it.links.get(&other)).copied();
+            let stale = self
+                .process(at)
+                .and_then(|it| it.links.get(&other))
+                .copied();
             if let Some(link) = stale {
                 let end = self.links[link.0 as usize].end_of(at);
                 self.lose(link, end, true);

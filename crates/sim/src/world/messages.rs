@@ -56,6 +56,10 @@ impl<M: Machine> World<M> {
             return;
         }
         if link.cut_since.is_some() {
+            let sender = link.hosts[end.other().at()];
+            if !self.runs(sender, link.incarnations[end.other().at()]) {
+                return;
+            }
             // It is sent again until the path heals or the link is given up.
             let at = self.now() + self.network.draw_retransmission();
             self.queue.plan(
@@ -73,7 +77,6 @@ impl<M: Machine> World<M> {
         let from = link.hosts[end.other().at()];
         match message {
             Message::Push { beat, card } => {
-                let card = card.map(|card| card.as_ref().clone());
                 self.record(host, |recorder, random| {
                     recorder.record(&beat, random);
                     if let Some(card) = &card {
@@ -89,7 +92,10 @@ impl<M: Machine> World<M> {
             Message::Batch(batch) => {
                 if self.has_recorder(host) {
                     for relayed in &batch.beats {
-                        if let Some(beat) = self.verifier.check_beat(&Signed::from_bytes(relayed.beat.as_slice())) {
+                        if let Some(beat) = self
+                            .verifier
+                            .check_beat(&Signed::from_bytes(relayed.beat.as_slice()))
+                        {
                             self.record(host, |recorder, random| recorder.record(&beat, random));
                         }
                     }
@@ -207,7 +213,12 @@ impl<M: Machine> World<M> {
         self.mark(host, key, 2 + u64::from(suspect));
         self.judge.suspect(host, key, suspect, now);
         self.trace.line(now, subject, Some(host), || {
-            if suspect { "it is suspect" } else { "it is well" }.to_owned()
+            if suspect {
+                "it is suspect"
+            } else {
+                "it is well"
+            }
+            .to_owned()
         });
     }
 
