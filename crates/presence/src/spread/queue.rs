@@ -1,13 +1,13 @@
 //! Nodes whose last beat is to be sent: each waits once, so a queue is never longer than the fleet.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use tether_wire::NodeId;
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     order: VecDeque<NodeId>,
-    /// Whether the card goes with it.
-    with_card: BTreeMap<NodeId, bool>,
+    /// Whether the card goes with it. Never walked over, so that its order does not matter.
+    with_card: HashMap<NodeId, bool>,
 }
 
 impl Queue {
