@@ -31,6 +31,8 @@ struct Truth {
     lives: bool,
     changed: Us,
     death: Death,
+    /// It never lives again, whatever runs under it.
+    is_revoked: bool,
 }
 
 /// What one orchestrator shows.
@@ -67,6 +69,8 @@ pub(crate) struct Found {
     pub(crate) suspicions: u64,
     pub(crate) clone_reports: u64,
     pub(crate) rejected: BTreeMap<&'static str, u64>,
+    pub(crate) suspect: Samples,
+    pub(crate) revocation: Samples,
     pub(crate) expiry: Samples,
     pub(crate) goodbye: Samples,
     pub(crate) appear: Samples,
@@ -104,6 +108,7 @@ impl Judge {
             lives: false,
             changed: 0,
             death: Death::Killed,
+            is_revoked: false,
         });
     }
 
@@ -127,7 +132,7 @@ impl Judge {
     /// A process starts.
     pub(crate) fn started(&mut self, key: Key, epoch: u64, now: Us) {
         let truth = &mut self.truths[key.at()];
-        if epoch <= truth.epoch {
+        if epoch <= truth.epoch || truth.is_revoked {
             return;
         }
         truth.epoch = epoch;
@@ -151,6 +156,17 @@ impl Judge {
         self.lives -= 1;
         self.turned(key, now);
         true
+    }
+
+    /// A key is revoked: from now on it is dead, and its process is a stranger.
+    pub(crate) fn revoked(&mut self, key: Key, now: Us) {
+        let truth = &mut self.truths[key.at()];
+        truth.is_revoked = true;
+        if std::mem::replace(&mut truth.lives, false) {
+            truth.changed = now;
+            self.lives -= 1;
+            self.turned(key, now);
+        }
     }
 
     /// An orchestrator that is judged starts, and knows nobody.
@@ -189,7 +205,9 @@ impl Judge {
         let set = if carded { LIVE | CARDED } else { LIVE };
         self.set(host, key, set, CARDED | LIVE | SUSPECT, now);
         let truth = &self.truths[key.at()];
-        let is_ghost = !truth.lives && now.saturating_sub(truth.changed) > self.ghost_after;
+        let is_ghost = !truth.lives
+            && !truth.is_revoked
+            && now.saturating_sub(truth.changed) > self.ghost_after;
         is_ghost && self.count_ghost(host, key)
     }
 
@@ -199,6 +217,16 @@ impl Judge {
 
     pub(crate) fn suspect(&mut self, host: Host, key: Key, suspect: bool, now: Us) {
         self.found.suspicions += u64::from(suspect);
+        let truth = &self.truths[key.at()];
+        if let Some(view) = self.views.get(&host)
+            && suspect
+            && !truth.lives
+            && truth.death == Death::Killed
+            && view.started <= truth.changed
+            && view.flags[key.at()] & SUSPECT == 0
+        {
+            self.found.suspect.add((now - truth.changed) / MS);
+        }
         self.set(host, key, if suspect { SUSPECT } else { 0 }, SUSPECT, now);
     }
 
@@ -213,6 +241,10 @@ impl Judge {
             return;
         }
         let took = (now - truth.changed) / MS;
+        if truth.is_revoked {
+            self.found.revocation.add(took);
+            return;
+        }
         match (truth.death, how) {
             (Death::Killed, _) => self.found.expiry.add(took),
             (Death::Goodbye, How::Departed) => self.found.goodbye.add(took),
@@ -235,7 +267,7 @@ impl Judge {
     /// Which views still show a key that died at this time, long after.
     pub(crate) fn ghosts_of(&mut self, key: Key, died: Us) -> Vec<Host> {
         let truth = &self.truths[key.at()];
-        if truth.lives || truth.changed != died {
+        if truth.lives || truth.is_revoked || truth.changed != died {
             return Vec::new();
         }
         let showing: Vec<Host> = (self.views.iter())

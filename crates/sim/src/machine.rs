@@ -32,6 +32,8 @@ pub enum Input {
     },
     /// The link of a node broke.
     LinkLost(NodeId),
+    /// The operator revokes a key, here.
+    Revoke(NodeId),
     /// Time has passed.
     Tick,
 }

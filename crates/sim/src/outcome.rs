@@ -100,6 +100,12 @@ pub struct Outcome {
     /// Milliseconds from the last disturbance until all views were the truth, for good; nothing if
     /// they never were.
     pub converged_ms: Option<u64>,
+    /// From a death by `kill -9` until it was suspect in a view.
+    #[serde(serialize_with = "as_distribution")]
+    pub suspect: Samples,
+    /// From a revocation until the key was gone in a view.
+    #[serde(serialize_with = "as_distribution")]
+    pub revocation: Samples,
     /// From a death by `kill -9` until it was gone in a view.
     #[serde(serialize_with = "as_distribution")]
     pub expiry: Samples,
@@ -175,6 +181,7 @@ impl Outcome {
             None => failures.push("views are not the truth at the end".to_owned()),
         }
         for (what, samples, most) in [
+            ("revocation", &self.revocation, expect.revoked_within_ms),
             ("newcomer", &self.newcomer, expect.newcomer_within_ms),
             ("relink", &self.relink, expect.relink_within_ms),
             ("goodbye", &self.goodbye, expect.goodbye_within_ms),

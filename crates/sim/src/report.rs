@@ -27,6 +27,10 @@ pub struct Summary {
     pub converged: Option<Distribution>,
     /// Runs that never converged.
     pub not_converged: usize,
+    /// From `kill -9` until suspect.
+    pub suspect: Option<Distribution>,
+    /// From a revocation until gone.
+    pub revocation: Option<Distribution>,
     /// From `kill -9` until gone, over all views and runs.
     pub expiry: Option<Distribution>,
     /// From a goodbye until gone.
@@ -83,6 +87,8 @@ impl Summary {
             not_converged: (outcomes.iter())
                 .filter(|it| it.converged_ms.is_none())
                 .count(),
+            suspect: times(|it| &it.suspect),
+            revocation: times(|it| &it.revocation),
             expiry: times(|it| &it.expiry),
             goodbye: times(|it| &it.goodbye),
             appear: times(|it| &it.appear),
@@ -118,7 +124,9 @@ impl Summary {
         row("runs that did not converge", self.not_converged.to_string());
         let times = [
             ("converged after the last disturbance", self.converged),
+            ("kill -9 until suspect", self.suspect),
             ("kill -9 until gone", self.expiry),
+            ("revoked until gone", self.revocation),
             ("goodbye until gone", self.goodbye),
             ("start until shown", self.appear),
             ("newcomer until it has the fleet", self.newcomer),

@@ -34,6 +34,7 @@ impl Machine for Tether {
             Input::LinkLost(node) => {
                 self.spread(spread::Input::Own(Event::LinkLost(node)), now, outputs);
             }
+            Input::Revoke(node) => self.control(node.0.to_vec(), now, outputs),
             Input::Tick => self.spread(spread::Input::Tick, now, outputs),
         }
     }
@@ -83,6 +84,7 @@ impl Tether {
 
     fn spread(&mut self, input: spread::Input, now: Now, outputs: &mut Vec<Output>) {
         let mut said = std::mem::take(&mut self.said);
+        let mut controls = Vec::new();
         self.spread.handle(input, now, &mut said);
         for output in said.drain(..) {
             match output {
@@ -96,10 +98,24 @@ impl Tether {
                         .handle(spread::Input::Written(to), now, &mut Vec::new());
                 }
                 spread::Output::Effect(effect) => outputs.extend(told(effect)),
-                spread::Output::Control { .. } => {}
+                spread::Output::Control { sealed, .. } => controls.push(sealed),
             }
         }
         self.said = said;
+        for sealed in controls {
+            self.control(sealed, now, outputs);
+        }
+    }
+
+    /// Takes and passes on a control message: here, the id of a key that is revoked. What real ones
+    /// look like and who may sign them is decided elsewhere; presence only carries them.
+    fn control(&mut self, sealed: Vec<u8>, now: Now, outputs: &mut Vec<Output>) {
+        let Ok(id) = <[u8; 32]>::try_from(sealed.as_slice()) else {
+            return;
+        };
+        self.spread(spread::Input::Control(sealed), now, outputs);
+        let revoked = Event::Revoked(NodeId(id));
+        self.spread(spread::Input::Own(revoked), now, outputs);
     }
 }
 

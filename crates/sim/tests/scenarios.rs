@@ -60,5 +60,6 @@ scenarios! {
     a_newcomer_has_the_fleet_within_an_interval "newcomer"
     workers_whose_orchestrators_die_find_others "orchestrators-die"
     a_worker_without_cpu_for_ten_seconds_does_not_expire "starve"
+    a_revocation_reaches_orchestrators_behind_a_partition_and_restarted_ones "revoke"
     views_are_the_truth_again_after_messages_vanished "batch-loss"
 }

@@ -97,6 +97,14 @@ pub enum Disturbance {
         /// For how long.
         for_s: f64,
     },
+    /// The operator revokes the keys of some workers, at one honest orchestrator. The workers run
+    /// on and push beats as if nothing had happened.
+    Revoke {
+        /// When.
+        at_s: f64,
+        /// How many workers.
+        count: usize,
+    },
     /// Messages vanish and come twice, beyond what the transport ever does.
     Storm {
         /// From when.
@@ -216,6 +224,10 @@ impl Disturbance {
                 range("starve.at_s", at_s, 0.0, end)?;
                 range("starve.share", share, 0.0, 1.0)?;
                 range("starve.for_s", for_s, 0.0, end)
+            }
+            Self::Revoke { at_s, count } => {
+                range("revoke.at_s", at_s, 0.0, end)?;
+                whole("revoke.count", count, 1, scenario.nodes)
             }
             Self::Storm {
                 from_s,

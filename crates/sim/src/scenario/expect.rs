@@ -34,6 +34,9 @@ pub struct Expect {
     /// Time within which a goodbye is known everywhere that can be reached.
     #[serde(default)]
     pub goodbye_within_ms: Option<f64>,
+    /// Time within which a revocation is known in every view, those behind a partition included.
+    #[serde(default)]
+    pub revoked_within_ms: Option<f64>,
     /// Whether each clone must have been reported by an honest orchestrator: those that are linked
     /// with both see it, and pass only the higher epoch on.
     #[serde(default)]
@@ -60,6 +63,7 @@ impl Expect {
         for (field, value) in [
             ("expect.newcomer_within_ms", self.newcomer_within_ms),
             ("expect.relink_within_ms", self.relink_within_ms),
+            ("expect.revoked_within_ms", self.revoked_within_ms),
             ("expect.goodbye_within_ms", self.goodbye_within_ms),
             ("expect.worker_bytes_per_s", self.worker_bytes_per_s),
         ] {

@@ -4,7 +4,7 @@ use super::{Event, World};
 use crate::host::{Host, Kind};
 use crate::judge::Death;
 use crate::link::{Link, LinkId, Message};
-use crate::machine::Machine;
+use crate::machine::{Input, Machine};
 use crate::queue::{SECOND, Us, seconds};
 use crate::scenario::{Disturbance, Scenario};
 use std::ops::Range;
@@ -160,6 +160,19 @@ impl<M: Machine> World<M> {
                     self.start(clone);
                     let ends = Event::Disturb(Disturbing::CloneEnds(clone));
                     self.queue.plan(now + seconds(for_s), ends);
+                }
+            }
+            Disturbance::Revoke { count, .. } => {
+                self.disturbed();
+                let at = self.chance.pick(&honest, 1);
+                for host in self.chance.pick(&workers, count) {
+                    let (key, id) = (self.host(host).key, self.host(host).id);
+                    self.judge.revoked(key, now);
+                    self.trace
+                        .line(now, host, None, || format!("h{} is revoked", host.0));
+                    for orchestrator in &at {
+                        self.feed(*orchestrator, Input::Revoke(id), None);
+                    }
                 }
             }
             Disturbance::Storm {
@@ -337,6 +350,7 @@ fn times(disturbance: &Disturbance) -> (f64, Option<f64>) {
         | Disturbance::KillOrchestrators { at_s, .. }
         | Disturbance::Join { at_s, .. }
         | Disturbance::Clone { at_s, .. }
+        | Disturbance::Revoke { at_s, .. }
         | Disturbance::Starve { at_s, .. } => (at_s, None),
     }
 }

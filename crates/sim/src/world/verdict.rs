@@ -128,6 +128,8 @@ impl<M: Machine> World<M> {
             suspects: self.judge.suspects(),
             clone_reports: found.clone_reports,
             converged_ms,
+            suspect: found.suspect,
+            revocation: found.revocation,
             expiry: found.expiry,
             goodbye: found.goodbye,
             appear: found.appear,
