@@ -72,8 +72,9 @@ impl Node {
         if !was_live && full {
             return Err(Rejected::Full);
         }
+        // Others may suspect it too: that it is well is news.
+        let changed = !was_live || says_else || self.suspect;
         self.live(origin, now.mono_ms.saturating_sub(timing.age_ms), was_live);
-        let changed = !was_live || says_else;
         Ok(if changed {
             News::Changed
         } else {

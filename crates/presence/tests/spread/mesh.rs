@@ -108,6 +108,35 @@ fn what_changes_is_told_by_the_next_flush_whatever_the_rank() {
 }
 
 #[test]
+fn that_a_suspect_is_well_again_is_told_at_once_too() {
+    let mut world = World::full_mesh(3);
+    world.run(1_000);
+    for n in 1..=6 {
+        world.worker(n, &[101]);
+    }
+    world.run(2_000);
+    let suspects = |world: &World| {
+        let presence = world.sites[&103].spread.presence();
+        (1..=6)
+            .filter(|n| presence.get(&id(*n)).is_some_and(|it| it.is_suspect()))
+            .count()
+    };
+    for n in 1..=6 {
+        world.input(
+            101,
+            tether_presence::Input::Own(tether_presence::Event::LinkLost(id(n))),
+        );
+    }
+    world.run(100);
+    assert_eq!(suspects(&world), 6);
+    for n in 1..=6 {
+        world.beat(n, NodeState::Serving);
+    }
+    world.run(100);
+    assert_eq!(suspects(&world), 0);
+}
+
+#[test]
 fn clocks_at_both_bounds_make_nobody_suspect_or_gone() {
     let mut world = World::full_mesh(1);
     world.start_with(102, 2_500, tether_presence::Settings::default());
