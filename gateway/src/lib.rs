@@ -13,7 +13,6 @@
 //! * `auth`, `limits`, `request_id` – who asks, how much at once, under which id
 //! * `body` – bodies, each and all of them together bounded
 //! * `orchestrators`, `directory` – links to orchestrators, and what they tell about tenants
-//! * `candidates` – which announced keys are worth a try
 //! * `exchange`, `submit`, `answer`, `sse` – a request on its way out and its answer on its way back
 //! * `account` – what is counted and traced of a request
 //! * `stall`, `hangup` – a connection whose reader stands still, or is gone, is closed
@@ -25,7 +24,6 @@ mod account;
 mod answer;
 mod auth;
 mod body;
-mod candidates;
 pub mod config;
 mod directory;
 mod exchange;

@@ -20,7 +20,6 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "tether-worker",
         &[
             "tether-wire",
-            "tether-presence",
             "tether-net",
             "tether-telemetry",
             "tether-artifact-store",

@@ -1,5 +1,6 @@
 //! What a node is told when it starts, and every bound of its links.
 
+use crate::uplinks::UplinkConfig;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub struct NodeConfig {
     pub dht_listen: SocketAddr,
     /// HyperDHT bootstrap nodes. (NET-2)
     pub bootstrap: Vec<SocketAddr>,
+    /// Where its orchestrators are known from, beside the control topic.
+    pub uplinks: UplinkConfig,
     /// Bounds of links.
     pub limits: LinkLimits,
     /// What is counted.

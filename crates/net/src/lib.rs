@@ -12,6 +12,7 @@
 //! * `transport` – the endpoint and its connections; the only tree that knows `iroh`
 //! * `link` – the greeting, and which of two links to one peer stays
 //! * `rpc` – frames, calls, their bounds and their ends
+//! * [`Uplinks`] – links to orchestrators: found, kept, remembered, replaced
 //! * [`epoch`] – the number of this run, kept on disk
 //! * `gate` – bounds on who may try to link
 //!
@@ -32,6 +33,7 @@ mod node;
 pub mod rendezvous;
 mod rpc;
 mod transport;
+mod uplinks;
 
 pub use config::{LinkLimits, NodeConfig};
 pub use error::{LinkError, NetError};
@@ -40,6 +42,7 @@ pub use lonely::Lonely;
 pub use node::Node;
 pub use rendezvous::{ProbeReport, bootstrap, probe};
 pub use rpc::{Call, Incoming, Service};
+pub use uplinks::{MAX_CONFIGURED, UplinkConfig, Uplinks, redial_pause};
 
 /// The future of [`Service::serve`], so that services need not name another crate for it.
 pub use futures_util::future::BoxFuture;

@@ -10,6 +10,7 @@ use crate::transport::{CloseCode, Connection};
 use quiet::{Silence, Turn};
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tether_telemetry::metrics::NetMetrics;
@@ -51,6 +52,7 @@ struct Inner {
     limits: Arc<LinkLimits>,
     metrics: Arc<NetMetrics>,
     incoming_calls: Arc<Semaphore>,
+    outgoing_calls: AtomicUsize,
     silence: Mutex<Silence>,
     /// What `silence` came to.
     quiet: watch::Sender<bool>,
@@ -78,6 +80,7 @@ impl Link {
                 limits,
                 metrics,
                 incoming_calls,
+                outgoing_calls: AtomicUsize::new(0),
                 silence: Mutex::default(),
                 quiet: watch::Sender::new(false),
                 down: CancellationToken::new(),
@@ -184,7 +187,9 @@ impl Link {
         self.inner.reason.get().cloned().unwrap_or(transport)
     }
 
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
+    /// Whether both are the same link, and not one after the other to the same peer.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
 
@@ -212,6 +217,23 @@ impl Link {
 
     pub(crate) fn down(&self) -> CancellationToken {
         self.inner.down.clone()
+    }
+
+    /// Whether no call is open on it, of either side.
+    pub(crate) fn is_idle(&self) -> bool {
+        let incoming = self.inner.incoming_calls.available_permits();
+        incoming == self.inner.limits.max_calls_per_link as usize
+            && self.inner.outgoing_calls.load(Ordering::Relaxed) == 0
+    }
+
+    /// A call of this side begins.
+    pub(crate) fn call_begins(&self) {
+        self.inner.outgoing_calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A call of this side is over.
+    pub(crate) fn call_ends(&self) {
+        self.inner.outgoing_calls.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// A place for one more call of the peer.

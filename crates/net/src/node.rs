@@ -14,6 +14,7 @@ use crate::log_budget::LogBudget;
 use crate::rendezvous::Rendezvous;
 use crate::rpc::Service;
 use crate::transport::{CloseCode, Endpoint};
+use crate::uplinks::{MAX_CONFIGURED, UplinkConfig};
 use dial::Dials;
 use links::Links;
 use std::net::SocketAddr;
@@ -191,6 +192,21 @@ impl Node {
         self.inner.links.all()
     }
 
+    pub(crate) fn uplink_config(&self) -> &UplinkConfig {
+        &self.inner.config.uplinks
+    }
+
+    /// Takes an address that was right once, for where the DHT knows none.
+    pub(crate) fn remember(&self, peer: NodeId, seq: u64, addresses: &[SocketAddr]) {
+        self.inner.rendezvous.remember(peer, seq, addresses);
+    }
+
+    /// The newest addresses that are known of a peer, and the sequence of the record they are from.
+    pub(crate) fn remembered(&self, peer: &NodeId) -> Option<(u64, Vec<SocketAddr>)> {
+        let known = self.inner.rendezvous.remembered(peer)?;
+        Some((known.seq, known.record.addresses))
+    }
+
     /// What happens to links from now on. A receiver that falls far behind misses events and is
     /// told so; [`Node::links`] has the truth.
     #[must_use]
@@ -251,6 +267,11 @@ fn check(config: &NodeConfig) -> Result<(), NetError> {
     }
     if limits.max_calls_per_link == 0 || limits.max_links == 0 || limits.max_greeting == 0 {
         return Err(NetError::Config("a bound of links is zero".to_owned()));
+    }
+    if config.uplinks.orchestrators.len() > MAX_CONFIGURED {
+        return Err(NetError::Config(format!(
+            "more than {MAX_CONFIGURED} orchestrators are named"
+        )));
     }
     Ok(())
 }

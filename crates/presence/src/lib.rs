@@ -12,7 +12,7 @@
 //! * [`check`] – what is known is skipped, the rest verified, away from the state machines
 //! * [`admission`] – whose signature and grant count, injected
 //! * [`rejected`] – why something was dropped, as labels of metrics
-//! * [`plan`] – whom a node keeps links with
+//! * [`plan`], [`uplinks`] – whom a node keeps links with
 //!
 //! # The way of a beat
 //!
@@ -30,6 +30,7 @@ pub mod plan;
 pub mod presence;
 pub mod rejected;
 pub mod spread;
+pub mod uplinks;
 
 pub use admission::{AdmittedCard, Signatures, Verifier};
 pub use check::{CheckedBatch, KnownBeat, Knows};

@@ -95,7 +95,9 @@ pub fn rank<'a>(
         .count()
 }
 
-fn score(worker: &NodeId, node: &NodeId) -> Digest {
+/// What a node ranks an orchestrator by; the highest is the best.
+#[must_use]
+pub fn score(worker: &NodeId, node: &NodeId) -> Digest {
     let mut both = [0; 64];
     both[..32].copy_from_slice(&worker.0);
     both[32..].copy_from_slice(&node.0);

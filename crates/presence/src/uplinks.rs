@@ -1,4 +1,4 @@
-//! Which orchestrators a node keeps links with, whom it dials next, and when. (NET-7, PRE-5)
+//! Which orchestrators a node keeps links with, whom it dials next, and when. (NET-7, PRE-5) [T-TOP-6]
 //!
 //! Anyone may announce anything on a topic; only a link shows who holds a grant. So orchestrators
 //! are of two kinds. *Trusted* are those that were configured, and those that a link was had with,
@@ -94,7 +94,7 @@ impl Uplinks {
     }
 
     fn entry(&mut self, id: NodeId) -> &mut Known {
-        let rank = plan::rank(self.own, id);
+        let rank = plan::score(&self.own, &id);
         self.known.entry(id).or_insert(Known {
             rank,
             configured: false,
@@ -114,7 +114,8 @@ impl Uplinks {
         for known in self.known.values_mut() {
             known.missed = known.missed.saturating_add(1);
         }
-        for id in ids.iter().filter(|id| **id != self.own) {
+        let own = self.own;
+        for id in ids.iter().filter(|id| **id != own) {
             if self.known.contains_key(id) || self.has_room() {
                 self.entry(*id).missed = 0;
             }
@@ -186,6 +187,16 @@ impl Uplinks {
         }
     }
 
+    /// A dial gave a link.
+    pub fn answered(&mut self, id: &NodeId, now_ms: u64) {
+        if let Some(known) = self.known.get_mut(id) {
+            known.standing = Standing::Up;
+            known.proven = true;
+            known.failures = 0;
+            known.linked_ms = now_ms.max(1);
+        }
+    }
+
     /// A dial came to nothing; how many have now, since the last link.
     pub fn failed(&mut self, id: &NodeId, now_ms: u64, jitter: f64) -> u32 {
         let Some(known) = self.known.get_mut(id) else {
@@ -201,7 +212,8 @@ impl Uplinks {
         known.failures
     }
 
-    /// Those to dial now; each is under way until [`Self::linked`] or [`Self::failed`] tells of it.
+    /// Those to dial now; each is under way until
+    /// [`Self::answered`], [`Self::linked`] or [`Self::failed`] tells of it.
     pub fn take_due(&mut self, now_ms: u64) -> Vec<NodeId> {
         let due = self.due();
         let due = due.into_iter().filter(|(_, at_ms)| *at_ms <= now_ms);

@@ -83,6 +83,7 @@ fn node_config(operator: &NodeKey, role: Role, accept: Role) -> NodeConfig {
         advertise: vec![],
         dht_listen: loopback(),
         bootstrap: dht()[..3].to_vec(),
+        uplinks: tether_net::UplinkConfig::default(),
         limits: LinkLimits::default(),
         metrics: NetMetrics::register(&Registry::new()),
     }

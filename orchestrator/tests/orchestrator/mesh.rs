@@ -316,6 +316,7 @@ pub fn node_config(dht: &BootstrapNodes, n: u8, role: Role, accept: Vec<Role>) -
         advertise: Vec::new(),
         dht_listen: any(),
         bootstrap: dht.addresses().to_vec(),
+        uplinks: tether_net::UplinkConfig::default(),
         limits: LinkLimits::default(),
         metrics: NetMetrics::register(&Registry::new()),
     }

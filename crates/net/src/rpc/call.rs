@@ -71,6 +71,7 @@ pub(crate) async fn open(
         Ok(Ok((writer, reader))) => {
             link.metrics()
                 .bytes(Direction::Outgoing, first.len() as u64);
+            link.call_begins();
             return Ok(Call {
                 link: link.clone(),
                 writer,
@@ -262,5 +263,6 @@ impl Drop for Call {
         if self.over.is_none() {
             self.cancel();
         }
+        self.link.call_ends();
     }
 }

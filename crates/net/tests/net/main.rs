@@ -8,3 +8,4 @@ mod mesh;
 mod quiet;
 mod raw;
 mod refusals;
+mod uplinks;
