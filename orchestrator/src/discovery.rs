@@ -101,7 +101,7 @@ fn judge(item: &[u8], peer: &Peer, mesh: &MeshId) -> Result<Verified<Heartbeat>,
     Ok(beat)
 }
 
-/// Makes workers suspect whose link broke, until `stop`.
+/// Tells of workers whose link broke, until `stop`.
 pub(crate) async fn watch_links(node: Node, fleet: Fleet, stop: CancellationToken) {
     let mut events = node.events();
     loop {
@@ -123,7 +123,7 @@ pub(crate) async fn watch_links(node: Node, fleet: Fleet, stop: CancellationToke
         for worker in lost {
             // The newest link of a key replaces the one before, whose end then means nothing.
             if node.linked(&worker).is_none() {
-                fleet.suspect(worker, "its link broke").await;
+                fleet.unreachable(worker, "its link broke").await;
             }
         }
     }

@@ -10,3 +10,4 @@ mod mesh;
 mod presence;
 mod script;
 mod shutdown;
+mod unreachable;
