@@ -4,7 +4,7 @@
 //!
 //! * [`epoch`] – a number that grows with each start, kept on disk
 //! * [`plan`] – whom to keep links with and when to look again; pure
-//! * `beat` – makes signed heartbeats: every 5 s, and at once on a change
+//! * `beat` – makes signed heartbeats: every 5 s, and at once on a change that only a worker knows of
 //! * `links` – keeps links to the chosen orchestrators and pushes heartbeats there
 //! * `announce` – the topics of this worker on the DHT
 
