@@ -1,6 +1,7 @@
 //! Data folders that others may write to.
 
-use crate::operator::{FAILURE, Operator, fails, text};
+use crate::operator::{FAILURE, Operator, fails, stderr, text};
+use crate::support::Tether;
 use std::os::unix::fs::PermissionsExt;
 
 #[test]
@@ -29,4 +30,26 @@ fn a_folder_that_others_write_to_is_refused_and_left_as_it_is() {
     assert_eq!(meta.permissions().mode() & 0o7777, 0o1777);
     let left = std::fs::read_dir(&shared).expect("read").count();
     assert_eq!(left, 0, "nothing was put into it");
+}
+
+#[test]
+fn a_folder_that_only_a_group_writes_to_is_used_or_the_way_out_is_named() {
+    let operator = Operator::new();
+    let dir = operator.path("group");
+    std::fs::create_dir(&dir).expect("made");
+    let set_mode = |mode| {
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(mode)).expect("set");
+    };
+    // Which of the two depends on who runs the tests: what decides has tests of its own.
+    set_mode(0o775);
+    let made = Tether::output(&["mesh", "new", text(&dir)]);
+    if !made.status.success() {
+        let said = stderr(&made);
+        assert!(
+            said.contains("0775") && said.contains("chmod g-w"),
+            "{said}"
+        );
+        set_mode(0o755);
+        Tether::ok(&["mesh", "new", text(&dir)]);
+    }
 }
