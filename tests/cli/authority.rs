@@ -99,6 +99,63 @@ fn a_grant_is_not_overwritten_and_not_issued_by_any_key() {
 }
 
 #[test]
+fn an_operators_key_that_is_kept_elsewhere_gives_roles_in_its_mesh_and_no_other() {
+    let (operator, other) = (Operator::new(), Operator::new());
+    std::fs::create_dir(operator.path("safe")).expect("made");
+    let key = operator.path("safe/offline.key");
+    std::fs::copy(operator.path("mesh/operator.key"), &key).expect("copied");
+    let id = Tether::ok(&["keys", "new", text(&operator.path("w"))]);
+    let issue = |out: &str, more: &[&str]| {
+        let out = operator.path(out);
+        let mut args = vec!["grant", "issue", "--operator", text(&key), "--subject", &id];
+        args.extend(["--role", "worker", "--out", text(&out)]);
+        args.extend(more);
+        Tether::output(&args)
+    };
+    let first = issue("w.grant", &[]);
+    assert!(first.status.success(), "{}", stderr(&first));
+    let named = issue("w2.grant", &["--mesh", &operator.mesh]);
+    assert!(named.status.success(), "{}", stderr(&named));
+    let config = operator.worker_config("w.toml", |text| text);
+    Tether::ok(&["config", "check", text(&config)]);
+    let contradicted = issue("w3.grant", &["--mesh", &other.mesh]);
+    assert_eq!(contradicted.status.code(), Some(FAILURE));
+    for word in ["--mesh", operator.mesh.as_str(), other.mesh.as_str()] {
+        assert!(
+            stderr(&contradicted).contains(word),
+            "{}",
+            stderr(&contradicted)
+        );
+    }
+    assert!(!operator.path("w3.grant").exists());
+}
+
+#[test]
+fn a_mesh_that_was_cut_off_while_it_was_made_is_finished() {
+    let operator = Operator::new();
+    let (mesh, file) = (operator.path("mesh"), operator.path("mesh/mesh.id"));
+    std::fs::remove_file(&file).expect("never written");
+    assert_eq!(Tether::ok(&["mesh", "new", text(&mesh)]), operator.mesh);
+    let written = std::fs::read_to_string(&file).expect("written");
+    assert_eq!(written.trim(), operator.mesh);
+    fails(
+        &["mesh", "new", text(&mesh)],
+        FAILURE,
+        &["operator.key exists already"],
+    );
+    // What cannot be read is not missing. A folder in its place cannot be, by root neither.
+    std::fs::remove_file(&file).expect("removed");
+    std::fs::create_dir(&file).expect("made");
+    let issued = operator.issue("w", "worker", &[]);
+    assert_eq!(issued.status.code(), Some(FAILURE));
+    let said = stderr(&issued);
+    assert!(
+        said.contains("cannot read") && said.contains("mesh.id"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_mesh_that_lost_its_key_is_not_silently_another_one() {
     let operator = Operator::new();
     let data = operator.path("data");

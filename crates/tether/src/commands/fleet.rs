@@ -3,6 +3,7 @@
 use super::http;
 use super::run_file::{RunFile, default_data_dir};
 use crate::exit::NotReady;
+use crate::stdout;
 use anyhow::{Context, bail};
 use clap::Args;
 use serde::Deserialize;
@@ -84,9 +85,9 @@ impl FleetArgs {
                 };
                 if self.watch && !self.json && std::io::stdout().is_terminal() {
                     // Home and clear: the picture stays in one place.
-                    print!("\x1b[H\x1b[2J");
+                    stdout::write("\x1b[H\x1b[2J")?;
                 }
-                std::io::Write::write_all(&mut std::io::stdout(), picture.as_bytes())?;
+                stdout::write(picture)?;
                 if !self.watch {
                     return Ok(());
                 }
