@@ -1,6 +1,6 @@
 //! Help, usage, completions, `probe` and `chat`.
 
-use crate::operator::{NOT_READY, USAGE, fails, text};
+use crate::operator::{FAILURE, NOT_READY, Operator, USAGE, fails, stderr, text};
 use crate::support::{self, Tether};
 
 #[test]
@@ -70,6 +70,35 @@ fn completions_are_printed_for_every_shell() {
         let script = Tether::ok(&["completions", shell]);
         assert!(script.contains("orchestrator"), "{shell}");
     }
+}
+
+#[test]
+fn a_reader_that_has_enough_ends_a_command_well_and_a_server_not_in_silence() {
+    let run = |args: &[&str]| {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        std::process::Command::new(support::tether())
+            .args(args)
+            .stdout(writer)
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .and_then(std::process::Child::wait_with_output)
+            .expect("the binary runs")
+    };
+    let operator = Operator::new();
+    let mesh = operator.path("mesh");
+    for args in [&["completions", "bash"][..], &["grant", "ls", text(&mesh)]] {
+        let output = run(args);
+        assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+        assert_eq!(stderr(&output), "", "{args:?}");
+    }
+    let server = run(&["bootstrap", "--json", "--listen", "127.0.0.1:0"]);
+    assert_eq!(server.status.code(), Some(FAILURE));
+    let said = stderr(&server);
+    assert!(
+        said.contains("nobody hears that this process is ready"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -27,6 +27,7 @@ use crate::commands::{self, http, run_file};
 use crate::config;
 use crate::exit;
 use crate::logging::LoggingArgs;
+use crate::roles;
 use crate::signals::Signals;
 use anyhow::Context;
 use clap::Args;
@@ -112,7 +113,7 @@ impl UpArgs {
     }
 
     fn telemetry(&self, logging: &LoggingArgs) -> Result<TelemetryConfig, config::ConfigError> {
-        let mut telemetry = config::telemetry_from_environment()?;
+        let mut telemetry = config::up_telemetry()?;
         if let Some(endpoint) = &self.otlp_endpoint {
             telemetry.otlp_endpoint = Some(endpoint.clone());
         }
@@ -137,6 +138,7 @@ impl UpArgs {
         // What an earlier run that was killed left behind says nothing about this one.
         let _ = std::fs::remove_file(layout.run_file());
         let guard = tether_telemetry::init(&report::quiet(telemetry.clone(), logging))?;
+        roles::warn_of_unread_variables();
 
         let plan = worker_files::prepare(&self, &layout, telemetry)?;
         report::prepared(&layout, &plan);

@@ -1,6 +1,7 @@
 //! `tether config`: is it right, and what does it come to?
 
 use crate::config::{self, Process};
+use crate::stdout;
 use clap::Subcommand;
 use std::path::PathBuf;
 use tether_artifact_store::MANIFEST_FILE;
@@ -26,6 +27,9 @@ Examples:
 impl ConfigCommand {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let Self::Check { file } = self;
+        for name in config::unread_variables() {
+            eprintln!("warning: environment variable {name} is not read");
+        }
         let text = match config::role_of(&file)? {
             Process::Bootstrap => config::bootstrap(&file)?.to_toml()?,
             Process::Gateway => config::gateway(&file)?.to_toml()?,
@@ -44,7 +48,6 @@ impl ConfigCommand {
                 checked.to_toml()?
             }
         };
-        print!("{text}");
-        Ok(())
+        Ok(stdout::write(text)?)
     }
 }

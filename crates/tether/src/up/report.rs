@@ -7,8 +7,9 @@ use super::worker_files::Plan;
 use crate::commands::run_file::{RunFile, RunTopic, RunWorker};
 use crate::files;
 use crate::logging::LoggingArgs;
+use crate::roles;
+use crate::stdout;
 use anyhow::Context;
-use std::io::Write;
 use tether_telemetry::TelemetryConfig;
 use tether_wire::Topic;
 use tether_wire::grant::{Access, Mesh};
@@ -115,11 +116,8 @@ pub(crate) fn write(layout: &Layout, run: &RunFile) -> anyhow::Result<()> {
 
 /// The ready line, or for a person the answer and what to do next.
 pub(crate) fn ready(json: bool, run: &RunFile, first: &FirstAnswer) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
     if json {
-        writeln!(out, "{}", serde_json::to_string(run)?)?;
-        out.flush()?;
-        return Ok(());
+        return roles::announce_ready(true, serde_json::to_string(run)?);
     }
     let RunFile {
         gateway,
@@ -127,8 +125,7 @@ pub(crate) fn ready(json: bool, run: &RunFile, first: &FirstAnswer) -> anyhow::R
         model,
         ..
     } = run;
-    writeln!(
-        out,
+    let text = format!(
         "
   {PROMPT}
   {answer}        (worker {worker})
@@ -150,7 +147,7 @@ Ready: {workers}, first token {seconds:.1} s after the start. Ctrl-C stops it.",
             count => format!("{count} workers"),
         },
         seconds = f64::from(u32::try_from(first.first_token_ms).unwrap_or(u32::MAX)) / 1e3,
-    )?;
-    out.flush()?;
-    Ok(())
+    );
+    // As for the ready line: a mesh that should run does not end as if all were well.
+    stdout::line(text).map_err(|error| anyhow::anyhow!("{error}"))
 }

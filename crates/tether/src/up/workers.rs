@@ -2,8 +2,9 @@
 
 use super::backoff::Backoff;
 use super::worker_log;
-use crate::config::source::ENV_PREFIX;
+use crate::config::variables::is_setting;
 use anyhow::Context;
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -215,15 +216,15 @@ fn command(program: &Path, plan: &WorkerPlan) -> anyhow::Result<Command> {
         .process_group(0)
         .kill_on_drop(true);
     // Overrides are ours, and part of the file that was written for the worker.
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| {
-            name.strip_prefix(ENV_PREFIX)
-                .is_some_and(|rest| rest.contains("__"))
-        }) {
-            command.env_remove(&name);
-        }
+    for name in overrides(std::env::vars_os().map(|(name, _)| name)) {
+        command.env_remove(name);
     }
     Ok(command)
+}
+
+/// Those of some variables that would override a file.
+fn overrides(names: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    names.filter(|name| is_setting(&name.to_string_lossy()))
 }
 
 /// Starts processes from a thread that lives as long as this process.
@@ -267,5 +268,23 @@ impl Spawner {
             _stdin: child.stdin.take(),
             child,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_override_reaches_a_worker_in_whatever_case_it_is_spelled() {
+        let names = [
+            "TETHER_TELEMETRY__LOG_FILTER",
+            "tether_telemetry__log_filter",
+            "Tether_Worker__Slots",
+            "TETHER_API_KEY",
+            "PATH",
+        ];
+        let removed: Vec<OsString> = overrides(names.iter().map(OsString::from)).collect();
+        assert_eq!(removed, names[..3]);
     }
 }
