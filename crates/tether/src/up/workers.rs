@@ -1,6 +1,7 @@
 //! Workers as child processes: started, watched, started again, stopped.
 
 use super::backoff::Backoff;
+use super::silence::{LOOK_INTERVAL, Silence};
 use super::worker_log;
 use crate::config::variables::is_setting;
 use anyhow::Context;
@@ -28,8 +29,14 @@ pub(crate) struct WorkerPlan {
     pub(crate) log: PathBuf,
 }
 
-/// Told at once of a worker whose process ended by itself.
-pub(crate) type OnDeath = Arc<dyn Fn(NodeId) + Send + Sync>;
+/// The orchestrator, as far as the processes of workers concern it.
+#[derive(Clone)]
+pub(crate) struct View {
+    /// Told at once of a worker whose process ended by itself.
+    pub(crate) died: Arc<dyn Fn(NodeId) + Send + Sync>,
+    /// The epoch of the heartbeats under which a worker is in the fleet now, if it is.
+    pub(crate) epoch: Arc<dyn Fn(NodeId) -> Option<u64> + Send + Sync>,
+}
 
 /// The children and those who watch them.
 #[derive(Debug)]
@@ -42,7 +49,7 @@ pub(crate) struct Workers {
 
 impl Workers {
     /// Starts them all.
-    pub(crate) async fn start(plans: &[WorkerPlan], died: OnDeath) -> anyhow::Result<Self> {
+    pub(crate) async fn start(plans: &[WorkerPlan], view: View) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot find this program's own file")?;
         let spawner = Spawner::start()?;
         let mut children = Vec::with_capacity(plans.len());
@@ -66,7 +73,7 @@ impl Workers {
                 spawner: spawner.clone(),
                 stop: this.stop.clone(),
                 kill: this.kill.clone(),
-                died: died.clone(),
+                view: view.clone(),
                 started: Box::new(move |pid| pids.send_modify(|pids| pids[index] = pid)),
             };
             this.watchers.spawn(watcher.run(child));
@@ -123,7 +130,7 @@ struct Watcher {
     spawner: Spawner,
     stop: CancellationToken,
     kill: CancellationToken,
-    died: OnDeath,
+    view: View,
     started: Box<dyn Fn(u32) + Send + Sync>,
 }
 
@@ -134,15 +141,24 @@ impl Watcher {
             mut _stdin,
         } = child;
         let mut backoff = Backoff::default();
+        let mut silence = Silence::default();
         let mut begin = Instant::now();
         let name = self.plan.id.short();
         loop {
             let end = tokio::select! {
                 end = child.wait() => end,
+                () = tokio::time::sleep(LOOK_INTERVAL) => {
+                    if silence.look(Instant::now(), (self.view.epoch)(self.plan.id)) {
+                        warn!(worker = name, "worker lives and is not heard of: its process is ended");
+                        // It may just have ended by itself, which is what comes next anyway.
+                        let _ = child.start_kill();
+                    }
+                    continue;
+                }
                 () = self.stop.cancelled() => return self.end(&mut child, true).await,
                 () = self.kill.cancelled() => return self.end(&mut child, false).await,
             };
-            (self.died)(self.plan.id);
+            (self.view.died)(self.plan.id);
             let how = end.map_or_else(|error| error.to_string(), |status| status.to_string());
             loop {
                 let pause = backoff.died(begin.elapsed());
@@ -166,6 +182,7 @@ impl Watcher {
                     Err(error) => warn!(worker = name, "cannot start the worker: {error:#}"),
                 }
             }
+            silence.new_life((self.view.epoch)(self.plan.id));
             (self.started)(child.id().unwrap_or(0));
             info!(worker = name, pid = child.id(), "worker started again");
         }
