@@ -13,6 +13,7 @@
 //! * `link` – the greeting, and which of two links to one peer stays
 //! * `rpc` – frames, calls, their bounds and their ends
 //! * `gate` – bounds on who may try to link
+//! * `testing` – a mesh on loopback, only with the feature of that name
 //!
 //! # Deliberately absent
 //!
@@ -28,6 +29,8 @@ mod lonely;
 mod node;
 pub mod rendezvous;
 mod rpc;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transport;
 
 pub use config::{LinkLimits, NodeConfig};
