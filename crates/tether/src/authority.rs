@@ -3,12 +3,14 @@
 //! * [`key_file`] – a node's secret key
 //! * [`grant_file`] – a sealed grant, as text that can be mailed
 //! * [`mesh_id`] – whose operator's key a key is
-//! * [`mesh_dir`] – the operator's folder: the mesh's key and the serials it has given
+//! * [`mesh_dir`] – the operator's folder, and who issues from it
+//! * [`register`] – the grants that were issued
 
 pub(crate) mod grant_file;
 pub(crate) mod key_file;
 pub(crate) mod mesh_dir;
 pub(crate) mod mesh_id;
+pub(crate) mod register;
 
 use std::path::PathBuf;
 use tether_wire::MeshId;

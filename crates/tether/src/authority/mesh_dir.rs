@@ -5,36 +5,19 @@
 //! DIR/mesh.id         the mesh id: its public half
 //! DIR/grants.jsonl    one line for each grant issued: serial, subject, role, …
 //! ```
-//!
-//! A grant counts as issued when its line in the register is whole, its end included: a last line
-//! without one was cut off by a full disk or a crash, before anybody got the grant.
 
 use super::mesh_id::{self, MESH_ID};
+use super::register::{self, Entry, REGISTER};
 use super::{AuthorityError, key_file};
 use crate::files;
-use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use tether_wire::grant::{Role, Tier};
 use tether_wire::{Grant, MeshId, NodeId, NodeKey, Region, Signed};
 
 /// File name of the operator's key.
 pub(crate) const OPERATOR_KEY: &str = "operator.key";
-/// File name of the register.
-pub(crate) const REGISTER: &str = "grants.jsonl";
-
-/// One grant in the register.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Entry {
-    pub(crate) serial: u64,
-    pub(crate) subject: NodeId,
-    pub(crate) role: Role,
-    pub(crate) region: Option<Region>,
-    pub(crate) tier: Tier,
-    pub(crate) not_before_ms: u64,
-    pub(crate) expires_ms: u64,
-}
 
 /// What is to be granted.
 #[derive(Debug, Clone)]
@@ -162,7 +145,7 @@ impl Issuer {
             .map_err(fail("cannot open the register of grants"))?;
         file.lock()
             .map_err(fail("cannot lock the register of grants"))?;
-        let (entries, whole_bytes) = read_entries(&file, &self.register)?;
+        let (entries, whole_bytes) = register::read_entries(&file, &self.register)?;
         // Under the lock, so that what is cut off is no other process's line being written.
         let bytes = file
             .metadata()
@@ -212,53 +195,9 @@ impl Issuer {
     }
 }
 
-/// The register of a mesh folder.
-pub(crate) fn entries(dir: &Path) -> Result<Vec<Entry>, AuthorityError> {
-    let path = dir.join(REGISTER);
-    match File::open(&path) {
-        Ok(file) => Ok(read_entries(&file, &path)?.0),
-        // A mesh that has issued nothing yet has no register.
-        Err(error)
-            if error.kind() == std::io::ErrorKind::NotFound && dir.join(OPERATOR_KEY).exists() =>
-        {
-            Ok(Vec::new())
-        }
-        Err(error) => Err(AuthorityError::io(
-            "cannot read the register of grants",
-            path,
-        )(error)),
-    }
-}
-
-/// The entries, and the length of their lines: what follows is a line that was cut off.
-fn read_entries(file: &File, path: &Path) -> Result<(Vec<Entry>, u64), AuthorityError> {
-    let mut reader = BufReader::new(file);
-    let (mut entries, mut whole_bytes) = (Vec::new(), 0);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let read = reader
-            .read_until(b'\n', &mut line)
-            .map_err(AuthorityError::io(
-                "cannot read the register of grants",
-                path,
-            ))?;
-        if line.last() != Some(&b'\n') {
-            return Ok((entries, whole_bytes));
-        }
-        entries.push(
-            serde_json::from_slice(&line).map_err(|error| AuthorityError::Malformed {
-                path: path.to_owned(),
-                what: "a register of grants",
-                why: format!("line {}: {error}", entries.len() + 1),
-            })?,
-        );
-        whole_bytes += read as u64;
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::register::entries;
     use super::*;
 
     const NOW: u64 = 1_800_000_000_000;

@@ -99,11 +99,12 @@ impl ArtifactCommand {
             let _ = stdout::line(json!({"error": {"code": code, "message": exit::words(error)}}));
         }
         let found = result.with_context(|| dir.display().to_string())?;
-        Ok(if json {
-            stdout::line(found.to_json())?
+        let said = if json {
+            stdout::line(found.to_json())
         } else {
-            stdout::line(found)?
-        })
+            stdout::line(found)
+        };
+        Ok(said?)
     }
 
     fn work(self) -> anyhow::Result<Found> {

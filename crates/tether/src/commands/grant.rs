@@ -1,7 +1,7 @@
 //! `tether grant`: who may do what in a mesh. (NET-8)
 
-use crate::authority::mesh_dir::{self, Issuer, Order};
-use crate::authority::{grant_file, mesh_id, now_ms};
+use crate::authority::mesh_dir::{Issuer, Order};
+use crate::authority::{grant_file, mesh_id, now_ms, register};
 use crate::stdout;
 use anyhow::{Context, bail};
 use clap::Subcommand;
@@ -150,7 +150,7 @@ fn show(file: &std::path::Path) -> anyhow::Result<()> {
 }
 
 fn list(dir: &std::path::Path, json: bool) -> anyhow::Result<()> {
-    let entries = mesh_dir::entries(dir)?;
+    let entries = register::entries(dir)?;
     if json {
         let text = serde_json::to_string(&entries).context("cannot encode the register")?;
         return Ok(stdout::line(text)?);
