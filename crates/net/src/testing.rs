@@ -46,7 +46,7 @@ pub fn loopback() -> SocketAddr {
 pub fn dht() -> &'static [SocketAddr] {
     static NODES: OnceLock<Vec<SocketAddr>> = OnceLock::new();
     NODES.get_or_init(|| {
-        let (tx, rx) = std::sync::mpsc::channel();
+        let (tx, rx) = std::sync::mpsc::sync_channel(1);
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
             runtime.block_on(async move {

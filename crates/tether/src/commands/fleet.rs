@@ -194,13 +194,13 @@ fn table(rows: &[Row]) -> String {
     // Writing to a String cannot fail.
     let _ = writeln!(
         out,
-        "{:<8}  {:<9}  {:<10}  {:>9}  {:>5}  {:>6}  MODELS",
+        "{:<8}  {:<11}  {:<10}  {:>9}  {:>5}  {:>6}  MODELS",
         "WORKER", "STATE", "REGION", "IN FLIGHT", "QUEUE", "SEEN"
     );
     for row in rows {
         let _ = writeln!(
             out,
-            "{:<8}  {:<9}  {:<10}  {:>9}  {:>5}  {:>5.1}s  {}",
+            "{:<8}  {:<11}  {:<10}  {:>9}  {:>5}  {:>5.1}s  {}",
             row.id.get(..8).unwrap_or(&row.id),
             row.state,
             row.region,
