@@ -8,5 +8,6 @@ mod configuration;
 mod environment;
 mod folders;
 mod operator;
+mod standard_error;
 #[path = "../support/mod.rs"]
 mod support;

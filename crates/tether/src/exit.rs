@@ -1,6 +1,7 @@
 //! Exit codes, and the last words of a process that failed.
 
 use crate::config::ConfigError;
+use crate::stderr;
 use crate::stdout::StdoutError;
 use std::process::ExitCode;
 
@@ -38,7 +39,7 @@ pub(crate) fn report(result: anyhow::Result<ExitCode>) -> ExitCode {
         Ok(code) => code,
         Err(error) if is_closed_stdout(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", words(&error));
+            stderr::line(format_args!("error: {}", words(&error)));
             ExitCode::from(code(&error))
         }
     }

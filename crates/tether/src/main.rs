@@ -9,13 +9,13 @@
 //! * [`authority`] – keys and grants in files: what an operator does
 //! * [`files`] – private and atomic files
 //! * [`mod@bench`] – what `ops/bench/run` measures
-//! * [`signals`], [`exit`], [`logging`], [`stdout`] – the edges of a process
+//! * [`signals`], [`exit`], [`logging`], [`stdout`], [`mod@stderr`] – the edges of a process
 //!
 //! This is the only crate that sees all roles. It decides nothing about requests: gateway,
 //! orchestrator and worker meet on the wire, also when `up` runs them in one process.
 #![forbid(unsafe_code)]
-// It panics where nobody reads: see `stdout`.
-#![warn(clippy::print_stdout)]
+// They panic where nobody reads: see `stdout` and `stderr`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod authority;
 mod bench;
@@ -27,6 +27,7 @@ mod files;
 mod logging;
 mod roles;
 mod signals;
+mod stderr;
 mod stdout;
 mod up;
 

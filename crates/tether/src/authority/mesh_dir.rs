@@ -10,6 +10,7 @@ use super::mesh_id::{self, MESH_ID};
 use super::register::{self, Entry, REGISTER};
 use super::{AuthorityError, key_file};
 use crate::files;
+use crate::stderr;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -152,10 +153,10 @@ impl Issuer {
             .map_err(fail("cannot read the register of grants"))?
             .len();
         if bytes > whole_bytes {
-            eprintln!(
+            stderr::line(format_args!(
                 "warning: the last line of {} was cut off and is removed: that grant was never given",
                 self.register.display()
-            );
+            ));
             file.set_len(whole_bytes)
                 .map_err(fail("cannot mend the register of grants"))?;
         }

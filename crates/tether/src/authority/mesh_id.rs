@@ -6,6 +6,7 @@
 
 use super::{AuthorityError, key_file, payload, read_text};
 use crate::files;
+use crate::stderr;
 use std::path::Path;
 use tether_wire::MeshId;
 
@@ -71,11 +72,11 @@ pub(super) fn mend(path: &Path) -> Result<MeshId, AuthorityError> {
     agree(path, own, said, &file.display().to_string())?;
     if said.is_none() {
         write(path, own)?;
-        eprintln!(
+        stderr::line(format_args!(
             "note: {} was missing and is written again from {}",
             file.display(),
             path.display()
-        );
+        ));
     }
     Ok(own)
 }

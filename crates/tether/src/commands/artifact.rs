@@ -2,6 +2,7 @@
 
 use crate::authority::key_file;
 use crate::exit;
+use crate::stderr;
 use crate::stdout;
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -162,7 +163,9 @@ fn verify(
     let trust = Trust::in_publishers(publishers);
     let artifact = tether_artifact_store::verify(dir, &trust, digest, &mut bar.watcher())?;
     for path in artifact.unlisted() {
-        eprintln!("note: {path} is not part of the artifact and is never loaded");
+        stderr::line(format_args!(
+            "note: {path} is not part of the artifact and is never loaded"
+        ));
     }
     Ok(Found::new(
         artifact.digest(),

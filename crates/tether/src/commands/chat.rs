@@ -4,6 +4,7 @@ use super::http;
 use super::run_file::{RunFile, default_data_dir};
 use super::sse::Events;
 use crate::exit::NotReady;
+use crate::stderr;
 use crate::stdout;
 use anyhow::{Context, bail};
 use clap::Args;
@@ -72,11 +73,11 @@ impl ChatArgs {
             }
             let interactive = std::io::stdin().is_terminal();
             if interactive {
-                eprintln!("{}; Ctrl-D ends", session.model);
+                stderr::line(format_args!("{}; Ctrl-D ends", session.model));
             }
             loop {
                 if interactive {
-                    eprint!("> ");
+                    stderr::write("> ");
                 }
                 let mut line = String::new();
                 if std::io::stdin().lock().read_line(&mut line)? == 0 {

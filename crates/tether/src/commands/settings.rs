@@ -1,6 +1,7 @@
 //! `tether config`: is it right, and what does it come to?
 
 use crate::config::{self, Process};
+use crate::stderr;
 use crate::stdout;
 use clap::Subcommand;
 use std::path::PathBuf;
@@ -28,7 +29,9 @@ impl ConfigCommand {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let Self::Check { file } = self;
         for name in config::unread_variables() {
-            eprintln!("warning: environment variable {name} is not read");
+            stderr::line(format_args!(
+                "warning: environment variable {name} is not read"
+            ));
         }
         let text = match config::role_of(&file)? {
             Process::Bootstrap => config::bootstrap(&file)?.to_toml()?,
@@ -39,10 +42,10 @@ impl ConfigCommand {
                 // A worker starts without it, and says so; it may be copied there later.
                 for model in &checked.file.worker.models {
                     if !model.path.join(MANIFEST_FILE).exists() {
-                        eprintln!(
+                        stderr::line(format_args!(
                             "warning: {} holds no {MANIFEST_FILE}: it will not be served until a packed model is there and the worker is started again",
                             model.path.display()
-                        );
+                        ));
                     }
                 }
                 checked.to_toml()?

@@ -8,6 +8,7 @@ use crate::commands::run_file::{RunFile, RunTopic, RunWorker};
 use crate::files;
 use crate::logging::LoggingArgs;
 use crate::roles;
+use crate::stderr;
 use crate::stdout;
 use anyhow::Context;
 use tether_telemetry::TelemetryConfig;
@@ -25,26 +26,26 @@ pub(crate) fn quiet(mut telemetry: TelemetryConfig, logging: &LoggingArgs) -> Te
 }
 
 pub(crate) fn prepared(layout: &Layout, plan: &Plan) {
-    eprintln!(
+    stderr::line(format_args!(
         "tether {}, data in {}",
         env!("CARGO_PKG_VERSION"),
         layout.root().display()
-    );
+    ));
     for model in &plan.models {
-        eprintln!("  model {model}");
+        stderr::line(format_args!("  model {model}"));
     }
 }
 
 pub(crate) fn core_started(core: &Core) {
-    eprintln!(
+    stderr::line(format_args!(
         "  {} bootstrap nodes, orchestrator, gateway on {}",
         core.bootstrap_addresses().len(),
         core.gateway_url()
-    );
+    ));
 }
 
 pub(crate) fn draining(signal: &str) {
-    eprintln!("{signal}: draining; once more stops at once");
+    stderr::line(format_args!("{signal}: draining; once more stops at once"));
 }
 
 /// The ready object.
