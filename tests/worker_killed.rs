@@ -1,5 +1,5 @@
 //! `kill -9` of workers: a tenant notices nothing while another is there, and `up` starts the dead
-//! again. What a tenant is told when none is left is in `five_processes.rs`, where nothing does.
+//! again, also one that lives and says nothing. What a tenant is told when none is left is in `five_processes.rs`, where nothing does.
 
 mod support;
 
@@ -49,6 +49,26 @@ fn a_worker_that_keeps_dying_is_started_again_and_again() {
             new != pid && is_alive(new)
         });
     }
+    eventually("it gets work again", || mesh.routable() == 1);
+    assert!(
+        mesh.chat("What is the capital of France?")
+            .answer()
+            .contains("Paris")
+    );
+}
+
+#[test]
+fn a_worker_that_is_stopped_and_never_ends_is_started_again() {
+    let mesh = Mesh::start(&[]);
+    let (id, pid) = mesh.workers()[0].clone();
+    signal(pid, "STOP");
+    eventually("it has expired from the fleet", || mesh.fleet().is_empty());
+    eventually("its process is ended and started again", || {
+        let (same, new) = mesh.workers()[0].clone();
+        assert_eq!(id, same);
+        new != pid && is_alive(new)
+    });
+    assert!(!is_alive(pid));
     eventually("it gets work again", || mesh.routable() == 1);
     assert!(
         mesh.chat("What is the capital of France?")

@@ -1,15 +1,16 @@
-//! Bodies: how many bytes each may have and all of them together, in which time, and what they are
-//! made of. (GW-4)
+//! Bodies: how many bytes each may have, those of a tenant and all of them together, in which time,
+//! and what they are made of. Only known tenants' bodies are read at all. (GW-4)
 
 use crate::config::GatewayConfig;
 use crate::problem::Problem;
+use crate::shares::{Full, Share, Shares};
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode, header};
 use futures_util::StreamExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tether_telemetry::metrics::GatewayMetrics;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tether_wire::TenantId;
 
 /// Most characters of a client's header that an error repeats.
 const MAX_QUOTED_CHARS: usize = 64;
@@ -18,28 +19,32 @@ const MAX_QUOTED_CHARS: usize = 64;
 pub(crate) struct Bodies {
     max_bytes: usize,
     timeout: Duration,
-    /// One permit is one byte of a body that is held.
-    room: Arc<Semaphore>,
+    /// Bytes of bodies that are held.
+    room: Arc<Shares>,
     metrics: Arc<GatewayMetrics>,
 }
 
 impl Bodies {
     pub(crate) fn new(config: &GatewayConfig, metrics: Arc<GatewayMetrics>) -> Self {
-        let room = config.max_body_bytes_in_flight.min(Semaphore::MAX_PERMITS);
+        let room = Shares::new(
+            config.max_body_bytes_in_flight,
+            config.max_body_bytes_per_tenant(),
+        );
         Self {
             max_bytes: config.max_body_bytes,
             timeout: Duration::from_millis(config.body_timeout_ms),
-            room: Arc::new(Semaphore::new(room)),
+            room,
             metrics,
         }
     }
 
-    /// A JSON body, and the room that it takes until the permit is dropped.
+    /// A tenant's JSON body, and the room that it takes until the share is dropped.
     pub(crate) async fn read_json(
         &self,
+        tenant: &TenantId,
         headers: &HeaderMap,
         body: Body,
-    ) -> Result<(Bytes, OwnedSemaphorePermit), Problem> {
+    ) -> Result<(Bytes, Share), Problem> {
         check_content_type(headers)?;
         check_content_encoding(headers)?;
         let announced = headers
@@ -48,7 +53,7 @@ impl Bodies {
         if announced.is_some_and(|length| length > self.max_bytes as u64) {
             return Err(self.too_large());
         }
-        tokio::time::timeout(self.timeout, self.collect(body))
+        tokio::time::timeout(self.timeout, self.collect(tenant, body))
             .await
             .unwrap_or_else(|_| {
                 Err(Problem::new(
@@ -62,10 +67,10 @@ impl Bodies {
             })
     }
 
-    async fn collect(&self, body: Body) -> Result<(Bytes, OwnedSemaphorePermit), Problem> {
+    async fn collect(&self, tenant: &TenantId, body: Body) -> Result<(Bytes, Share), Problem> {
         let mut pieces = body.into_data_stream();
         let mut whole = Vec::new();
-        let mut held = self.take(0)?;
+        let mut held = self.room.share(tenant);
         while let Some(piece) = pieces.next().await {
             let piece = piece.map_err(|_| {
                 Problem::invalid("incomplete_body", "The body ended before it was whole.")
@@ -74,18 +79,28 @@ impl Bodies {
                 return Err(self.too_large());
             }
             // Room is taken as bytes come: an announcement alone takes none from others.
-            held.merge(self.take(piece.len())?);
+            held.take(piece.len()).map_err(|full| self.refused(full))?;
             whole.extend_from_slice(&piece);
         }
         Ok((Bytes::from(whole), held))
     }
 
-    fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        self.room
-            .clone()
-            .try_acquire_many_owned(bytes)
-            .map_err(|_| {
+    fn refused(&self, full: Full) -> Problem {
+        match full {
+            Full::Tenant => {
+                self.metrics.limited("tenant-body-bytes");
+                Problem::later(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "rate_limit_exceeded",
+                    format!(
+                        "Too much at once: requests of this tenant that wait for their answers may \
+                         have {} bytes together.",
+                        self.room.max_per_tenant()
+                    ),
+                    None,
+                )
+            }
+            Full::Total => {
                 self.metrics.limited("body-bytes");
                 Problem::later(
                     StatusCode::SERVICE_UNAVAILABLE,
@@ -93,7 +108,8 @@ impl Bodies {
                     "This gateway holds as many bytes of requests as it can.",
                     None,
                 )
-            })
+            }
+        }
     }
 
     fn too_large(&self) -> Problem {
@@ -150,26 +166,65 @@ mod tests {
     use axum::http::HeaderValue;
     use tether_telemetry::metrics::Registry;
 
-    #[tokio::test]
-    async fn all_bodies_together_are_bounded_and_make_room_again() {
+    fn bodies(share_percent: u8) -> Bodies {
         let config = GatewayConfig {
             max_body_bytes: 2_048,
-            max_body_bytes_in_flight: 3_000,
+            max_body_bytes_in_flight: 6_000,
+            max_body_share_per_tenant_percent: share_percent,
             ..GatewayConfig::default()
         };
-        let bodies = Bodies::new(&config, GatewayMetrics::register(&Registry::new()));
-        let headers = HeaderMap::new();
-        let read = |length: usize| bodies.read_json(&headers, Body::from(vec![b'x'; length]));
-        let (_, first) = read(2_000).await.expect("room");
-        let (_, _second) = read(1_000).await.expect("exactly enough");
-        let full = read(1).await.expect_err("full");
+        Bodies::new(&config, GatewayMetrics::register(&Registry::new()))
+    }
+
+    async fn read(bodies: &Bodies, tenant: &str, length: usize) -> Result<Share, Problem> {
+        let tenant = tenant.parse().expect("valid");
+        let body = Body::from(vec![b'x'; length]);
+        let read = bodies.read_json(&tenant, &HeaderMap::new(), body).await;
+        read.map(|(_, share)| share)
+    }
+
+    #[tokio::test]
+    async fn all_bodies_together_are_bounded_and_make_room_again() {
+        let bodies = bodies(50);
+        let first = read(&bodies, "a", 2_000).await.expect("room");
+        let _second = read(&bodies, "b", 2_000).await.expect("room");
+        let _third = read(&bodies, "c", 2_000).await.expect("exactly enough");
+        let full = read(&bodies, "d", 1).await.expect_err("full");
         assert_eq!(full.status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(full.code, "overloaded");
         assert!(full.retry_after_ms.is_some());
         drop(first);
-        let too_large = read(2_049).await.expect_err("too large");
+        let too_large = read(&bodies, "d", 2_049).await.expect_err("too large");
         assert_eq!(too_large.status, StatusCode::PAYLOAD_TOO_LARGE);
-        let _third = read(2_000).await.expect("what was refused holds nothing");
+        let room = read(&bodies, "d", 2_000).await;
+        room.expect("what was refused holds nothing");
+    }
+
+    #[tokio::test]
+    async fn one_tenants_bodies_are_bounded_and_others_go_on() {
+        let bodies = bodies(50);
+        let first = read(&bodies, "a", 2_000).await.expect("room");
+        let _second = read(&bodies, "a", 1_000).await.expect("exactly its share");
+        let full = read(&bodies, "a", 1)
+            .await
+            .expect_err("more than its share");
+        assert_eq!(full.status, StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(full.code, "rate_limit_exceeded");
+        assert!(full.retry_after_ms.is_some() && full.message.contains("3000 bytes"));
+        let _other = read(&bodies, "b", 2_000).await.expect("room for others");
+        drop(first);
+        let room = read(&bodies, "a", 2_000).await;
+        room.expect("there is room again");
+    }
+
+    #[tokio::test]
+    async fn one_body_fits_into_the_smallest_share() {
+        let bodies = bodies(1);
+        let _one = read(&bodies, "a", 2_048).await.expect("one always fits");
+        let full = read(&bodies, "a", 1)
+            .await
+            .expect_err("more than its share");
+        assert_eq!(full.status, StatusCode::TOO_MANY_REQUESTS);
     }
 
     #[test]

@@ -30,6 +30,9 @@ pub struct GatewayConfig {
     /// Most bytes of all bodies that are held at once, until their answers begin; more are answered
     /// 503. Not below `max_body_bytes`, so that each body that may come can.
     pub max_body_bytes_in_flight: usize,
+    /// Percent of `max_body_bytes_in_flight` that bodies of one tenant may take, so that it cannot
+    /// starve the others; more are answered 429. One body of `max_body_bytes` always fits.
+    pub max_body_share_per_tenant_percent: u8,
     /// Milliseconds in which the head of a request must have come. Also how long an idle
     /// connection is kept.
     pub header_timeout_ms: u64,
@@ -54,6 +57,7 @@ impl Default for GatewayConfig {
             max_in_flight_per_tenant: 256,
             max_body_bytes: 2 * 1024 * 1024,
             max_body_bytes_in_flight: 256 * 1024 * 1024,
+            max_body_share_per_tenant_percent: 25,
             header_timeout_ms: 20_000,
             body_timeout_ms: 30_000,
             write_timeout_ms: 60_000,
@@ -92,6 +96,12 @@ impl GatewayConfig {
             self.max_body_bytes as u64,
             1 << 40,
         )?;
+        range(
+            "max_body_share_per_tenant_percent",
+            self.max_body_share_per_tenant_percent.into(),
+            1,
+            100,
+        )?;
         range("header_timeout_ms", self.header_timeout_ms, 10, 600_000)?;
         range("body_timeout_ms", self.body_timeout_ms, 10, 600_000)?;
         range("write_timeout_ms", self.write_timeout_ms, 10, 3_600_000)?;
@@ -103,6 +113,15 @@ impl GatewayConfig {
         )?;
         range("keep_alive_ms", self.keep_alive_ms, 10, 600_000)?;
         range("drain_timeout_ms", self.drain_timeout_ms, 0, 86_400_000)
+    }
+
+    /// The most bytes of bodies that one tenant may hold.
+    pub(crate) fn max_body_bytes_per_tenant(&self) -> usize {
+        let percent = usize::from(self.max_body_share_per_tenant_percent);
+        // Divided first: the total may be any number.
+        (self.max_body_bytes_in_flight / 100)
+            .saturating_mul(percent)
+            .max(self.max_body_bytes)
     }
 
     pub(crate) fn request_timeout(&self) -> Duration {
@@ -130,5 +149,14 @@ mod tests {
         let error = config.check().expect_err("too little for one").to_string();
         let named = error.starts_with("gateway.max_body_bytes_in_flight is");
         assert!(named, "{error}");
+        for max_body_share_per_tenant_percent in [0, 101] {
+            let config = GatewayConfig {
+                max_body_share_per_tenant_percent,
+                ..GatewayConfig::default()
+            };
+            let error = config.check().expect_err("no share").to_string();
+            let named = error.starts_with("gateway.max_body_share_per_tenant_percent is");
+            assert!(named, "{error}");
+        }
     }
 }

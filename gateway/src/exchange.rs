@@ -104,12 +104,14 @@ impl Exchange {
         let app = &self.app;
         let (parts, body) = request.into_parts();
         let directory = app.directory()?;
+        // Before a byte of the body is read: strangers take no room and no time.
         let tenant = auth::tenant(&directory, &parts.headers)?;
         span.record("tether.tenant", tenant.as_str());
         let permit = app.limits.admit(&tenant)?;
         // What is read of the body stays counted until the answer begins: it is held as long, in
         // one form or another.
-        let (body, _held) = app.bodies.read_json(&parts.headers, body).await?;
+        let read = app.bodies.read_json(&tenant, &parts.headers, body);
+        let (body, _held) = read.await?;
         let mut chat = openai::parse_chat(&body)?;
         drop(body);
         let retry_token = request_id::retry_token(&parts.headers)?;

@@ -11,7 +11,8 @@
 //! * `openai` – the only module that knows OpenAI's JSON
 //! * `problem` – every error that a client can see, and the one mapping of codes to statuses
 //! * `auth`, `limits`, `request_id` – who asks, how much at once, under which id
-//! * `body` – bodies, each and all of them together bounded
+//! * `body` – bodies: each, those of a tenant and all of them together bounded
+//! * `shares` – what each tenant and all together hold of something
 //! * `orchestrators`, `directory` – links to orchestrators, and what they tell about tenants
 //! * `exchange`, `submit`, `answer`, `sse` – a request on its way out and its answer on its way back
 //! * `account` – what is counted and traced of a request
@@ -35,6 +36,7 @@ mod problem;
 mod request_id;
 mod routes;
 mod server;
+mod shares;
 mod sse;
 mod stall;
 mod submit;

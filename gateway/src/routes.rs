@@ -35,7 +35,7 @@ pub(crate) struct App {
     pub(crate) config: GatewayConfig,
     pub(crate) directories: Arc<Directories>,
     pub(crate) orchestrators: Arc<Orchestrators>,
-    pub(crate) limits: Arc<Limits>,
+    pub(crate) limits: Limits,
     pub(crate) bodies: Bodies,
     pub(crate) metrics: Arc<GatewayMetrics>,
     pub(crate) registry: Registry,

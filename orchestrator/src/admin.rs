@@ -8,6 +8,7 @@ use crate::catalogue::Catalogue;
 use crate::clock;
 use crate::fleet::keeper::Fleet;
 use crate::fleet::{Snapshot, UNAVAILABLE, WorkerView, state_name};
+use crate::store::MetadataStore;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::State;
@@ -17,15 +18,21 @@ use axum::routing::get;
 use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tether_telemetry::metrics::{CONTENT_TYPE, Registry};
+use std::time::Duration;
+use tether_telemetry::metrics::{CONTENT_TYPE, OrchestratorMetrics, Registry};
 use tether_wire::heartbeat::ModelOffer;
 use tether_wire::{Digest, NodeId, Region, Tier};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+/// How long a scrape waits for the store.
+const COUNT_PATIENCE: Duration = Duration::from_millis(500);
+
 /// What the pages are made of.
 pub(crate) struct Admin {
     pub(crate) registry: Registry,
+    pub(crate) metrics: Arc<OrchestratorMetrics>,
+    pub(crate) store: Arc<dyn MetadataStore>,
     pub(crate) fleet: Fleet,
     pub(crate) catalogue: Arc<ArcSwap<Catalogue>>,
     pub(crate) ready: AtomicBool,
@@ -143,6 +150,20 @@ impl Admin {
             .await
     }
 
+    /// Takes the counts of jobs over. A store that fails or hangs keeps nobody from the other
+    /// metrics, which say so; the counts are then those of before.
+    async fn count_jobs(&self) {
+        let counts = tokio::time::timeout(COUNT_PATIENCE, self.store.counts()).await;
+        let Ok(Ok(counts)) = counts else {
+            tracing::warn!("jobs could not be counted for the metrics");
+            return;
+        };
+        let counts: Vec<_> = (counts.iter())
+            .map(|(state, count)| (state.as_str(), *count))
+            .collect();
+        self.metrics.set_jobs(&counts);
+    }
+
     fn allows(&self, headers: &HeaderMap) -> bool {
         headers
             .get(header::AUTHORIZATION)
@@ -153,6 +174,7 @@ impl Admin {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    admin.count_jobs().await;
     let text = admin.registry.encode();
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()
 }

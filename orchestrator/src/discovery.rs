@@ -101,8 +101,8 @@ fn judge(item: &[u8], peer: &Peer, mesh: &MeshId) -> Result<Verified<Heartbeat>,
     Ok(beat)
 }
 
-/// Makes workers suspect whose link broke or is silent, until `stop`. One that is heard again is
-/// well at its next heartbeat. [T-PRE-8]
+/// Tells of workers whose link broke or is silent, until `stop`. One that is heard again is well at its
+/// next heartbeat. [T-PRE-8]
 pub(crate) async fn watch_links(node: Node, fleet: Fleet, stop: CancellationToken) {
     let mut events = node.events();
     loop {
@@ -128,7 +128,7 @@ pub(crate) async fn watch_links(node: Node, fleet: Fleet, stop: CancellationToke
         for worker in doubtful {
             // The newest link of a key replaces the one before, whose end then means nothing.
             match node.linked(&worker) {
-                None => fleet.suspect(worker, "its link broke").await,
+                None => fleet.unreachable(worker, "its link broke").await,
                 Some(link) if link.is_quiet() => fleet.suspect(worker, "its link is silent").await,
                 Some(_) => {}
             }

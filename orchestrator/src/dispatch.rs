@@ -14,6 +14,7 @@ use crate::catalogue::Catalogue;
 use crate::clock;
 use crate::config::OrchestratorConfig;
 use crate::fleet::keeper::Fleet;
+use crate::fleet::{Candidate, Snapshot};
 use crate::job::Step;
 use crate::place::{Query, Ranked, place};
 use crate::store::{Holder, MetadataStore, StoreError};
@@ -211,12 +212,29 @@ impl Dispatcher {
             tried,
         };
         place(
-            fleet.candidates(&run.model),
+            self.candidates(&fleet, &run.model),
             &query,
             &self.config.weights,
             self.config.near_equal,
             &mut rand::rng(),
         )
+    }
+
+    /// Those who serve a model and can be asked now.
+    fn candidates<'a>(
+        &self,
+        fleet: &'a Snapshot,
+        model: &ModelRef,
+    ) -> impl Iterator<Item = &'a Candidate> {
+        let now_mono_ms = clock::now().mono_ms;
+        let is_linked = |worker: &NodeId| {
+            let node = self.node.get();
+            node.is_some_and(|node| node.linked(worker).is_some())
+        };
+        (fleet.candidates(model).iter()).filter(move |candidate| {
+            let worker = &candidate.worker;
+            worker.may_be_asked(|| is_linked(&worker.id()), now_mono_ms)
+        })
     }
 
     fn nothing_serves(&self, model: &ModelRef) -> RpcError {

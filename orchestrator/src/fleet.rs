@@ -26,6 +26,8 @@ pub struct WorkerView {
     pub heard_mono_ms: u64,
     /// Whether it may be dead.
     pub suspect: bool,
+    /// When it may be dialled, on the same clock; 0 is any time.
+    pub redial_mono_ms: u64,
     live: Arc<AtomicU32>,
 }
 
@@ -58,6 +60,13 @@ impl WorkerView {
         InFlight(self.live.clone())
     }
 
+    /// Whether a request can be given to it without dialling what could not be reached a moment
+    /// ago. A link that is up is as good as a heartbeat.
+    #[must_use]
+    pub fn may_be_asked(&self, is_linked: impl FnOnce() -> bool, now_mono_ms: u64) -> bool {
+        now_mono_ms >= self.redial_mono_ms || is_linked()
+    }
+
     /// Why nothing is given to it; nothing when it is routable.
     #[must_use]
     pub fn unroutable(&self) -> Option<String> {
@@ -73,10 +82,14 @@ impl WorkerView {
                     },
                 ))
             }
-            WorkerState::Serving if self.suspect => Some(
-                "suspect: its link broke or it did not answer; chosen only when nothing else is left"
+            WorkerState::Serving if self.redial_mono_ms > 0 => Some(
+                "suspect: its link broke and was not had again; asked when it links or is heard, \
+                 and otherwise tried every few seconds"
                     .to_owned(),
             ),
+            WorkerState::Serving if self.suspect => {
+                Some("suspect: it did not answer; chosen only when nothing else is left".to_owned())
+            }
             WorkerState::Serving => None,
             state => Some(format!("it is {}", state.as_str())),
         }
@@ -244,6 +257,7 @@ impl Roster {
                     tier,
                     heard_mono_ms,
                     suspect: false,
+                    redial_mono_ms: 0,
                     // One count per worker over all its lives, so that what still runs from the
                     // last one is not forgotten.
                     live: self.counts.entry(id).or_default().clone(),
@@ -253,6 +267,16 @@ impl Roster {
             Change::Suspect(id) => {
                 if let Some(view) = self.workers.get_mut(&id) {
                     Arc::make_mut(view).suspect = true;
+                }
+            }
+            Change::Unreachable {
+                worker,
+                redial_mono_ms,
+            } => {
+                if let Some(view) = self.workers.get_mut(&worker) {
+                    let view = Arc::make_mut(view);
+                    view.suspect = true;
+                    view.redial_mono_ms = redial_mono_ms;
                 }
             }
             Change::Gone(id, _) => {

@@ -202,7 +202,6 @@ pub async fn start_with_store(
     tasks.spawn(models.run(stop.clone()));
     let upkeep = Upkeep {
         store: store.clone(),
-        metrics,
         id,
         open: dispatcher.jobs.clone(),
         max_open: config.max_open,
@@ -212,6 +211,8 @@ pub async fn start_with_store(
     tasks.spawn(upkeep.run(stop.clone()));
     let admin = Arc::new(Admin {
         registry,
+        metrics,
+        store: store.clone(),
         fleet: fleet.clone(),
         catalogue,
         ready: AtomicBool::new(false),

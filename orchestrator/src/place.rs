@@ -34,8 +34,8 @@ pub struct Ranked {
 /// Ranks the candidates, best first. The first is drawn among those nearly as good as the best,
 /// by two choices: two at random, the less loaded of them. Suspects come after all others.
 #[must_use]
-pub fn place(
-    candidates: &[Candidate],
+pub fn place<'a>(
+    candidates: impl IntoIterator<Item = &'a Candidate>,
     query: &Query<'_>,
     weights: &Weights,
     near_equal: f32,
@@ -47,7 +47,7 @@ pub fn place(
         gpu_class: None,
     };
     let mut ranked: Vec<Ranked> = candidates
-        .iter()
+        .into_iter()
         .filter(|candidate| !query.tried.contains(&candidate.worker.id()))
         .filter(|candidate| {
             query

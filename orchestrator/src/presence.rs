@@ -13,6 +13,10 @@ use tether_wire::{Heartbeat, NodeId, Tier, Verified};
 /// were issued before it and are stale by themselves after `MAX_AGE_MS + MAX_FUTURE_MS`; the rest
 /// is for a worker whose clock was set back in between.
 pub const TOMBSTONE_MS: u64 = 10 * 60_000;
+/// How long a worker that lost its link, or could not be linked, is not dialled. A worker that is
+/// well links again by itself and is heard at once, so that dialling it would mostly cost a request
+/// its time; a dead one is dialled a few times until it expires. [T-PRE-8]
+pub const REDIAL_AFTER_MS: u64 = 3_000;
 
 /// The time, read once at the edge. The first decides freshness, which others' clocks take part
 /// in; the second decides silence, and does not jump when somebody sets this machine's clock.
@@ -104,6 +108,14 @@ pub enum Change {
     },
     /// The worker may be dead: it is chosen last.
     Suspect(NodeId),
+    /// The worker is suspect and cannot be linked: without a link it is not chosen at all for a
+    /// while.
+    Unreachable {
+        /// Which worker.
+        worker: NodeId,
+        /// When it may be dialled again.
+        redial_mono_ms: u64,
+    },
     /// The worker is gone.
     Gone(NodeId, Gone),
 }
@@ -133,8 +145,15 @@ struct Known {
 
 #[derive(Clone, Copy, Debug)]
 enum Status {
-    Live { heard_ms: u64, suspect: bool },
-    Gone { how: Gone, since_ms: u64 },
+    Live {
+        heard_ms: u64,
+        suspect: bool,
+        redial_ms: u64,
+    },
+    Gone {
+        how: Gone,
+        since_ms: u64,
+    },
 }
 
 impl Presence {
@@ -191,6 +210,7 @@ impl Presence {
             Status::Live {
                 heard_ms: now.mono_ms,
                 suspect: false,
+                redial_ms: 0,
             }
         };
         self.known.insert(worker, Known { order, status });
@@ -223,12 +243,30 @@ impl Presence {
         })
     }
 
-    /// The link to a worker broke, or it did not answer: chosen last until its next heartbeat.
+    /// A worker did not answer: chosen last until its next heartbeat.
     pub fn suspect(&mut self, worker: NodeId) -> Option<Change> {
         match &mut self.known.get_mut(&worker)?.status {
             Status::Live { suspect, .. } if !*suspect => {
                 *suspect = true;
                 Some(Change::Suspect(worker))
+            }
+            _ => None,
+        }
+    }
+
+    /// The link to a worker broke, or cannot be had: suspect, and not to be dialled until it is
+    /// heard, or for [`REDIAL_AFTER_MS`]. Those who find out together find out once.
+    pub fn unreachable(&mut self, worker: NodeId, now: Now) -> Option<Change> {
+        match &mut self.known.get_mut(&worker)?.status {
+            Status::Live {
+                suspect, redial_ms, ..
+            } if now.mono_ms >= *redial_ms => {
+                *suspect = true;
+                *redial_ms = now.mono_ms.saturating_add(REDIAL_AFTER_MS);
+                Some(Change::Unreachable {
+                    worker,
+                    redial_mono_ms: *redial_ms,
+                })
             }
             _ => None,
         }

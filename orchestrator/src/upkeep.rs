@@ -8,7 +8,6 @@ use crate::store::{Holder, MetadataStore, StoreError};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tether_telemetry::metrics::OrchestratorMetrics;
 use tether_wire::NodeId;
 use tether_wire::infer::Usage;
 use tokio::sync::mpsc;
@@ -18,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 /// Ends that wait to be recorded at most, and as many on their way here. Those beyond are released
 /// as failed later, without their counts.
 pub(crate) const MAX_UNRECORDED: usize = 4_096;
-/// How often the store is counted, old jobs are forgotten and abandoned ones released.
+/// How often old jobs are forgotten and abandoned ones released.
 const UPKEEP: Duration = Duration::from_secs(30);
 /// Jobs that are forgotten or released in one go at most: the store serves others in between.
 const BATCH: u32 = 1_000;
@@ -40,7 +39,6 @@ pub(crate) struct UnrecordedEnd {
 /// What upkeep works on.
 pub(crate) struct Upkeep {
     pub(crate) store: Arc<dyn MetadataStore>,
-    pub(crate) metrics: Arc<OrchestratorMetrics>,
     pub(crate) id: NodeId,
     pub(crate) open: OpenJobs,
     pub(crate) max_open: usize,
@@ -96,11 +94,6 @@ impl Upkeep {
         release_abandoned(self.store.as_ref(), &self.open, self.id, limit, now_ms).await?;
         let before_ms = now_ms.saturating_sub(self.retention_ms);
         while self.store.prune(before_ms, BATCH).await? == BATCH as usize && !stop.is_cancelled() {}
-        let counts = self.store.counts().await?;
-        let counts: Vec<_> = (counts.iter())
-            .map(|(state, count)| (state.as_str(), *count))
-            .collect();
-        self.metrics.set_jobs(&counts);
         Ok(())
     }
 }

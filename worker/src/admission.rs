@@ -1,10 +1,11 @@
 //! The quota at work: a permit is a slot, given back when it is dropped.
 
+use crate::engine::Hold;
 use crate::quota::{Admission, Claim, Limits, Quota, Ticket};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tether_telemetry::metrics::WorkerMetrics;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// How many run and how many wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +26,7 @@ pub(crate) struct Slots {
 struct Inner {
     state: Mutex<State>,
     metrics: Arc<WorkerMetrics>,
+    departures: Notify,
 }
 
 #[derive(Debug)]
@@ -39,6 +41,7 @@ pub(crate) struct Place {
     slots: Slots,
     ticket: Ticket,
     turn: Option<oneshot::Receiver<()>>,
+    is_leaving: bool,
 }
 
 impl Slots {
@@ -51,6 +54,7 @@ impl Slots {
             inner: Arc::new(Inner {
                 state: Mutex::new(state),
                 metrics,
+                departures: Notify::new(),
             }),
         }
     }
@@ -71,6 +75,7 @@ impl Slots {
                 slots: self.clone(),
                 ticket,
                 turn,
+                is_leaving: false,
             })
         })
     }
@@ -80,6 +85,13 @@ impl Slots {
             running: state.quota.running(),
             waiting: state.quota.waiting(),
         })
+    }
+
+    /// Waits until a caller went whose request is still at work, or such a request gave its place back.
+    /// Whoever gave the order counts it as gone since its caller went, so only this worker knows. For
+    /// one who waits.
+    pub(crate) async fn departure(&self) {
+        self.inner.departures.notified().await;
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
@@ -107,6 +119,13 @@ impl Place {
     }
 }
 
+impl Hold for Place {
+    fn leaving(&mut self) {
+        self.is_leaving = true;
+        self.slots.inner.departures.notify_one();
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let ticket = self.ticket;
@@ -119,12 +138,24 @@ impl Drop for Place {
                 }
             }
         });
+        if self.is_leaving {
+            self.slots.inner.departures.notify_one();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
+
+    fn claim() -> Claim {
+        Claim {
+            tenant: tether_wire::TenantId::new("a").expect("valid"),
+            model: tether_wire::Digest([1; 32]),
+            model_slots: 4,
+        }
+    }
 
     #[tokio::test]
     async fn the_queue_moves_up_when_a_place_is_dropped() {
@@ -135,11 +166,7 @@ mod tests {
         };
         let registry = tether_telemetry::metrics::Registry::default();
         let slots = Slots::new(limits, WorkerMetrics::register(&registry));
-        let claim = Claim {
-            tenant: tether_wire::TenantId::new("a").expect("valid"),
-            model: tether_wire::Digest([1; 32]),
-            model_slots: 4,
-        };
+        let claim = claim();
         let mut first = slots.admit(&claim).expect("a slot");
         first.turn().await;
         let impatient = slots.admit(&claim).expect("the queue");
@@ -153,5 +180,26 @@ mod tests {
         assert_eq!(slots.load(), load(1, 0));
         drop(patient);
         assert_eq!(slots.load(), load(0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_outlives_its_call_is_told_when_it_begins_to_and_when_it_is_gone() {
+        let limits = Limits {
+            slots: 1,
+            queue: 0,
+            per_tenant: 0,
+        };
+        let registry = tether_telemetry::metrics::Registry::default();
+        let slots = Slots::new(limits, WorkerMetrics::register(&registry));
+        let told = || slots.departure().now_or_never().is_some();
+        drop(slots.admit(&claim()).expect("a slot"));
+        assert!(!told(), "whoever gave the order knows");
+        let mut place = slots.admit(&claim()).expect("a slot");
+        place.leaving();
+        assert!(told() && !told());
+        assert_eq!(slots.load().running, 1);
+        drop(place);
+        assert!(told() && !told());
+        assert_eq!(slots.load().running, 0);
     }
 }

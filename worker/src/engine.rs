@@ -9,9 +9,10 @@ mod kind;
 mod mistralrs;
 mod process;
 pub mod protocol;
+mod reader;
 pub(crate) mod restart;
 mod supervisor;
 
 pub use handle::{Answer, Engine, EngineSpec, EngineState, Prepare, Ready, Refused};
-pub use in_flight::{EngineDone, MAX_WAITING_CHUNKS};
 pub use process::{ENGINE_ENV, EngineCommand};
+pub use reader::{EngineDone, Hold, MAX_WAITING_CHUNKS};

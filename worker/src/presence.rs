@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //!
-//! * `beat` – makes signed heartbeats: every 5 s, and at once on a change
+//! * `beat` – makes signed heartbeats: every 5 s, and at once on a change that only a worker knows of
 //! * `links` – pushes heartbeats over the links to the chosen orchestrators ([`tether_net::Uplinks`])
 //! * `announce` – the topics of this worker on the DHT
 

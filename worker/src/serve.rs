@@ -219,7 +219,8 @@ async fn infer(shared: &Arc<Shared>, mut call: Incoming) -> Result<(), RpcError>
     let began = Instant::now();
     let cancelled = call.cancelled();
     let work = async {
-        // Whatever ends first: dropping the rest gives the slot back and cancels the engine.
+        // Whatever ends first: dropping the rest cancels the engine, which gives the slot back when it
+        // has let go.
         tokio::select! {
             result = Box::pin(answer(shared, &mut call, order)) => result,
             () = cancelled => Err(gave_up(timeout_ms, began.elapsed())),
@@ -269,15 +270,16 @@ async fn answer(shared: &Shared, call: &mut Incoming, order: WorkOrder) -> Resul
     }
 
     let began_ms = now_ms();
-    let answer = served.engine.generate(order.input, order.sampling)?;
+    // The slot is free as soon as the engine is done with it, not when the caller has read everything,
+    // nor when the caller goes.
+    let engine = &served.engine;
+    let answer = engine.generate(order.input, order.sampling, Box::new(place))?;
     let done = relay(call, answer).await?;
     finished(shared, &served, began_ms, &done);
     let event = Done {
         finish: done.finish,
         usage: done.usage,
     };
-    // The slot is free as soon as the engine is done, not when the caller has read everything.
-    drop(place);
     send(call, &AnswerEvent::Done(event)).await
 }
 

@@ -6,11 +6,13 @@
 //!
 //! * [`template`] – messages → prompt text, by the model's own template
 //! * [`tokenizer`] – text → tokens → text
+//! * `literal` – special tokens that users type are text
 //! * [`prompt`] – both of them, and where the context ends
 //! * [`sampler`] – logits → the next token
 //! * [`fold`] – tokens → text that is certain, and where the answer ends
 
 pub mod fold;
+mod literal;
 pub mod prompt;
 pub mod sampler;
 pub mod template;

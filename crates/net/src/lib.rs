@@ -13,8 +13,10 @@
 //! * `link` – the greeting, and which of two links to one peer stays
 //! * `rpc` – frames, calls, their bounds and their ends
 //! * [`Uplinks`] – links to orchestrators: found, kept, remembered, replaced
+//! * [`Herald`] – seals the node's card and beats, and pushes them
 //! * [`epoch`] – the number of this run, kept on disk
 //! * `gate` – bounds on who may try to link
+//! * `testing` – a mesh on loopback, only with the feature of that name
 //!
 //! # Deliberately absent
 //!
@@ -26,17 +28,21 @@ mod disk;
 pub mod epoch;
 mod error;
 mod gate;
+mod herald;
 mod link;
 mod log_budget;
 mod lonely;
 mod node;
 pub mod rendezvous;
 mod rpc;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transport;
 mod uplinks;
 
 pub use config::{LinkLimits, NodeConfig};
 pub use error::{LinkError, NetError};
+pub use herald::{Herald, Load, Sealed, Told};
 pub use link::{Link, LinkEvent};
 pub use lonely::Lonely;
 pub use node::Node;

@@ -14,7 +14,7 @@ use crate::log_budget::LogBudget;
 use crate::rendezvous::Rendezvous;
 use crate::rpc::Service;
 use crate::transport::{CloseCode, Endpoint};
-use crate::uplinks::{MAX_CONFIGURED, UplinkConfig};
+use crate::uplinks::MAX_CONFIGURED;
 use dial::Dials;
 use links::Links;
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// What this software calls itself in greetings.
-const AGENT: &str = concat!("tether/", env!("CARGO_PKG_VERSION"));
+pub(crate) const AGENT: &str = concat!("tether/", env!("CARGO_PKG_VERSION"));
 /// Longest time to close links and endpoint.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -192,8 +192,8 @@ impl Node {
         self.inner.links.all()
     }
 
-    pub(crate) fn uplink_config(&self) -> &UplinkConfig {
-        &self.inner.config.uplinks
+    pub(crate) fn config(&self) -> &NodeConfig {
+        &self.inner.config
     }
 
     /// Takes an address that was right once, for where the DHT knows none.

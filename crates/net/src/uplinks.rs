@@ -55,7 +55,7 @@ impl Uplinks {
     /// Keeps links with up to `k` orchestrators of the node's region.
     #[must_use]
     pub fn start(node: &Node, k: usize) -> Self {
-        let config = node.uplink_config();
+        let config = &node.config().uplinks;
         let memory = Memory::new(config.memory.clone());
         let (sender, links) = watch::channel(Vec::new());
         let keeper = Keeper::new(

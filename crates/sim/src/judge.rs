@@ -1,13 +1,10 @@
 //! Compares what each orchestrator shows with the truth, at every change.
 
+use crate::found::Found;
 use crate::host::{Host, Key};
 use crate::machine::How;
-use crate::outcome::{Samples, Violation};
 use crate::queue::{MS, Us};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Most violations that are kept word for word.
-const MAX_VIOLATIONS: usize = 50;
 
 const LIVE: u8 = 1;
 const CARDED: u8 = 2;
@@ -56,35 +53,6 @@ pub(crate) struct Judge {
     /// Time after a death from which who still shows it shows a ghost.
     ghost_after: Us,
     pub(crate) found: Found,
-}
-
-/// What was found.
-#[derive(Debug, Default)]
-pub(crate) struct Found {
-    pub(crate) ghosts: u64,
-    pub(crate) false_expiries: u64,
-    pub(crate) expired_alive: u64,
-    pub(crate) missing: u64,
-    pub(crate) unheard_goodbyes: u64,
-    pub(crate) suspicions: u64,
-    pub(crate) clone_reports: u64,
-    pub(crate) rejected: BTreeMap<&'static str, u64>,
-    pub(crate) suspect: Samples,
-    pub(crate) revocation: Samples,
-    pub(crate) expiry: Samples,
-    pub(crate) goodbye: Samples,
-    pub(crate) appear: Samples,
-    pub(crate) newcomer: Samples,
-    pub(crate) relink: Samples,
-    pub(crate) violations: Vec<Violation>,
-}
-
-impl Found {
-    pub(crate) fn violate(&mut self, violation: Violation) {
-        if self.violations.len() < MAX_VIOLATIONS {
-            self.violations.push(violation);
-        }
-    }
 }
 
 impl Judge {

@@ -13,7 +13,7 @@
 //! * `network`, `link`, `discovery`, `finder` – messages, links, and who finds whom
 //! * `host`, `world` – hosts, their processes, and what happens to them
 //! * `recorder` – what an attacker sends again
-//! * `judge`, [`outcome`] – the truth, the views, and what is wrong between them
+//! * `judge`, `found`, [`outcome`] – the truth, the views, and what is wrong between them
 //! * [`run`], [`report`], [`trace`] – many seeds, tables, and what led to a failure
 //!
 //! What is deliberately absent: bandwidth, congestion, the cost of CPU. Presence sends little; what
@@ -23,6 +23,7 @@
 pub mod clock;
 mod discovery;
 mod finder;
+mod found;
 pub mod host;
 mod judge;
 mod link;

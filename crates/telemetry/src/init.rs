@@ -98,7 +98,10 @@ fn is_ours(target: &str) -> bool {
 
 fn log_lines(config: &TelemetryConfig) -> Result<AnyLayer, TelemetryError> {
     let filter = EnvFilter::try_new(&config.log_filter)?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        // Told by `eprintln!`, which panics: a log that cannot be written stops no process.
+        .log_internal_errors(false);
     Ok(match config.log_format {
         LogFormat::Pretty => lines
             .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))

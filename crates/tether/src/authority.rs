@@ -2,13 +2,18 @@
 //!
 //! * [`key_file`] – a node's secret key
 //! * [`grant_file`] – a sealed grant, as text that can be mailed
-//! * [`mesh_dir`] – the operator's folder: the mesh's key and the serials it has given
+//! * [`mesh_id`] – whose operator's key a key is
+//! * [`mesh_dir`] – the operator's folder, and who issues from it
+//! * [`register`] – the grants that were issued
 
 pub(crate) mod grant_file;
 pub(crate) mod key_file;
 pub(crate) mod mesh_dir;
+pub(crate) mod mesh_id;
+pub(crate) mod register;
 
 use std::path::PathBuf;
+use tether_wire::MeshId;
 
 /// Why a key or grant in a file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -35,11 +40,25 @@ pub(crate) enum AuthorityError {
         "{key} is missing, but {trace} shows that this mesh was made before: without its key nothing can be granted in it. Restore the key, or start a new mesh in a new folder"
     )]
     LostOperatorKey { key: PathBuf, trace: PathBuf },
+    #[error(
+        "{key} is the key of mesh {own}, but {place} says {said}: give a key and a mesh id that belong together"
+    )]
+    OtherMesh {
+        key: PathBuf,
+        own: MeshId,
+        place: String,
+        said: MeshId,
+    },
     #[error("the grant cannot be issued: {0}")]
     Issue(String),
 }
 
 impl AuthorityError {
+    /// Whether the file is not there, as against one that cannot be read.
+    fn is_missing(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+    }
+
     /// For `map_err`.
     pub(crate) fn io(
         doing: &'static str,

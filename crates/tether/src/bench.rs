@@ -37,7 +37,6 @@ impl BenchCommand {
                 Self::Overhead(Runs { runs }) => overhead::measure(runs).await,
             }
         })?;
-        report.print();
-        Ok(())
+        Ok(report.print()?)
     }
 }

@@ -2,13 +2,15 @@
 //!
 //! A file has `[node]` (who and where), `[telemetry]`, and the section of its role, whose fields
 //! are those of the role's own config struct. `TETHER_SECTION__KEY` in the environment overrides
-//! `key` of `[section]`. Unknown keys are refused. Paths are relative to the file.
+//! `key` of `[section]`, in capitals or not. Unknown keys are refused. Paths are relative to the file.
 //!
 //! * [`source`](mod@source) – file and environment become a struct; the only knower of figment
+//! * [`variables`] – what a variable's name means
 //! * [`node`] – `[node]`, and the key and grant that it names
 
 pub(crate) mod node;
 pub(crate) mod source;
+pub(crate) mod variables;
 
 pub(crate) use node::{Identity, NodeSection};
 pub(crate) use source::Process;
@@ -57,8 +59,8 @@ pub(crate) enum ConfigError {
     #[error("--model {} {why}", dir.display())]
     Model { dir: PathBuf, why: String },
     /// A variable that nothing reads: the same for the environment.
-    #[error("environment variable {name} sets nothing: {hint}")]
-    Variable { name: String, hint: String },
+    #[error("environment variable {name} {why}")]
+    Variable { name: String, why: String },
     /// Which role the file is for cannot be told.
     #[error(
         "{}: {found}: it needs exactly one of the sections [bootstrap], [gateway], [orchestrator] and [worker], which say what the process is",
@@ -66,6 +68,9 @@ pub(crate) enum ConfigError {
     )]
     Role { file: PathBuf, found: String },
 }
+
+/// What `up` says of settings that it would pass over.
+const UP_TAKES: &str = "is not for `tether up`, which makes the settings of its roles itself: use its options (--workers, --gateway, --admin, --region, --model, --publisher) and TETHER_TELEMETRY__KEY, or run each role with a file of its own (`tether worker --config FILE` and so on), where such a variable holds";
 
 /// A process of DHT bootstrap nodes.
 #[derive(Debug, Serialize, Deserialize)]
@@ -156,16 +161,28 @@ impl BootstrapFile {
     }
 }
 
-/// Telemetry of a process without a file: `tether up`.
-pub(crate) fn telemetry_from_environment() -> Result<TelemetryConfig, ConfigError> {
+/// Telemetry of `tether up`, which has no file. Settings of the roles are refused.
+pub(crate) fn up_telemetry() -> Result<TelemetryConfig, ConfigError> {
     #[derive(Deserialize)]
     struct Section {
         #[serde(default)]
         telemetry: TelemetryConfig,
     }
-    let Section { telemetry } = source::from_environment("telemetry")?;
+    let Section { telemetry } = source::from_environment(&["telemetry"])?;
+    source::refuse_besides(&["telemetry"], UP_TAKES)?;
     check_telemetry(&telemetry, &refusal(Path::new("the environment")))?;
     Ok(telemetry)
+}
+
+/// A bootstrap process that has no file.
+pub(crate) fn bootstrap_from_environment() -> Result<BootstrapFile, ConfigError> {
+    let file = source::from_environment(&["telemetry", "bootstrap"])?;
+    check_bootstrap(file, Path::new("the environment"))
+}
+
+/// Variables whose names begin as our settings do, and which nothing reads.
+pub(crate) fn unread_variables() -> Vec<String> {
+    source::unread()
 }
 
 /// Which role a file is for.
@@ -175,7 +192,10 @@ pub(crate) fn role_of(file: &Path) -> Result<Process, ConfigError> {
 
 /// Reads and validates a bootstrap process's file.
 pub(crate) fn bootstrap(path: &Path) -> Result<BootstrapFile, ConfigError> {
-    let file: BootstrapFile = source::load(path, Process::Bootstrap)?;
+    check_bootstrap(source::load(path, Process::Bootstrap)?, path)
+}
+
+fn check_bootstrap(file: BootstrapFile, path: &Path) -> Result<BootstrapFile, ConfigError> {
     let refuse = refusal(path);
     check_telemetry(&file.telemetry, &refuse)?;
     let count = file.bootstrap.listen.len();

@@ -1,6 +1,8 @@
 //! Exit codes, and the last words of a process that failed.
 
 use crate::config::ConfigError;
+use crate::stderr;
+use crate::stdout::StdoutError;
 use std::process::ExitCode;
 
 /// It failed.
@@ -35,9 +37,9 @@ pub(crate) struct Usage(pub(crate) &'static str);
 pub(crate) fn report(result: anyhow::Result<ExitCode>) -> ExitCode {
     match result {
         Ok(code) => code,
-        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if is_closed_stdout(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", words(&error));
+            stderr::line(format_args!("error: {}", words(&error)));
             ExitCode::from(code(&error))
         }
     }
@@ -69,13 +71,12 @@ fn code(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// `tether fleet | head` ends when `head` has enough, and that is no failure.
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
-    })
+/// `tether fleet | head` ends when `head` has enough, and that is no failure. A pipe or a
+/// connection that broke anywhere else is one.
+fn is_closed_stdout(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<StdoutError>()
+        .is_some_and(StdoutError::is_closed)
 }
 
 #[cfg(test)]
@@ -95,6 +96,17 @@ mod tests {
         assert!(said.starts_with("starting: cannot read the configuration a.toml: "));
         let plain = anyhow::Error::new(io()).context("starting");
         assert_eq!(words(&plain), format!("starting: {}", io()));
+    }
+
+    #[test]
+    fn a_pipe_that_breaks_elsewhere_than_at_standard_output_is_a_failure() {
+        let broken = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        for error in [
+            anyhow::Error::new(broken()),
+            anyhow::Error::new(broken()).context("asking the gateway"),
+        ] {
+            assert!(!is_closed_stdout(&error), "{error:#}");
+        }
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! Folders and files that only their owner may change, and files that are never half written.
 
+mod private_group;
+
+use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -9,7 +12,11 @@ use tempfile::NamedTempFile;
 /// Mode of a folder that we make.
 const PRIVATE_DIR: u32 = 0o700;
 /// Whoever has one of these may replace a folder's files, also those that they cannot read.
-const WRITABLE_BY_OTHERS: u32 = 0o022;
+const WRITABLE_BY_GROUP: u32 = 0o020;
+const WRITABLE_BY_OTHERS: u32 = 0o002;
+/// Where Linux keeps a list of further users who have rights. With one, the group's right to write
+/// is the most that anybody on the list may have.
+const ACCESS_LIST: &str = "system.posix_acl_access";
 
 /// Why a folder that is there is not used. It may be anything, `/tmp` say: its mode is never ours
 /// to change.
@@ -19,6 +26,10 @@ enum UnfitFolder {
         "others may write to this folder (mode {mode:04o}): give a new folder inside it, which is then made for you alone, or take their right away with `chmod go-w`"
     )]
     OpenToOthers { mode: u32 },
+    #[error(
+        "the members of a group may write to this folder (mode {mode:04o}), and it is not evident that you are alone in it: take their right away with `chmod g-w`, or give a new folder inside it, which is then made for you alone"
+    )]
+    OpenToGroup { mode: u32 },
     #[error(
         "this folder belongs to another user (uid {owner}, and this process runs as {own}): give a new folder, or run as its owner"
     )]
@@ -34,13 +45,32 @@ pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
         .create(path)?;
     let meta = fs::metadata(path)?;
     let own = rustix::process::geteuid().as_raw();
-    fit(meta.uid(), own, meta.mode() & 0o7777)
+    let is_ours_alone = || private_group::is_private(own, meta.gid()) && !has_access_list(path);
+    fit(meta.uid(), own, meta.mode() & 0o7777, is_ours_alone)
         .map_err(|error| io::Error::new(io::ErrorKind::PermissionDenied, error))
 }
 
-fn fit(owner: u32, own: u32, mode: u32) -> Result<(), UnfitFolder> {
+/// Whether others than user, group and everybody have rights of their own; also where that cannot
+/// be told.
+fn has_access_list(path: &Path) -> bool {
+    let mut none: [u8; 0] = [];
+    match rustix::fs::getxattr(path, ACCESS_LIST, &mut none) {
+        Ok(_) => true,
+        Err(error) => error != Errno::NODATA && error != Errno::OPNOTSUPP,
+    }
+}
+
+fn fit(
+    owner: u32,
+    own: u32,
+    mode: u32,
+    group_is_ours_alone: impl FnOnce() -> bool,
+) -> Result<(), UnfitFolder> {
     if mode & WRITABLE_BY_OTHERS != 0 {
         return Err(UnfitFolder::OpenToOthers { mode });
+    }
+    if owner == own && mode & WRITABLE_BY_GROUP != 0 && !group_is_ours_alone() {
+        return Err(UnfitFolder::OpenToGroup { mode });
     }
     if owner != own {
         return Err(UnfitFolder::NotOurs { owner, own });
@@ -116,7 +146,7 @@ mod tests {
         private_dir(&new).expect("used as it is");
         assert_eq!(mode(&new), 0o755);
         // As `/tmp` is, which every user of the machine needs.
-        for shared in [0o1777, 0o770, 0o702] {
+        for shared in [0o1777, 0o702] {
             fs::set_permissions(&new, Permissions::from_mode(shared)).expect("opened");
             let error = private_dir(&new).expect_err("others write there");
             assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
@@ -131,9 +161,30 @@ mod tests {
 
     #[test]
     fn a_folder_of_another_user_is_refused_by_name() {
-        let error = fit(0, 1_000, 0o755).expect_err("root's").to_string();
+        let error = fit(0, 1_000, 0o755, || true)
+            .expect_err("root's")
+            .to_string();
         assert!(error.contains("uid 0") && error.contains("1000"), "{error}");
-        fit(1_000, 1_000, 0o755).expect("ours");
+        fit(1_000, 1_000, 0o755, || false).expect("ours");
+    }
+
+    #[test]
+    fn a_folder_made_under_umask_002_is_used_where_the_group_is_ones_own() {
+        for mode in [0o775, 0o770, 0o2775] {
+            fit(1_000, 1_000, mode, || true).expect("nobody else is in the group");
+            let error = fit(1_000, 1_000, mode, || false)
+                .expect_err("somebody may be")
+                .to_string();
+            assert!(error.contains("chmod g-w"), "{error}");
+        }
+        fit(1_000, 1_000, 0o777, || true).expect_err("others are not the group");
+    }
+
+    #[test]
+    fn a_list_of_further_users_is_noticed() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        assert!(!has_access_list(dir.path()), "none was made");
+        assert!(has_access_list(&dir.path().join("none")), "not to be told");
     }
 
     #[test]

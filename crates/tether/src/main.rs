@@ -9,11 +9,13 @@
 //! * [`authority`] – keys and grants in files: what an operator does
 //! * [`files`] – private and atomic files
 //! * [`mod@bench`] – what `ops/bench/run` measures
-//! * [`signals`], [`exit`], [`logging`] – the edges of a process
+//! * [`signals`], [`exit`], [`logging`], [`stdout`], [`mod@stderr`] – the edges of a process
 //!
 //! This is the only crate that sees all roles. It decides nothing about requests: gateway,
 //! orchestrator and worker meet on the wire, also when `up` runs them in one process.
 #![forbid(unsafe_code)]
+// They panic where nobody reads: see `stdout` and `stderr`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod authority;
 mod bench;
@@ -25,6 +27,8 @@ mod files;
 mod logging;
 mod roles;
 mod signals;
+mod stderr;
+mod stdout;
 mod up;
 
 use clap::Parser;

@@ -7,7 +7,8 @@
 //! * [`identities`] – keys, grants, the tenant's API key
 //! * [`models`] – the small model, unpacked and signed; other models
 //! * [`core`] – what runs in this process
-//! * [`workers`], [`backoff`] – the children, and when one is started again
+//! * [`workers`], [`backoff`], [`silence`] – the children, when one is started again, and when one that
+//!   lives and says nothing is ended
 //! * [`worker_log`] – how much of their logs is kept
 //! * [`ready`] – every worker announced, loaded and routable; the first prompt
 //! * [`report`] – `run.json`, the ready line, what a person is shown
@@ -19,6 +20,7 @@ mod layout;
 mod models;
 mod ready;
 mod report;
+mod silence;
 mod worker_files;
 mod worker_log;
 mod workers;
@@ -27,6 +29,7 @@ use crate::commands::{self, http, run_file};
 use crate::config;
 use crate::exit;
 use crate::logging::LoggingArgs;
+use crate::roles;
 use crate::signals::Signals;
 use anyhow::Context;
 use clap::Args;
@@ -112,7 +115,7 @@ impl UpArgs {
     }
 
     fn telemetry(&self, logging: &LoggingArgs) -> Result<TelemetryConfig, config::ConfigError> {
-        let mut telemetry = config::telemetry_from_environment()?;
+        let mut telemetry = config::up_telemetry()?;
         if let Some(endpoint) = &self.otlp_endpoint {
             telemetry.otlp_endpoint = Some(endpoint.clone());
         }
@@ -137,6 +140,7 @@ impl UpArgs {
         // What an earlier run that was killed left behind says nothing about this one.
         let _ = std::fs::remove_file(layout.run_file());
         let guard = tether_telemetry::init(&report::quiet(telemetry.clone(), logging))?;
+        roles::warn_of_unread_variables();
 
         let plan = worker_files::prepare(&self, &layout, telemetry)?;
         report::prepared(&layout, &plan);
@@ -145,7 +149,7 @@ impl UpArgs {
             signal = signals.next() => anyhow::bail!("{signal} while starting"),
         };
         report::core_started(&core);
-        let workers = workers::Workers::start(&plan.write_workers(&core)?, core.on_death()).await?;
+        let workers = workers::Workers::start(&plan.write_workers(&core)?, core.view()).await?;
         let outcome = tokio::select! {
             outcome = self.serve(&layout, &plan, &core, &workers, begin) => outcome,
             signal = signals.next() => {

@@ -45,6 +45,71 @@ async fn a_body_that_is_too_large_is_413_whether_announced_or_not() {
     );
 }
 
+/// A streamed request with a body of some 1,700 bytes.
+fn long_chat(world: &World, model: &str) -> reqwest::RequestBuilder {
+    world.post(&json!({
+        "model": model,
+        "messages": [{"role": "user", "content": "x".repeat(1_600)}],
+        "stream": true,
+    }))
+}
+
+/// The request as the other tenant sends it.
+fn by_other(request: reqwest::RequestBuilder) -> reqwest::Request {
+    let mut request = request.build().expect("a request");
+    let value = format!("Bearer {OTHER_KEY}").parse().expect("a header");
+    request.headers_mut().insert("authorization", value);
+    request
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_whose_bodies_take_its_share_waits_and_others_do_not() {
+    let mut world = World::with(1, |config| {
+        config.max_body_bytes = 2_048;
+        config.max_body_bytes_in_flight = 8_192;
+    })
+    .await;
+    let waiting = tokio::spawn(long_chat(&world, "never-begins").send());
+    within(world.reports.seen.recv()).await.expect("it arrives");
+    let (status, headers, body) = send(long_chat(&world, "tiny")).await;
+    assert_eq!(
+        (status, &body["error"]["code"], &body["error"]["type"]),
+        (
+            429,
+            &json!("rate_limit_exceeded"),
+            &json!("rate_limit_error")
+        )
+    );
+    assert!(headers.contains_key("retry-after"));
+    world
+        .metric("tether_gateway_limited_total{reason=\"tenant-body-bytes\"} 1")
+        .await;
+    let other = by_other(long_chat(&world, "tiny"));
+    let response = within(world.http.execute(other)).await.expect("an answer");
+    assert_eq!(response.status(), 200);
+    waiting.abort();
+    within(world.reports.cancelled.recv())
+        .await
+        .expect("cancelled");
+    world.metric("tether_gateway_requests_in_flight 0").await;
+    let response = within(long_chat(&world, "tiny").send()).await;
+    let status = response.expect("an answer").status();
+    assert_eq!(status, 200, "there is room again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_is_told_so_before_a_byte_of_the_body_is_asked_for() {
+    let world = World::new().await;
+    for key in ["", "authorization: Bearer tk-wrong\r\n"] {
+        // No byte of the body ever comes; who waited for it would wait for longer than this test.
+        let request = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n{key}content-length: 100000\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n"
+        );
+        let answer = raw(&world, request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_bodies_together_are_bounded_until_their_answers_begin() {
     let mut world = World::with(1, |config| {
@@ -52,16 +117,9 @@ async fn all_bodies_together_are_bounded_until_their_answers_begin() {
         config.max_body_bytes_in_flight = 3_000;
     })
     .await;
-    let chat = |world: &World, model: &str| {
-        world.post(&json!({
-            "model": model,
-            "messages": [{"role": "user", "content": "x".repeat(1_600)}],
-            "stream": true,
-        }))
-    };
-    let second = chat(&world, "tiny").build().expect("a request");
+    let second = by_other(long_chat(&world, "tiny"));
     let third = second.try_clone().expect("its body is here");
-    let waiting = tokio::spawn(chat(&world, "never-begins").send());
+    let waiting = tokio::spawn(long_chat(&world, "never-begins").send());
     within(world.reports.seen.recv()).await.expect("it arrives");
     let refused = within(world.http.execute(second)).await.expect("an answer");
     assert_eq!(refused.status(), 503);
@@ -78,7 +136,9 @@ async fn all_bodies_together_are_bounded_until_their_answers_begin() {
     // A body whose answer has begun is held no longer.
     let mut open = Vec::new();
     for _ in 0..2 {
-        let response = within(chat(&world, "slow").send()).await.expect("a head");
+        let response = within(long_chat(&world, "slow").send())
+            .await
+            .expect("a head");
         assert_eq!(response.status(), 200);
         open.push(response);
     }
@@ -129,9 +189,7 @@ async fn a_tenant_at_its_limit_waits_and_others_do_not() {
         (429, &json!("rate_limit_exceeded"))
     );
     assert!(headers.contains_key("retry-after"));
-    let mut other = world.chat("tiny", false).build().expect("a request");
-    let value = format!("Bearer {OTHER_KEY}").parse().expect("a header");
-    other.headers_mut().insert("authorization", value);
+    let other = by_other(world.chat("tiny", false));
     let response = within(world.http.execute(other)).await.expect("an answer");
     assert_eq!(response.status(), 200);
     drop(open.pop());

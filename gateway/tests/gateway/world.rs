@@ -1,93 +1,27 @@
 //! A gateway and orchestrators in a mesh of their own, over DHT nodes that all tests share.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tether_gateway::{Gateway, GatewayConfig};
-use tether_net::{BoxFuture, Incoming, LinkLimits, Node, NodeConfig, Service, bootstrap};
-use tether_telemetry::metrics::{GatewayMetrics, NetMetrics, Registry};
+pub(crate) use tether_net::testing::within;
+use tether_net::testing::{self, LocalMesh, key, loopback};
+use tether_net::{BoxFuture, Incoming, Node, Service};
+use tether_telemetry::metrics::{GatewayMetrics, Registry};
 use tether_wire::directory::{
     Availability, DirectoryUpdate, ModelEntry, TenantEntry, api_key_hash,
 };
-use tether_wire::grant::{Access, Mesh};
+use tether_wire::grant::Access;
 use tether_wire::infer::{
     Accepted, AnswerEvent, Chunk, Done, Finish, InferRequest, MAX_REQUEST_BYTES, Usage,
 };
 use tether_wire::rpc::{Code, RpcError, method};
-use tether_wire::{
-    Digest, Grant, MeshId, NodeId, NodeKey, Region, Role, Signed, Tier, Topic, codec,
-};
+use tether_wire::{Digest, NodeId, Role, Topic, codec};
 use tokio::sync::mpsc;
 
-/// A hang guard; nothing is expected to take this long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) const KEY: &str = "tk-acme";
 pub(crate) const OTHER_KEY: &str = "tk-other";
 pub(crate) const WORKER: NodeId = NodeId([7; 32]);
-
-fn dht() -> Vec<SocketAddr> {
-    static NODES: OnceLock<Vec<SocketAddr>> = OnceLock::new();
-    NODES
-        .get_or_init(|| {
-            let (tx, rx) = std::sync::mpsc::channel();
-            std::thread::spawn(move || {
-                let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-                runtime.block_on(async move {
-                    let nodes = bootstrap::run(vec![loopback(); 10], vec![]).await;
-                    let nodes = nodes.expect("DHT nodes on loopback");
-                    tx.send(nodes.addresses().to_vec()).expect("somebody waits");
-                    std::future::pending::<()>().await;
-                });
-            });
-            rx.recv_timeout(PATIENCE).expect("the DHT nodes start")
-        })
-        .clone()
-}
-
-fn loopback() -> SocketAddr {
-    "127.0.0.1:0".parse().expect("an address")
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    u64::try_from(since.expect("after 1970").as_millis()).expect("a date of this age")
-}
-
-fn node_config(operator: &NodeKey, role: Role, accept: Role) -> NodeConfig {
-    let id = MeshId(operator.id().0);
-    let key = NodeKey::from_seed(rand::random());
-    let region = Region::new("local").expect("valid");
-    let grant = Grant {
-        subject: key.id(),
-        role,
-        region: Some(region.clone()),
-        tier: Tier::Trusted,
-        not_before_ms: now_ms() - 1_000,
-        expires_ms: now_ms() + 3_600_000,
-        serial: 1,
-        issuer: None,
-    };
-    let grant = Signed::seal(operator, &id, &grant).expect("inside limits");
-    NodeConfig {
-        key,
-        mesh: Mesh {
-            id,
-            access: Access::Private,
-        },
-        role,
-        region,
-        grant: Some(grant.as_bytes().to_vec()),
-        accept: vec![accept],
-        listen: loopback(),
-        advertise: vec![],
-        dht_listen: loopback(),
-        bootstrap: dht()[..3].to_vec(),
-        uplinks: tether_net::UplinkConfig::default(),
-        limits: LinkLimits::default(),
-        metrics: NetMetrics::register(&Registry::new()),
-    }
-}
 
 /// A request as it reached an orchestrator.
 pub(crate) struct Seen {
@@ -123,7 +57,7 @@ impl World {
     }
 
     pub(crate) async fn with(orchestrators: usize, change: fn(&mut GatewayConfig)) -> Self {
-        let operator = NodeKey::from_seed(rand::random());
+        let mesh = LocalMesh::new(Access::Private);
         let (seen_tx, seen) = mpsc::unbounded_channel();
         let (cancelled_tx, cancelled) = mpsc::unbounded_channel();
         let reporter = Reporter {
@@ -132,7 +66,7 @@ impl World {
         };
         let mut nodes = Vec::new();
         for index in 0..orchestrators {
-            let config = node_config(&operator, Role::Orchestrator, Role::Gateway);
+            let (config, _) = mesh.config(key(), Role::Orchestrator);
             let reporter = reporter.clone();
             let service = Arc::new(Script { index, reporter });
             let node = Node::start(config, service).await.expect("it starts");
@@ -145,11 +79,7 @@ impl World {
             ..GatewayConfig::default()
         };
         change(&mut config);
-        let registry = Registry::new();
-        let node = NodeConfig {
-            metrics: NetMetrics::register(&registry),
-            ..node_config(&operator, Role::Gateway, Role::Orchestrator)
-        };
+        let (node, registry) = mesh.config(key(), Role::Gateway);
         let gateway = tether_gateway::start(
             config,
             node,
@@ -200,22 +130,8 @@ impl World {
 
     /// Waits until a line is in the metrics.
     pub(crate) async fn metric(&self, line: &str) {
-        let seen = async {
-            while !self.registry.encode().lines().any(|l| l == line) {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        if tokio::time::timeout(PATIENCE, seen).await.is_err() {
-            panic!("{line} is not in\n{}", self.registry.encode());
-        }
+        testing::metric(&self.registry, line).await;
     }
-}
-
-/// Waits, but not for ever.
-pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future)
-        .await
-        .expect("it happens in time")
 }
 
 /// Sends a request; status, headers and JSON.

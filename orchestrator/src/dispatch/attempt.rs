@@ -189,7 +189,7 @@ impl Dispatcher {
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no link within {} ms", patience.as_millis()),
         };
-        self.fleet.suspect(worker, "it cannot be linked").await;
+        (self.fleet.unreachable(worker, "it cannot be linked")).await;
         Err(unreachable(why))
     }
 

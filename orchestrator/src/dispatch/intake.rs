@@ -53,8 +53,10 @@ impl Dispatcher {
         span.record("tether.tenant", request.tenant.as_str());
         let (model, digest) = self.resolve(&request.model)?;
         span.record("gen_ai.request.model", model.to_string());
-        let servable =
-            (self.fleet.snapshot().candidates(&model).iter()).any(|c| c.offer().digest == digest);
+        let servable = {
+            let fleet = self.fleet.snapshot();
+            (self.candidates(&fleet, &model)).any(|it| it.offer().digest == digest)
+        };
         if !servable {
             return Err(self.nothing_serves(&model));
         }

@@ -28,6 +28,8 @@ pub(crate) enum Event {
     Beat(Box<Verified<Heartbeat>>, Tier),
     /// A worker may be dead.
     Suspect(NodeId, &'static str),
+    /// A worker cannot be linked.
+    Unreachable(NodeId, &'static str),
 }
 
 /// The fleet, for those who read it and those who have news. Cheap to clone.
@@ -86,6 +88,12 @@ impl Fleet {
     pub async fn suspect(&self, worker: NodeId, why: &'static str) {
         let _ = self.events.send(Event::Suspect(worker, why)).await;
     }
+
+    /// Says that the link to a worker broke or cannot be had: suspect, and not dialled until it is
+    /// heard or a while went by.
+    pub async fn unreachable(&self, worker: NodeId, why: &'static str) {
+        let _ = self.events.send(Event::Unreachable(worker, why)).await;
+    }
 }
 
 struct Keeper {
@@ -139,6 +147,13 @@ impl Keeper {
                 }
                 change
             }
+            Event::Unreachable(worker, why) => {
+                let change = self.presence.unreachable(worker, clock::now());
+                if change.is_some() {
+                    tracing::warn!(%worker, why, "worker cannot be reached");
+                }
+                change
+            }
         }
     }
 
@@ -165,7 +180,7 @@ impl Keeper {
             Change::Gone(worker, how) => {
                 tracing::info!(%worker, how = ?how, "worker is gone");
             }
-            Change::Beat { .. } | Change::Suspect(_) => {}
+            Change::Beat { .. } | Change::Suspect(_) | Change::Unreachable { .. } => {}
         }
     }
 }

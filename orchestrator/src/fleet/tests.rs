@@ -163,3 +163,35 @@ fn trusted_workers_speak_for_a_name_before_others_do() {
     ];
     assert_eq!(offers, expected);
 }
+
+#[test]
+fn a_worker_that_cannot_be_linked_is_asked_over_a_link_after_a_heartbeat_or_a_while_later() {
+    let mut roster = Roster::default();
+    let id = key(1).id();
+    there(&mut roster, 1, |_| ());
+    let asked = |roster: &Roster, linked: bool, now_ms| {
+        let fleet = roster.snapshot();
+        let view = fleet.worker(&id).expect("there");
+        view.may_be_asked(|| linked, now_ms)
+    };
+    assert!(
+        asked(&roster, false, 0),
+        "dialled where nothing speaks against it"
+    );
+    let lost = Change::Unreachable {
+        worker: id,
+        redial_mono_ms: 3_000,
+    };
+    roster.apply(lost.clone());
+    assert!(!asked(&roster, false, 2_999) && asked(&roster, true, 0));
+    assert!(asked(&roster, false, 3_000));
+    let fleet = roster.snapshot();
+    let view = fleet.worker(&id).expect("there");
+    let reason = view.unroutable().expect("a reason");
+    assert!(view.suspect && reason.starts_with("suspect: its link"));
+    there(&mut roster, 1, |b| b.seq = 2);
+    assert!(asked(&roster, false, 0), "it was heard");
+    roster.apply(Change::Gone(id, Gone::Expired));
+    roster.apply(lost);
+    assert!(roster.snapshot().is_empty(), "nobody comes back by it");
+}

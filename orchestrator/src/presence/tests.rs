@@ -280,3 +280,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_worker_that_cannot_be_linked_is_left_alone_until_it_is_heard_or_for_a_while() {
+    let mut presence = Presence::new(8);
+    let worker = key(1).id();
+    assert!(presence.unreachable(worker, at(0)).is_none(), "never seen");
+    send(&mut presence, 1, 1, 1, 0).expect("accepted");
+    let redial = |change| match change {
+        Some(Change::Unreachable { redial_mono_ms, .. }) => Some(redial_mono_ms),
+        _ => None,
+    };
+    let lost = |presence: &mut Presence, ms| redial(presence.unreachable(worker, at(ms)));
+    assert_eq!(lost(&mut presence, 1_000), Some(1_000 + REDIAL_AFTER_MS));
+    assert_eq!(lost(&mut presence, 1_200), None, "known already");
+    assert!(presence.suspect(worker).is_none(), "it is suspect too");
+    send(&mut presence, 1, 1, 2, 1_500).expect("heard again");
+    assert!(presence.suspect(worker).is_some(), "it was well again");
+    assert_eq!(lost(&mut presence, 1_600), Some(1_600 + REDIAL_AFTER_MS));
+    let later = 1_600 + REDIAL_AFTER_MS;
+    assert_eq!(lost(&mut presence, later), Some(later + REDIAL_AFTER_MS));
+    leave(&mut presence, 1, 1, 3, later).expect("accepted");
+    assert_eq!(lost(&mut presence, 60_000), None, "gone is gone");
+}

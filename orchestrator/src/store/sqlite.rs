@@ -3,6 +3,7 @@
 //! Write-ahead log, and a flush of the disk at each commit (`synchronous = FULL`): what was
 //! answered for survives a power cut. One process at a time has the file, by a lock beside it.
 
+mod counts;
 mod models;
 mod schema;
 #[cfg(test)]
@@ -65,6 +66,7 @@ impl SqliteStore {
             StoreError::Damaged { why, .. } => damaged(path, why),
             error => error,
         })?;
+        counts::follow(&conn).map_err(failed)?;
         conn.set_prepared_statement_cache_capacity(32);
         let writer =
             Writer::start(conn, lock, on_commit).map_err(|error| open(error.to_string()))?;
@@ -359,21 +361,6 @@ fn open_jobs(
     .map_err(disk)
 }
 
-fn counts(conn: &Connection) -> Result<Vec<(JobState, usize)>, StoreError> {
-    let mut statement = conn
-        .prepare_cached("SELECT count(*) FROM jobs WHERE state = ?1")
-        .map_err(disk)?;
-    JobState::ALL
-        .into_iter()
-        .map(|state| {
-            let count: i64 = statement
-                .query_row([state.as_str()], |row| row.get(0))
-                .map_err(disk)?;
-            Ok((state, usize::try_from(count).unwrap_or(0)))
-        })
-        .collect()
-}
-
 fn prune(conn: &Connection, before_ms: u64, limit: u32) -> Result<usize, StoreError> {
     conn.prepare_cached(
         "DELETE FROM jobs WHERE correlation_id IN (SELECT correlation_id FROM jobs
@@ -433,7 +420,7 @@ impl MetadataStore for SqliteStore {
         Box::pin(self.writer.run(move |conn| prune(conn, before_ms, limit)))
     }
     fn counts(&self) -> StoreFuture<'_, Vec<(JobState, usize)>> {
-        Box::pin(self.writer.run(counts))
+        Box::pin(self.writer.run(counts::read))
     }
     fn close(&self) -> StoreFuture<'_, ()> {
         Box::pin(self.writer.close())

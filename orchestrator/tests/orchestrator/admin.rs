@@ -1,9 +1,9 @@
 //! The operator's pages.
 
-use crate::mesh::Mesh;
+use crate::mesh::{Mesh, request};
 use crate::script::Script;
 
-async fn get(mesh: &Mesh, path: &str, token: Option<&str>) -> (u16, String) {
+pub async fn get(mesh: &Mesh, path: &str, token: Option<&str>) -> (u16, String) {
     let url = format!("http://{}{path}", mesh.orchestrator.admin_addr());
     let mut request = reqwest::Client::new().get(url);
     if let Some(token) = token {
@@ -36,4 +36,19 @@ async fn the_fleet_needs_the_token_and_metrics_and_health_do_not() {
     assert_eq!(rows[0]["models"], serde_json::json!(["tiny@1.0"]));
     assert_eq!(rows[0]["in_flight"], 0);
     assert_eq!(rows[0]["reason"], serde_json::Value::Null);
+}
+
+#[tokio::test]
+async fn the_count_of_jobs_is_true_at_the_moment_of_the_scrape() {
+    let mesh = Mesh::start().await;
+    let _worker = mesh.worker(10, Script::Answer(1)).await;
+    for (token, count) in [("a", 1), ("b", 2)] {
+        assert!(mesh.submit(&request(token)).await.is_whole());
+        let (_, text) = get(&mesh, "/metrics", None).await;
+        let line = format!("tether_orchestrator_jobs{{state=\"done\"}} {count}");
+        assert!(
+            text.lines().any(|it| it == line),
+            "{line} is not in\n{text}"
+        );
+    }
 }

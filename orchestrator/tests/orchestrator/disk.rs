@@ -20,6 +20,8 @@ enum Wrong {
     Panic(JobState),
     /// No end is recorded.
     Ends,
+    /// Counting never ends.
+    Count,
 }
 
 /// Goes wrong until it is told that all is well.
@@ -69,7 +71,10 @@ impl MetadataStore for Faulty {
         self.0.prune(before_ms, limit)
     }
     fn counts(&self) -> StoreFuture<'_, Vec<(JobState, usize)>> {
-        self.0.counts()
+        match self.1 {
+            Wrong::Count => Box::pin(std::future::pending()),
+            _ => self.0.counts(),
+        }
     }
     fn close(&self) -> StoreFuture<'_, ()> {
         self.0.close()
@@ -159,4 +164,12 @@ async fn a_panic_in_the_middle_ends_the_job_as_failed_and_frees_its_place() {
     assert_eq!(job.state, JobState::Failed);
     assert_eq!(mesh.in_flight(&worker).await, 0);
     assert_eq!(mesh.metric("tether_orchestrator_requests_in_flight"), 0);
+}
+
+#[tokio::test]
+async fn a_store_that_hangs_keeps_nobody_from_the_metrics() {
+    let mesh = mesh(Wrong::Count).await;
+    let (status, text) = within("a scrape", crate::admin::get(&mesh, "/metrics", None)).await;
+    assert_eq!(status, 200);
+    assert!(text.contains("tether_orchestrator_requests_in_flight 0"));
 }

@@ -11,3 +11,4 @@ mod presence;
 mod script;
 mod shutdown;
 mod starved;
+mod unreachable;

@@ -3,39 +3,28 @@
 
 use crate::script::{Script, Scripted};
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
-use tether_net::bootstrap::{self, BootstrapNodes};
-use tether_net::{BoxFuture, Call, Incoming, Link, LinkLimits, Node, NodeConfig, Service};
+pub use tether_net::testing::PATIENCE;
+use tether_net::testing::{LocalMesh, loopback, now_ms, region};
+use tether_net::{BoxFuture, Call, Incoming, Link, Node, NodeConfig, Service};
 use tether_orchestrator::job::Job;
 use tether_orchestrator::orchestrator::STORE_FILE;
 use tether_orchestrator::store::MetadataStore;
 use tether_orchestrator::store::sqlite::SqliteStore;
 use tether_orchestrator::{Orchestrator, OrchestratorConfig, start_with_store};
-use tether_telemetry::metrics::{NetMetrics, OrchestratorMetrics, Registry};
+use tether_telemetry::metrics::{OrchestratorMetrics, Registry};
 use tether_wire::codec;
-use tether_wire::grant::{Access, Mesh as MeshIdentity};
+use tether_wire::grant::Access;
 use tether_wire::heartbeat::{ModelOffer, WorkerState};
 use tether_wire::infer::{AnswerEvent, InferRequest, Input, MAX_EVENT_BYTES, Presence, Sampling};
 use tether_wire::rpc::{Code, RpcError, method};
 use tether_wire::{
-    CorrelationId, Digest, Grant, Heartbeat, MeshId, NodeId, NodeKey, Region, Role, Signed,
-    TenantId, Tier,
+    CorrelationId, Digest, Heartbeat, MeshId, NodeId, NodeKey, Role, Signed, TenantId, Tier,
 };
 
-/// A guard against hanging, never a measure.
-pub const PATIENCE: Duration = Duration::from_secs(30);
 pub const DIGEST: Digest = Digest([7; 32]);
-
-pub fn unix_ms() -> u64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("after 1970");
-    u64::try_from(now.as_millis()).expect("fits")
-}
 
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future)
@@ -43,23 +32,11 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
         .unwrap_or_else(|_| panic!("waited in vain: {what}"))
 }
 
-fn any() -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, 0).into()
-}
-
-fn operator() -> NodeKey {
-    NodeKey::from_seed([1; 32])
-}
-
-pub fn identity() -> MeshIdentity {
-    MeshIdentity {
-        id: MeshId(operator().id().0),
-        access: Access::Private,
-    }
-}
-
-pub fn region() -> Region {
-    Region::new("local").expect("valid")
+/// A worker's key, the same for the same number in one mesh.
+pub fn key(local: &LocalMesh, n: u8) -> NodeKey {
+    let mut seed = local.mesh.id.0;
+    seed[0] = n;
+    NodeKey::from_seed(seed)
 }
 
 struct NoService;
@@ -71,7 +48,7 @@ impl Service for NoService {
 }
 
 pub struct Mesh {
-    pub dht: BootstrapNodes,
+    pub local: LocalMesh,
     pub data: TempDir,
     pub registry: Registry,
     pub orchestrator: Orchestrator,
@@ -92,30 +69,23 @@ impl Mesh {
         change: impl FnOnce(&mut OrchestratorConfig),
         wrap: impl FnOnce(Arc<dyn MetadataStore>) -> Arc<dyn MetadataStore>,
     ) -> Self {
-        let dht = bootstrap::run(vec![any(); 3], Vec::new())
-            .await
-            .expect("a DHT");
+        let local = LocalMesh::new(Access::Private);
         let data = tempfile::tempdir().expect("a folder");
         std::fs::write(data.path().join("tenants.toml"), "").expect("written");
         let registry = Registry::new();
         let mut config = OrchestratorConfig {
-            admin: any(),
+            admin: loopback(),
             ..OrchestratorConfig::default()
         };
         change(&mut config);
-        let node = node_config(
-            &dht,
-            2,
-            Role::Orchestrator,
-            vec![Role::Gateway, Role::Worker],
-        );
+        let (node, _) = local.config(key(&local, 2), Role::Orchestrator);
         let orchestrator = boot(config, data.path(), node, &registry, wrap).await;
-        let gateway = node_config(&dht, 3, Role::Gateway, vec![Role::Orchestrator]);
+        let (gateway, _) = local.config(key(&local, 3), Role::Gateway);
         let gateway = Node::start(gateway, Arc::new(NoService))
             .await
             .expect("a gateway");
         Self {
-            dht,
+            local,
             data,
             registry,
             orchestrator,
@@ -126,16 +96,11 @@ impl Mesh {
     pub async fn restart(self, change: impl FnOnce(&mut OrchestratorConfig)) -> Self {
         self.orchestrator.shutdown().await.expect("stops");
         let mut config = OrchestratorConfig {
-            admin: any(),
+            admin: loopback(),
             ..OrchestratorConfig::default()
         };
         change(&mut config);
-        let node = node_config(
-            &self.dht,
-            2,
-            Role::Orchestrator,
-            vec![Role::Gateway, Role::Worker],
-        );
+        let (node, _) = (self.local).config(key(&self.local, 2), Role::Orchestrator);
         let registry = Registry::new();
         let orchestrator = boot(config, self.data.path(), node, &registry, |store| store).await;
         Self {
@@ -176,10 +141,11 @@ impl Mesh {
 
     /// The same with a grant of this tier.
     pub async fn silent_worker_of(&self, n: u8, script: Script, tier: Tier) -> Worker {
-        let key = NodeKey::from_seed([n; 32]);
+        let key = key(&self.local, n);
         let scripted = Arc::new(Scripted::new(key.id(), script));
-        let mut config = node_config(&self.dht, n, Role::Worker, vec![Role::Orchestrator]);
-        config.grant = Some(grant(n, Role::Worker, tier));
+        let (mut config, _) = self.local.config(key.clone(), Role::Worker);
+        let grant = (self.local).grant(key.id(), Role::Worker, |grant| grant.tier = tier);
+        config.grant = Some(grant);
         let node = Node::start(config, scripted.clone())
             .await
             .expect("a worker");
@@ -194,6 +160,7 @@ impl Mesh {
             .await
             .expect("called");
         Worker {
+            mesh: self.local.mesh.id,
             key,
             node,
             scripted,
@@ -281,48 +248,15 @@ async fn boot(
 ) -> Orchestrator {
     let metrics = OrchestratorMetrics::register(registry);
     let path = data.join(STORE_FILE);
-    let store = SqliteStore::open(&path, unix_ms(), Box::new(|_, _| ())).expect("a store");
+    let store = SqliteStore::open(&path, now_ms(), Box::new(|_, _| ())).expect("a store");
     let store = wrap(Arc::new(store));
     start_with_store(config, data, node, store, metrics, registry.clone())
         .await
         .expect("an orchestrator")
 }
 
-fn grant(n: u8, role: Role, tier: Tier) -> Vec<u8> {
-    let now = unix_ms();
-    let grant = Grant {
-        subject: NodeKey::from_seed([n; 32]).id(),
-        role,
-        region: None,
-        tier,
-        not_before_ms: now,
-        expires_ms: now + 3_600_000,
-        serial: u64::from(n),
-        issuer: None,
-    };
-    let grant = Signed::seal(&operator(), &identity().id, &grant).expect("inside limits");
-    grant.as_bytes().to_vec()
-}
-
-pub fn node_config(dht: &BootstrapNodes, n: u8, role: Role, accept: Vec<Role>) -> NodeConfig {
-    NodeConfig {
-        key: NodeKey::from_seed([n; 32]),
-        mesh: identity(),
-        role,
-        region: region(),
-        grant: Some(grant(n, role, Tier::Trusted)),
-        accept,
-        listen: any(),
-        advertise: Vec::new(),
-        dht_listen: any(),
-        bootstrap: dht.addresses().to_vec(),
-        uplinks: tether_net::UplinkConfig::default(),
-        limits: LinkLimits::default(),
-        metrics: NetMetrics::register(&Registry::new()),
-    }
-}
-
 pub struct Worker {
+    pub mesh: MeshId,
     pub key: NodeKey,
     pub node: Node,
     pub scripted: Arc<Scripted>,
@@ -340,7 +274,7 @@ impl Worker {
             epoch: 1,
             seq,
             nonce: [0; 16],
-            issued_ms: unix_ms(),
+            issued_ms: now_ms(),
             state: WorkerState::Serving,
             region: region(),
             gpu_class: "cpu".into(),
@@ -369,7 +303,7 @@ impl Worker {
     }
 
     pub fn seal(&self, beat: &Heartbeat) -> Vec<u8> {
-        let sealed = Signed::seal(&self.key, &identity().id, beat).expect("inside limits");
+        let sealed = Signed::seal(&self.key, &self.mesh, beat).expect("inside limits");
         sealed.as_bytes().to_vec()
     }
 

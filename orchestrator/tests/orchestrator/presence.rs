@@ -1,7 +1,8 @@
 //! Heartbeats over real links: what reaches the fleet and what never does.
 
-use crate::mesh::{Mesh, Worker, unix_ms};
+use crate::mesh::{Mesh, Worker};
 use crate::script::Script;
+use tether_net::testing::now_ms;
 use tether_wire::heartbeat::{MAX_AGE_MS, MAX_FUTURE_MS, WorkerState};
 use tether_wire::{Heartbeat, Region, Signed};
 
@@ -34,16 +35,16 @@ async fn a_forged_stale_or_future_heartbeat_never_reaches_the_fleet() {
     let other = tether_wire::NodeKey::from_seed([77; 32]);
     let mut others = worker.beat(1);
     others.worker = other.id();
-    let others = Signed::seal(&other, &crate::mesh::identity().id, &others).expect("sealed");
+    let others = Signed::seal(&other, &mesh.local.mesh.id, &others).expect("sealed");
     worker.send_bytes(others.as_bytes().to_vec()).await;
     rejected(&mesh, "wrong-worker", 1).await;
     sends(&mut worker, 1, |b| {
-        b.issued_ms = unix_ms() - MAX_AGE_MS - 1_000
+        b.issued_ms = now_ms() - MAX_AGE_MS - 1_000
     })
     .await;
     rejected(&mesh, "stale", 1).await;
     sends(&mut worker, 1, |b| {
-        b.issued_ms = unix_ms() + MAX_FUTURE_MS + 60_000
+        b.issued_ms = now_ms() + MAX_FUTURE_MS + 60_000
     })
     .await;
     rejected(&mesh, "future", 1).await;

@@ -1,7 +1,7 @@
 //! Workers that are killed, and workers that are starved of CPU for a while: until the first piece
 //! of an answer they are alike, from then on the starved one is waited for. [T-LNK-5]
 
-use crate::mesh::{Answer, Mesh, PATIENCE, Worker, cold, node_config, request, within};
+use crate::mesh::{Answer, Mesh, PATIENCE, Worker, cold, key, request, within};
 use crate::script::{Script, Scripted};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tether_orchestrator::job::JobState;
 use tether_wire::codec;
 use tether_wire::infer::InferRequest;
 use tether_wire::rpc::{Code, method};
-use tether_wire::{NodeId, NodeKey, Role};
+use tether_wire::{NodeId, Role};
 
 /// A runtime of one thread, which the test can hold up or end: what runs there is as starved as a
 /// process that is stopped, or as dead as one that is killed.
@@ -49,9 +49,9 @@ impl Starvable {
 
     /// A worker that is there, routable, and runs here.
     async fn worker(&self, mesh: &Mesh, n: u8, script: Script) -> Worker {
-        let key = NodeKey::from_seed([n; 32]);
+        let (key, in_mesh) = (key(&mesh.local, n), mesh.local.mesh.id);
         let scripted = Arc::new(Scripted::new(key.id(), script));
-        let config = node_config(&mesh.dht, n, Role::Worker, vec![Role::Orchestrator]);
+        let (config, _) = mesh.local.config(key.clone(), Role::Worker);
         let orchestrator = mesh.orchestrator.id();
         let started = self.runtime.spawn(async move {
             let node = Node::start(config, scripted.clone()).await;
@@ -60,6 +60,7 @@ impl Starvable {
             let link = link.expect("linked");
             let presence = link.call(method::PRESENCE, None, &[]).await;
             Worker {
+                mesh: in_mesh,
                 key,
                 presence: presence.expect("called"),
                 node,

@@ -1,9 +1,9 @@
 //! An engine as the rest of the worker sees it, and an answer that it makes.
 
 use crate::config::EngineConfig;
-use crate::engine::in_flight::{self, EngineDone, Sink, Source};
 use crate::engine::process::EngineCommand;
 use crate::engine::protocol::{Generate, Load};
+use crate::engine::reader::{self, EngineDone, Hold, Sink, Source};
 use crate::engine::supervisor::Supervisor;
 use futures_util::future::BoxFuture;
 use std::fmt;
@@ -175,11 +175,17 @@ impl Engine {
         self.inner.state.clone()
     }
 
-    /// Asks for an answer.
+    /// Asks for an answer. `hold` is dropped when nothing of the request is left in the engine: at
+    /// once when it never gets there, later than the answer when that is dropped in the middle.
     ///
     /// # Errors
     /// [`Code::Unavailable`] when the engine is not ready.
-    pub fn generate(&self, input: Input, sampling: Sampling) -> Result<Answer, RpcError> {
+    pub fn generate(
+        &self,
+        input: Input,
+        sampling: Sampling,
+        hold: Box<dyn Hold>,
+    ) -> Result<Answer, RpcError> {
         let down = match &*self.inner.state.borrow() {
             EngineState::Down { reason, .. } => Some(reason.clone()),
             EngineState::Refused(refused) => Some(refused.reason.clone()),
@@ -190,7 +196,7 @@ impl Engine {
             return Err(RpcError::new(Code::Unavailable, reason));
         }
         let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
-        let (sink, source) = in_flight::channel();
+        let (sink, source) = reader::channel(hold);
         let generate = Generate {
             id,
             input,
@@ -251,6 +257,8 @@ impl Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         if !self.ended {
+            // First, so that a wish to cancel that overtakes its request is not lost.
+            self.source.end.close();
             // A supervisor that is gone took the engine with it.
             let _ = self.cancels.send(self.id);
         }

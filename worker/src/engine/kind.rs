@@ -25,7 +25,8 @@ pub(crate) struct Facts {
 pub(crate) trait Engine: Send + Sync {
     /// What it is.
     fn facts(&self) -> Facts;
-    /// Gives one answer. Ends soon after a cancellation.
+    /// Gives one answer. After a cancellation it ends as soon as nothing of the answer occupies the
+    /// engine any more.
     fn generate(&self, request: Generate, answer: Answer) -> BoxFuture<'static, ()>;
 }
 

@@ -37,7 +37,8 @@ pub enum ToEngine {
     Load(Load),
     /// One answer.
     Generate(Generate),
-    /// Stop that answer. The engine says no more about it.
+    /// Stop that answer, if it has not ended. The engine gives no more of it, and says when nothing
+    /// of it is left: [`FromEngine::Cancelled`], or whatever end crossed this.
     Cancel {
         /// Which answer.
         id: u64,
@@ -76,7 +77,8 @@ pub struct Load {
     pub echo_delay_ms: u64,
 }
 
-/// One answer.
+/// One answer. Whatever becomes of it, the engine says exactly one of [`FromEngine::Done`],
+/// [`FromEngine::Failed`] and [`FromEngine::Cancelled`] of it, and nothing after that.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Generate {
     /// Chosen by the worker, never used twice in one process.
@@ -150,6 +152,11 @@ pub enum FromEngine {
         id: u64,
         /// Why.
         error: RpcError,
+    },
+    /// A cancelled answer is gone: what it occupied in the engine is free.
+    Cancelled {
+        /// Which answer.
+        id: u64,
     },
     /// I am here.
     Pong {

@@ -156,7 +156,7 @@ impl Supervisor {
             self.state.send_replace(EngineState::Starting);
         }
         // How it ended is known within milliseconds, and part of what its callers are told.
-        let lost = in_flight.len();
+        let lost = in_flight.awaited();
         let ending = why.end(process).await;
         let error = match &ending {
             Ending::Stopped | Ending::Refused(_) => {
@@ -227,11 +227,14 @@ impl Supervisor {
                     }
                 }
                 Some(Request { generate, sink }) = self.requests.recv() => {
-                    in_flight.begin(generate.id, sink);
-                    process.send(ToEngine::Generate(generate))
+                    if in_flight.begin(generate.id, sink) {
+                        process.send(ToEngine::Generate(generate))
+                    } else {
+                        Ok(())
+                    }
                 }
                 Some(id) = self.cancels.recv() => {
-                    if in_flight.forget(id) {
+                    if in_flight.leave(id) {
                         process.send(ToEngine::Cancel { id })
                     } else {
                         Ok(())

@@ -1,4 +1,5 @@
-//! Makes signed heartbeats: every 5 s, and at once when models or state change.
+//! Makes signed heartbeats: every 5 s, and at once when models or state change, or when the load is
+//! another than its orchestrators can know.
 
 use crate::clock::now_ms;
 use crate::models::{self, ModelState, ModelStatus};
@@ -13,8 +14,9 @@ use tether_wire::{Heartbeat, PROTOCOL_MINOR, Signed, Topic, codec};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-/// Least time between two heartbeats: changes that come together go out together.
-const MIN_INTERVAL: Duration = Duration::from_millis(50);
+/// Least time between two heartbeats: changes that come together go out together, and however many
+/// callers go, an orchestrator is told no more often than it takes. [T-PRE-7]
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// One heartbeat, ready to be pushed.
 #[derive(Debug)]
@@ -68,6 +70,7 @@ impl Beater {
                 // An error means that the models are gone; the worker is being dropped.
                 changed = models.changed() => if changed.is_err() { return },
                 () = draining.cancelled(), if !was_draining => {}
+                () = self.shared.slots.departure() => {}
                 wish = self.wishes.recv() => if wish.is_none() { return },
                 () = self.leaving.cancelled() => {}
             }

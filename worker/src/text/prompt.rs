@@ -1,11 +1,11 @@
 //! The text side of one model: what goes in as a prompt, and how much may come out.
 
-use crate::fit::{check_bytes, exceeded, param};
+use crate::fit::{check_bytes, check_input, exceeded, param};
 use crate::text::fold::{Fold, Limits};
+use crate::text::literal::Literal;
 use crate::text::template::{ChatTemplate, TemplateError};
 use crate::text::tokenizer::{TextError, TextTokenizer, read_bounded, read_json, special_tokens};
 use serde_json::Value;
-use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 use tether_wire::infer::{Input, Sampling};
@@ -96,7 +96,8 @@ impl TextModel {
     /// [`Code::Invalid`] with the field that is wrong.
     pub fn prompt(&self, input: &Input, max_tokens: Option<u32>) -> Result<Prompt, RpcError> {
         let param = param(input);
-        let (text, special) = match input {
+        check_input(input, self.context_tokens, self.max_token_bytes())?;
+        let tokens = match input {
             Input::Chat(messages) => {
                 let template = self.template.as_ref().ok_or_else(|| {
                     invalid(
@@ -104,25 +105,30 @@ impl TextModel {
                         "this model has no chat template; send it a text prompt",
                     )
                 })?;
-                let text = template.render(messages).map_err(|error| match error {
-                    TemplateError::Refused(_) => invalid("messages", error.to_string()),
-                    _ => RpcError::new(Code::Internal, error.to_string()),
-                })?;
-                (Cow::Owned(text), false)
+                let literal = Literal::new(&self.tokenizer, messages)
+                    .map_err(|error| invalid("messages", error.to_string()))?;
+                let text = template
+                    .render(&literal.messages)
+                    .map_err(|error| match error {
+                        TemplateError::Refused(_) => invalid("messages", error.to_string()),
+                        _ => RpcError::new(Code::Internal, error.to_string()),
+                    })?;
+                self.tokens(&literal.pieces(&text), false, param)
             }
-            Input::Text(text) => (Cow::Borrowed(text.as_str()), true),
-        };
-        check_bytes(
-            text.len(),
-            self.context_tokens,
-            self.max_token_bytes(),
-            param,
-        )?;
-        let tokens = self
-            .tokenizer
-            .encode(&text, special)
-            .map_err(|error| RpcError::new(Code::Internal, error))?;
+            Input::Text(text) => self.tokens(&[text.as_str()], true, param),
+        }?;
         fit(tokens, max_tokens, self.context_tokens, param)
+    }
+
+    fn tokens(&self, pieces: &[&str], special: bool, param: &str) -> Result<Vec<u32>, RpcError> {
+        let bytes = pieces.iter().map(|piece| piece.len()).sum();
+        check_bytes(bytes, self.context_tokens, self.max_token_bytes(), param)?;
+        let mut tokens = Vec::new();
+        for piece in pieces {
+            let more = self.tokenizer.encode(piece, special);
+            tokens.extend(more.map_err(|error| RpcError::new(Code::Internal, error))?);
+        }
+        Ok(tokens)
     }
 
     /// The answer to a prompt, without tokens yet.

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use tokenizers::Tokenizer;
+use tokenizers::{OffsetReferential, OffsetType, Token, Tokenizer};
 
 /// Largest `tokenizer.json`; the largest in use have some 30 MB.
 const MAX_TOKENIZER_BYTES: u64 = 128 * 1024 * 1024;
@@ -92,6 +92,8 @@ pub(crate) fn read_json(path: &Path) -> Result<Value, TextError> {
 pub struct TextTokenizer {
     inner: Tokenizer,
     eos: BTreeSet<u32>,
+    /// Tokens that are told apart from text: ends and beginnings of turns and the like.
+    special: BTreeSet<u32>,
     max_token_bytes: u32,
 }
 
@@ -125,9 +127,16 @@ impl TextTokenizer {
             return Err(TextError::NoEnd);
         }
         let max_token_bytes = inner.get_vocab(true).keys().map(String::len).max();
+        let special = inner
+            .get_added_tokens_decoder()
+            .into_iter()
+            .filter(|(_, token)| token.special)
+            .map(|(id, _)| id)
+            .collect();
         Ok(Self {
             inner,
             eos,
+            special,
             max_token_bytes: max_token_bytes
                 .and_then(|most| u32::try_from(most).ok())
                 .map_or(u32::MAX, |most| most.max(1)),
@@ -166,6 +175,32 @@ impl TextTokenizer {
             .encode_fast(text, special)
             .map_err(|error| error.to_string())?;
         Ok(encoding.get_ids().to_vec())
+    }
+}
+
+impl TextTokenizer {
+    /// Where to cut a text so that no special token which [`TextTokenizer::encode`] would find in it
+    /// is left: each behind its first character, ascending. One of a single character stays.
+    pub(crate) fn cuts(&self, text: &str) -> Vec<usize> {
+        let added = self.inner.get_added_vocabulary();
+        let split = added.extract_and_normalize(self.inner.get_normalizer(), text);
+        split
+            .get_splits(OffsetReferential::Original, OffsetType::Byte)
+            .into_iter()
+            .filter(|(_, _, tokens)| tokens.as_ref().is_some_and(|found| self.is_special(found)))
+            .filter_map(|(_, (start, end), _)| {
+                let found = text.get(start..end)?;
+                // Some take the blanks before them along.
+                let token = found.trim_start();
+                let token = if token.is_empty() { found } else { token };
+                let first = token.chars().next()?.len_utf8();
+                (first < token.len()).then_some(end - token.len() + first)
+            })
+            .collect()
+    }
+
+    fn is_special(&self, found: &[Token]) -> bool {
+        found.iter().any(|token| self.special.contains(&token.id))
     }
 }
 

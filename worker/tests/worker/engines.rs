@@ -2,10 +2,12 @@
 //!
 //! They are ignored, and do nothing when they are run by hand.
 
+use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::exit;
-use tether_wire::infer::{Finish, Usage};
+use std::sync::{Arc, Mutex};
+use tether_wire::infer::{Finish, Input, Usage};
 use tether_worker::engine::protocol::{FromEngine, Load, ToEngine, read_message, write_message};
 use tether_worker::engine::{ENGINE_ENV, EngineCommand, child};
 
@@ -76,6 +78,19 @@ fn chunk(id: u64, position: u32) -> FromEngine {
         position,
         tokens: vec![position],
         text: "x".to_owned(),
+    }
+}
+
+fn done(id: u64, completion_tokens: u32) -> FromEngine {
+    FromEngine::Done {
+        id,
+        finish: Finish::Stop,
+        usage: Usage {
+            prompt_tokens: 0,
+            completion_tokens,
+        },
+        prefill_ms: 0,
+        decode_ms: 0,
     }
 }
 
@@ -173,33 +188,64 @@ fn lists_its_files() {
     }
 }
 
-/// Answers one request at once, and only for its caller to go.
+/// A prompt that [`one_at_a_time`] answers to its end.
+pub(crate) const SHORT: &str = "short";
+
+/// Answers one request at once: to its end where the prompt is [`SHORT`], and otherwise until it is
+/// cancelled. A prompt that is the path of a socket is one that it does not let go of when it is
+/// cancelled: it connects there, and holds on until it is told one byte.
 #[test]
 #[ignore = "no test: other tests start it as the process of an engine"]
 fn one_at_a_time() {
     if is_engine() {
         let mut socket = loaded_as(|_| "fake".to_owned(), 1);
-        let mut answering = None;
+        let answering: Arc<Mutex<Option<(u64, String)>>> = Arc::default();
         loop {
-            match hear(&mut socket) {
+            let message = hear(&mut socket);
+            let mut held = answering.lock().expect("no panic");
+            match message {
                 // More than it said that it can.
-                ToEngine::Generate(_) if answering.is_some() => exit(4),
+                ToEngine::Generate(_) if held.is_some() => exit(4),
                 ToEngine::Generate(generate) => {
                     let id = generate.id;
-                    answering = Some(id);
+                    let Input::Text(prompt) = generate.input else {
+                        exit(5)
+                    };
                     let prompt_tokens = 5;
                     say(&mut socket, &FromEngine::Started { id, prompt_tokens });
                     say(&mut socket, &chunk(id, 0));
+                    if prompt == SHORT {
+                        say(&mut socket, &done(id, 1));
+                    } else {
+                        *held = Some((id, prompt));
+                    }
                 }
-                ToEngine::Cancel { id } if answering == Some(id) => answering = None,
+                ToEngine::Cancel { id } => {
+                    let Some((_, prompt)) = held.clone().filter(|(held, _)| *held == id) else {
+                        continue;
+                    };
+                    let (answering, mut socket) = (
+                        Arc::clone(&answering),
+                        socket.try_clone().expect("a socket"),
+                    );
+                    std::thread::spawn(move || {
+                        if let Ok(mut told) = UnixStream::connect(prompt) {
+                            let _ = told.read(&mut [0]);
+                        }
+                        // With the lock, so that messages do not mix.
+                        let mut held = answering.lock().expect("no panic");
+                        *held = None;
+                        say(&mut socket, &FromEngine::Cancelled { id });
+                    });
+                }
                 ToEngine::Ping { n } => say(&mut socket, &FromEngine::Pong { n }),
-                _ => {}
+                ToEngine::Load(_) => exit(3),
             }
         }
     }
 }
 
-/// Says that it lives, and answers nothing.
+/// Says that it lives, begins answers and neither goes on with them nor lets go of them.
 #[test]
 #[ignore = "no test: other tests start it as the process of an engine"]
 fn gets_stuck() {
@@ -249,21 +295,12 @@ fn floods() {
                         }
                         continue;
                     }
-                    say(
-                        &mut socket,
-                        &FromEngine::Done {
-                            id: generate.id,
-                            finish: Finish::Stop,
-                            usage: Usage {
-                                prompt_tokens: 0,
-                                completion_tokens: cancels,
-                            },
-                            prefill_ms: 0,
-                            decode_ms: 0,
-                        },
-                    );
+                    say(&mut socket, &done(generate.id, cancels));
                 }
-                ToEngine::Cancel { .. } => cancels += 1,
+                ToEngine::Cancel { id } => {
+                    cancels += 1;
+                    say(&mut socket, &FromEngine::Cancelled { id });
+                }
                 ToEngine::Ping { n } => say(&mut socket, &FromEngine::Pong { n }),
                 ToEngine::Load(_) => exit(3),
             }

@@ -3,6 +3,7 @@
 
 mod engines;
 mod fixture;
+mod leaving;
 mod presence;
 mod refusals;
 mod serving;

@@ -13,10 +13,10 @@ use tether_wire::rpc::{Code, RpcError};
 use tether_worker::EngineConfig;
 use tether_worker::engine::protocol::{EngineKind, Load};
 use tether_worker::engine::{
-    Answer, Engine, EngineDone, EngineSpec, EngineState, Prepare, Ready, Refused,
+    Answer, Engine, EngineDone, EngineSpec, EngineState, Hold, Prepare, Ready, Refused,
 };
 
-fn start(engine: &str, change: impl FnOnce(&mut EngineSpec)) -> Engine {
+pub(crate) fn start(engine: &str, change: impl FnOnce(&mut EngineSpec)) -> Engine {
     let mut spec = EngineSpec {
         command: command(engine),
         load: Load {
@@ -38,7 +38,7 @@ fn start(engine: &str, change: impl FnOnce(&mut EngineSpec)) -> Engine {
     Engine::start(spec, WorkerMetrics::register(&Registry::new()))
 }
 
-async fn ready(engine: &Engine) -> Ready {
+pub(crate) async fn ready(engine: &Engine) -> Ready {
     let state = patiently(until(engine.state(), |state| match state {
         EngineState::Ready(ready) => Some(ready.clone()),
         _ => None,
@@ -47,7 +47,7 @@ async fn ready(engine: &Engine) -> Ready {
 }
 
 /// Waits until the engine is down; code and reason.
-async fn down(engine: &Engine) -> (&'static str, String) {
+pub(crate) async fn down(engine: &Engine) -> (&'static str, String) {
     let state = patiently(until(engine.state(), |state| match state {
         EngineState::Down { code, reason } => Some((*code, reason.clone())),
         _ => None,
@@ -55,13 +55,18 @@ async fn down(engine: &Engine) -> (&'static str, String) {
     state.await
 }
 
-fn ask(engine: &Engine, text: &str) -> Answer {
+pub(crate) fn ask(engine: &Engine, text: &str) -> Answer {
+    ask_holding(engine, text, ())
+}
+
+pub(crate) fn ask_holding(engine: &Engine, text: &str, hold: impl Hold + 'static) -> Answer {
     let input = Input::Text(text.to_owned());
-    engine.generate(input, sampling()).expect("asked")
+    let answer = engine.generate(input, sampling(), Box::new(hold));
+    answer.expect("asked")
 }
 
 /// Text and end of an answer.
-async fn read(mut answer: Answer) -> (String, Result<EngineDone, RpcError>) {
+pub(crate) async fn read(mut answer: Answer) -> (String, Result<EngineDone, RpcError>) {
     let whole = async move {
         let mut text = String::new();
         while let Some(chunk) = answer.chunk().await {
@@ -72,12 +77,12 @@ async fn read(mut answer: Answer) -> (String, Result<EngineDone, RpcError>) {
     patiently(whole).await
 }
 
-fn pid(ready: &Ready) -> Pid {
+pub(crate) fn pid(ready: &Ready) -> Pid {
     let id = ready.pid.expect("a process");
     Pid::from_raw(i32::try_from(id).expect("small")).expect("not zero")
 }
 
-async fn gone(pid: Pid) {
+pub(crate) async fn gone(pid: Pid) {
     let gone = async {
         while test_kill_process(pid).is_ok() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -153,7 +158,7 @@ async fn what_comes_before_a_start_comes_before_each_and_ends_it_by_refusing() {
     }));
     assert_eq!(refused.await.code, "corrupt-file");
     assert_eq!(seen.load(Ordering::SeqCst), 2, "it is not asked again");
-    let error = engine.generate(Input::Text("x".to_owned()), sampling());
+    let error = engine.generate(Input::Text("x".to_owned()), sampling(), Box::new(()));
     let error = error.expect_err("refused");
     assert_eq!(
         (error.code, error.message.as_str()),
@@ -210,7 +215,7 @@ async fn an_engine_that_ends_at_once_is_reported_with_its_exit_code() {
     let (code, reason) = down(&engine).await;
     assert_eq!(code, "engine-crash");
     assert!(reason.contains("exited with code 9"), "{reason}");
-    let refused = engine.generate(Input::Text("x".to_owned()), sampling());
+    let refused = engine.generate(Input::Text("x".to_owned()), sampling(), Box::new(()));
     assert_eq!(refused.expect_err("down").code, Code::Unavailable);
 }
 
@@ -315,7 +320,7 @@ async fn no_process_outlives_its_engine() {
         let process = pid(&ready(&engine).await);
         patiently(engine.stop()).await;
         gone(process).await;
-        let refused = engine.generate(Input::Text("x".to_owned()), sampling());
+        let refused = engine.generate(Input::Text("x".to_owned()), sampling(), Box::new(()));
         assert!(refused.is_err(), "a stopped engine takes nothing");
     }
 }

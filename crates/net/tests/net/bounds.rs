@@ -1,11 +1,12 @@
 //! What strangers and admitted peers cannot do.
 
 use crate::mesh::{TestMesh, TestNode, key, start};
-use crate::raw::{self, within};
+use crate::raw;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::time::Duration;
 use tether_net::LinkError;
+use tether_net::testing::within;
 use tether_wire::link::{ALPN, MAX_HELLO_BYTES, RefusalCode};
 use tether_wire::rpc::{CallHead, Code, Kind, MAX_FRAME_BYTES, RpcError};
 use tether_wire::{Role, codec};

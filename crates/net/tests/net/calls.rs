@@ -1,9 +1,9 @@
 //! Calls over a link.
 
 use crate::mesh::{ITEM_LIMIT, PATIENCE, TestMesh};
-use crate::raw::within;
 use std::time::Duration;
 use tether_net::Link;
+use tether_net::testing::within;
 use tether_wire::Role;
 use tether_wire::rpc::{Code, MAX_FRAME_BYTES, RpcError};
 

@@ -1,15 +1,15 @@
 //! Topics, records, bootstrap nodes.
 
-use crate::mesh::{PATIENCE, TestMesh, TestNode, dht, key, loopback, start};
-use crate::raw::within;
+use crate::mesh::{PATIENCE, TestMesh, TestNode, key, start};
 use std::collections::BTreeSet;
 use std::time::Duration;
+use tether_net::testing::{dht, loopback, region, within};
 use tether_net::{LinkError, NetError, bootstrap, probe};
 use tether_wire::grant::Access;
 use tether_wire::{NodeId, Role, Topic};
 
 fn presence() -> Topic {
-    Topic::Presence(TestMesh::region())
+    Topic::Presence(region())
 }
 
 /// Looks up until the answer is the expected one.

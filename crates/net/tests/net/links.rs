@@ -1,9 +1,9 @@
 //! Links come, go, and are never two.
 
-use crate::mesh::{PATIENCE, TestMesh, key, now_ms, start};
-use crate::raw::within;
+use crate::mesh::{PATIENCE, TestMesh, key, start};
 use std::time::{Duration, Instant};
 use tether_net::LinkEvent;
+use tether_net::testing::{now_ms, within};
 use tether_wire::Role;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,63 +1,29 @@
-//! A mesh of its own for each test, over DHT nodes that all tests of this binary share.
+//! Nodes of a mesh of its own for each test, with what a test sees of them.
 
 use futures_util::FutureExt;
-use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
-use tether_net::{
-    BoxFuture, Incoming, Link, LinkEvent, LinkLimits, Node, NodeConfig, Service, bootstrap,
-};
-use tether_telemetry::metrics::{NetMetrics, Registry};
-use tether_wire::grant::{Access, Mesh};
+use std::ops::Deref;
+use std::sync::Arc;
+use tether_net::testing::{self, LocalMesh};
+pub(crate) use tether_net::testing::{PATIENCE, key};
+use tether_net::{BoxFuture, Incoming, Link, LinkEvent, Node, NodeConfig, Service};
+use tether_telemetry::metrics::Registry;
+use tether_wire::grant::Access;
 use tether_wire::rpc::{Code, RpcError};
-use tether_wire::{Grant, MeshId, NodeId, NodeKey, Region, Role, Signed, Tier};
+use tether_wire::{NodeId, NodeKey, Role};
 use tokio::sync::{broadcast, mpsc};
 
-/// A hang guard; nothing is expected to take this long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// What a test gives up for when it sends an item that must not be taken.
 pub(crate) const ITEM_LIMIT: usize = 64 * 1024;
 
-/// DHT nodes for the whole binary, on a runtime of their own: each test's runtime ends with it.
-pub(crate) fn dht() -> Vec<SocketAddr> {
-    static NODES: OnceLock<Vec<SocketAddr>> = OnceLock::new();
-    NODES
-        .get_or_init(|| {
-            let (tx, rx) = std::sync::mpsc::channel();
-            std::thread::spawn(move || {
-                let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-                runtime.block_on(async move {
-                    let nodes = bootstrap::run(vec![loopback(); 10], vec![]).await;
-                    let nodes = nodes.expect("DHT nodes on loopback");
-                    tx.send(nodes.addresses().to_vec()).expect("somebody waits");
-                    std::future::pending::<()>().await;
-                });
-            });
-            rx.recv_timeout(PATIENCE).expect("the DHT nodes start")
-        })
-        .clone()
-}
+/// A mesh and its nodes.
+pub(crate) struct TestMesh(LocalMesh);
 
-pub(crate) fn loopback() -> SocketAddr {
-    "127.0.0.1:0".parse().expect("an address")
-}
+impl Deref for TestMesh {
+    type Target = LocalMesh;
 
-pub(crate) fn key() -> NodeKey {
-    NodeKey::from_seed(rand::random())
-}
-
-pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    u64::try_from(since.expect("after 1970").as_millis()).expect("before the year 500 million")
-}
-
-/// What a test changes of a grant.
-pub(crate) type Change = fn(&mut Grant);
-
-/// A mesh: its operator's key.
-pub(crate) struct TestMesh {
-    operator: NodeKey,
-    pub(crate) mesh: Mesh,
+    fn deref(&self) -> &LocalMesh {
+        &self.0
+    }
 }
 
 /// A node of a test, with what the test sees of it.
@@ -74,30 +40,7 @@ impl TestMesh {
     }
 
     pub(crate) fn with(access: Access) -> Self {
-        let operator = key();
-        let id = MeshId(operator.id().0);
-        let mesh = Mesh { id, access };
-        Self { operator, mesh }
-    }
-
-    pub(crate) fn region() -> Region {
-        Region::new("local").expect("a region")
-    }
-
-    pub(crate) fn grant(&self, subject: NodeId, role: Role, change: Change) -> Vec<u8> {
-        let mut grant = Grant {
-            subject,
-            role,
-            region: Some(Self::region()),
-            tier: Tier::Trusted,
-            not_before_ms: now_ms() - 1_000,
-            expires_ms: now_ms() + 3_600_000,
-            serial: 1,
-            issuer: None,
-        };
-        change(&mut grant);
-        let sealed = Signed::seal(&self.operator, &self.mesh.id, &grant);
-        sealed.expect("inside limits").as_bytes().to_vec()
+        Self(LocalMesh::new(access))
     }
 
     /// The configuration of a node that links with everybody.
@@ -106,23 +49,7 @@ impl TestMesh {
     }
 
     pub(crate) fn config_of(&self, key: NodeKey, role: Role) -> (NodeConfig, Registry) {
-        let registry = Registry::new();
-        let config = NodeConfig {
-            grant: Some(self.grant(key.id(), role, |_| ())),
-            key,
-            mesh: self.mesh,
-            role,
-            region: Self::region(),
-            accept: vec![Role::Gateway, Role::Orchestrator, Role::Worker],
-            listen: loopback(),
-            advertise: vec![],
-            dht_listen: loopback(),
-            bootstrap: dht()[..3].to_vec(),
-            uplinks: tether_net::UplinkConfig::default(),
-            limits: LinkLimits::default(),
-            metrics: NetMetrics::register(&registry),
-        };
-        (config, registry)
+        self.0.config(key, role)
     }
 
     pub(crate) async fn node(&self, role: Role) -> TestNode {
@@ -201,14 +128,7 @@ impl TestNode {
 
     /// Waits until a line is in the metrics.
     pub(crate) async fn metric(&self, line: &str) {
-        let seen = async {
-            while !self.registry.encode().lines().any(|l| l == line) {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        if tokio::time::timeout(PATIENCE, seen).await.is_err() {
-            panic!("{line} is not in\n{}", self.registry.encode());
-        }
+        testing::metric(&self.registry, line).await;
     }
 }
 

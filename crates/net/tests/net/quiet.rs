@@ -1,10 +1,10 @@
 //! Links to peers that are killed, and to peers that are starved of CPU for a while. [T-LNK-5]
 
 use crate::mesh::{PATIENCE, TestMesh, TestNode, key, start};
-use crate::raw::within;
 use std::future::Future;
 use std::sync::mpsc;
 use std::time::Duration;
+use tether_net::testing::within;
 use tether_net::{LinkEvent, LinkLimits};
 use tether_wire::{NodeId, Role};
 

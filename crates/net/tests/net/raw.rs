@@ -1,9 +1,9 @@
 //! A peer that does as it likes: bare QUIC, with whatever bytes a test gives it.
 
-use crate::mesh::{PATIENCE, TestMesh, TestNode};
+use crate::mesh::{TestMesh, TestNode};
 use iroh::endpoint::{Connection, QuicTransportConfig, RecvStream, SendStream, VarInt, presets};
 use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey, TransportAddr};
-use std::future::Future;
+use tether_net::testing::{region, within};
 use tether_wire::codec;
 use tether_wire::link::{ALPN, Hello, HelloAnswer, MAX_HELLO_BYTES, Refusal};
 use tether_wire::{NodeKey, PROTOCOL_MAJOR, Role};
@@ -40,7 +40,7 @@ pub(crate) fn hello(mesh: &TestMesh, key: &NodeKey, role: Role) -> Hello {
         minor: 0,
         mesh: mesh.mesh.id,
         role,
-        region: TestMesh::region(),
+        region: region(),
         grant: Some(mesh.grant(key.id(), role, |_| ())),
         agent: "raw".into(),
         boot: 0,
@@ -93,11 +93,4 @@ pub(crate) fn refusal(answer: HelloAnswer) -> Refusal {
         HelloAnswer::Refused(refusal) => refusal,
         HelloAnswer::Welcome(hello) => panic!("welcomed by {hello:?}"),
     }
-}
-
-/// With a hang guard.
-pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future)
-        .await
-        .expect("in time")
 }

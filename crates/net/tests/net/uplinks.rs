@@ -1,14 +1,14 @@
 //! A node's links to orchestrators: found, configured or remembered, and replaced. (NET-7)
 
 use crate::mesh::{TestMesh, TestNode, key, start};
-use crate::raw::within;
 use std::collections::BTreeSet;
 use std::path::Path;
+use tether_net::testing::within;
 use tether_net::{Link, UplinkConfig, Uplinks};
 use tether_wire::{NodeId, Role, Topic};
 
 fn control() -> Topic {
-    Topic::Control(TestMesh::region())
+    Topic::Control(tether_net::testing::region())
 }
 
 async fn orchestrators(mesh: &TestMesh, count: usize) -> Vec<TestNode> {

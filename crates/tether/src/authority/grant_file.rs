@@ -36,7 +36,8 @@ pub(crate) fn create(
 pub(crate) fn require_free(path: &Path) -> Result<(), AuthorityError> {
     match path.symlink_metadata() {
         Ok(_) => Err(exists(path)),
-        Err(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(AuthorityError::io("cannot look at", path)(error)),
     }
 }
 

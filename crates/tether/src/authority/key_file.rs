@@ -6,11 +6,13 @@ use crate::commands::tenant;
 use crate::files;
 use rand::RngCore;
 use std::path::Path;
-use tether_wire::NodeKey;
+use tether_wire::{NodeId, NodeKey};
 
 /// Most bytes of a key file: a comment and 64 digits.
 const MAX_KEY_FILE_BYTES: u64 = 1_024;
 const WHAT: &str = "a key file made by `tether keys new`";
+/// How the file of a node's key begins.
+const NODE_HEADING: &str = "# Secret key of tether node ";
 
 /// A new key from the system's randomness.
 pub(crate) fn generate() -> NodeKey {
@@ -19,14 +21,25 @@ pub(crate) fn generate() -> NodeKey {
     NodeKey::from_seed(seed)
 }
 
-/// Makes a key file; one that is there is never overwritten.
+/// Makes a node's key file; one that is there is never overwritten.
 pub(crate) fn create(path: &Path) -> Result<NodeKey, AuthorityError> {
+    create_with(path, |id| {
+        format!("{NODE_HEADING}{id}. Whoever has it is this node.")
+    })
+}
+
+/// The same for the key of a mesh's operator.
+pub(crate) fn create_operator(path: &Path) -> Result<NodeKey, AuthorityError> {
+    create_with(path, |id| {
+        format!(
+            "# Secret key of the operator of tether mesh {id}. Whoever has it gives every role."
+        )
+    })
+}
+
+fn create_with(path: &Path, heading: impl Fn(NodeId) -> String) -> Result<NodeKey, AuthorityError> {
     let key = generate();
-    let text = format!(
-        "# Secret key of tether node {}. Whoever has it is this node.\n{}\n",
-        key.id(),
-        hex::encode(key.seed())
-    );
+    let text = format!("{}\n{}\n", heading(key.id()), hex::encode(key.seed()));
     files::create_private(path, text.as_bytes()).map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => AuthorityError::Exists {
             path: path.to_owned(),
@@ -50,6 +63,11 @@ pub(crate) fn read(path: &Path) -> Result<NodeKey, AuthorityError> {
     hex::decode_to_slice(line, &mut seed)
         .map_err(|_| malformed("it does not hold 64 hex digits"))?;
     Ok(NodeKey::from_seed(seed))
+}
+
+/// Whether a key file says that it was made for a node.
+pub(crate) fn is_for_a_node(path: &Path) -> Result<bool, AuthorityError> {
+    Ok(read_secret(path)?.starts_with(NODE_HEADING))
 }
 
 /// The text of a file with a secret, which only its owner can read.

@@ -5,37 +5,20 @@
 //! DIR/mesh.id         the mesh id: its public half
 //! DIR/grants.jsonl    one line for each grant issued: serial, subject, role, …
 //! ```
-//!
-//! A grant counts as issued when its line in the register is whole, its end included: a last line
-//! without one was cut off by a full disk or a crash, before anybody got the grant.
 
+use super::mesh_id::{self, MESH_ID};
+use super::register::{self, Entry, REGISTER};
 use super::{AuthorityError, key_file};
 use crate::files;
-use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use crate::stderr;
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use tether_wire::grant::{Role, Tier};
 use tether_wire::{Grant, MeshId, NodeId, NodeKey, Region, Signed};
 
 /// File name of the operator's key.
 pub(crate) const OPERATOR_KEY: &str = "operator.key";
-/// File name of the mesh id.
-pub(crate) const MESH_ID: &str = "mesh.id";
-/// File name of the register.
-pub(crate) const REGISTER: &str = "grants.jsonl";
-
-/// One grant in the register.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Entry {
-    pub(crate) serial: u64,
-    pub(crate) subject: NodeId,
-    pub(crate) role: Role,
-    pub(crate) region: Option<Region>,
-    pub(crate) tier: Tier,
-    pub(crate) not_before_ms: u64,
-    pub(crate) expires_ms: u64,
-}
 
 /// What is to be granted.
 #[derive(Debug, Clone)]
@@ -58,7 +41,8 @@ pub(crate) struct Issuer {
 
 /// Makes a mesh: an operator's key in a new folder.
 ///
-/// A folder that had a mesh and lost its key is refused: a new key would be another mesh, which
+/// One that was cut off before the mesh id was written is finished. A folder that had a mesh and
+/// lost its key is refused: a new key would be another mesh, which
 /// none of the grants given so far hold in.
 pub(crate) fn create(dir: &Path) -> Result<MeshId, AuthorityError> {
     files::private_dir(dir).map_err(AuthorityError::io("cannot use folder", dir))?;
@@ -66,39 +50,46 @@ pub(crate) fn create(dir: &Path) -> Result<MeshId, AuthorityError> {
         &dir.join(OPERATOR_KEY),
         &[dir.join(MESH_ID), dir.join(REGISTER)],
     )?;
-    let id = MeshId(key_file::create(&dir.join(OPERATOR_KEY))?.id().0);
-    let file = dir.join(MESH_ID);
-    files::replace_private(&file, format!("{id}\n").as_bytes())
-        .map_err(AuthorityError::io("cannot write", &file))?;
+    let key = dir.join(OPERATOR_KEY);
+    if is_there(&key)? && mesh_id::beside(&key)?.is_none() {
+        // Cut off between the two files.
+        return mesh_id::mend(&key);
+    }
+    let id = MeshId(key_file::create_operator(&key)?.id().0);
+    mesh_id::write(&key, id)?;
     Ok(id)
+}
+
+/// The mesh of a folder, made if there is none.
+pub(crate) fn open_or_create(dir: &Path) -> Result<MeshId, AuthorityError> {
+    let key = dir.join(OPERATOR_KEY);
+    if is_there(&key)? {
+        mesh_id::mend(&key)
+    } else {
+        create(dir)
+    }
+}
+
+/// Whether a file is there; one that cannot be looked at is not taken for missing.
+fn is_there(path: &Path) -> Result<bool, AuthorityError> {
+    path.try_exists()
+        .map_err(AuthorityError::io("cannot look at", path))
 }
 
 /// Fails if the operator's key is missing and one of these files, which are made after it, is not.
 pub(crate) fn require_no_lost_key(key: &Path, traces: &[PathBuf]) -> Result<(), AuthorityError> {
-    if key.exists() {
+    if is_there(key)? {
         return Ok(());
     }
-    match traces.iter().find(|trace| trace.exists()) {
-        None => Ok(()),
-        Some(trace) => Err(AuthorityError::LostOperatorKey {
-            key: key.to_owned(),
-            trace: trace.clone(),
-        }),
+    for trace in traces {
+        if is_there(trace)? {
+            return Err(AuthorityError::LostOperatorKey {
+                key: key.to_owned(),
+                trace: trace.clone(),
+            });
+        }
     }
-}
-
-/// Fails if a key is no mesh's operator: the mesh id of a mesh that was made is beside its key. Any
-/// key can sign, and what a node's own key signs holds in no mesh that anybody is in.
-pub(crate) fn require_operator(key_path: &Path) -> Result<(), AuthorityError> {
-    let id = key_file::read(key_path)?.id().to_hex();
-    let file = key_path.with_file_name(MESH_ID);
-    match std::fs::read_to_string(&file) {
-        Ok(mesh) if mesh.trim() == id => Ok(()),
-        _ => Err(AuthorityError::Issue(format!(
-            "{} is not the key of a mesh's operator, which has its {MESH_ID} beside it: give the {OPERATOR_KEY} in the folder that `tether mesh new` made, or with --operator-grant the grant of a region's operator",
-            key_path.display()
-        ))),
-    }
+    Ok(())
 }
 
 impl Issuer {
@@ -155,17 +146,17 @@ impl Issuer {
             .map_err(fail("cannot open the register of grants"))?;
         file.lock()
             .map_err(fail("cannot lock the register of grants"))?;
-        let (entries, whole_bytes) = read_entries(&file, &self.register)?;
+        let (entries, whole_bytes) = register::read_entries(&file, &self.register)?;
         // Under the lock, so that what is cut off is no other process's line being written.
         let bytes = file
             .metadata()
             .map_err(fail("cannot read the register of grants"))?
             .len();
         if bytes > whole_bytes {
-            eprintln!(
+            stderr::line(format_args!(
                 "warning: the last line of {} was cut off and is removed: that grant was never given",
                 self.register.display()
-            );
+            ));
             file.set_len(whole_bytes)
                 .map_err(fail("cannot mend the register of grants"))?;
         }
@@ -205,53 +196,9 @@ impl Issuer {
     }
 }
 
-/// The register of a mesh folder.
-pub(crate) fn entries(dir: &Path) -> Result<Vec<Entry>, AuthorityError> {
-    let path = dir.join(REGISTER);
-    match File::open(&path) {
-        Ok(file) => Ok(read_entries(&file, &path)?.0),
-        // A mesh that has issued nothing yet has no register.
-        Err(error)
-            if error.kind() == std::io::ErrorKind::NotFound && dir.join(OPERATOR_KEY).exists() =>
-        {
-            Ok(Vec::new())
-        }
-        Err(error) => Err(AuthorityError::io(
-            "cannot read the register of grants",
-            path,
-        )(error)),
-    }
-}
-
-/// The entries, and the length of their lines: what follows is a line that was cut off.
-fn read_entries(file: &File, path: &Path) -> Result<(Vec<Entry>, u64), AuthorityError> {
-    let mut reader = BufReader::new(file);
-    let (mut entries, mut whole_bytes) = (Vec::new(), 0);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let read = reader
-            .read_until(b'\n', &mut line)
-            .map_err(AuthorityError::io(
-                "cannot read the register of grants",
-                path,
-            ))?;
-        if line.last() != Some(&b'\n') {
-            return Ok((entries, whole_bytes));
-        }
-        entries.push(
-            serde_json::from_slice(&line).map_err(|error| AuthorityError::Malformed {
-                path: path.to_owned(),
-                what: "a register of grants",
-                why: format!("line {}: {error}", entries.len() + 1),
-            })?,
-        );
-        whole_bytes += read as u64;
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::register::entries;
     use super::*;
 
     const NOW: u64 = 1_800_000_000_000;
@@ -363,6 +310,32 @@ mod tests {
         assert!(error.contains("operator.key is missing"), "{error}");
         assert!(error.contains("mesh.id"), "{error}");
         assert!(!key.exists());
+    }
+
+    #[test]
+    fn a_start_that_was_cut_off_after_the_key_is_finished_by_the_next() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        for again in [create, open_or_create] {
+            let mesh = open_or_create(dir.path()).expect("made");
+            std::fs::remove_file(dir.path().join(MESH_ID)).expect("never written");
+            assert_eq!(again(dir.path()).expect("finished"), mesh);
+            let id = std::fs::read_to_string(dir.path().join(MESH_ID)).expect("written");
+            assert_eq!(id.trim(), mesh.to_string());
+        }
+        let error = create(dir.path()).expect_err("it is there").to_string();
+        assert!(error.contains("exists already"), "{error}");
+    }
+
+    #[test]
+    fn a_key_beside_another_meshs_id_is_refused() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+        let (own, other) = (create(&one).expect("made"), create(&two).expect("made"));
+        std::fs::copy(two.join(MESH_ID), one.join(MESH_ID)).expect("mixed up");
+        let error = open_or_create(&one).expect_err("refused").to_string();
+        for id in [own, other] {
+            assert!(error.contains(&id.to_string()), "{error}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Medians, a table, a line of JSON.
 
+use crate::stdout::{self, StdoutError};
 use serde_json::{Value, json};
 
 /// What a benchmark found.
@@ -21,24 +22,21 @@ impl Report {
         }
     }
 
-    pub(super) fn print(&self) {
+    pub(super) fn print(&self) -> Result<(), StdoutError> {
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let (cpu, version) = (cpu(), env!("CARGO_PKG_VERSION"));
-        println!(
+        stdout::line(format_args!(
             "Version {version}, {} runs, medians; {cpu}, {cores} cores.\n\n{}",
             self.runs, self.table
-        );
-        println!(
-            "{}",
-            json!({
-                "benchmark": self.name,
-                "version": version,
-                "runs": self.runs,
-                "cpu": cpu,
-                "cores": cores,
-                "samples": self.samples,
-            })
-        );
+        ))?;
+        stdout::line(json!({
+            "benchmark": self.name,
+            "version": version,
+            "runs": self.runs,
+            "cpu": cpu,
+            "cores": cores,
+            "samples": self.samples,
+        }))
     }
 }
 

@@ -2,10 +2,13 @@
 
 use crate::authority::key_file;
 use crate::exit;
+use crate::stderr;
+use crate::stdout;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use tether_artifact_store::{ArtifactError, MANIFEST_FILE, PackOptions, Progress, Trust};
 use tether_wire::manifest::Format;
@@ -93,18 +96,16 @@ impl ArtifactCommand {
             let code = error
                 .downcast_ref::<ArtifactError>()
                 .map_or("failed", ArtifactError::code);
-            println!(
-                "{}",
-                json!({"error": {"code": code, "message": exit::words(error)}})
-            );
+            // What is told is that it failed, also where nobody reads why.
+            let _ = stdout::line(json!({"error": {"code": code, "message": exit::words(error)}}));
         }
         let found = result.with_context(|| dir.display().to_string())?;
-        if json {
-            println!("{}", found.to_json());
+        let said = if json {
+            stdout::line(found.to_json())
         } else {
-            found.print();
-        }
-        Ok(())
+            stdout::line(found)
+        };
+        Ok(said?)
     }
 
     fn work(self) -> anyhow::Result<Found> {
@@ -162,7 +163,9 @@ fn verify(
     let trust = Trust::in_publishers(publishers);
     let artifact = tether_artifact_store::verify(dir, &trust, digest, &mut bar.watcher())?;
     for path in artifact.unlisted() {
-        eprintln!("note: {path} is not part of the artifact and is never loaded");
+        stderr::line(format_args!(
+            "note: {path} is not part of the artifact and is never loaded"
+        ));
     }
     Ok(Found::new(
         artifact.digest(),
@@ -203,20 +206,19 @@ impl Found {
             "bytes": self.bytes(),
         })
     }
+}
 
-    fn print(&self) {
-        println!("model      {}", self.manifest.model);
-        println!("digest     {}", self.digest);
-        println!("publisher  {}", self.publisher);
-        println!("format     {}", format_text(self.manifest.format));
-        println!("context    {} tokens", self.manifest.context_tokens);
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "model      {}", self.manifest.model)?;
+        writeln!(f, "digest     {}", self.digest)?;
+        writeln!(f, "publisher  {}", self.publisher)?;
+        writeln!(f, "format     {}", format_text(self.manifest.format))?;
+        writeln!(f, "context    {} tokens", self.manifest.context_tokens)?;
         let licence = self.manifest.licence.as_deref();
-        println!("licence    {}", licence.unwrap_or("not given"));
-        println!(
-            "files      {}, {} bytes",
-            self.manifest.files.len(),
-            self.bytes()
-        );
+        writeln!(f, "licence    {}", licence.unwrap_or("not given"))?;
+        let (files, bytes) = (self.manifest.files.len(), self.bytes());
+        write!(f, "files      {files}, {bytes} bytes")
     }
 }
 

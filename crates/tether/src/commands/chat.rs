@@ -4,10 +4,12 @@ use super::http;
 use super::run_file::{RunFile, default_data_dir};
 use super::sse::Events;
 use crate::exit::NotReady;
+use crate::stderr;
+use crate::stdout;
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
 
 /// See [`crate::cli`].
@@ -71,11 +73,11 @@ impl ChatArgs {
             }
             let interactive = std::io::stdin().is_terminal();
             if interactive {
-                eprintln!("{}; Ctrl-D ends", session.model);
+                stderr::line(format_args!("{}; Ctrl-D ends", session.model));
             }
             loop {
                 if interactive {
-                    eprint!("> ");
+                    stderr::write("> ");
                 }
                 let mut line = String::new();
                 if std::io::stdin().lock().read_line(&mut line)? == 0 {
@@ -183,20 +185,21 @@ impl Session {
                 }
                 let event: Value = serde_json::from_str(&data).context("not an event of chat")?;
                 if let Some(message) = event["error"]["message"].as_str() {
-                    println!();
+                    // What is told is that it failed, also where nobody reads the rest.
+                    let _ = stdout::write("\n");
                     bail!("the answer was broken off: {message}");
                 }
                 if let Some(text) = event["choices"][0]["delta"]["content"].as_str() {
-                    print!("{text}");
-                    std::io::stdout().flush()?;
+                    stdout::write(text)?;
                     answer.push_str(text);
                 }
             }
         }
-        println!();
+        let said = stdout::write("\n");
         if !done {
             bail!("the answer was cut off before its end");
         }
+        said?;
         self.messages
             .push(json!({"role": "assistant", "content": answer}));
         Ok(())

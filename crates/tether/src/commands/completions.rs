@@ -1,6 +1,7 @@
 //! `tether completions`: scripts that complete commands in a shell.
 
 use crate::cli::Cli;
+use crate::stdout;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
@@ -20,7 +21,6 @@ impl CompletionsArgs {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "tether", &mut script);
-        std::io::Write::write_all(&mut std::io::stdout(), &script)?;
-        Ok(())
+        Ok(stdout::write(script)?)
     }
 }

@@ -3,6 +3,7 @@
 use super::http;
 use super::run_file::{RunFile, default_data_dir};
 use crate::exit::NotReady;
+use crate::stdout;
 use anyhow::{Context, bail};
 use clap::Args;
 use serde::Deserialize;
@@ -84,9 +85,9 @@ impl FleetArgs {
                 };
                 if self.watch && !self.json && std::io::stdout().is_terminal() {
                     // Home and clear: the picture stays in one place.
-                    print!("\x1b[H\x1b[2J");
+                    stdout::write("\x1b[H\x1b[2J")?;
                 }
-                std::io::Write::write_all(&mut std::io::stdout(), picture.as_bytes())?;
+                stdout::write(picture)?;
                 if !self.watch {
                     return Ok(());
                 }
@@ -193,13 +194,13 @@ fn table(rows: &[Row]) -> String {
     // Writing to a String cannot fail.
     let _ = writeln!(
         out,
-        "{:<8}  {:<9}  {:<10}  {:>9}  {:>5}  {:>6}  MODELS",
+        "{:<8}  {:<11}  {:<10}  {:>9}  {:>5}  {:>6}  MODELS",
         "WORKER", "STATE", "REGION", "IN FLIGHT", "QUEUE", "SEEN"
     );
     for row in rows {
         let _ = writeln!(
             out,
-            "{:<8}  {:<9}  {:<10}  {:>9}  {:>5}  {:>5.1}s  {}",
+            "{:<8}  {:<11}  {:<10}  {:>9}  {:>5}  {:>5.1}s  {}",
             row.id.get(..8).unwrap_or(&row.id),
             row.state,
             row.region,

@@ -1,19 +1,21 @@
 //! `tether grant`: who may do what in a mesh. (NET-8)
 
-use crate::authority::mesh_dir::{self, Issuer, Order};
-use crate::authority::{grant_file, now_ms};
+use crate::authority::mesh_dir::{Issuer, Order};
+use crate::authority::{grant_file, mesh_id, now_ms, register};
+use crate::stdout;
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use std::path::PathBuf;
 use tether_wire::grant::{MAX_GRANT_LIFE_MS, Role, Tier};
-use tether_wire::{NodeId, Region};
+use tether_wire::{MeshId, NodeId, Region};
 
 /// See [`crate::cli`].
 #[derive(Debug, Subcommand)]
 pub(crate) enum GrantCommand {
     /// Give a key a role; prints the grant's serial
     ///
-    /// The grant is entered in the register beside the operator's key.
+    /// The grant is entered in the register beside the operator's key (grants.jsonl). A key that is
+    /// moved takes it along, so that no serial is given twice.
     ///
     /// In this version a grant ends by its time alone: there is no way yet to revoke one before.
     /// Give no longer than you would trust a lost key (--ttl), and renew.
@@ -47,6 +49,9 @@ pub(crate) struct IssueArgs {
     /// Key file of the operator
     #[arg(long, value_name = "KEY")]
     operator: PathBuf,
+    /// The mesh id, to make sure that the key is the one of this mesh
+    #[arg(long, value_name = "ID")]
+    mesh: Option<MeshId>,
     /// The operator's own grant, where it is the operator of a region and not of the mesh
     #[arg(long, value_name = "FILE")]
     operator_grant: Option<PathBuf>,
@@ -86,10 +91,20 @@ fn issue(args: IssueArgs) -> anyhow::Result<()> {
     grant_file::require_free(&args.out)?;
     let issuer = match &args.operator_grant {
         None => {
-            mesh_dir::require_operator(&args.operator)?;
+            mesh_id::require_operator(&args.operator, args.mesh)?;
             Issuer::operator(&args.operator)?
         }
-        Some(file) => Issuer::regional(&args.operator, &grant_file::read(file)?, now)?,
+        Some(file) => {
+            let issuer = Issuer::regional(&args.operator, &grant_file::read(file)?, now)?;
+            let own = issuer.mesh();
+            if let Some(named) = args.mesh.filter(|named| *named != own) {
+                bail!(
+                    "{} is a grant in mesh {own}, but --mesh says {named}",
+                    file.display()
+                );
+            }
+            issuer
+        }
     };
     let order = Order {
         subject: args.subject,
@@ -100,8 +115,7 @@ fn issue(args: IssueArgs) -> anyhow::Result<()> {
     };
     let (sealed, grant) = issuer.issue(&order, now)?;
     grant_file::create(&args.out, &sealed, &grant)?;
-    println!("{}", grant.serial);
-    Ok(())
+    Ok(stdout::line(grant.serial)?)
 }
 
 fn show(file: &std::path::Path) -> anyhow::Result<()> {
@@ -112,34 +126,38 @@ fn show(file: &std::path::Path) -> anyhow::Result<()> {
             file.display()
         );
     };
-    println!("mesh     {mesh}");
-    println!("subject  {}", grant.subject);
-    println!("role     {}", grant.role);
-    println!("region   {}", region_text(grant.region.as_ref()));
-    println!("tier     {}", tier_text(grant.tier));
-    println!("serial   {}", grant.serial);
-    println!("issuer   {}", grant.signer());
     let now = now_ms();
-    match sealed.verify_grant(&mesh, now) {
-        Ok(_) => println!(
-            "holds    for {} more",
-            duration_text(grant.expires_ms.saturating_sub(now))
-        ),
+    let holds = sealed.verify_grant(&mesh, now);
+    let mut text = format!(
+        "mesh     {mesh}\nsubject  {}\nrole     {}\nregion   {}\ntier     {}\nserial   {}\nissuer   {}\n",
+        grant.subject,
+        grant.role,
+        region_text(grant.region.as_ref()),
+        tier_text(grant.tier),
+        grant.serial,
+        grant.signer(),
+    );
+    if holds.is_ok() {
+        let left = duration_text(grant.expires_ms.saturating_sub(now));
+        text += &format!("holds    for {left} more\n");
+    }
+    let said = stdout::write(text);
+    // Whether it holds is told by the exit code too, also where nobody reads the rest.
+    match holds {
+        Ok(_) => Ok(said?),
         Err(error) => bail!("{}: {error}", file.display()),
     }
-    Ok(())
 }
 
 fn list(dir: &std::path::Path, json: bool) -> anyhow::Result<()> {
-    let entries = mesh_dir::entries(dir)?;
+    let entries = register::entries(dir)?;
     if json {
         let text = serde_json::to_string(&entries).context("cannot encode the register")?;
-        println!("{text}");
-        return Ok(());
+        return Ok(stdout::line(text)?);
     }
     let now = now_ms();
-    println!(
-        "{:>6}  {:<12}  {:<16}  {:<9}  {:<10}  SUBJECT",
+    let mut table = format!(
+        "{:>6}  {:<12}  {:<16}  {:<9}  {:<10}  SUBJECT\n",
         "SERIAL", "ROLE", "REGION", "TIER", "LEFT"
     );
     for entry in entries {
@@ -147,8 +165,8 @@ fn list(dir: &std::path::Path, json: bool) -> anyhow::Result<()> {
             Some(left) if left > 0 => duration_text(left),
             _ => "expired".to_owned(),
         };
-        println!(
-            "{:>6}  {:<12}  {:<16}  {:<9}  {left:<10}  {}",
+        table += &format!(
+            "{:>6}  {:<12}  {:<16}  {:<9}  {left:<10}  {}\n",
             entry.serial,
             entry.role.to_string(),
             region_text(entry.region.as_ref()),
@@ -156,7 +174,7 @@ fn list(dir: &std::path::Path, json: bool) -> anyhow::Result<()> {
             entry.subject
         );
     }
-    Ok(())
+    Ok(stdout::write(table)?)
 }
 
 fn region_text(region: Option<&Region>) -> &str {

@@ -1,6 +1,7 @@
 //! `tether keys`: a node is an Ed25519 key. (NET-1)
 
 use crate::authority::key_file;
+use crate::stdout;
 use clap::Subcommand;
 use std::path::PathBuf;
 
@@ -29,7 +30,6 @@ impl KeysCommand {
             Self::New { path } => key_file::create(&path)?,
             Self::Show { path } => key_file::read(&path)?,
         };
-        println!("{}", key.id());
-        Ok(())
+        Ok(stdout::line(key.id())?)
     }
 }

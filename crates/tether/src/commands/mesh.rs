@@ -1,6 +1,7 @@
 //! `tether mesh`: a mesh is its operator's key. (NET-8)
 
 use crate::authority::mesh_dir;
+use crate::stdout;
 use clap::Subcommand;
 use std::path::PathBuf;
 
@@ -21,7 +22,6 @@ pub(crate) enum MeshCommand {
 impl MeshCommand {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let Self::New { dir } = self;
-        println!("{}", mesh_dir::create(&dir)?);
-        Ok(())
+        Ok(stdout::line(mesh_dir::create(&dir)?)?)
     }
 }

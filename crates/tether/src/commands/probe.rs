@@ -2,6 +2,7 @@
 
 use super::http;
 use crate::exit::NotReady;
+use crate::stdout;
 use clap::Args;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -55,11 +56,9 @@ async fn probe_dht(target: &str, timeout: Duration) -> anyhow::Result<()> {
     let report = tether_net::probe(addr, timeout)
         .await
         .map_err(|error| NotReady(format!("{addr} does not answer as a DHT node: {error}")))?;
-    println!(
-        "{addr} answers as a DHT node after {:.1} ms",
-        report.rtt.as_secs_f64() * 1e3
-    );
-    Ok(())
+    let ms = report.rtt.as_secs_f64() * 1e3;
+    let said = format!("{addr} answers as a DHT node after {ms:.1} ms");
+    Ok(stdout::line(said)?)
 }
 
 async fn resolve(target: &str) -> anyhow::Result<SocketAddr> {
@@ -93,7 +92,7 @@ async fn probe_http(base: &str, timeout: Duration) -> anyhow::Result<()> {
             let body: String = body.chars().take(500).collect();
             return Err(NotReady(format!("{url} answers {status}: {}", body.trim())).into());
         }
-        println!("{url} answers {status} after {ms:.1} ms");
+        stdout::line(format_args!("{url} answers {status} after {ms:.1} ms"))?;
     }
     Ok(())
 }

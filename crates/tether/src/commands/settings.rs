@@ -1,6 +1,8 @@
 //! `tether config`: is it right, and what does it come to?
 
 use crate::config::{self, Process};
+use crate::stderr;
+use crate::stdout;
 use clap::Subcommand;
 use std::path::PathBuf;
 use tether_artifact_store::MANIFEST_FILE;
@@ -26,6 +28,11 @@ Examples:
 impl ConfigCommand {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let Self::Check { file } = self;
+        for name in config::unread_variables() {
+            stderr::line(format_args!(
+                "warning: environment variable {name} is not read"
+            ));
+        }
         let text = match config::role_of(&file)? {
             Process::Bootstrap => config::bootstrap(&file)?.to_toml()?,
             Process::Gateway => config::gateway(&file)?.to_toml()?,
@@ -35,16 +42,15 @@ impl ConfigCommand {
                 // A worker starts without it, and says so; it may be copied there later.
                 for model in &checked.file.worker.models {
                     if !model.path.join(MANIFEST_FILE).exists() {
-                        eprintln!(
+                        stderr::line(format_args!(
                             "warning: {} holds no {MANIFEST_FILE}: it will not be served until a packed model is there and the worker is started again",
                             model.path.display()
-                        );
+                        ));
                     }
                 }
                 checked.to_toml()?
             }
         };
-        print!("{text}");
-        Ok(())
+        Ok(stdout::write(text)?)
     }
 }

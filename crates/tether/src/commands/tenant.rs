@@ -1,6 +1,7 @@
 //! `tether tenant`: API keys of tenants. The file holds hashes; a key is shown once, when it is made.
 
 use crate::files;
+use crate::stdout;
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use rand::RngCore;
@@ -48,8 +49,7 @@ impl TenantCommand {
         let Self::New { file, id } = self;
         let key = new_api_key();
         add(&file, &id, &key)?;
-        println!("{key}");
-        Ok(())
+        Ok(stdout::line(key)?)
     }
 }
 

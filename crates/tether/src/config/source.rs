@@ -1,16 +1,14 @@
-//! From file and environment to a struct. The only module that knows figment and the environment.
+//! From file and environment to a struct. The only module that knows figment and reads the
+//! environment.
 
 use super::ConfigError;
+use super::variables::{self, ENV_PREFIX, ENV_SEPARATOR, Meaning};
 use figment::Figment;
 use figment::error::Kind;
 use figment::providers::{Env, Format, Toml};
 use serde::de::DeserializeOwned;
 use std::path::Path;
 
-/// Prefix of variables that override.
-pub(crate) const ENV_PREFIX: &str = "TETHER_";
-/// Between section and key in a variable's name.
-const ENV_SEPARATOR: &str = "__";
 /// Most bytes of a configuration file.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
@@ -70,62 +68,37 @@ pub(super) fn role_of(file: &Path) -> Result<Process, ConfigError> {
     }
 }
 
-/// Variables with our prefix that are no setting: the API key of `tether chat`, what an engine is
-/// started with, and what our tests read.
-const OTHER_VARIABLES: [&str; 3] = ["TETHER_API_KEY", "TETHER_ENGINE_PROCESS", "TETHER_BLESS"];
-/// The same, for a whole family.
-const TEST_PREFIX: &str = "TETHER_TEST_";
-/// Sections of any process.
-const SECTIONS: [&str; 6] = [
-    "node",
-    "telemetry",
-    "bootstrap",
-    "gateway",
-    "orchestrator",
-    "worker",
-];
+/// Names of all variables. What is no UTF-8 is read as figment reads it.
+fn names() -> impl Iterator<Item = String> {
+    std::env::vars_os().map(|(name, _)| name.to_string_lossy().trim().to_owned())
+}
 
-/// Refuses the first variable with our prefix that sets nothing: `TETHER_WORKER_SLOTS` with one
-/// line between is no setting, and would be passed over in silence.
-fn check_names(names: impl Iterator<Item = String>) -> Result<(), ConfigError> {
-    for name in names {
-        let upper = name.to_ascii_uppercase();
-        let Some(rest) = upper.strip_prefix(ENV_PREFIX) else {
-            continue;
-        };
-        if OTHER_VARIABLES.contains(&upper.as_str()) || upper.starts_with(TEST_PREFIX) {
-            continue;
+/// Variables with our prefix that nothing reads, though it is not evident that they should.
+pub(super) fn unread() -> Vec<String> {
+    names()
+        .filter(|name| matches!(variables::meaning(name), Ok(Meaning::Unread)))
+        .collect()
+}
+
+/// Refuses settings of sections other than these, which a process that takes them in another way
+/// would pass over in silence.
+pub(super) fn refuse_besides(sections: &[&str], instead: &str) -> Result<(), ConfigError> {
+    for name in names() {
+        if let Meaning::Setting(section) = variables::meaning(&name)?
+            && !sections.contains(&section)
+        {
+            return Err(ConfigError::Variable {
+                name,
+                why: instead.to_owned(),
+            });
         }
-        let section = rest.split_once(ENV_SEPARATOR).map(|(section, _)| section);
-        let is_section = |text: &str| SECTIONS.contains(&text.to_ascii_lowercase().as_str());
-        if section.is_some_and(is_section) {
-            continue;
-        }
-        let meant = rest
-            .split_once('_')
-            .filter(|(section, key)| is_section(section) && !key.is_empty());
-        let hint = match meant {
-            Some((section, key)) => {
-                format!("did you mean {ENV_PREFIX}{section}{ENV_SEPARATOR}{key}?")
-            }
-            None => format!(
-                "a setting is {ENV_PREFIX}SECTION{ENV_SEPARATOR}KEY, with one of the sections {}",
-                SECTIONS.join(", ")
-            ),
-        };
-        return Err(ConfigError::Variable { name, hint });
     }
     Ok(())
 }
 
-/// The same for the environment of this process; a name that is no UTF-8 is none of ours.
-fn check_environment() -> Result<(), ConfigError> {
-    check_names(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
-}
-
 /// Reads a file, lets the environment override it, and makes a struct of it.
 pub(super) fn load<T: DeserializeOwned>(file: &Path, process: Process) -> Result<T, ConfigError> {
-    check_environment()?;
+    variables::check(names())?;
     let text = read(file)?;
     let _: toml::Table = toml::from_str(&text).map_err(|error| syntax(file, &error.to_string()))?;
     Figment::from(Toml::string(&text))
@@ -134,12 +107,12 @@ pub(super) fn load<T: DeserializeOwned>(file: &Path, process: Process) -> Result
         .map_err(|error| explain(file, &error))
 }
 
-/// What the environment alone says of one section, for a process without a file.
+/// What the environment alone says of some sections, for a process without a file.
 pub(super) fn from_environment<T: DeserializeOwned>(
-    wanted: &'static str,
+    sections: &'static [&'static str],
 ) -> Result<T, ConfigError> {
-    check_environment()?;
-    Figment::from(environment(move |section| section == wanted))
+    variables::check(names())?;
+    Figment::from(environment(move |section| sections.contains(&section)))
         .extract()
         .map_err(|error| explain(Path::new("the environment"), &error))
 }
@@ -223,47 +196,8 @@ fn place(file: &Path, path: &[String]) -> String {
     )
 }
 
-/// The variable that sets a key, if there is one.
+/// The variable that sets a key, as it is spelled, if there is one.
 fn variable(path: &[String]) -> Option<String> {
-    let name = format!("{ENV_PREFIX}{}", path.join(ENV_SEPARATOR)).to_ascii_uppercase();
-    std::env::var_os(&name).map(|_| name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(name: &str) -> Result<(), String> {
-        check_names([name.to_owned()].into_iter()).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn a_variable_that_sets_nothing_is_refused_with_what_was_meant() {
-        for (name, hint) in [
-            ("TETHER_WORKER_SLOTS", "did you mean TETHER_WORKER__SLOTS?"),
-            (
-                "TETHER_NODE_DHT_LISTEN",
-                "did you mean TETHER_NODE__DHT_LISTEN?",
-            ),
-            ("TETHER_WORKR__SLOTS", "TETHER_SECTION__KEY"),
-            ("TETHER_SLOTS", "sections node, telemetry"),
-            ("TETHER_WORKER_", "TETHER_SECTION__KEY"),
-        ] {
-            let error = check(name).expect_err(name);
-            assert!(error.contains(name) && error.contains(hint), "{error}");
-        }
-        for name in [
-            "TETHER_WORKER__SLOTS",
-            "TETHER_WORKER__ENGINE__KIND",
-            "TETHER_GATEWAY__LISTEN",
-            "TETHER_API_KEY",
-            "TETHER_TEST_REQUIRE",
-            "TETHER_ENGINE_PROCESS",
-            "TETHER_BLESS",
-            "TETHERED",
-            "PATH",
-        ] {
-            check(name).expect("not ours to refuse");
-        }
-    }
+    let wanted = format!("{ENV_PREFIX}{}", path.join(ENV_SEPARATOR));
+    names().find(|name| name.eq_ignore_ascii_case(&wanted))
 }

@@ -1,7 +1,7 @@
 //! `tether bootstrap`: DHT nodes, where the other nodes of a mesh find each other. (NET-2, NET-5)
 
 use crate::commands;
-use crate::config::{self, BootstrapFile, BootstrapSection};
+use crate::config;
 use crate::exit::Usage;
 use crate::logging::LoggingArgs;
 use crate::signals::Signals;
@@ -39,10 +39,7 @@ impl BootstrapArgs {
         let mut file = match &self.config {
             Some(path) => config::bootstrap(path)?,
             None if self.listen.is_empty() => return Err(Usage("give --config or --listen").into()),
-            None => BootstrapFile {
-                telemetry: config::telemetry_from_environment()?,
-                bootstrap: BootstrapSection::default(),
-            },
+            None => config::bootstrap_from_environment()?,
         };
         if !self.listen.is_empty() {
             file.bootstrap.listen.clone_from(&self.listen);

@@ -2,7 +2,7 @@
 //! own with its own key; they meet only on the wire.
 
 use super::worker_files::Plan;
-use super::workers::{OnDeath, Workers};
+use super::workers::{View, Workers};
 use crate::config::LOCAL_BOOTSTRAP_NODES;
 use crate::config::node::loopback;
 use anyhow::Context;
@@ -92,15 +92,20 @@ impl Core {
         format!("http://{}", self.orchestrator.admin_addr())
     }
 
-    /// Tells the orchestrator that a worker's process ended, which it would notice by itself when
-    /// nothing was heard on the link for two seconds: until then requests would be given to the dead.
-    pub(crate) fn on_death(&self) -> OnDeath {
+    /// What those who watch the workers' processes and the orchestrator know of each other.
+    pub(crate) fn view(&self) -> View {
         let node = self.orchestrator.node().clone();
-        Arc::new(move |worker| {
-            if let Some(link) = node.linked(&worker) {
-                link.close("its process ended");
-            }
-        })
+        let fleet = self.orchestrator.fleet().clone();
+        View {
+            // It would notice by itself when the link has been silent for two seconds: until then
+            // `tether fleet` would show the dead.
+            died: Arc::new(move |worker| {
+                if let Some(link) = node.linked(&worker) {
+                    link.close("its process ended");
+                }
+            }),
+            epoch: Arc::new(move |worker| Some(fleet.snapshot().worker(&worker)?.beat.epoch)),
+        }
     }
 
     /// Stops everything and the workers, each before those it needs: from the gateway's end on no

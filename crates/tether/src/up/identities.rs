@@ -1,7 +1,9 @@
 //! Keys, grants and the tenant of a mesh on one machine: made once, grants renewed in time.
 
 use super::layout::Layout;
-use crate::authority::mesh_dir::{self, Issuer, MESH_ID, OPERATOR_KEY, Order, REGISTER};
+use crate::authority::mesh_dir::{self, Issuer, OPERATOR_KEY, Order};
+use crate::authority::mesh_id::MESH_ID;
+use crate::authority::register::REGISTER;
 use crate::authority::{grant_file, key_file, now_ms};
 use crate::commands::tenant;
 use crate::config::Identity;
@@ -42,9 +44,7 @@ impl Authority {
         let mut traces = vec![mesh.join(MESH_ID), mesh.join(REGISTER)];
         traces.extend(layout.node_dirs()?.iter().map(|dir| dir.join(GRANT_FILE)));
         mesh_dir::require_no_lost_key(&operator_key, &traces)?;
-        if !operator_key.exists() {
-            mesh_dir::create(&mesh)?;
-        }
+        mesh_dir::open_or_create(&mesh)?;
         Ok(Self {
             issuer: Issuer::operator(&operator_key)?,
             region,
@@ -173,7 +173,7 @@ mod tests {
         let file = layout.worker(1).join(GRANT_FILE);
         std::fs::write(&file, "half of a gra").expect("written");
         assert_eq!(grant_at(two_thirds, "eu"), 4, "mended");
-        let register = mesh_dir::entries(&layout.mesh()).expect("read");
+        let register = crate::authority::register::entries(&layout.mesh()).expect("read");
         assert_eq!(register.len(), 4);
     }
 

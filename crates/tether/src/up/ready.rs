@@ -7,6 +7,7 @@ use crate::commands::fleet::{Admin, Row};
 use crate::commands::http;
 use crate::commands::sse::Events;
 use crate::exit::NotReady;
+use crate::stderr;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -74,13 +75,16 @@ pub(crate) async fn all_routable(plan: &Plan, core: &Core) -> anyhow::Result<()>
         let routable = plan.workers.len() - missing.len();
         if routable > seen {
             seen = routable;
-            eprintln!("  {routable} of {} workers routable", plan.workers.len());
+            stderr::line(format_args!(
+                "  {routable} of {} workers routable",
+                plan.workers.len()
+            ));
         }
         if missing.is_empty() {
             // Each once, though every worker has it.
             let faults: BTreeSet<String> = rows.iter().flat_map(Row::fault_texts).collect();
             for fault in faults {
-                eprintln!("  model {fault}");
+                stderr::line(format_args!("  model {fault}"));
             }
             return Ok(());
         }

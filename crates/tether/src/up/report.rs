@@ -7,8 +7,10 @@ use super::worker_files::Plan;
 use crate::commands::run_file::{RunFile, RunTopic, RunWorker};
 use crate::files;
 use crate::logging::LoggingArgs;
+use crate::roles;
+use crate::stderr;
+use crate::stdout;
 use anyhow::Context;
-use std::io::Write;
 use tether_telemetry::TelemetryConfig;
 use tether_wire::Topic;
 use tether_wire::grant::{Access, Mesh};
@@ -24,26 +26,26 @@ pub(crate) fn quiet(mut telemetry: TelemetryConfig, logging: &LoggingArgs) -> Te
 }
 
 pub(crate) fn prepared(layout: &Layout, plan: &Plan) {
-    eprintln!(
+    stderr::line(format_args!(
         "tether {}, data in {}",
         env!("CARGO_PKG_VERSION"),
         layout.root().display()
-    );
+    ));
     for model in &plan.models {
-        eprintln!("  model {model}");
+        stderr::line(format_args!("  model {model}"));
     }
 }
 
 pub(crate) fn core_started(core: &Core) {
-    eprintln!(
+    stderr::line(format_args!(
         "  {} bootstrap nodes, orchestrator, gateway on {}",
         core.bootstrap_addresses().len(),
         core.gateway_url()
-    );
+    ));
 }
 
 pub(crate) fn draining(signal: &str) {
-    eprintln!("{signal}: draining; once more stops at once");
+    stderr::line(format_args!("{signal}: draining; once more stops at once"));
 }
 
 /// The ready object.
@@ -115,11 +117,8 @@ pub(crate) fn write(layout: &Layout, run: &RunFile) -> anyhow::Result<()> {
 
 /// The ready line, or for a person the answer and what to do next.
 pub(crate) fn ready(json: bool, run: &RunFile, first: &FirstAnswer) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
     if json {
-        writeln!(out, "{}", serde_json::to_string(run)?)?;
-        out.flush()?;
-        return Ok(());
+        return roles::announce_ready(true, serde_json::to_string(run)?);
     }
     let RunFile {
         gateway,
@@ -127,8 +126,7 @@ pub(crate) fn ready(json: bool, run: &RunFile, first: &FirstAnswer) -> anyhow::R
         model,
         ..
     } = run;
-    writeln!(
-        out,
+    let text = format!(
         "
   {PROMPT}
   {answer}        (worker {worker})
@@ -150,7 +148,7 @@ Ready: {workers}, first token {seconds:.1} s after the start. Ctrl-C stops it.",
             count => format!("{count} workers"),
         },
         seconds = f64::from(u32::try_from(first.first_token_ms).unwrap_or(u32::MAX)) / 1e3,
-    )?;
-    out.flush()?;
-    Ok(())
+    );
+    // As for the ready line: a mesh that should run does not end as if all were well.
+    stdout::line(text).map_err(|error| anyhow::anyhow!("{error}"))
 }

@@ -1,9 +1,11 @@
 //! Workers as child processes: started, watched, started again, stopped.
 
 use super::backoff::Backoff;
+use super::silence::{LOOK_INTERVAL, Silence};
 use super::worker_log;
-use crate::config::source::ENV_PREFIX;
+use crate::config::variables::is_setting;
 use anyhow::Context;
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -27,8 +29,14 @@ pub(crate) struct WorkerPlan {
     pub(crate) log: PathBuf,
 }
 
-/// Told at once of a worker whose process ended by itself.
-pub(crate) type OnDeath = Arc<dyn Fn(NodeId) + Send + Sync>;
+/// The orchestrator, as far as the processes of workers concern it.
+#[derive(Clone)]
+pub(crate) struct View {
+    /// Told at once of a worker whose process ended by itself.
+    pub(crate) died: Arc<dyn Fn(NodeId) + Send + Sync>,
+    /// The epoch of the heartbeats under which a worker is in the fleet now, if it is.
+    pub(crate) epoch: Arc<dyn Fn(NodeId) -> Option<u64> + Send + Sync>,
+}
 
 /// The children and those who watch them.
 #[derive(Debug)]
@@ -41,7 +49,7 @@ pub(crate) struct Workers {
 
 impl Workers {
     /// Starts them all.
-    pub(crate) async fn start(plans: &[WorkerPlan], died: OnDeath) -> anyhow::Result<Self> {
+    pub(crate) async fn start(plans: &[WorkerPlan], view: View) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot find this program's own file")?;
         let spawner = Spawner::start()?;
         let mut children = Vec::with_capacity(plans.len());
@@ -65,7 +73,7 @@ impl Workers {
                 spawner: spawner.clone(),
                 stop: this.stop.clone(),
                 kill: this.kill.clone(),
-                died: died.clone(),
+                view: view.clone(),
                 started: Box::new(move |pid| pids.send_modify(|pids| pids[index] = pid)),
             };
             this.watchers.spawn(watcher.run(child));
@@ -122,7 +130,7 @@ struct Watcher {
     spawner: Spawner,
     stop: CancellationToken,
     kill: CancellationToken,
-    died: OnDeath,
+    view: View,
     started: Box<dyn Fn(u32) + Send + Sync>,
 }
 
@@ -133,15 +141,24 @@ impl Watcher {
             mut _stdin,
         } = child;
         let mut backoff = Backoff::default();
+        let mut silence = Silence::default();
         let mut begin = Instant::now();
         let name = self.plan.id.short();
         loop {
             let end = tokio::select! {
                 end = child.wait() => end,
+                () = tokio::time::sleep(LOOK_INTERVAL) => {
+                    if silence.look(Instant::now(), (self.view.epoch)(self.plan.id)) {
+                        warn!(worker = name, "worker lives and is not heard of: its process is ended");
+                        // It may just have ended by itself, which is what comes next anyway.
+                        let _ = child.start_kill();
+                    }
+                    continue;
+                }
                 () = self.stop.cancelled() => return self.end(&mut child, true).await,
                 () = self.kill.cancelled() => return self.end(&mut child, false).await,
             };
-            (self.died)(self.plan.id);
+            (self.view.died)(self.plan.id);
             let how = end.map_or_else(|error| error.to_string(), |status| status.to_string());
             loop {
                 let pause = backoff.died(begin.elapsed());
@@ -165,6 +182,7 @@ impl Watcher {
                     Err(error) => warn!(worker = name, "cannot start the worker: {error:#}"),
                 }
             }
+            silence.new_life((self.view.epoch)(self.plan.id));
             (self.started)(child.id().unwrap_or(0));
             info!(worker = name, pid = child.id(), "worker started again");
         }
@@ -215,15 +233,15 @@ fn command(program: &Path, plan: &WorkerPlan) -> anyhow::Result<Command> {
         .process_group(0)
         .kill_on_drop(true);
     // Overrides are ours, and part of the file that was written for the worker.
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| {
-            name.strip_prefix(ENV_PREFIX)
-                .is_some_and(|rest| rest.contains("__"))
-        }) {
-            command.env_remove(&name);
-        }
+    for name in overrides(std::env::vars_os().map(|(name, _)| name)) {
+        command.env_remove(name);
     }
     Ok(command)
+}
+
+/// Those of some variables that would override a file.
+fn overrides(names: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    names.filter(|name| is_setting(&name.to_string_lossy()))
 }
 
 /// Starts processes from a thread that lives as long as this process.
@@ -267,5 +285,23 @@ impl Spawner {
             _stdin: child.stdin.take(),
             child,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_override_reaches_a_worker_in_whatever_case_it_is_spelled() {
+        let names = [
+            "TETHER_TELEMETRY__LOG_FILTER",
+            "tether_telemetry__log_filter",
+            "Tether_Worker__Slots",
+            "TETHER_API_KEY",
+            "PATH",
+        ];
+        let removed: Vec<OsString> = overrides(names.iter().map(OsString::from)).collect();
+        assert_eq!(removed, names[..3]);
     }
 }

@@ -1,6 +1,7 @@
 //! What holds for every store, on SQLite: by what a job may become, what a power cut leaves, what
 //! shares a commit, what the file itself can be, and what is kept beside jobs.
 
+mod counts;
 mod durability;
 mod file;
 mod group_commit;

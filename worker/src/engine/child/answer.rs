@@ -2,13 +2,15 @@
 
 use super::outbox::Outbox;
 use crate::engine::protocol::FromEngine;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tether_wire::infer::{Chunk, Finish, Usage};
-use tether_wire::rpc::RpcError;
+use tether_wire::rpc::{Code, RpcError};
 use tokio_util::sync::CancellationToken;
 
-/// Where an engine puts an answer. After a cancellation nothing more is said.
+/// Where an engine puts an answer. After a cancellation no more of it is said; its end is said
+/// exactly once, and by [`Answer::close`] at the latest.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     id: u64,
@@ -16,6 +18,8 @@ pub(crate) struct Answer {
     cancelled: CancellationToken,
     /// When its turn came.
     begun: Arc<OnceLock<Instant>>,
+    /// Whether its end was said.
+    ended: Arc<AtomicBool>,
 }
 
 /// When the tokens of an answer came.
@@ -48,6 +52,7 @@ impl Answer {
             outbox,
             cancelled: CancellationToken::new(),
             begun: Arc::default(),
+            ended: Arc::default(),
         }
     }
 
@@ -58,6 +63,19 @@ impl Answer {
 
     fn say(&self, message: FromEngine) {
         if !self.cancelled.is_cancelled() {
+            self.outbox.send(message);
+        }
+    }
+
+    /// A cancelled answer has one end only, when it is gone.
+    fn finish(&self, message: FromEngine) {
+        if !self.cancelled.is_cancelled() {
+            self.end(message);
+        }
+    }
+
+    fn end(&self, message: FromEngine) {
+        if !self.ended.swap(true, Ordering::Relaxed) {
             self.outbox.send(message);
         }
     }
@@ -90,7 +108,7 @@ impl Answer {
             .begun
             .get()
             .map_or(Duration::ZERO, |begun| times.first.duration_since(*begun));
-        self.say(FromEngine::Done {
+        self.finish(FromEngine::Done {
             id: self.id,
             finish,
             usage,
@@ -101,6 +119,18 @@ impl Answer {
 
     pub(crate) fn failed(&self, error: RpcError) {
         let id = self.id;
-        self.say(FromEngine::Failed { id, error });
+        self.finish(FromEngine::Failed { id, error });
+    }
+
+    /// The engine has let go of it.
+    pub(crate) fn close(&self) {
+        let id = self.id;
+        self.end(if self.cancelled.is_cancelled() {
+            FromEngine::Cancelled { id }
+        } else {
+            let message = "the engine left the answer without an end";
+            let error = RpcError::new(Code::Internal, message);
+            FromEngine::Failed { id, error }
+        });
     }
 }

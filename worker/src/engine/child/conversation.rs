@@ -146,12 +146,13 @@ fn begin(
     let answers = answers.clone();
     runtime.spawn(async move {
         let id = request.id;
-        engine.generate(request, answer).await;
+        engine.generate(request, answer.clone()).await;
         answers.remove(id);
+        answer.close();
     });
 }
 
-/// The answers being given.
+/// The answers being given, until the engine let go of them.
 #[derive(Clone, Default)]
 struct Answers(Arc<Mutex<HashMap<u64, CancellationToken>>>);
 
@@ -176,9 +177,12 @@ impl Answers {
     }
 
     fn cancel(&self, id: u64) {
-        if let Some(token) = self.with(|answers| answers.remove(&id)) {
-            token.cancel();
-        }
+        // One that has ended said so itself.
+        self.with(|answers| {
+            if let Some(token) = answers.get(&id) {
+                token.cancel();
+            }
+        });
     }
 
     fn remove(&self, id: u64) {

@@ -123,7 +123,10 @@ fn a_cancelled_answer_stops_and_its_neighbours_and_successors_do_not() {
         client.take(&mut all);
     }
     client.send(&ToEngine::Cancel { id: long });
-    while all.get(&neighbour).is_none_or(|got| !got.ended()) {
+    while ![long, neighbour]
+        .iter()
+        .all(|id| all.get(id).is_some_and(Got::ended))
+    {
         client.take(&mut all);
     }
     assert!(
@@ -134,7 +137,7 @@ fn a_cancelled_answer_stops_and_its_neighbours_and_successors_do_not() {
     let shown = all[&long].chunks;
     let next = client.ask(chat("What is the capital of France?"), &greedy());
     assert!(next.text.contains("Paris"), "{next:?}");
-    assert!(shown < 500 && !all[&long].ended(), "{shown}");
+    assert!(shown < 500 && all[&long].cancelled, "{shown}");
 }
 
 #[test]
@@ -148,6 +151,11 @@ fn an_answer_cancelled_while_it_waits_for_its_turn_takes_none() {
     let waiting = client.begin(chat("Count to 200."), &greedy());
     client.send(&ToEngine::Cancel { id: waiting });
     let last = client.begin(chat("What is the capital of France?"), &greedy());
+    // At once, and not when the one before it has ended.
+    while !all.get(&waiting).is_some_and(Got::ended) {
+        client.take(&mut all);
+    }
+    assert!(all[&waiting].cancelled && !all[&first].ended());
     while ![first, last]
         .iter()
         .all(|id| all.get(id).is_some_and(Got::ended))
@@ -156,7 +164,26 @@ fn an_answer_cancelled_while_it_waits_for_its_turn_takes_none() {
     }
     assert!(all[&first].text.contains("98 99 100"));
     assert!(all[&last].text.contains("Paris"));
-    assert!(!all.contains_key(&waiting), "its turn never came");
+    assert_eq!(all[&waiting].prompt_tokens, None, "its turn never came");
+}
+
+#[test]
+fn an_answer_cancelled_while_its_prompt_is_read_is_gone_before_the_next_has_its_turn() {
+    let (_folder, mut client) = client();
+    let mut endless = greedy();
+    endless.logit_bias.insert(1, -100.0);
+    let long = client.begin(chat(&"all the words ".repeat(150)), &endless);
+    let mut all: BTreeMap<u64, Got> = BTreeMap::new();
+    while all.get(&long).is_none_or(|got| got.prompt_tokens.is_none()) {
+        client.take(&mut all);
+    }
+    client.send(&ToEngine::Cancel { id: long });
+    while !all[&long].ended() {
+        client.take(&mut all);
+    }
+    assert!(all[&long].cancelled, "{:?}", all[&long]);
+    let next = client.ask(chat("What is the capital of France?"), &greedy());
+    assert!(next.text.contains("Paris"), "{next:?}");
 }
 
 #[test]

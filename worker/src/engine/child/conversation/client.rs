@@ -33,11 +33,12 @@ pub(crate) struct Got {
     pub(crate) done: Option<(Finish, Usage)>,
     pub(crate) decode_ms: u64,
     pub(crate) error: Option<RpcError>,
+    pub(crate) cancelled: bool,
 }
 
 impl Got {
     pub(crate) fn ended(&self) -> bool {
-        self.done.is_some() || self.error.is_some()
+        self.done.is_some() || self.error.is_some() || self.cancelled
     }
 }
 
@@ -174,6 +175,11 @@ impl Client {
                 let got = all.entry(id).or_default();
                 assert!(!got.ended());
                 got.error = Some(error);
+            }
+            FromEngine::Cancelled { id } => {
+                let got = all.entry(id).or_default();
+                assert!(!got.ended());
+                got.cancelled = true;
             }
             other => panic!("unexpected: {other:?}"),
         }

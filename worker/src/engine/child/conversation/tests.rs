@@ -1,4 +1,4 @@
-use super::client::{Client, chat, echo_load, greedy};
+use super::client::{Client, Got, chat, echo_load, greedy};
 use super::*;
 use crate::engine::protocol::EngineKind;
 use std::collections::BTreeMap;
@@ -91,24 +91,51 @@ fn pings_are_answered_while_answers_are_given_and_before_anything_is_loaded() {
 }
 
 #[test]
-fn a_cancelled_answer_ends_without_a_word_and_the_next_one_comes() {
+fn a_cancelled_answer_is_said_to_be_gone_and_the_next_one_comes() {
     let mut client = Client::loaded(&echo_load(5));
     let id = client.begin(chat(&"word ".repeat(60)), &greedy());
     let mut all = BTreeMap::new();
-    while all
-        .get(&id)
-        .is_none_or(|got: &super::client::Got| got.chunks < 3)
-    {
+    while all.get(&id).is_none_or(|got: &Got| got.chunks < 3) {
         client.take(&mut all);
     }
     client.send(&ToEngine::Cancel { id });
     client.send(&ToEngine::Cancel { id: 999 });
     let next = client.begin(chat("after that"), &greedy());
-    while all.get(&next).is_none_or(|got| !got.ended()) {
+    while ![id, next]
+        .iter()
+        .all(|id| all.get(id).is_some_and(Got::ended))
+    {
         client.take(&mut all);
     }
     assert_eq!(all[&next].text, "after that");
-    assert!(!all[&id].ended() && all[&id].chunks < 60);
+    assert!(all[&id].cancelled && all[&id].chunks < 60);
+    assert!(!all.contains_key(&999), "nobody asked for it");
+}
+
+#[test]
+fn every_answer_ends_exactly_once_whenever_it_is_cancelled() {
+    let mut client = Client::loaded(&echo_load(0));
+    let ids: Vec<u64> = (0..300)
+        .map(|n| {
+            let id = client.begin(chat(&"word ".repeat(n % 7)), &greedy());
+            client.send(&ToEngine::Cancel { id });
+            client.send(&ToEngine::Cancel { id });
+            id
+        })
+        .collect();
+    // Whatever is said twice of one of them fails in `take`.
+    let mut all = BTreeMap::new();
+    while !ids.iter().all(|id| all.get(id).is_some_and(Got::ended)) {
+        client.take(&mut all);
+    }
+    for id in &ids {
+        client.send(&ToEngine::Cancel { id: *id });
+    }
+    let last = client.begin(chat("last"), &greedy());
+    while all.get(&last).is_none_or(|got| !got.ended()) {
+        client.take(&mut all);
+    }
+    assert_eq!(all[&last].text, "last");
 }
 
 #[test]
@@ -129,7 +156,7 @@ fn more_answers_than_the_process_gives_are_refused() {
         client.begin(chat("wait"), &greedy());
     }
     let mut all = BTreeMap::new();
-    while !all.values().any(super::client::Got::ended) {
+    while !all.values().any(Got::ended) {
         client.take(&mut all);
     }
     let refused = all

@@ -1,0 +1,132 @@
+//! A mesh on loopback, for the tests of this crate and of those above it (feature `testing`).
+//!
+//! What every such test needs stands here once: a real DHT, an operator's key, grants, and the
+//! configuration of a node. What nodes do is each test's own.
+
+use crate::{LinkLimits, NodeConfig, bootstrap};
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
+use tether_telemetry::metrics::{NetMetrics, Registry};
+use tether_wire::grant::{Access, Mesh};
+use tether_wire::{Grant, MeshId, NodeId, NodeKey, Region, Role, Signed, Tier};
+
+/// A hang guard; nothing is expected to take this long.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// DHT nodes of a test binary, and how many of them a node is told of.
+const DHT_NODES: usize = 10;
+const BOOTSTRAP_NODES: usize = 3;
+
+/// Waits, but not for ever.
+pub async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .expect("it happens in time")
+}
+
+/// Waits until a line is in the metrics.
+pub async fn metric(registry: &Registry, line: &str) {
+    let seen = async {
+        while !registry.encode().lines().any(|it| it == line) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    if tokio::time::timeout(PATIENCE, seen).await.is_err() {
+        panic!("{line} is not in\n{}", registry.encode());
+    }
+}
+
+/// A free port on loopback.
+pub fn loopback() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 0).into()
+}
+
+/// DHT nodes for the whole binary, on a runtime of their own: each test's runtime ends with it.
+pub fn dht() -> &'static [SocketAddr] {
+    static NODES: OnceLock<Vec<SocketAddr>> = OnceLock::new();
+    NODES.get_or_init(|| {
+        let (tx, rx) = std::sync::mpsc::sync_channel(1);
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            runtime.block_on(async move {
+                let nodes = bootstrap::run(vec![loopback(); DHT_NODES], vec![]).await;
+                let nodes = nodes.expect("DHT nodes on loopback");
+                tx.send(nodes.addresses().to_vec()).expect("somebody waits");
+                std::future::pending::<()>().await;
+            });
+        });
+        rx.recv_timeout(PATIENCE).expect("the DHT nodes start")
+    })
+}
+
+/// Unix milliseconds.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    u64::try_from(since.expect("after 1970").as_millis()).expect("before the year 500 million")
+}
+
+/// A key that nobody else has: all tests of a binary share their DHT.
+pub fn key() -> NodeKey {
+    NodeKey::from_seed(rand::random())
+}
+
+/// Where all nodes stand.
+pub fn region() -> Region {
+    Region::new("local").expect("a region")
+}
+
+/// A mesh: its operator's key.
+pub struct LocalMesh {
+    operator: NodeKey,
+    /// Its identity.
+    pub mesh: Mesh,
+}
+
+impl LocalMesh {
+    /// A mesh of its own.
+    pub fn new(access: Access) -> Self {
+        let operator = key();
+        let id = MeshId(operator.id().0);
+        let mesh = Mesh { id, access };
+        Self { operator, mesh }
+    }
+
+    /// A grant for an hour, with what the test changes of it.
+    pub fn grant(&self, subject: NodeId, role: Role, change: impl FnOnce(&mut Grant)) -> Vec<u8> {
+        let mut grant = Grant {
+            subject,
+            role,
+            region: Some(region()),
+            tier: Tier::Trusted,
+            not_before_ms: now_ms() - 1_000,
+            expires_ms: now_ms() + 3_600_000,
+            serial: 1,
+            issuer: None,
+        };
+        change(&mut grant);
+        let sealed = Signed::seal(&self.operator, &self.mesh.id, &grant);
+        sealed.expect("inside limits").as_bytes().to_vec()
+    }
+
+    /// The configuration of a node that links with everybody, and where its metrics are.
+    pub fn config(&self, key: NodeKey, role: Role) -> (NodeConfig, Registry) {
+        let registry = Registry::new();
+        let config = NodeConfig {
+            grant: Some(self.grant(key.id(), role, |_| ())),
+            key,
+            mesh: self.mesh,
+            role,
+            region: region(),
+            accept: vec![Role::Gateway, Role::Orchestrator, Role::Worker],
+            listen: loopback(),
+            advertise: vec![],
+            dht_listen: loopback(),
+            bootstrap: dht()[..BOOTSTRAP_NODES].to_vec(),
+            uplinks: crate::UplinkConfig::default(),
+            limits: LinkLimits::default(),
+            metrics: NetMetrics::register(&registry),
+        };
+        (config, registry)
+    }
+}

@@ -1,0 +1,158 @@
+//! The mesh id beside an operator's key: the key's own public half, for people to copy.
+//!
+//! It says nothing that the key does not say, so a key that is kept elsewhere needs none, and one
+//! that is missing is written again. What it is good for is to notice a mistake: any key can sign,
+//! and what the wrong one signs holds in no mesh that anybody is in.
+
+use super::{AuthorityError, key_file, payload, read_text};
+use crate::files;
+use crate::stderr;
+use std::path::Path;
+use tether_wire::MeshId;
+
+/// File name of the mesh id.
+pub(crate) const MESH_ID: &str = "mesh.id";
+/// Most bytes of that file: 64 digits, and what an editor may add.
+const MAX_BYTES: u64 = 1_024;
+
+/// The mesh id beside a key, if there is one.
+///
+/// # Errors
+/// When it is there and cannot be read, or holds something else.
+pub(super) fn beside(key: &Path) -> Result<Option<MeshId>, AuthorityError> {
+    let file = key.with_file_name(MESH_ID);
+    let text = match read_text(&file, MAX_BYTES) {
+        Ok(text) => text,
+        Err(error) if error.is_missing() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let malformed = |why: String| AuthorityError::Malformed {
+        path: file.clone(),
+        what: "a mesh id",
+        why: format!("{why}; remove it, and `tether mesh new` on its folder writes it again"),
+    };
+    let id = payload(&text).map_err(malformed)?.parse::<MeshId>();
+    id.map(Some).map_err(|error| malformed(error.to_string()))
+}
+
+/// Writes the mesh id beside a key.
+pub(super) fn write(key: &Path, id: MeshId) -> Result<(), AuthorityError> {
+    let file = key.with_file_name(MESH_ID);
+    files::replace_private(&file, format!("{id}\n").as_bytes())
+        .map_err(AuthorityError::io("cannot write", &file))
+}
+
+/// Fails if a key is not the operator's of a mesh: of the one that was named, and of the one whose
+/// id is beside it. Where neither is there, a key that was made for a node is not taken.
+pub(crate) fn require_operator(path: &Path, named: Option<MeshId>) -> Result<(), AuthorityError> {
+    let own = MeshId(key_file::read(path)?.id().0);
+    let beside = beside(path)?;
+    let places = [
+        (named, "--mesh".to_owned()),
+        (beside, path.with_file_name(MESH_ID).display().to_string()),
+    ];
+    for (said, place) in places {
+        agree(path, own, said, &place)?;
+    }
+    if named.or(beside).is_none() && key_file::is_for_a_node(path)? {
+        return Err(AuthorityError::Issue(format!(
+            "{} was made for a node and is not the key of a mesh's operator: give the one that `tether mesh new` made, or with --operator-grant the grant of a region's operator; if it is an operator's nevertheless, name its mesh with --mesh {own}",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
+/// The mesh of an operator's key, whose id is written beside it where it is missing: a start that
+/// was cut off after the key is mended by the next.
+pub(super) fn mend(path: &Path) -> Result<MeshId, AuthorityError> {
+    let own = MeshId(key_file::read(path)?.id().0);
+    let file = path.with_file_name(MESH_ID);
+    let said = beside(path)?;
+    agree(path, own, said, &file.display().to_string())?;
+    if said.is_none() {
+        write(path, own)?;
+        stderr::line(format_args!(
+            "note: {} was missing and is written again from {}",
+            file.display(),
+            path.display()
+        ));
+    }
+    Ok(own)
+}
+
+fn agree(key: &Path, own: MeshId, said: Option<MeshId>, place: &str) -> Result<(), AuthorityError> {
+    match said {
+        Some(said) if said != own => Err(AuthorityError::OtherMesh {
+            key: key.to_owned(),
+            own,
+            place: place.to_owned(),
+            said,
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::mesh_dir::{OPERATOR_KEY, create};
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn an_operators_key_is_taken_wherever_it_is_kept() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let mesh = create(&dir.path().join("mesh")).expect("made");
+        let safe = dir.path().join("usb-stick.key");
+        // A copy keeps the mode.
+        fs::copy(dir.path().join("mesh").join(OPERATOR_KEY), &safe).expect("copied");
+        require_operator(&safe, None).expect("the operator's");
+        require_operator(&safe, Some(mesh)).expect("of this mesh");
+        let other = create(&dir.path().join("other")).expect("made");
+        let error = require_operator(&safe, Some(other)).expect_err("of another");
+        let words = error.to_string();
+        for word in ["--mesh", &mesh.to_string(), &other.to_string()] {
+            assert!(words.contains(word), "{words}");
+        }
+        fs::write(dir.path().join(MESH_ID), format!("{other}\n")).expect("written");
+        let error = require_operator(&safe, None).expect_err("beside another's");
+        assert!(error.to_string().contains(MESH_ID), "{error}");
+    }
+
+    #[test]
+    fn a_nodes_key_is_taken_only_by_the_name_of_its_mesh() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("node.key");
+        let own = MeshId(key_file::create(&path).expect("made").id().0);
+        let error = require_operator(&path, None).expect_err("a node's");
+        assert!(
+            error.to_string().contains(&format!("--mesh {own}")),
+            "{error}"
+        );
+        require_operator(&path, Some(own)).expect("meant");
+    }
+
+    #[test]
+    fn a_mesh_id_that_cannot_be_read_is_not_a_missing_one() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        create(dir.path()).expect("made");
+        let (key, file) = (dir.path().join(OPERATOR_KEY), dir.path().join(MESH_ID));
+        // A folder cannot be read by anybody, also not by root, as whom tests may run.
+        fs::remove_file(&file).expect("removed");
+        fs::create_dir(&file).expect("in its place");
+        for error in [
+            require_operator(&key, None).expect_err("unreadable"),
+            mend(&key).expect_err("unreadable"),
+        ] {
+            let words = error.to_string();
+            assert!(
+                words.contains("cannot read") && words.contains(MESH_ID),
+                "{words}"
+            );
+        }
+        fs::remove_dir(&file).expect("removed");
+        fs::write(&file, "half of a mesh").expect("written");
+        let error = require_operator(&key, None).expect_err("malformed");
+        assert!(error.to_string().contains("is not a mesh id"), "{error}");
+    }
+}

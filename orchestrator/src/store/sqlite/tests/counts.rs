@@ -1,0 +1,67 @@
+//! The counts of jobs: as true as counting them, without counting them.
+
+use super::*;
+
+/// What is counted, beside what is there.
+async fn check(store: &SqliteStore) {
+    let there = store.writer.run(|conn| {
+        let mut all = Vec::new();
+        for state in JobState::ALL {
+            let sql = "SELECT count(*) FROM jobs WHERE state = ?1";
+            let count: i64 = conn
+                .query_row(sql, [state.as_str()], |row| row.get(0))
+                .map_err(disk)?;
+            all.push((state, usize::try_from(count).expect("not negative")));
+        }
+        Ok(all)
+    });
+    assert_eq!(store.counts().await, there.await);
+}
+
+#[tokio::test]
+async fn jobs_are_counted_through_every_step_what_is_undone_and_a_new_start() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = open(dir.path());
+    check(&store).await;
+    for token in ["a", "b", "c", "open"] {
+        reserved(&store, token).await.expect("new");
+    }
+    check(&store).await;
+    let way = vec![dispatched(1), dispatched(2), Step::Streaming, done(7)];
+    steps(&store, "a", 1, way).await;
+    steps(&store, "b", 1, vec![dispatched(1), failed(0)]).await;
+    check(&store).await;
+    assert_eq!(reserved(&store, "b").await, Ok(2), "the same key again");
+    check(&store).await;
+    let undone = store.writer.run(|conn| {
+        reserve(conn, &job("undone"))?;
+        Err::<(), _>(StoreError::Corrupt("on purpose".into()))
+    });
+    undone.await.expect_err("on purpose");
+    check(&store).await;
+    store.close().await.expect("closes");
+    drop(store);
+    let store = open(dir.path());
+    check(&store).await;
+    let released = store.release_open(OWNER, "ended".into(), 500).await;
+    assert_eq!(released.expect("works").unanswered, 3);
+    check(&store).await;
+    assert_eq!(store.prune(u64::MAX >> 1, 2).await, Ok(2));
+    check(&store).await;
+    let left = store.counts().await.expect("works");
+    assert_eq!(left.iter().map(|(_, count)| count).sum::<usize>(), 2);
+}
+
+#[tokio::test]
+async fn asking_for_the_counts_reads_no_jobs() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = open(dir.path());
+    // Jobs that the triggers do not know of are seen by whoever looks at the jobs.
+    let hidden = store.writer.run(|conn| {
+        conn.execute_batch("DROP TRIGGER job_added").map_err(disk)?;
+        reserve(conn, &job("hidden")).map(|_| ())
+    });
+    hidden.await.expect("works");
+    let counted = store.counts().await.expect("works");
+    assert!(counted.iter().all(|(_, count)| *count == 0), "{counted:?}");
+}

@@ -1,0 +1,13 @@
+//! What a person meets on the command line: help, exit codes, private files, clear errors. One
+//! binary for all of it, since linking one takes longer than running them.
+
+mod artifacts;
+mod authority;
+mod commands;
+mod configuration;
+mod environment;
+mod folders;
+mod operator;
+mod standard_error;
+#[path = "../support/mod.rs"]
+mod support;

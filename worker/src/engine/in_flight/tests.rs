@@ -1,0 +1,288 @@
+use super::*;
+use crate::engine::reader::{self, MAX_WAITING_CHUNKS, Source};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use tether_wire::infer::{Finish, Usage};
+
+const LIMITS: StepLimits = StepLimits { first: 5, next: 2 };
+
+/// Counts who is leaving and who has left.
+#[derive(Clone, Debug, Default)]
+struct Places {
+    leaving: Arc<AtomicU32>,
+    left: Arc<AtomicU32>,
+}
+
+#[derive(Debug)]
+struct Place(Places);
+
+impl Hold for Place {
+    fn leaving(&mut self) {
+        self.0.leaving.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.left.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Places {
+    fn place(&self) -> Box<dyn Hold> {
+        Box::new(Place(self.clone()))
+    }
+
+    fn counts(&self) -> (u32, u32) {
+        let count = |n: &AtomicU32| n.load(Ordering::SeqCst);
+        (count(&self.leaving), count(&self.left))
+    }
+}
+
+fn started(id: u64) -> FromEngine {
+    FromEngine::Started {
+        id,
+        prompt_tokens: 9,
+    }
+}
+
+fn chunk(id: u64, position: u32) -> FromEngine {
+    FromEngine::Chunk {
+        id,
+        position,
+        tokens: vec![7],
+        text: "x".to_owned(),
+    }
+}
+
+fn done(id: u64) -> FromEngine {
+    FromEngine::Done {
+        id,
+        finish: Finish::Stop,
+        usage: Usage::default(),
+        prefill_ms: 0,
+        decode_ms: 0,
+    }
+}
+
+fn begin_at(in_flight: &mut InFlight, id: u64, places: &Places) -> Source {
+    let (sink, source) = reader::channel(places.place());
+    assert!(in_flight.begin(id, sink));
+    source
+}
+
+fn begin(in_flight: &mut InFlight, id: u64) -> Source {
+    begin_at(in_flight, id, &Places::default())
+}
+
+fn end(mut source: Source) -> Result<EngineDone, RpcError> {
+    source.end.try_recv().expect("ended")
+}
+
+#[test]
+fn a_place_is_given_back_when_the_engine_let_go_and_not_when_the_reader_goes() {
+    for last in [done(1), FromEngine::Cancelled { id: 1 }] {
+        let (mut in_flight, places) = (InFlight::new(LIMITS), Places::default());
+        drop(begin_at(&mut in_flight, 1, &places));
+        assert!(in_flight.leave(1));
+        assert!(!in_flight.leave(1), "the engine is told once");
+        assert_eq!(in_flight.on_message(chunk(1, 0)), None);
+        assert_eq!(places.counts(), (1, 0));
+        assert_eq!(in_flight.awaited(), 0);
+        assert_eq!(in_flight.on_message(last), None);
+        assert_eq!(places.counts(), (1, 1));
+    }
+}
+
+#[test]
+fn a_wish_to_cancel_that_crosses_the_end_gives_the_place_back_once() {
+    let (mut in_flight, places) = (InFlight::new(LIMITS), Places::default());
+    let source = begin_at(&mut in_flight, 1, &places);
+    in_flight.on_message(done(1));
+    assert_eq!(places.counts(), (0, 1));
+    assert!(!in_flight.leave(1), "the engine has said all about it");
+    in_flight.on_message(FromEngine::Cancelled { id: 1 });
+    assert_eq!(places.counts(), (0, 1));
+    end(source).expect("well");
+}
+
+#[test]
+fn a_request_that_its_reader_left_before_the_engine_heard_of_it_never_gets_there() {
+    let (mut in_flight, places) = (InFlight::new(LIMITS), Places::default());
+    let (sink, source) = reader::channel(places.place());
+    drop(source);
+    assert!(!in_flight.leave(1), "the wish to cancel came first");
+    assert!(!in_flight.begin(1, sink));
+    assert_eq!(places.counts(), (0, 1));
+}
+
+#[test]
+fn with_the_engine_every_place_is_free_whoever_reads() {
+    let (mut in_flight, places) = (InFlight::new(LIMITS), Places::default());
+    let awaited = begin_at(&mut in_flight, 1, &places);
+    drop(begin_at(&mut in_flight, 2, &places));
+    in_flight.leave(2);
+    in_flight.fail_all(&RpcError::new(Code::Unavailable, "gone"));
+    assert_eq!(places.counts(), (1, 2));
+    assert_eq!(end(awaited).expect_err("gone").code, Code::Unavailable);
+}
+
+#[test]
+fn who_learns_of_an_end_finds_the_place_free() {
+    let (mut in_flight, places) = (InFlight::new(LIMITS), Places::default());
+    let source = begin_at(&mut in_flight, 1, &places);
+    let seen = places.clone();
+    let waiting = std::thread::spawn(move || {
+        let end = source.end.blocking_recv();
+        (end.expect("told").is_ok(), seen.counts())
+    });
+    in_flight.on_message(done(1));
+    assert_eq!(waiting.join().expect("ends"), (true, (0, 1)));
+}
+
+#[test]
+fn a_reader_that_is_too_slow_is_cut_off_and_its_neighbour_is_not() {
+    let (mut in_flight, places) = (InFlight::new(LIMITS), Places::default());
+    let mut slow = begin_at(&mut in_flight, 1, &places);
+    let quick = begin(&mut in_flight, 2);
+    let limit = u32::try_from(MAX_WAITING_CHUNKS).expect("small");
+    for position in 0..limit {
+        assert_eq!(in_flight.on_message(chunk(1, position)), None);
+    }
+    assert_eq!(in_flight.on_message(chunk(1, limit)), Some(1));
+    assert_eq!(in_flight.on_message(chunk(2, 0)), None);
+    assert_eq!(in_flight.on_message(chunk(1, limit + 1)), None, "leaving");
+    let mut count = 0;
+    while slow.chunks.try_recv().is_ok() {
+        count += 1;
+    }
+    assert_eq!(count, limit, "what was delivered stays delivered");
+    assert_eq!(end(slow).expect_err("cut off").code, Code::Overloaded);
+    assert_eq!(in_flight.awaited(), 1);
+    assert_eq!(places.counts(), (1, 0), "the engine still has it");
+    in_flight.on_message(FromEngine::Cancelled { id: 1 });
+    assert_eq!(places.counts(), (1, 1));
+    drop(quick);
+}
+
+#[test]
+fn a_reader_that_is_gone_is_noticed_at_the_next_chunk() {
+    let mut in_flight = InFlight::new(LIMITS);
+    drop(begin(&mut in_flight, 1));
+    assert_eq!(in_flight.on_message(chunk(1, 0)), Some(1));
+    assert!(!in_flight.leave(1));
+    let _other = begin(&mut in_flight, 2);
+    assert!(in_flight.leave(2));
+}
+
+#[test]
+fn an_answer_that_nobody_asked_to_cancel_does_not_end_well() {
+    let mut in_flight = InFlight::new(LIMITS);
+    let source = begin(&mut in_flight, 1);
+    in_flight.on_message(FromEngine::Cancelled { id: 1 });
+    assert_eq!(end(source).expect_err("no end").code, Code::Internal);
+}
+
+#[test]
+fn the_time_for_the_first_token_counts_from_the_turn() {
+    let mut in_flight = InFlight::new(LIMITS);
+    let mut source = begin(&mut in_flight, 1);
+    for _ in 0..LIMITS.first {
+        assert_eq!(in_flight.tick(), Overdue::default());
+    }
+    assert_eq!(in_flight.on_message(started(1)), None);
+    assert_eq!(source.begun.try_recv(), Ok(9));
+    for _ in 0..LIMITS.first {
+        assert_eq!(in_flight.tick(), Overdue::default());
+    }
+    assert!(in_flight.tick().is_stuck);
+}
+
+#[test]
+fn who_comes_after_a_cancelled_request_has_all_its_time() {
+    let mut in_flight = InFlight::new(LIMITS);
+    drop(begin(&mut in_flight, 1));
+    in_flight.on_message(started(1));
+    in_flight.leave(1);
+    for _ in 0..LIMITS.first {
+        assert_eq!(in_flight.tick(), Overdue::default());
+    }
+    in_flight.on_message(FromEngine::Cancelled { id: 1 });
+    let _next = begin(&mut in_flight, 2);
+    for _ in 0..LIMITS.first {
+        assert_eq!(in_flight.tick(), Overdue::default());
+    }
+}
+
+#[test]
+fn an_engine_that_never_lets_go_is_stuck_as_long_after_its_last_sign_as_any() {
+    let mut in_flight = InFlight::new(LIMITS);
+    drop(begin(&mut in_flight, 1));
+    in_flight.on_message(started(1));
+    assert_eq!(in_flight.tick(), Overdue::default());
+    in_flight.leave(1);
+    for _ in 1..LIMITS.first {
+        assert_eq!(in_flight.tick(), Overdue::default());
+    }
+    let overdue = in_flight.tick();
+    assert!(overdue.is_stuck && overdue.cancel.is_empty());
+}
+
+#[test]
+fn an_engine_that_keeps_one_it_should_not_goes_on_while_others_are_answered() {
+    let mut in_flight = InFlight::new(LIMITS);
+    drop(begin(&mut in_flight, 1));
+    in_flight.on_message(chunk(1, 0));
+    let _fed = begin(&mut in_flight, 2);
+    for position in 0..10 {
+        in_flight.on_message(chunk(2, position));
+        assert_eq!(in_flight.tick(), Overdue::default());
+    }
+    in_flight.on_message(done(2));
+    assert!(in_flight.tick().is_stuck, "nothing is lost with it now");
+}
+
+#[test]
+fn a_gap_in_an_answer_is_an_error_and_never_passed_on() {
+    let mut in_flight = InFlight::new(LIMITS);
+    let mut source = begin(&mut in_flight, 1);
+    assert_eq!(in_flight.on_message(chunk(1, 0)), None);
+    assert_eq!(in_flight.on_message(chunk(1, 2)), Some(1));
+    assert!(source.chunks.try_recv().is_ok());
+    assert!(source.chunks.try_recv().is_err());
+    assert_eq!(end(source).expect_err("gap").code, Code::Internal);
+}
+
+#[test]
+fn one_starved_answer_is_cancelled_and_a_stuck_engine_is_told_apart() {
+    let mut in_flight = InFlight::new(LIMITS);
+    let starved = begin(&mut in_flight, 1);
+    let _fed = begin(&mut in_flight, 2);
+    in_flight.on_message(chunk(1, 0));
+    let mut overdue = Overdue::default();
+    for position in 0..3 {
+        in_flight.on_message(chunk(2, position));
+        overdue = in_flight.tick();
+    }
+    assert_eq!(overdue.cancel, [1]);
+    assert!(!overdue.is_stuck, "its neighbour makes progress");
+    assert_eq!(end(starved).expect_err("late").code, Code::Unavailable);
+
+    assert_eq!(in_flight.tick(), Overdue::default());
+    let overdue = in_flight.tick();
+    assert_eq!(overdue.cancel, [2]);
+    assert!(overdue.is_stuck, "nobody makes progress");
+}
+
+#[test]
+fn the_first_token_has_more_time_and_idleness_counts_for_nothing() {
+    let mut in_flight = InFlight::new(LIMITS);
+    for _ in 0..100 {
+        assert_eq!(in_flight.tick(), Overdue::default());
+    }
+    let _reading = begin(&mut in_flight, 1);
+    for _ in 0..LIMITS.first {
+        assert_eq!(in_flight.tick(), Overdue::default());
+    }
+    assert!(in_flight.tick().is_stuck);
+}
