@@ -1,121 +1,102 @@
-//! With whom a node wants links: what it knows of orchestrators, and how each link stands.
+//! With whom a node wants links.
 //!
-//! The decisions are those of [`tether_presence::plan`], which real workers use.
+//! The decisions are those of [`tether_presence::uplinks`], which real nodes use; what is around
+//! them here is what `tether-net` does around them there.
 
-use crate::queue::{MS, Us};
+use crate::queue::{MS, SECOND, Us};
 use crate::random::Random;
-use std::collections::{BTreeMap, BTreeSet};
-use tether_presence::plan::{self, Known};
+use std::collections::BTreeMap;
+use tether_presence::plan;
+use tether_presence::uplinks::Uplinks;
 use tether_wire::NodeId;
 
-/// How a link stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    /// It is dialled for the first time.
-    New,
-    /// Beats are pushed on it.
-    Up,
-    /// It was lost, or never came up, and is dialled again.
-    Failing,
-}
+/// For how long a link that nobody needs is kept, as `tether-net` does.
+const SURPLUS_GRACE: Us = 10 * SECOND;
 
-#[derive(Clone, Debug)]
-struct Kept {
-    standing: Standing,
-    failures: u32,
-}
-
-/// What changes after a look at what is known.
+/// What is to be done after a look at the links.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     /// To be dialled now.
     pub(crate) dial: Vec<NodeId>,
-    /// No longer wanted.
-    pub(crate) drop: Vec<NodeId>,
-    /// When to look up again.
-    pub(crate) look_up_in: Us,
+    /// To be closed, if this node dialled them.
+    pub(crate) close: Vec<NodeId>,
+    /// Those that beats are pushed to from now on.
+    pub(crate) begin: Vec<NodeId>,
+    /// The last link was lost: look up soon.
+    pub(crate) is_alone: bool,
+    /// When to look again, if nothing happens before.
+    pub(crate) again_at: Option<Us>,
 }
 
 /// The orchestrators that a node links with.
 #[derive(Clone, Debug)]
 pub(crate) struct Finder {
-    own: NodeId,
-    links: usize,
-    known: Known,
-    kept: BTreeMap<NodeId, Kept>,
+    uplinks: Uplinks,
+    chosen: Vec<NodeId>,
+    surplus_since: BTreeMap<NodeId, Us>,
 }
 
 impl Finder {
-    pub(crate) fn new(own: NodeId, links: usize) -> Self {
+    pub(crate) fn new(own: NodeId, links: usize, remembered: &[NodeId]) -> Self {
         Self {
-            own,
-            links,
-            known: Known::default(),
-            kept: BTreeMap::new(),
+            uplinks: Uplinks::new(own, links, &[], remembered),
+            chosen: Vec::new(),
+            surplus_since: BTreeMap::new(),
         }
     }
 
-    pub(crate) fn looked_up(&mut self, mut found: Vec<NodeId>) {
-        found.retain(|node| *node != self.own);
-        self.known.looked_up(&found);
+    /// A look-up gave these; when to look up again.
+    pub(crate) fn found(&mut self, ids: &[NodeId], random: &mut Random) -> Us {
+        self.uplinks.found(&random.pick(ids, ids.len()));
+        plan::next_lookup_ms(self.chosen.len(), random.unit()) * MS
     }
 
-    /// Chooses anew, as a worker does whenever a link or a look-up changed something.
-    pub(crate) fn choose(&mut self, random: &mut Random) -> Plan {
-        let up = self.standing(Standing::Up);
-        let failing = self.standing(Standing::Failing);
-        let chosen = self.known.choose(self.own, &up, &failing, self.links);
-        let drop: Vec<NodeId> = (self.kept.keys().copied())
-            .filter(|node| !chosen.contains(node))
-            .collect();
-        for node in &drop {
-            self.kept.remove(node);
-        }
-        let dial: Vec<NodeId> = (chosen.into_iter())
-            .filter(|node| !self.kept.contains_key(node))
-            .collect();
-        for node in &dial {
-            let kept = Kept {
-                standing: Standing::New,
-                failures: 0,
-            };
-            self.kept.insert(*node, kept);
-        }
-        let look_up_in = plan::next_lookup_ms(up.len(), random.unit()) * MS;
-        Plan {
-            dial,
-            drop,
-            look_up_in,
-        }
+    /// Those that beats are pushed to.
+    pub(crate) fn chosen(&self) -> &[NodeId] {
+        &self.chosen
     }
 
-    /// Whether a dial of this node still makes sense.
-    pub(crate) fn wants(&self, node: &NodeId) -> bool {
-        (self.kept.get(node)).is_some_and(|kept| kept.standing != Standing::Up)
+    /// Those to remember beyond this run.
+    pub(crate) fn proven(&self) -> Vec<NodeId> {
+        self.uplinks.proven().collect()
     }
 
-    /// A link is up; whether that is news.
-    pub(crate) fn linked(&mut self, node: &NodeId) -> bool {
-        let Some(kept) = self.kept.get_mut(node) else {
-            return false;
+    /// Looks at the links as they are now: which there are, and whether they are quiet.
+    pub(crate) fn look(&mut self, links: &[(NodeId, bool)], now: Us, random: &mut Random) -> Plan {
+        self.uplinks.linked(links, now / MS, random.unit());
+        let chosen = self.uplinks.chosen();
+        let begin = chosen.iter().filter(|id| !self.chosen.contains(id));
+        let mut plan = Plan {
+            begin: begin.copied().collect(),
+            is_alone: chosen.is_empty() && !self.chosen.is_empty(),
+            ..Plan::default()
         };
-        kept.failures = 0;
-        std::mem::replace(&mut kept.standing, Standing::Up) != Standing::Up
+        self.chosen = chosen;
+        let surplus = self.uplinks.surplus();
+        self.surplus_since.retain(|id, _| surplus.contains(id));
+        for id in surplus {
+            let since = *self.surplus_since.entry(id).or_insert(now);
+            if now - since >= SURPLUS_GRACE {
+                plan.close.push(id);
+            }
+        }
+        plan.dial = self.uplinks.take_due(now / MS);
+        let close_at = self
+            .surplus_since
+            .values()
+            .map(|since| since + SURPLUS_GRACE);
+        let next_dial = self.uplinks.next_dial_ms().map(|ms| ms * MS);
+        plan.again_at = close_at.filter(|at| *at > now).chain(next_dial).min();
+        plan
     }
 
-    /// A dial failed or a link was lost: whether the standing is news, and when to dial again.
-    pub(crate) fn failed(&mut self, node: &NodeId, random: &mut Random) -> Option<(bool, Us)> {
-        let kept = self.kept.get_mut(node)?;
-        kept.failures += 1;
-        let was = std::mem::replace(&mut kept.standing, Standing::Failing);
-        let wait = plan::redial_ms(kept.failures, random.unit()) * MS;
-        Some((was != Standing::Failing, wait))
+    /// A dial gave a link.
+    pub(crate) fn answered(&mut self, node: &NodeId, now: Us) {
+        self.uplinks.answered(node, now / MS);
     }
 
-    fn standing(&self, wanted: Standing) -> BTreeSet<NodeId> {
-        (self.kept.iter())
-            .filter(|(_, kept)| kept.standing == wanted)
-            .map(|(node, _)| *node)
-            .collect()
+    /// A dial came to nothing.
+    pub(crate) fn failed(&mut self, node: &NodeId, now: Us, random: &mut Random) {
+        self.uplinks.failed(node, now / MS, random.unit());
     }
 }

@@ -54,6 +54,8 @@ pub(crate) struct HostState<M> {
     pub(crate) epoch: u64,
     /// Grows with each start, so that what was planned for an earlier process is known as such.
     pub(crate) incarnation: u32,
+    /// Orchestrators with which it once was linked; on its disk, too.
+    pub(crate) remembered: Vec<NodeId>,
     pub(crate) process: Option<Process<M>>,
 }
 
@@ -69,6 +71,8 @@ pub(crate) struct Process<M> {
     pub(crate) beat_at: Us,
     /// The look-up that is planned.
     pub(crate) look_up_at: Us,
+    /// The look at the links that is planned.
+    pub(crate) keep_at: Us,
     /// It makes no beats before this time.
     pub(crate) starved_until: Us,
     /// It said goodbye and takes nothing up again.

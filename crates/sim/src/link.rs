@@ -39,11 +39,13 @@ pub(crate) struct Link {
     pub(crate) incarnations: [u32; 2],
     /// Which ends hold it to be up.
     pub(crate) up: [bool; 2],
+    /// Which ends hear nothing on it.
+    pub(crate) quiet: [bool; 2],
     /// One-way delay.
     pub(crate) delay: Us,
     /// When the last message for each end is there: streams keep their order.
     pub(crate) last: [Us; 2],
-    /// Whether the dialler's card was pushed on it.
+    /// Whether the dialler's card was pushed on it since it was chosen.
     pub(crate) is_carded: bool,
     /// Since when its path is whole.
     pub(crate) sound_since: Us,

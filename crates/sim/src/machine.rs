@@ -32,6 +32,10 @@ pub enum Input {
     },
     /// The link of a node broke.
     LinkLost(NodeId),
+    /// The link of a node, or of a peer, is silent where it should speak.
+    LinkQuiet(NodeId),
+    /// It speaks again.
+    LinkLively(NodeId),
     /// The operator revokes a key, here.
     Revoke(NodeId),
     /// Time has passed.

@@ -80,15 +80,22 @@ impl Network {
             .sum::<Us>()
     }
 
-    /// Time from a break of the path until one side has noticed.
-    pub(crate) fn draw_notice(&mut self) -> Us {
+    /// Times from a break of the path until one side finds the link quiet, and until it finds it
+    /// down.
+    pub(crate) fn draw_silence(&mut self) -> (Us, Us) {
         let unheard = self.random.unit() * self.settings.keep_alive_ms;
-        us(self.settings.idle_ms - unheard)
+        let quiet = us(self.settings.quiet_ms - unheard);
+        (quiet, us(self.settings.idle_ms - unheard))
     }
 
-    /// Least time from a break until it is noticed.
-    pub(crate) fn least_notice(&self) -> Us {
-        us(self.settings.idle_ms - self.settings.keep_alive_ms)
+    /// Least time from a break until the link is quiet, or down.
+    pub(crate) fn least_silence(&self, is_down: bool) -> Us {
+        let silence = if is_down {
+            self.settings.idle_ms
+        } else {
+            self.settings.quiet_ms
+        };
+        us(silence - self.settings.keep_alive_ms)
     }
 
     /// Time after which a dial is given up.
@@ -178,11 +185,12 @@ mod tests {
     }
 
     #[test]
-    fn a_break_is_noticed_within_the_idle_timeout() {
+    fn a_link_is_quiet_and_then_down_within_its_timeouts() {
         let mut network = network(0.0);
         for _ in 0..1_000 {
-            let notice = network.draw_notice();
-            assert!((1_500 * MS..=2_000 * MS).contains(&notice));
+            let (quiet, down) = network.draw_silence();
+            assert!((1_500 * MS..=2_000 * MS).contains(&quiet));
+            assert_eq!(down, quiet + 13_000 * MS);
         }
     }
 }

@@ -34,7 +34,7 @@ pub enum ScenarioError {
         why: std::io::Error,
     },
     /// Not TOML, a key that nothing knows, a key that is missing or of another type.
-    #[error("{0}")]
+    #[error(transparent)]
     Toml(#[from] toml::de::Error),
     /// A value that makes no sense.
     #[error("`{field}` {why}")]

@@ -34,6 +34,12 @@ impl Machine for Tether {
             Input::LinkLost(node) => {
                 self.spread(spread::Input::Own(Event::LinkLost(node)), now, outputs);
             }
+            Input::LinkQuiet(node) => {
+                self.spread(spread::Input::Own(Event::LinkQuiet(node)), now, outputs);
+            }
+            Input::LinkLively(node) => {
+                self.spread(spread::Input::Own(Event::LinkLively(node)), now, outputs);
+            }
             Input::Revoke(node) => self.control(node.0.to_vec(), now, outputs),
             Input::Tick => self.spread(spread::Input::Tick, now, outputs),
         }

@@ -87,10 +87,14 @@ enum Event {
         end: End,
         message: Message,
     },
+    /// One end has heard nothing for so long that the link is quiet, or down.
     Notice {
         link: LinkId,
         end: End,
+        is_down: bool,
     },
+    /// A host looks at its links.
+    Keep(Host),
     Tick {
         host: Host,
         incarnation: u32,
@@ -227,6 +231,7 @@ impl<M: Machine> World<M> {
             clock,
             epoch: 0,
             incarnation: 0,
+            remembered: Vec::new(),
             process: None,
         });
         self.host_of.entry(id).or_insert(host);
@@ -289,7 +294,8 @@ impl<M: Machine> World<M> {
                 }
             }
             Event::Deliver { link, end, message } => self.deliver(link, end, message),
-            Event::Notice { link, end } => self.notice(link, end),
+            Event::Notice { link, end, is_down } => self.notice(link, end, is_down),
+            Event::Keep(host) => self.keep_if_due(host),
             Event::Tick { host, incarnation } => {
                 if self.runs(host, incarnation) {
                     self.tick(host);

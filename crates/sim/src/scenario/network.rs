@@ -17,9 +17,11 @@ pub struct Network {
     pub loss: f64,
     /// Whether messages of one link keep their order, as those of a stream do.
     pub ordered: bool,
-    /// Silence after which a link is down: `idle_timeout` of the links.
+    /// Silence after which a link is quiet: `quiet_after` of the links.
+    pub quiet_ms: f64,
+    /// Silence after which it is down: `idle_timeout` of the links.
     pub idle_ms: f64,
-    /// Time between two keep-alives: a link that breaks was last heard at most this long before.
+    /// Time between two keep-alives: a path that breaks was last heard on at most this long before.
     pub keep_alive_ms: f64,
     /// Time after which a dial is given up: `dial_timeout` of the links.
     pub dial_ms: f64,
@@ -32,7 +34,8 @@ impl Default for Network {
             jitter: 0.3,
             loss: 0.0,
             ordered: true,
-            idle_ms: 2_000.0,
+            quiet_ms: 2_000.0,
+            idle_ms: 15_000.0,
             keep_alive_ms: 500.0,
             dial_ms: 10_000.0,
         }
@@ -46,12 +49,13 @@ impl Network {
         range("network.delay_ms[1]", high, low, 10_000.0)?;
         range("network.jitter", self.jitter, 0.0, 10.0)?;
         range("network.loss", self.loss, 0.0, 0.9)?;
-        range("network.idle_ms", self.idle_ms, 100.0, 120_000.0)?;
+        range("network.quiet_ms", self.quiet_ms, 100.0, 120_000.0)?;
+        range("network.idle_ms", self.idle_ms, self.quiet_ms, 120_000.0)?;
         range(
             "network.keep_alive_ms",
             self.keep_alive_ms,
             10.0,
-            self.idle_ms,
+            self.quiet_ms,
         )?;
         range("network.dial_ms", self.dial_ms, 100.0, 120_000.0)
     }

@@ -51,6 +51,7 @@ impl<M: Machine> World<M> {
         });
         let is_brain = brain.is_some();
         let links = if is_brain { MAX_LINKED } else { links };
+        let remembered = self.host(host).remembered.clone();
         self.hosts[host.at()].process = Some(Process {
             started: now,
             seq: 0,
@@ -59,15 +60,17 @@ impl<M: Machine> World<M> {
             last_beat: None,
             beat_at: now + boot,
             look_up_at: now + boot,
+            keep_at: now + boot,
             starved_until: 0,
             is_leaving: false,
             orphaned: None,
             links: BTreeMap::new(),
-            finder: Finder::new(id, links),
+            finder: Finder::new(id, links, &remembered),
             brain,
         });
         self.queue.plan(now + boot, Event::Beat(host));
         self.queue.plan(now + boot, Event::LookUp(host));
+        self.queue.plan(now + boot, Event::Keep(host));
         self.judge.started(key, epoch, now);
         self.trace.line(now, host, None, || {
             format!("h{} starts, epoch {epoch}", host.0)
@@ -160,6 +163,7 @@ impl<M: Machine> World<M> {
         let Some(process) = self.hosts[host.at()].process.take() else {
             return;
         };
+        self.hosts[host.at()].remembered = process.finder.proven();
         let class = usize::from(process.brain.is_some());
         self.sent[class].lived += now - process.started;
         self.judge.view_stopped(host, now);
@@ -230,13 +234,16 @@ impl<M: Machine> World<M> {
         let clocks = self.clocks(host);
         let nonce = self.timers.bytes();
         let (id, epoch) = (self.host(host).id, self.host(host).epoch);
-        let Some(process) = self.hosts[host.at()].process.as_mut() else {
+        let Some(process) = self.process(host) else {
             return;
         };
         process.last_beat = Some(now);
         process.seq += 1;
         let seq = process.seq;
-        if process.links.is_empty() && process.brain.is_none() {
+        let Some(process) = self.host(host).process.as_ref() else {
+            return;
+        };
+        if process.finder.chosen().is_empty() && process.brain.is_none() {
             return;
         }
         let beat = Beat {
@@ -253,7 +260,15 @@ impl<M: Machine> World<M> {
         };
         let card = process.card.clone();
         let is_brain = process.brain.is_some();
-        let links: Vec<_> = process.links.values().copied().collect();
+        // A goodbye goes wherever there is a link; a beat where beats are pushed to.
+        let is_leaving = state == NodeState::Leaving;
+        let links: Vec<_> = (process.links.iter())
+            .filter(|(peer, _)| {
+                let peer = self.host(**peer).id;
+                is_leaving || process.finder.chosen().contains(&peer)
+            })
+            .map(|(_, link)| *link)
+            .collect();
         let beat = Arc::new(self.verifier.seal_beat(id, &beat));
         self.trace.line(now, host, None, || {
             format!("h{} beats {epoch}/{seq} {state:?}", host.0)

@@ -6,6 +6,8 @@ use crate::link::{End, Link, LinkId, Message};
 use crate::machine::{Input, Machine};
 use crate::network::DIAL_TRIES_MS;
 use crate::queue::{MS, Us};
+use tether_presence::plan::FIRST_REDIAL_MS;
+use tether_wire::NodeId;
 
 impl<M: Machine> World<M> {
     pub(super) fn look_up_if_due(&mut self, host: Host) {
@@ -23,34 +25,67 @@ impl<M: Machine> World<M> {
 
     pub(super) fn found(&mut self, host: Host) {
         let found = self.oracle.find(self.now(), &mut self.timers);
-        let found = found.into_iter().map(|host| self.host(host).id).collect();
-        if let Some(finder) = self.finder(host) {
-            finder.looked_up(found);
+        let found: Vec<NodeId> = found.into_iter().map(|host| self.host(host).id).collect();
+        let process = self.hosts[host.at()].process.as_mut();
+        if let Some(process) = process {
+            let wait = process.finder.found(&found, &mut self.timers);
+            self.plan_look_up(host, wait);
         }
-        self.choose(host);
+        self.keep(host);
     }
 
-    /// What a worker does whenever a look-up or a link changed something.
-    fn choose(&mut self, host: Host) {
+    fn plan_look_up(&mut self, host: Host, wait: Us) {
+        let at = self.now() + wait;
+        if let Some(process) = self.process(host) {
+            process.look_up_at = at;
+            self.queue.plan(at, Event::LookUp(host));
+        }
+    }
+
+    pub(super) fn keep_if_due(&mut self, host: Host) {
+        let now = self.now();
+        if self.process(host).is_some_and(|it| it.keep_at == now) {
+            self.keep(host);
+        }
+    }
+
+    /// What a node does whenever a look-up, a dial or a link changed something.
+    fn keep(&mut self, host: Host) {
         let now = self.now();
         let incarnation = self.host(host).incarnation;
-        let Some(process) = self.hosts[host.at()].process.as_mut() else {
+        let Some(process) = self.hosts[host.at()].process.as_ref() else {
             return;
         };
         if process.is_leaving {
             return;
         }
-        let plan = process.finder.choose(&mut self.timers);
-        process.look_up_at = now + plan.look_up_in;
-        self.queue.plan(now + plan.look_up_in, Event::LookUp(host));
-        for node in plan.drop {
-            let to = self.host_of[&node];
-            let link = self.process(host).and_then(|it| it.links.remove(&to));
-            if let Some(link) = link {
-                let end = self.links[link.0 as usize].end_of(host);
-                self.send(link, end, Message::Close);
-                self.links[link.0 as usize].up[end.at()] = false;
-            }
+        let links: Vec<(NodeId, bool)> = (process.links.iter())
+            .filter(|(peer, _)| self.is_brain(**peer))
+            .map(|(peer, link)| {
+                let link = &self.links[link.0 as usize];
+                (self.host(*peer).id, link.quiet[link.end_of(host).at()])
+            })
+            .collect();
+        let Some(process) = self.hosts[host.at()].process.as_mut() else {
+            return;
+        };
+        let plan = process.finder.look(&links, now, &mut self.timers);
+        if plan.is_alone {
+            self.plan_look_up(host, FIRST_REDIAL_MS * MS);
+        }
+        if let Some(at) = plan.again_at
+            && let Some(process) = self.process(host)
+        {
+            // Planned in whole milliseconds, and never for now: what is due now was just done.
+            process.keep_at = at.max(now + MS);
+            let at = process.keep_at;
+            self.queue.plan(at, Event::Keep(host));
+        }
+        for node in plan.begin {
+            self.begin_pushing(host, node);
+        }
+        for node in plan.close {
+            self.close_surplus(host, node);
         }
         for node in plan.dial {
             let dial = Event::Dial {
@@ -64,13 +99,41 @@ impl<M: Machine> World<M> {
         }
     }
 
+    /// A link that is newly chosen wishes for a beat of its own, with the card.
+    fn begin_pushing(&mut self, host: Host, node: NodeId) {
+        if self.is_brain(host) {
+            return;
+        }
+        let peer = self.host_of[&node];
+        let link = self
+            .process(host)
+            .and_then(|it| it.links.get(&peer))
+            .copied();
+        if let Some(link) = link {
+            self.links[link.0 as usize].is_carded = false;
+            self.wish_for_beat(host);
+        }
+    }
+
+    fn close_surplus(&mut self, host: Host, node: NodeId) {
+        let peer = self.host_of[&node];
+        let link = self
+            .process(host)
+            .and_then(|it| it.links.get(&peer))
+            .copied();
+        let Some(link) = link.filter(|it| self.links[it.0 as usize].hosts[0] == host) else {
+            return;
+        };
+        if let Some(process) = self.process(host) {
+            process.links.remove(&peer);
+        }
+        self.send(link, End::Dialler, Message::Close);
+        self.links[link.0 as usize].up[End::Dialler.at()] = false;
+    }
+
     pub(super) fn dial(&mut self, host: Host, to: Host, since: Us, attempt: usize) {
         let now = self.now();
         let incarnation = self.host(host).incarnation;
-        let id = self.host(to).id;
-        if !self.finder(host).is_some_and(|it| it.wants(&id)) {
-            return;
-        }
         let since = if attempt == 0 { now } else { since };
         let to_state = self.host(to);
         if to_state.process.is_some() && !self.is_blocked(host, to) {
@@ -115,30 +178,11 @@ impl<M: Machine> World<M> {
 
     pub(super) fn failed(&mut self, host: Host, to: Host) {
         let now = self.now();
-        let incarnation = self.host(host).incarnation;
         let id = self.host(to).id;
-        let Some(process) = self.hosts[host.at()].process.as_mut() else {
-            return;
-        };
-        let is_linked = process.links.contains_key(&to);
-        if is_linked {
-            process.finder.linked(&id);
-            return;
+        if let Some(process) = self.hosts[host.at()].process.as_mut() {
+            process.finder.failed(&id, now, &mut self.timers);
         }
-        let Some((is_news, wait)) = process.finder.failed(&id, &mut self.timers) else {
-            return;
-        };
-        let dial = Event::Dial {
-            host,
-            incarnation,
-            to,
-            since: now,
-            attempt: 0,
-        };
-        self.queue.plan(now + wait, dial);
-        if is_news {
-            self.choose(host);
-        }
+        self.keep(host);
     }
 
     pub(super) fn greeted(
@@ -156,8 +200,8 @@ impl<M: Machine> World<M> {
         let (id, to_id) = (self.host(host).id, self.host(to).id);
         let existing = self.process(host).and_then(|it| it.links.get(&to)).copied();
         if existing.is_some_and(|link| self.links[link.0 as usize].is_up()) {
-            // The other side dialled too, and was faster.
-            self.came_up(host, to_id);
+            // The other side dialled too, and was faster; or the link was quiet, and speaks again.
+            self.answered(host, to_id);
             return;
         }
         // Where one side had not yet noticed that the link before is broken, it does now.
@@ -177,6 +221,7 @@ impl<M: Machine> World<M> {
             hosts: [host, to],
             incarnations: [self.host(host).incarnation, to_incarnation],
             up: [true; 2],
+            quiet: [false; 2],
             delay,
             last: [now; 2],
             is_carded: false,
@@ -196,17 +241,17 @@ impl<M: Machine> World<M> {
         if self.is_brain(host) && self.is_brain(to) {
             self.feed(host, Input::PeerUp(to_id), None);
             self.feed(to, Input::PeerUp(id), None);
-        } else {
-            self.wish_for_beat(host);
         }
-        self.came_up(host, to_id);
-        self.came_up(to, id);
+        self.answered(host, to_id);
+        self.keep(to);
     }
 
-    fn came_up(&mut self, host: Host, peer: tether_wire::NodeId) {
-        if self.finder(host).is_some_and(|it| it.linked(&peer)) {
-            self.choose(host);
+    fn answered(&mut self, host: Host, peer: NodeId) {
+        let now = self.now();
+        if let Some(finder) = self.finder(host) {
+            finder.answered(&peer, now);
         }
+        self.keep(host);
     }
 
     /// A worker that had lost all orchestrators has one again.
@@ -251,24 +296,56 @@ impl<M: Machine> World<M> {
                 self.feed(host, Input::LinkLost(peer_id), None);
             }
         }
-        self.failed(host, peer);
+        self.keep(host);
     }
 
     pub(super) fn plan_notice(&mut self, link: LinkId, end: End) {
-        let at = self.now() + self.network.draw_notice();
-        self.queue.plan(at, Event::Notice { link, end });
+        let now = self.now();
+        let (quiet, down) = self.network.draw_silence();
+        for (after, is_down) in [(quiet, false), (down, true)] {
+            self.queue
+                .plan(now + after, Event::Notice { link, end, is_down });
+        }
     }
 
-    /// One end has heard nothing for the idle timeout, if the path did not heal meanwhile.
-    pub(super) fn notice(&mut self, id: LinkId, end: End) {
+    /// One end has heard nothing for some time, if the path did not heal meanwhile.
+    pub(super) fn notice(&mut self, id: LinkId, end: End, is_down: bool) {
         let now = self.now();
-        let least = self.network.least_notice();
+        let least = self.network.least_silence(is_down);
         let link = &self.links[id.0 as usize];
         let is_dead = !link.up[end.other().at()];
         let is_cut = link.cut_since.is_some_and(|since| now - since >= least);
-        if is_dead || is_cut {
-            self.lose(id, end, true);
+        if !is_dead && !is_cut {
+            return;
         }
+        if is_down {
+            self.lose(id, end, true);
+        } else {
+            self.hears(id, end, false);
+        }
+    }
+
+    /// One end hears nothing on a link that is up, or hears something again.
+    fn hears(&mut self, id: LinkId, end: End, something: bool) {
+        let link = &mut self.links[id.0 as usize];
+        let was_quiet = std::mem::replace(&mut link.quiet[end.at()], !something);
+        let (host, peer) = (link.hosts[end.at()], link.hosts[end.other().at()]);
+        if was_quiet != something || !link.up[end.at()] {
+            return;
+        }
+        if !self.runs(host, self.links[id.0 as usize].incarnations[end.at()]) {
+            return;
+        }
+        let node = self.host(peer).id;
+        if self.is_brain(host) {
+            let input = if something {
+                Input::LinkLively(node)
+            } else {
+                Input::LinkQuiet(node)
+            };
+            self.feed(host, input, None);
+        }
+        self.keep(host);
     }
 
     pub(super) fn is_blocked(&self, a: Host, b: Host) -> bool {
@@ -302,6 +379,10 @@ impl<M: Machine> World<M> {
             (Some(_), false) => {
                 link.cut_since = None;
                 link.sound_since = now;
+                if link.is_up() {
+                    self.hears(id, End::Dialler, true);
+                    self.hears(id, End::Listener, true);
+                }
             }
             _ => {}
         }

@@ -44,7 +44,7 @@ impl Machine for Naive {
                     }
                 }
             }
-            Input::LinkLost(_) | Input::Revoke(_) => {}
+            Input::LinkLost(_) | Input::LinkQuiet(_) | Input::LinkLively(_) | Input::Revoke(_) => {}
             Input::Tick => self.tick(now, outputs),
         }
     }
