@@ -3,48 +3,26 @@
 
 use crate::mesh::{Answer, Mesh, PATIENCE, Worker, cold, key, request, within};
 use crate::script::{Script, Scripted};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::Duration;
 use tether_net::Node;
+use tether_net::testing::{Starvable, Starved};
 use tether_orchestrator::job::JobState;
 use tether_wire::codec;
 use tether_wire::infer::InferRequest;
 use tether_wire::rpc::{Code, method};
 use tether_wire::{NodeId, Role};
 
-/// A runtime of one thread, which the test can hold up or end: what runs there is as starved as a
-/// process that is stopped, or as dead as one that is killed.
-struct Starvable {
-    runtime: tokio::runtime::Handle,
-    _end: tokio::sync::oneshot::Sender<()>,
-}
+/// A machine of a worker's own.
+struct Machine(Starvable);
 
-/// Dropped to let it go on.
-struct Starved(#[expect(dead_code, reason = "dropped, not read")] mpsc::Sender<()>);
-
-impl Starvable {
+impl Machine {
     fn new() -> Self {
-        let (handle, given) = mpsc::channel();
-        let (end, ended) = tokio::sync::oneshot::channel::<()>();
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime");
-            let _ = handle.send(runtime.handle().clone());
-            let _ = runtime.block_on(ended);
-            runtime.shutdown_background();
-        });
-        let runtime = given.recv().expect("it starts");
-        Self { runtime, _end: end }
+        Self(Starvable::new())
     }
 
     fn starve(&self) -> Starved {
-        let (sender, held) = mpsc::channel::<()>();
-        self.runtime.spawn(async move {
-            let _ = held.recv();
-        });
-        Starved(sender)
+        self.0.starve()
     }
 
     /// A worker that is there, routable, and runs here.
@@ -53,7 +31,7 @@ impl Starvable {
         let scripted = Arc::new(Scripted::new(key.id(), script));
         let (config, _) = mesh.local.config(key.clone(), Role::Worker);
         let orchestrator = mesh.orchestrator.id();
-        let started = self.runtime.spawn(async move {
+        let started = self.0.run(async move {
             let node = Node::start(config, scripted.clone()).await;
             let node = node.expect("a worker");
             let link = node.link(orchestrator, Role::Orchestrator).await;
@@ -67,7 +45,7 @@ impl Starvable {
                 scripted,
             }
         });
-        let mut worker = within("a worker", started).await.expect("no panic");
+        let mut worker = started.await;
         let beat = worker.beat(1);
         worker.send(&beat).await;
         let id = worker.id();
@@ -108,7 +86,7 @@ fn is_only_quiet(mesh: &Mesh, id: NodeId) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_starved_for_ten_seconds_keeps_its_stream_and_is_well_at_its_next_heartbeat() {
     let mesh = Mesh::start().await;
-    let machine = Starvable::new();
+    let machine = Machine::new();
     let mut worker = machine.worker(&mesh, 10, Script::Paused(3)).await;
     let other = mesh.worker_with(11, Script::Answer(2), cold).await;
     let wanted = request("a");
@@ -136,7 +114,7 @@ async fn a_worker_starved_for_ten_seconds_keeps_its_stream_and_is_well_at_its_ne
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_killed_before_its_first_piece_is_left_for_another_long_before_its_link_is_down() {
     let mesh = Mesh::start().await;
-    let machine = Starvable::new();
+    let machine = Machine::new();
     let dying = machine.worker(&mesh, 10, Script::AcceptOnly).await;
     let other = mesh.worker_with(11, Script::Answer(2), cold).await;
     let wanted = request("a");
@@ -154,7 +132,7 @@ async fn a_worker_killed_before_its_first_piece_is_left_for_another_long_before_
 #[tokio::test(flavor = "multi_thread")]
 async fn where_the_only_worker_was_killed_the_refusal_is_clear_and_long_before_its_link_is_down() {
     let mesh = Mesh::start().await;
-    let machine = Starvable::new();
+    let machine = Machine::new();
     let dying = machine.worker(&mesh, 10, Script::AcceptOnly).await;
     let mut answer = submit(&mesh, &request("a")).await;
     ordered(&dying).await;
@@ -175,7 +153,7 @@ async fn where_the_only_worker_was_killed_the_refusal_is_clear_and_long_before_i
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_killed_in_the_middle_of_an_answer_is_an_explicit_error_when_its_link_is_down() {
     let mesh = Mesh::start().await;
-    let machine = Starvable::new();
+    let machine = Machine::new();
     let dying = machine.worker(&mesh, 10, Script::Paused(3)).await;
     let other = mesh.worker_with(11, Script::Answer(2), cold).await;
     let wanted = request("a");

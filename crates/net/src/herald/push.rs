@@ -48,9 +48,11 @@ pub(super) async fn run(
     mut sealed: watch::Receiver<Option<Arc<Sealed>>>,
     wishes: mpsc::Sender<()>,
 ) -> Result<(), RpcError> {
-    let mut pushed = Pushed::default();
-    // What is sealed now was seen by others, and may not be the first here.
-    pushed.order = sealed.borrow_and_update().as_ref().map(|it| it.order);
+    let mut pushed = Pushed {
+        card: None,
+        // What is sealed now was seen by others, and may not be the first here.
+        order: sealed.borrow_and_update().as_ref().map(|it| it.order),
+    };
     let mut call = link.call(method::PRESENCE, None, &[]).await?;
     // A full channel already holds a wish.
     let _ = wishes.try_send(());

@@ -3,6 +3,7 @@
 mod bounds;
 mod calls;
 mod finding;
+mod herald;
 mod links;
 mod mesh;
 mod quiet;

@@ -1,54 +1,10 @@
 //! Links to peers that are killed, and to peers that are starved of CPU for a while. [T-LNK-5]
 
 use crate::mesh::{PATIENCE, TestMesh, TestNode, key, start};
-use std::future::Future;
-use std::sync::mpsc;
 use std::time::Duration;
-use tether_net::testing::within;
+use tether_net::testing::{Starvable, within};
 use tether_net::{LinkEvent, LinkLimits};
 use tether_wire::{NodeId, Role};
-
-/// A runtime of one thread, which the test can hold up: whatever runs on it is as starved as a
-/// process that is stopped.
-struct Starvable {
-    runtime: tokio::runtime::Handle,
-    /// Ends the runtime.
-    _end: tokio::sync::oneshot::Sender<()>,
-}
-
-/// Dropped to let it go on.
-struct Starved(#[expect(dead_code, reason = "dropped, not read")] mpsc::Sender<()>);
-
-impl Starvable {
-    fn new() -> Self {
-        let (handle, given) = mpsc::channel();
-        let (end, ended) = tokio::sync::oneshot::channel::<()>();
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime");
-            let _ = handle.send(runtime.handle().clone());
-            let _ = runtime.block_on(ended);
-            runtime.shutdown_background();
-        });
-        let runtime = given.recv().expect("it starts");
-        Self { runtime, _end: end }
-    }
-
-    async fn run<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> T {
-        within(self.runtime.spawn(task)).await.expect("no panic")
-    }
-
-    /// Holds its thread until what is returned is dropped.
-    fn starve(&self) -> Starved {
-        let (sender, held) = mpsc::channel::<()>();
-        self.runtime.spawn(async move {
-            let _ = held.recv();
-        });
-        Starved(sender)
-    }
-}
 
 impl TestNode {
     /// Waits for the next event but those of coming up.
