@@ -62,6 +62,7 @@ impl Core {
                 listen: plan.gateway_listen,
                 ..GatewayConfig::default()
             },
+            None,
             node(
                 &plan.gateway,
                 Role::Gateway,
