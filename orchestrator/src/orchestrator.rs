@@ -9,7 +9,7 @@ use crate::discovery::{self, Discovery};
 use crate::dispatch::Dispatcher;
 use crate::dispatch::open::OpenJobs;
 use crate::fleet::Snapshot;
-use crate::fleet::keeper::Fleet;
+use crate::fleet::keeper::{Fleet, FleetSettings};
 use crate::releases::{self, ReleaseError};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{MetadataStore, Released, StoreError};
@@ -151,7 +151,13 @@ pub async fn start_with_store(
         CancellationToken::new(),
         CancellationToken::new(),
     );
-    let fleet = Fleet::start(config.max_workers, metrics.clone(), stop.clone());
+    let (fleet, outgoing) = Fleet::start(FleetSettings {
+        id,
+        presence: config.presence(),
+        seed: rand::random(),
+        metrics: metrics.clone(),
+        stop: stop.clone(),
+    });
     let directory = Arc::new(Directory::new(
         tenants,
         metrics.clone(),
@@ -175,12 +181,13 @@ pub async fn start_with_store(
         stop: cut,
         config: config.clone(),
     });
+    let discovery = Arc::new(Discovery::new(
+        node_config.mesh,
+        fleet.clone(),
+        metrics.clone(),
+    ));
     let desk = Arc::new(Desk {
-        discovery: Arc::new(Discovery {
-            mesh: node_config.mesh.id,
-            fleet: fleet.clone(),
-            metrics: metrics.clone(),
-        }),
+        discovery: discovery.clone(),
         directory: directory.clone(),
         dispatcher: dispatcher.clone(),
     });
@@ -191,6 +198,7 @@ pub async fn start_with_store(
     let tasks = TaskTracker::new();
     let links = discovery::watch_links(node.clone(), fleet.clone(), stop.clone());
     tasks.spawn(links);
+    tasks.spawn(discovery.ask(outgoing, stop.clone()));
     tasks.spawn(directory.clone().follow_tenants(tenants_file));
     let models = catalogue::keeper::Keeper {
         fleet: fleet.clone(),

@@ -7,7 +7,7 @@ use tether_wire::rpc::Code;
 /// Waits until the link to the only worker is known to be lost.
 async fn lost(mesh: &Mesh) {
     mesh.fleet("the link is lost", |fleet| {
-        fleet.workers().all(|worker| worker.redial_mono_ms > 0)
+        fleet.workers().all(|worker| worker.redial_mono_ms() > 0)
     })
     .await;
 }

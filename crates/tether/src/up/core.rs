@@ -105,7 +105,7 @@ impl Core {
                     link.close("its process ended");
                 }
             }),
-            epoch: Arc::new(move |worker| Some(fleet.snapshot().worker(&worker)?.beat.epoch)),
+            epoch: Arc::new(move |worker| Some(fleet.snapshot().worker(&worker)?.epoch())),
         }
     }
 
