@@ -49,6 +49,11 @@ impl Service for NoService {
     }
 }
 
+/// For nodes that only call.
+pub fn no_service() -> Arc<dyn Service> {
+    Arc::new(NoService)
+}
+
 pub struct Mesh {
     pub local: LocalMesh,
     pub data: TempDir,
@@ -242,7 +247,7 @@ impl Mesh {
     }
 }
 
-async fn boot(
+pub async fn boot(
     config: OrchestratorConfig,
     data: &Path,
     node: NodeConfig,
