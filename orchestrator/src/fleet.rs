@@ -8,7 +8,7 @@
 //!
 //! # Layout
 //!
-//! * [`keeper`] – the task, and the handle that everybody has
+//! * [`keeper`], `handle` – the task, and what everybody else has of it
 //! * `roster` – effects of presence in, views of workers out
 //! * `worker` – a worker's view and its live numbers
 //! * `snapshot` – what readers ask
@@ -17,6 +17,7 @@
 //! * `watch` – what does not count as silence
 
 mod group;
+mod handle;
 mod index;
 pub mod keeper;
 mod offerings;
@@ -33,5 +34,7 @@ pub use snapshot::{STATES, Snapshot};
 pub use watch::STALL_MS;
 pub use worker::{Candidate, Found, InFlight, Offering, SUSPECT, UNAVAILABLE, WorkerView};
 
+#[cfg(test)]
+mod crowd_tests;
 #[cfg(test)]
 mod tests;

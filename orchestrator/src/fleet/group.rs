@@ -114,7 +114,12 @@ impl Group {
         if let Some(at) = self.top.iter().position(|it| it.worker.id == *id) {
             Arc::make_mut(&mut self.top).swap_remove(at);
         }
-        let few = self.top.len() < self.serving.len().min(TOP / 2);
+        // All of a group that is small enough are ready.
+        let wanted = match self.serving.len() {
+            all @ ..=TOP => all,
+            _ => TOP / 2,
+        };
+        let few = self.top.len() < wanted;
         if few && self.serving.len() <= SMALL {
             self.rank(place, seed);
         } else if few {

@@ -6,20 +6,21 @@
 //! a goodbye, is seen through the snapshot that readers hold. Before silence is looked for, all
 //! that waits is taken in: an orchestrator that was slow must not count that as others' silence.
 
+use super::handle::Told;
+pub use super::handle::{Fleet, FleetSettings, Outgoing};
 use super::roster::{Passage, Roster};
 use super::snapshot::Snapshot;
 use super::watch::Watch;
-use crate::clock;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::time::Duration;
-use tether_presence::check::{self, Sifted};
+use tether_presence::check;
 use tether_presence::spread::{FLUSH_MS, MAX_PEERS, ROOM};
-use tether_presence::{Effect, Event, Input, Now, Output, Rejected, Settings, Spread};
+use tether_presence::{Effect, Event, Input, Now, Output, Rejected, Spread};
 use tether_telemetry::metrics::OrchestratorMetrics;
 use tether_wire::NodeId;
 use tether_wire::spread::Batch;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -42,139 +43,19 @@ const READMIT_MS: u64 = 5_000;
 /// its time; a dead one is dialled a few times until it expires. [T-PRE-8]
 pub const REDIAL_AFTER_MS: u64 = 3_000;
 
-/// What a fleet is started with.
-#[derive(Debug)]
-pub struct FleetSettings {
-    /// This orchestrator.
-    pub id: NodeId,
-    /// Bounds of presence.
-    pub presence: Settings,
-    /// Random: for jitter and the order of equals.
-    pub seed: u64,
-    /// What is counted.
-    pub metrics: Arc<OrchestratorMetrics>,
-    /// Ends the keeper.
-    pub stop: CancellationToken,
+/// Where readers look.
+pub(super) struct Readers {
+    pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(super) published: watch::Sender<u64>,
 }
 
-/// What the keeper has for the edge of links.
-#[derive(Debug)]
-pub enum Outgoing {
-    /// A batch for a peer. When it is written to its link, or can never be, tell
-    /// [`Input::Written`]; no answer is needed once [`Input::PeerDown`] was told.
-    Send {
-        /// Which orchestrator.
-        to: NodeId,
-        /// What.
-        batch: Batch,
-    },
-    /// A node pushed a beat whose card is not held: it is to be asked for it over its call. Asked
-    /// again with its next beat, so this may be dropped.
-    WantCard(NodeId),
-    /// A control message that is not held: verify it, then tell [`Input::Control`].
-    Control {
-        /// Who sent it.
-        from: NodeId,
-        /// Its sealed bytes.
-        sealed: Vec<u8>,
-    },
-}
+type Clock = Box<dyn Fn() -> Now + Send>;
 
-#[derive(Debug)]
-enum Told {
-    Input(Box<Input>),
-    Suspect(NodeId, &'static str),
-    Unreachable(NodeId, &'static str),
-    Sift(Box<Batch>, oneshot::Sender<Sifted>),
-}
-
-/// The fleet, for those who read it and those who have news. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Fleet {
-    snapshot: Arc<ArcSwap<Snapshot>>,
-    inbox: mpsc::Sender<Told>,
-    changed: watch::Receiver<u64>,
-}
-
-impl Fleet {
-    /// Starts the keeper. What comes back beside it is for the edge of links.
-    #[must_use]
-    pub fn start(settings: FleetSettings) -> (Self, mpsc::Receiver<Outgoing>) {
-        let (inbox, told) = mpsc::channel(MAX_PENDING);
-        let (outgoing, edge) = mpsc::channel(MAX_OUTGOING + MAX_ASIDE);
-        let (published, changed) = watch::channel(0);
-        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
-        let FleetSettings {
-            id, presence, seed, ..
-        } = settings;
-        let keeper = Keeper {
-            spread: Spread::new(id, presence, clock::now(), seed),
-            roster: Roster::new(seed),
-            snapshot: snapshot.clone(),
-            published,
-            outgoing,
-            outputs: Vec::new(),
-            watch: Watch::default(),
-            publish_at_ms: 0,
-            rank_at_ms: 0,
-            readmit_at_ms: 0,
-            is_counted: false,
-            metrics: settings.metrics,
-        };
-        tokio::spawn(keeper.run(told, settings.stop));
-        let fleet = Self {
-            snapshot,
-            inbox,
-            changed,
-        };
-        (fleet, edge)
-    }
-
-    /// The fleet as it is now.
-    #[must_use]
-    pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshot.load_full()
-    }
-
-    /// Told whenever a node came, went, changed, or is doubted; not of each change of load.
-    #[must_use]
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changed.clone()
-    }
-
-    /// Tells what came, verified. Waits while too much is pending; who gets how much of that is
-    /// the edge's to decide.
-    pub async fn tell(&self, input: Input) {
-        // The keeper ends only with the orchestrator, and then nobody needs to know.
-        let _ = self.inbox.send(Told::Input(Box::new(input))).await;
-    }
-
-    /// Takes out of a peer's batch what is held already, before a verification is spent on it.
-    /// Nothing once the orchestrator ends.
-    pub async fn sift(&self, batch: Batch) -> Option<Sifted> {
-        let (reply, sifted) = oneshot::channel();
-        let _ = self.inbox.send(Told::Sift(Box::new(batch), reply)).await;
-        sifted.await.ok()
-    }
-
-    /// Says that a worker may be dead: chosen last until its next heartbeat, or until its link
-    /// speaks again.
-    pub async fn suspect(&self, worker: NodeId, why: &'static str) {
-        let _ = self.inbox.send(Told::Suspect(worker, why)).await;
-    }
-
-    /// Says that the link to a node broke or cannot be had: suspect, and not dialled until it is
-    /// heard or a while went by.
-    pub async fn unreachable(&self, node: NodeId, why: &'static str) {
-        let _ = self.inbox.send(Told::Unreachable(node, why)).await;
-    }
-}
-
-struct Keeper {
+pub(super) struct Keeper {
+    clock: Clock,
     spread: Spread,
     roster: Roster,
-    snapshot: Arc<ArcSwap<Snapshot>>,
-    published: watch::Sender<u64>,
+    readers: Readers,
     outgoing: mpsc::Sender<Outgoing>,
     outputs: Vec<Output>,
     watch: Watch,
@@ -187,12 +68,38 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Told>, stop: CancellationToken) {
+    pub(super) fn new(
+        settings: FleetSettings,
+        readers: Readers,
+        outgoing: mpsc::Sender<Outgoing>,
+        clock: Clock,
+    ) -> Self {
+        let FleetSettings {
+            id, presence, seed, ..
+        } = settings;
+        Self {
+            spread: Spread::new(id, presence, clock(), seed),
+            clock,
+            roster: Roster::new(seed),
+            readers,
+            outgoing,
+            outputs: Vec::new(),
+            watch: Watch::default(),
+            publish_at_ms: 0,
+            rank_at_ms: 0,
+            readmit_at_ms: 0,
+            is_counted: false,
+            metrics: settings.metrics,
+        }
+    }
+
+    /// Keeps the fleet until `stop`.
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Told>, stop: CancellationToken) {
         let mut tick = tokio::time::interval(Duration::from_millis(FLUSH_MS));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(MAX_BATCH);
         loop {
-            self.watch.sleep(clock::now());
+            self.watch.sleep((self.clock)());
             let ticks = tokio::select! {
                 () = stop.cancelled() => return,
                 _ = tick.tick() => true,
@@ -201,7 +108,7 @@ impl Keeper {
                     false
                 }
             };
-            if let Some(ms) = self.watch.wake(clock::now()) {
+            if let Some(ms) = self.watch.wake((self.clock)()) {
                 tracing::warn!(
                     ms,
                     "the orchestrator was not run; nobody's silence is counted"
@@ -222,7 +129,7 @@ impl Keeper {
     }
 
     fn take(&mut self, told: Told) {
-        let now = clock::now();
+        let now = (self.clock)();
         match told {
             Told::Input(input) => self.handle(*input, now),
             Told::Suspect(worker, why) => {
@@ -245,7 +152,7 @@ impl Keeper {
     }
 
     fn tick(&mut self) {
-        let now = clock::now();
+        let now = (self.clock)();
         self.handle(Input::Tick, now);
         if now.mono_ms >= self.rank_at_ms {
             self.rank_at_ms = now.mono_ms + RANK_MS;
@@ -322,15 +229,17 @@ impl Keeper {
 
     fn publish(&mut self) {
         let news = self.roster.news();
-        let now_ms = clock::now().mono_ms;
+        let now_ms = (self.clock)().mono_ms;
         let is_due = now_ms >= self.publish_at_ms;
         if news.is_stale() && is_due {
             self.publish_at_ms = now_ms + PUBLISH_MS;
-            self.snapshot.store(Arc::new(self.roster.snapshot()));
+            self.readers
+                .snapshot
+                .store(Arc::new(self.roster.snapshot()));
         }
         if news.noted || (news.changed && is_due) {
             self.is_counted = false;
-            self.published.send_modify(|version| *version += 1);
+            self.readers.published.send_modify(|version| *version += 1);
         }
         self.roster.told(is_due);
     }
@@ -343,3 +252,6 @@ pub(crate) fn reject(metrics: &OrchestratorMetrics, node: Option<NodeId>, reason
     let node = node.map(|node| node.to_hex());
     tracing::debug!(node, reason = reason.as_str(), "heartbeat dropped");
 }
+
+#[cfg(test)]
+mod tests;
