@@ -12,7 +12,7 @@
 //! * `roster` – effects of presence in, views of workers out
 //! * `worker` – a worker's view and its live numbers
 //! * `snapshot` – what readers ask
-//! * `index`, `group` – who serves what, and the best of each kind kept ready
+//! * `index`, `group`, `merit` – who serves what, and the best of each kind kept ready
 //! * `roll`, `offerings` – memory that snapshots and workers share
 //! * `watch` – what does not count as silence
 
@@ -20,6 +20,7 @@ mod group;
 mod handle;
 mod index;
 pub mod keeper;
+mod merit;
 mod offerings;
 mod roll;
 mod roster;

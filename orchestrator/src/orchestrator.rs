@@ -163,6 +163,7 @@ pub async fn start_with_store(
     let (fleet, outgoing) = Fleet::start(FleetSettings {
         id,
         presence: config.presence(),
+        weights: config.weights,
         seed: rand::random(),
         metrics: metrics.clone(),
         stop: stop.clone(),

@@ -4,7 +4,7 @@
 //! the fleet is.
 
 use crate::fleet::{Candidate, Found};
-use crate::score::{Terms, Traits, Wanted, Weights, score, terms};
+use crate::score::{Terms, Wanted, Weights, score, terms};
 use rand::Rng;
 use tether_wire::{NodeId, Region};
 
@@ -74,32 +74,18 @@ pub fn place<'a>(
 }
 
 fn rank<'a>(found: Found<'a>, region: &Region, weights: &Weights) -> Scored<'a> {
-    let (worker, card, offer) = (found.worker, found.worker.card(), found.offer());
     let wanted = Wanted {
         region,
         // Those of another artifact are no candidates.
         digest: None,
         gpu_class: None,
     };
-    let terms = terms(
-        &wanted,
-        &Traits {
-            region: worker.region(),
-            digest: offer.digest,
-            gpu_class: &card.gpu_class,
-            load: worker.load(),
-            capacity: card.capacity,
-            warm: offer.warm,
-            tier: worker.tier,
-            price_per_1k_micro: card.price_per_1k_micro,
-            first_token_ms: worker.first_token_ms(),
-        },
-    );
+    let terms = terms(&wanted, &found.worker.traits(found.offer()));
     Scored {
         found,
         score: score(&terms, weights),
         terms,
-        suspect: worker.is_suspect(),
+        suspect: found.worker.is_suspect(),
     }
 }
 

@@ -1,8 +1,11 @@
 //! Many workers: what is kept ready of them, and that strangers do not crowd out others.
 
-use super::group::TOP;
+use super::group::{Kind, TOP};
+use super::index::RANK_MS;
+use super::merit::Merits;
 use super::roll::Roll;
 use super::*;
+use crate::score::Weights;
 use crate::testing::{Says, id, offer, region, says, there};
 use proptest::prelude::*;
 use rand::SeedableRng;
@@ -23,26 +26,52 @@ fn candidates(fleet: &Snapshot, seed: u64) -> Vec<Candidate> {
     found.into_iter().map(Found::to_owned).collect()
 }
 
+/// Those of the trusted here that are kept ready.
+fn ready(roster: &Roster) -> Vec<Candidate> {
+    roster.index().ready(&Kind {
+        model: model(),
+        digest: Digest([7; 32]),
+        tier: Tier::Trusted,
+        region: region("local"),
+    })
+}
+
 fn ids(candidates: &[Candidate]) -> BTreeSet<NodeId> {
     candidates.iter().map(|it| it.worker.id()).collect()
 }
 
 fn crowd(size: u16, change: impl Fn(u16, &mut Says)) -> Roster {
-    let mut roster = Roster::new(1);
+    let mut roster = Roster::new(merits());
     for n in 0..size {
         there(&mut roster, n, |it| change(n, it));
     }
-    roster.rank(0);
+    roster.rank(RANK_MS);
     roster
+}
+
+fn merits() -> Merits {
+    Merits {
+        weights: Weights::default(),
+        seed: 1,
+    }
+}
+
+/// Time to rank has come, and somebody was heard.
+fn rank_later(roster: &mut Roster) {
+    let [_, news] = says(1, |_| ());
+    roster.apply(news);
+    roster.rank(60_000);
 }
 
 #[test]
 fn of_many_some_are_looked_at_each_once_and_others_at_another_time() {
-    let fleet = crowd(400, |_, _| ()).snapshot();
+    let roster = crowd(400, |_, _| ());
+    let fleet = roster.snapshot();
+    assert_eq!(ready(&roster).len(), TOP);
     let first = candidates(&fleet, 1);
-    assert!(first.len() > TOP && first.len() <= TOP + 16);
+    assert!((32..TOP).contains(&first.len()), "{}", first.len());
     assert_eq!(ids(&first).len(), first.len(), "nobody twice");
-    let seen: BTreeSet<_> = (0..2_000)
+    let seen: BTreeSet<_> = (0..4_000)
         .flat_map(|seed| ids(&candidates(&fleet, seed)))
         .collect();
     assert_eq!(seen.len(), 400, "everybody is reached sooner or later");
@@ -55,41 +84,56 @@ fn the_least_loaded_are_ready_and_suspects_are_not_while_others_can_serve() {
         roster.apply(Effect::Suspect(id(n)));
     }
     // 50 are idle and well, 100 have some work.
-    let [_, news] = says(1, |it| it.beat.queue_depth = 50);
-    roster.apply(news);
-    roster.rank(10_000);
-    let fleet = roster.snapshot();
-    let ready = candidates(&fleet, 1);
-    let ready = &ready[..TOP];
+    rank_later(&mut roster);
+    let ready = ready(&roster);
     assert!(ready.iter().all(|it| !it.worker.is_suspect()));
-    assert_eq!(ready.iter().filter(|it| it.worker.load() == 0).count(), 50);
+    let idle = ready.iter().take_while(|it| it.worker.load() == 0);
+    assert_eq!(idle.count(), 51, "the best first");
     assert!(ready.iter().all(|it| it.worker.load() <= 50));
 }
 
 #[test]
 fn equals_take_turns() {
     let mut roster = crowd(400, |_, _| ());
-    let before: BTreeSet<_> = ids(&candidates(&roster.snapshot(), 1)[..TOP]);
-    let [_, news] = says(1, |_| ());
-    roster.apply(news);
-    roster.rank(60_000);
-    let after = ids(&candidates(&roster.snapshot(), 1)[..TOP]);
+    let before = ids(&ready(&roster));
+    rank_later(&mut roster);
+    let after = ids(&ready(&roster));
     assert!(before.intersection(&after).count() < TOP / 2);
+}
+
+#[test]
+fn where_all_that_are_looked_at_first_are_doubted_the_others_that_are_ready_are_looked_at() {
+    let mut roster = crowd(400, |_, _| ());
+    let ready = ready(&roster);
+    for candidate in &ready[..TOP - 1] {
+        roster.apply(Effect::Suspect(candidate.worker.id()));
+    }
+    for n in 0..400 {
+        if ready.iter().all(|it| it.worker.id() != id(n)) {
+            roster.apply(Effect::Suspect(id(n)));
+        }
+    }
+    let fleet = roster.snapshot();
+    for seed in 0..50 {
+        let found = candidates(&fleet, seed);
+        let well = found.iter().filter(|it| !it.worker.is_suspect());
+        assert_eq!(well.count(), 1);
+        assert_eq!(ids(&found).len(), found.len(), "nobody twice");
+    }
 }
 
 #[test]
 fn when_those_that_were_ready_leave_others_take_their_place() {
     let mut roster = crowd(300, |_, _| ());
-    while roster.snapshot().len() > TOP {
-        for candidate in candidates(&roster.snapshot(), 1).iter().take(TOP) {
+    while roster.snapshot().len() > 32 {
+        for candidate in candidates(&roster.snapshot(), 1) {
             roster.apply(Effect::Gone {
                 node: candidate.worker.id(),
                 how: Gone::Departed,
             });
         }
-        let fleet = roster.snapshot();
-        let ready = candidates(&fleet, 1).len();
-        assert!(ready >= fleet.len().min(TOP / 2), "{ready}");
+        let (all, ready) = (roster.snapshot().len(), ready(&roster).len());
+        assert!(ready >= all.min(TOP / 2), "{ready} of {all}");
     }
     let fleet = roster.snapshot();
     assert_eq!(candidates(&fleet, 1).len(), fleet.len(), "all of the rest");
@@ -131,7 +175,7 @@ fn inventive(n: u16, it: &mut Says) {
 #[test]
 fn inventive_strangers_leave_room_for_others_and_what_is_left_out_comes_in_later() {
     let strangers = u16::try_from(MAX_UNTRUSTED_GROUPS / 64).expect("small");
-    let mut roster = Roster::new(1);
+    let mut roster = Roster::new(merits());
     for n in 0..strangers + 3 {
         there(&mut roster, n, |it| inventive(n, it));
     }

@@ -5,57 +5,118 @@
 //! became few; in between placement also draws some of the others by chance, and sees for itself
 //! what each one has to do now.
 
+use super::merit::{Merit, Merits};
 use super::roll::Roll;
-use super::worker::{Candidate, WorkerView};
+use super::worker::{Candidate, Found, WorkerView};
+use rand::Rng;
+use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
-use tether_wire::NodeId;
+use tether_wire::card::ModelOffer;
+use tether_wire::{Digest, ModelRef, NodeId, Region, Tier};
 
 /// Workers of a group that are kept ready.
 pub(crate) const TOP: usize = 64;
+/// Of those that are ready, how many are looked at for each request: the best, and as many of the
+/// others. All of them only where none of those is well.
+const BEST: usize = 16;
+/// Workers that are drawn by chance beside those that are ready.
+const SAMPLES: usize = 8;
 /// Up to this size a group is ranked at once when few are ready: some hundred microseconds.
 const SMALL: usize = 1_024;
-/// A group is ranked once in this time.
-pub(crate) const RANK_MS: u64 = 250;
-/// Workers that are ranked in a millisecond of time passed: a hundredth of a core.
-const PER_MS: usize = 50;
+
+/// What the workers of a group have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Kind {
+    pub(crate) model: ModelRef,
+    pub(crate) digest: Digest,
+    pub(crate) tier: Tier,
+    pub(crate) region: Region,
+}
+
+impl Kind {
+    pub(crate) fn of(worker: &WorkerView, offer: &ModelOffer) -> Self {
+        Self {
+            model: offer.model.clone(),
+            digest: offer.digest,
+            tier: worker.tier,
+            region: worker.region().clone(),
+        }
+    }
+
+    fn found<'a>(&self, worker: &'a Arc<WorkerView>) -> Option<Found<'a>> {
+        let offer = worker.offering.position(&self.model, &self.digest)?;
+        Some(Found { worker, offer })
+    }
+}
 
 /// A group of workers.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Group {
+    kind: Arc<Kind>,
     /// Those that take work.
     serving: Roll,
     /// Those that offer the artifact and take no work.
     others: Roll,
+    /// Those that are ready; after a ranking the best first.
     top: Arc<Vec<Candidate>>,
-    rank_at_ms: u64,
-}
-
-/// Orders the members of a group, the best first: suspects last, then by load for each slot, then
-/// by a number that another orchestrator, and the next ranking, draws otherwise, so that equals
-/// take turns.
-fn merit(worker: &WorkerView, seed: u64) -> (bool, u32, u64) {
-    let slots = u64::from(worker.card().capacity.max(1));
-    let load = u64::from(worker.load()) * 8 / slots;
-    let mut first = [0; 8];
-    first.copy_from_slice(&worker.id.0[..8]);
-    let mut mixed = (u64::from_ne_bytes(first) ^ seed).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed ^= mixed >> 31;
-    (
-        worker.is_suspect(),
-        u32::try_from(load).unwrap_or(u32::MAX),
-        mixed.wrapping_mul(0x94d0_49bb_1331_11eb),
-    )
+    /// When it was ranked; 0 is to be ranked soon.
+    ranked_ms: u64,
 }
 
 impl Group {
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self {
+            kind: Arc::new(kind),
+            serving: Roll::default(),
+            others: Roll::default(),
+            top: Arc::default(),
+            ranked_ms: 0,
+        }
+    }
+
+    pub(crate) fn kind(&self) -> &Arc<Kind> {
+        &self.kind
+    }
+
     pub(crate) fn serving(&self) -> &Roll {
         &self.serving
     }
 
-    /// The best, in no order.
-    pub(crate) fn top(&self) -> &[Candidate] {
-        &self.top
+    /// Some of the best, at most so many.
+    pub(crate) fn best(&self, most: usize) -> impl Iterator<Item = Found<'_>> + Clone {
+        self.top.iter().take(most).map(Candidate::found)
+    }
+
+    /// Those to look at for a request, each once, in no order: the best, others that are ready, and
+    /// some drawn by chance.
+    pub(crate) fn find<'a>(&'a self, rng: &mut impl Rng, found: &mut Vec<Found<'a>>) {
+        let (best, rest) = self.top.split_at(self.top.len().min(BEST));
+        found.extend(best.iter().map(Candidate::found));
+        let first = if rest.len() > BEST {
+            rng.random_range(0..rest.len())
+        } else {
+            0
+        };
+        let turns = rest.iter().cycle().skip(first).take(rest.len());
+        found.extend(turns.clone().take(BEST).map(Candidate::found));
+        if self.serving.len() > self.top.len() {
+            let drawn = found.len();
+            for _ in 0..SAMPLES {
+                let Some(worker) = self.serving.sample(rng) else {
+                    break;
+                };
+                let is_it = |it: &Arc<WorkerView>| Arc::ptr_eq(it, worker);
+                let is_ready = self.top.iter().any(|it| is_it(&it.worker));
+                if !is_ready && !found[drawn..].iter().any(|it| is_it(it.worker)) {
+                    found.extend(self.kind.found(worker));
+                }
+            }
+        }
+        let is_well = |it: &Found<'_>| !it.worker.is_suspect() && !it.worker.is_withdrawn();
+        if rest.len() > BEST && !found.iter().any(is_well) {
+            found.extend(turns.skip(BEST).map(Candidate::found));
+        }
     }
 
     /// One that offers the artifact, whether it takes work or not.
@@ -67,52 +128,40 @@ impl Group {
         self.serving.is_empty() && self.others.is_empty()
     }
 
-    /// Adds a worker, or replaces the view of it. `place` finds the artifact among what a worker
-    /// offers.
-    pub(crate) fn put(
-        &mut self,
-        worker: &Arc<WorkerView>,
-        serves: bool,
-        place: impl Fn(&WorkerView) -> Option<u32>,
-        seed: u64,
-    ) {
+    /// Adds a worker, or replaces the view of it.
+    pub(crate) fn put(&mut self, worker: &Arc<WorkerView>, serves: bool, merits: &Merits) {
         if !serves {
-            self.forget(&worker.id, place, seed);
+            self.forget(&worker.id, merits);
             self.others.put(worker.clone());
             return;
         }
         self.others.remove(&worker.id);
         self.serving.put(worker.clone());
-        let Some(offer) = place(worker) else { return };
+        let Some(found) = self.kind.found(worker) else {
+            return;
+        };
         let ready = self.top.iter().position(|it| it.worker.id == worker.id);
         if ready.is_none() && self.top.len() >= TOP {
             return;
         }
         let top = Arc::make_mut(&mut self.top);
-        let worker = worker.clone();
-        let candidate = Candidate { worker, offer };
         match ready {
-            Some(at) => top[at] = candidate,
-            None => top.push(candidate),
+            Some(at) => top[at] = found.to_owned(),
+            None => top.push(found.to_owned()),
         }
     }
 
-    pub(crate) fn remove(
-        &mut self,
-        id: &NodeId,
-        place: impl Fn(&WorkerView) -> Option<u32>,
-        seed: u64,
-    ) {
+    pub(crate) fn remove(&mut self, id: &NodeId, merits: &Merits) {
         self.others.remove(id);
-        self.forget(id, place, seed);
+        self.forget(id, merits);
     }
 
-    fn forget(&mut self, id: &NodeId, place: impl Fn(&WorkerView) -> Option<u32>, seed: u64) {
+    fn forget(&mut self, id: &NodeId, merits: &Merits) {
         if self.serving.remove(id).is_none() {
             return;
         }
         if let Some(at) = self.top.iter().position(|it| it.worker.id == *id) {
-            Arc::make_mut(&mut self.top).swap_remove(at);
+            Arc::make_mut(&mut self.top).remove(at);
         }
         // All of a group that is small enough are ready.
         let wanted = match self.serving.len() {
@@ -121,68 +170,62 @@ impl Group {
         };
         let few = self.top.len() < wanted;
         if few && self.serving.len() <= SMALL {
-            self.rank(place, seed);
+            self.rank(merits);
         } else if few {
-            self.rank_at_ms = 0;
+            self.ranked_ms = 0;
         }
     }
 
-    /// Whether it is time to choose the best anew.
-    pub(crate) fn is_due(&self, now_ms: u64) -> bool {
-        self.serving.len() > self.top.len() && now_ms >= self.rank_at_ms
+    /// When it was ranked, where that makes a difference.
+    pub(crate) fn ranked_ms(&self) -> Option<u64> {
+        (self.serving.len() > 2 * BEST).then_some(self.ranked_ms)
     }
 
-    /// Chooses the best anew, and says when that is due again.
-    pub(crate) fn rank_again(
-        &mut self,
-        place: impl Fn(&WorkerView) -> Option<u32>,
-        seed: u64,
-        now_ms: u64,
-    ) {
-        self.rank(place, seed);
-        let pause_ms = (self.serving.len() / PER_MS) as u64;
-        self.rank_at_ms = now_ms + pause_ms.max(RANK_MS);
+    /// Chooses the best anew.
+    pub(crate) fn rank_again(&mut self, merits: &Merits, now_ms: u64) {
+        self.rank(merits);
+        self.ranked_ms = now_ms;
     }
 
-    fn rank(&mut self, place: impl Fn(&WorkerView) -> Option<u32>, seed: u64) {
+    fn rank(&mut self, merits: &Merits) {
         // The worst of the best so far is on top of the heap.
-        let mut best = BinaryHeap::with_capacity(TOP);
-        for worker in self.serving.iter() {
-            let merit = merit(worker, seed);
+        let mut best: BinaryHeap<Rated<'_>> = BinaryHeap::with_capacity(TOP);
+        for found in (self.serving.iter()).filter_map(|worker| self.kind.found(worker)) {
+            let merit = merits.of(found.worker, found.offer());
+            let rated = Rated { merit, found };
             if best.len() < TOP {
-                best.push((merit, ById(worker)));
+                best.push(rated);
             } else if let Some(mut worst) = best.peek_mut()
-                && merit < worst.0
+                && rated < *worst
             {
-                *worst = (merit, ById(worker));
+                *worst = rated;
             }
         }
-        let ready = best.into_iter().filter_map(|(_, ById(worker))| {
-            Some(Candidate {
-                worker: worker.clone(),
-                offer: place(worker)?,
-            })
-        });
-        self.top = Arc::new(ready.collect());
+        let best = best.into_sorted_vec();
+        self.top = Arc::new(best.iter().map(|it| it.found.to_owned()).collect());
     }
 }
 
 /// A worker in a heap, where its merit decides.
-struct ById<'a>(&'a Arc<WorkerView>);
+struct Rated<'a> {
+    merit: Merit,
+    found: Found<'a>,
+}
 
-impl Ord for ById<'_> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.id.cmp(&other.0.id)
+impl Ord for Rated<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let ids = || self.found.worker.id.cmp(&other.found.worker.id);
+        self.merit.cmp(&other.merit).then_with(ids)
     }
 }
-impl PartialOrd for ById<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+impl PartialOrd for Rated<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
-impl PartialEq for ById<'_> {
+impl PartialEq for Rated<'_> {
     fn eq(&self, other: &Self) -> bool {
-        self.0.id == other.0.id
+        self.cmp(other) == Ordering::Equal
     }
 }
-impl Eq for ById<'_> {}
+impl Eq for Rated<'_> {}

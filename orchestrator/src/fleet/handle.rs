@@ -3,6 +3,7 @@
 use super::keeper::{Keeper, MAX_ASIDE, MAX_OUTGOING, MAX_PENDING, Readers};
 use super::snapshot::Snapshot;
 use crate::clock;
+use crate::score::Weights;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use tether_presence::check::Sifted;
@@ -20,6 +21,8 @@ pub struct FleetSettings {
     pub id: NodeId,
     /// Bounds of presence.
     pub presence: Settings,
+    /// By what the best workers are told.
+    pub weights: Weights,
     /// Random: for jitter and the order of equals.
     pub seed: u64,
     /// What is counted.

@@ -3,12 +3,14 @@
 //! The artifact and the tier are in the key, so that strangers who offer another artifact under a
 //! name, or come in their thousands, cannot crowd out those who count.
 
-use super::group::Group;
+use super::group::{Group, Kind};
+use super::merit::Merits;
 use super::worker::{Found, WorkerView};
 use crate::catalogue::Offered;
 use rand::Rng;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tether_wire::beat::NodeState;
 use tether_wire::card::ModelOffer;
 use tether_wire::{Digest, ModelName, ModelRef, NodeId, Region, Tier};
 
@@ -17,12 +19,14 @@ use tether_wire::{Digest, ModelName, ModelRef, NodeId, Region, Tier};
 pub const MAX_GROUPS: usize = 16_384;
 /// Most of them that hold untrusted workers, so that strangers leave room for the others.
 pub const MAX_UNTRUSTED_GROUPS: usize = 4_096;
-/// Workers that are drawn by chance from a group beside its best.
-const SAMPLES: usize = 16;
 /// Groups of other regions that are looked at, for each tier.
 const OTHER_REGIONS: usize = 4;
 /// Workers that are looked at in each of them.
-const OF_ANOTHER_REGION: usize = 16;
+const OF_ANOTHER_REGION: usize = 8;
+/// A group is ranked once in this time at most.
+pub(crate) const RANK_MS: u64 = 250;
+/// Workers that are ranked in a millisecond: some hundredths of a core.
+const RANKED_PER_MS: usize = 20;
 
 type Versions = BTreeMap<(u32, u32), BTreeMap<Digest, Artifact>>;
 type Regions = BTreeMap<Region, Arc<Group>>;
@@ -33,28 +37,6 @@ pub(crate) struct Index {
     models: BTreeMap<ModelName, Arc<Versions>>,
     groups: usize,
     untrusted: usize,
-}
-
-/// A group whose best are to be chosen anew.
-#[derive(Debug)]
-pub(crate) struct Due {
-    name: ModelName,
-    version: (u32, u32),
-    digest: Digest,
-    tier: Tier,
-    region: Region,
-}
-
-impl Due {
-    /// The place of its artifact among what a worker offers.
-    fn place(&self, view: &WorkerView) -> Option<u32> {
-        let is_it = |it: &ModelOffer| {
-            it.digest == self.digest
-                && it.model.name == self.name
-                && it.model.version.numbers() == self.version
-        };
-        u32::try_from(view.card().models.iter().position(is_it)?).ok()
-    }
 }
 
 /// Those who offer one artifact under one name.
@@ -93,23 +75,21 @@ impl Artifact {
 impl Index {
     /// Puts a worker, or the new view of it, where it belongs. Says whether there was room for all
     /// that it offers.
-    pub(crate) fn enter(&mut self, worker: &Arc<WorkerView>, seed: u64) -> bool {
+    pub(crate) fn enter(&mut self, worker: &Arc<WorkerView>, merits: &Merits) -> bool {
         let mut fits = true;
         for offer in &worker.card().models {
             if !self.has_group(worker, offer) && !self.has_room(worker.tier) {
                 fits = false;
                 continue;
             }
-            let serves = worker.state == tether_wire::beat::NodeState::Serving;
-            let group = self.group_mut(worker, offer);
-            let place = |view: &WorkerView| view.offering.position(&offer.model, &offer.digest);
-            group.put(worker, serves, place, seed);
+            let serves = worker.state == NodeState::Serving;
+            self.group_mut(worker, offer).put(worker, serves, merits);
         }
         fits
     }
 
     /// Takes a worker out of where it was, unless its new view is there as well.
-    pub(crate) fn leave(&mut self, old: &WorkerView, new: Option<&WorkerView>, seed: u64) {
+    pub(crate) fn leave(&mut self, old: &WorkerView, new: Option<&WorkerView>, merits: &Merits) {
         for offer in &old.card().models {
             let stays = new.is_some_and(|new| {
                 new.tier == old.tier
@@ -117,8 +97,7 @@ impl Index {
                     && (new.offering.position(&offer.model, &offer.digest)).is_some()
             });
             if !stays && self.has_group(old, offer) {
-                let place = |view: &WorkerView| view.offering.position(&offer.model, &offer.digest);
-                self.group_mut(old, offer).remove(&old.id, place, seed);
+                self.group_mut(old, offer).remove(&old.id, merits);
                 self.prune(old, offer);
             }
         }
@@ -142,7 +121,7 @@ impl Index {
         let group = regions.entry(worker.region().clone()).or_insert_with(|| {
             self.groups += 1;
             self.untrusted += usize::from(worker.tier == Tier::Untrusted);
-            Arc::default()
+            Arc::new(Group::new(Kind::of(worker, offer)))
         });
         Arc::make_mut(group)
     }
@@ -176,41 +155,42 @@ impl Index {
         }
     }
 
-    /// The groups whose best are to be chosen anew.
-    pub(crate) fn due(&self, now_ms: u64) -> Vec<Due> {
+    /// The groups whose best are to be chosen anew now, those that were ranked longest ago first,
+    /// and when to ask again: ranking takes no more than its part of the time.
+    pub(crate) fn due(&self, now_ms: u64) -> (Vec<Arc<Kind>>, u64) {
         let mut due = Vec::new();
-        for ((name, version), digest, artifact) in self.artifacts() {
-            for tier in [Tier::Trusted, Tier::Untrusted] {
-                let groups = artifact.tier(tier).iter();
-                due.extend(
-                    groups
-                        .filter(|(_, it)| it.is_due(now_ms))
-                        .map(|(region, _)| Due {
-                            name: name.clone(),
-                            version,
-                            digest: *digest,
-                            tier,
-                            region: region.clone(),
-                        }),
-                );
+        for (_, _, artifact) in self.artifacts() {
+            let tiers = [Tier::Trusted, Tier::Untrusted].map(|tier| artifact.tier(tier));
+            for group in tiers.into_iter().flat_map(Regions::values) {
+                let ranked_ms = group.ranked_ms();
+                if let Some(at_ms) = ranked_ms.filter(|at_ms| now_ms >= at_ms + RANK_MS) {
+                    due.push((at_ms, group));
+                }
             }
         }
-        due
+        due.sort_by_key(|(at_ms, _)| *at_ms);
+        let (mut kinds, mut workers) = (Vec::new(), 0);
+        for (_, group) in due {
+            let time_ms = (workers / RANKED_PER_MS) as u64;
+            if time_ms >= RANK_MS {
+                break;
+            }
+            workers += group.serving().len();
+            kinds.push(group.kind().clone());
+        }
+        let pause_ms = (workers / RANKED_PER_MS) as u64;
+        (kinds, now_ms + pause_ms.max(RANK_MS))
     }
 
     /// Chooses the best of these groups anew.
-    pub(crate) fn rank(&mut self, due: &[Due], seed: u64, now_ms: u64) {
-        for it in due {
-            let group = (self.models.get_mut(&it.name))
-                .and_then(|models| {
-                    Arc::make_mut(models)
-                        .get_mut(&it.version)?
-                        .get_mut(&it.digest)
-                })
-                .and_then(|artifact| artifact.tier_mut(it.tier).get_mut(&it.region));
+    pub(crate) fn rank(&mut self, due: &[Arc<Kind>], merits: &Merits, now_ms: u64) {
+        for kind in due {
+            let number = kind.model.version.numbers();
+            let group = (self.models.get_mut(&kind.model.name))
+                .and_then(|it| Arc::make_mut(it).get_mut(&number)?.get_mut(&kind.digest))
+                .and_then(|it| it.tier_mut(kind.tier).get_mut(&kind.region));
             if let Some(group) = group {
-                let place = |view: &WorkerView| it.place(view);
-                Arc::make_mut(group).rank_again(place, seed, now_ms);
+                Arc::make_mut(group).rank_again(merits, now_ms);
             }
         }
     }
@@ -249,31 +229,16 @@ impl Index {
         for tier in [Tier::Trusted, Tier::Untrusted] {
             let regions = artifact.tier(tier);
             if let Some(group) = regions.get(region) {
-                let first = found.len();
-                found.extend(group.top().iter().map(|it| it.found()));
-                if group.serving().len() > group.top().len() {
-                    for _ in 0..SAMPLES {
-                        let Some(worker) = group.serving().sample(rng) else {
-                            break;
-                        };
-                        let is_it = |it: &Found<'_>| Arc::ptr_eq(it.worker, worker);
-                        if found[first..].iter().any(is_it) {
-                            continue;
-                        }
-                        if let Some(offer) = worker.offering.position(model, digest) {
-                            found.push(Found { worker, offer });
-                        }
-                    }
-                }
+                group.find(rng, found);
             }
             // Each region begins with another one of the others, where there are many.
             let (before, behind) = (regions.range(..region), regions.range(region..));
             let others = behind.chain(before).filter(|(at, _)| *at != region);
             let mut left = OTHER_REGIONS;
             for (_, group) in others.take(OTHER_REGIONS * OTHER_REGIONS) {
-                let some = group.top().iter().take(OF_ANOTHER_REGION);
-                found.extend(some.clone().map(|it| it.found()));
-                left -= usize::from(some.clone().any(|it| !it.worker.is_suspect()));
+                let mut some = group.best(OF_ANOTHER_REGION);
+                found.extend(some.clone());
+                left -= usize::from(some.any(|it| !it.worker.is_suspect()));
                 if left == 0 {
                     break;
                 }
@@ -320,6 +285,14 @@ impl Index {
             })
         };
         self.artifacts().filter_map(one).collect()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn ready(&self, kind: &Kind) -> Vec<super::worker::Candidate> {
+        let artifact = self.artifact(&kind.model, &kind.digest);
+        let group = artifact.and_then(|it| it.tier(kind.tier).get(&kind.region));
+        let ready = group.map(|it| it.best(super::group::TOP).map(Found::to_owned));
+        ready.map_or_else(Vec::new, Iterator::collect)
     }
 
     #[cfg(test)]

@@ -8,6 +8,7 @@
 
 use super::handle::Told;
 pub use super::handle::{Fleet, FleetSettings, Outgoing};
+use super::merit::Merits;
 use super::roster::{Passage, Roster};
 use super::snapshot::Snapshot;
 use super::watch::Watch;
@@ -34,8 +35,6 @@ pub const MAX_OUTGOING: usize = ROOM * MAX_PEERS;
 pub const MAX_ASIDE: usize = 1_024;
 /// A busy fleet is published once in this time.
 pub const PUBLISH_MS: u64 = 100;
-/// How often groups are looked at for a new ranking.
-const RANK_MS: u64 = super::group::RANK_MS;
 /// How often it is looked whether there is room for what was left out.
 const READMIT_MS: u64 = 5_000;
 /// How long a worker that lost its link, or could not be linked, is not dialled. A worker that is
@@ -75,12 +74,16 @@ impl Keeper {
         clock: Clock,
     ) -> Self {
         let FleetSettings {
-            id, presence, seed, ..
+            id,
+            presence,
+            weights,
+            seed,
+            ..
         } = settings;
         Self {
             spread: Spread::new(id, presence, clock(), seed),
             clock,
-            roster: Roster::new(seed),
+            roster: Roster::new(Merits { weights, seed }),
             readers,
             outgoing,
             outputs: Vec::new(),
@@ -108,28 +111,28 @@ impl Keeper {
                     false
                 }
             };
-            if let Some(ms) = self.watch.wake((self.clock)()) {
+            let now = (self.clock)();
+            if let Some(ms) = self.watch.wake(now) {
                 tracing::warn!(
                     ms,
                     "the orchestrator was not run; nobody's silence is counted"
                 );
             }
             for told in batch.drain(..) {
-                self.take(told);
+                self.take(told, now);
             }
             if ticks {
                 for _ in 0..inbox.len() {
                     let Ok(told) = inbox.try_recv() else { break };
-                    self.take(told);
+                    self.take(told, now);
                 }
-                self.tick();
+                self.tick(now);
             }
             self.publish();
         }
     }
 
-    fn take(&mut self, told: Told) {
-        let now = (self.clock)();
+    fn take(&mut self, told: Told, now: Now) {
         match told {
             Told::Input(input) => self.handle(*input, now),
             Told::Suspect(worker, why) => {
@@ -151,12 +154,10 @@ impl Keeper {
         }
     }
 
-    fn tick(&mut self) {
-        let now = (self.clock)();
+    fn tick(&mut self, now: Now) {
         self.handle(Input::Tick, now);
         if now.mono_ms >= self.rank_at_ms {
-            self.rank_at_ms = now.mono_ms + RANK_MS;
-            self.roster.rank(now.mono_ms);
+            self.rank_at_ms = self.roster.rank(now.mono_ms);
         }
         if now.mono_ms >= self.readmit_at_ms {
             self.readmit_at_ms = now.mono_ms + READMIT_MS;

@@ -3,6 +3,7 @@
 mod views;
 
 use super::index::Index;
+use super::merit::Merits;
 use super::offerings::Offerings;
 use super::roll::Roll;
 use super::snapshot::{STATES, Snapshot};
@@ -56,7 +57,7 @@ pub(crate) struct Roster {
     news: News,
     /// Beats came since groups were ranked.
     moved: bool,
-    seed: u64,
+    merits: Merits,
 }
 
 #[derive(Debug, Default)]
@@ -73,10 +74,10 @@ struct Other {
 }
 
 impl Roster {
-    /// Nobody yet; equals are ordered by what is drawn from `seed`.
-    pub(crate) fn new(seed: u64) -> Self {
+    /// Nobody yet; workers are kept ready by these merits.
+    pub(crate) fn new(merits: Merits) -> Self {
         Self {
-            seed,
+            merits,
             ..Self::default()
         }
     }

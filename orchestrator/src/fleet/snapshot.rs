@@ -29,7 +29,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// The best who serve an artifact for a request from a region, suspects included, in no order;
     /// of many some, and among those some drawn by chance. No more are looked at however large the
-    /// fleet is. (FLT-2)
+    /// fleet is. Whether one may be asked now is seen when it is looked at. (FLT-2)
     #[must_use]
     pub fn candidates(
         &self,
@@ -40,7 +40,6 @@ impl Snapshot {
     ) -> Vec<Found<'_>> {
         let mut found = Vec::new();
         (self.index).find((model, digest), region, rng, &mut found);
-        found.retain(|it| !it.worker.is_withdrawn());
         found
     }
 

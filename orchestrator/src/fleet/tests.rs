@@ -14,7 +14,10 @@ fn candidates(fleet: &Snapshot, text: &str, digest: u8) -> Vec<NodeId> {
     let mut rng = StdRng::seed_from_u64(1);
     let (digest, here) = (Digest([digest; 32]), region("local"));
     let found = fleet.candidates(&model(text), &digest, &here, &mut rng);
-    let mut ids: Vec<_> = found.iter().map(|it| it.worker.id()).collect();
+    let asked = found
+        .iter()
+        .filter(|it| it.worker.may_be_asked(|| false, 0));
+    let mut ids: Vec<_> = asked.map(|it| it.worker.id()).collect();
     ids.sort_unstable();
     ids
 }

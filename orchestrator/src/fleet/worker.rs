@@ -1,5 +1,6 @@
 //! A worker as placement and people see it.
 
+use crate::score::Traits;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use tether_wire::beat::NodeState;
@@ -175,6 +176,22 @@ impl WorkerView {
         (self.in_flight()).max(running.saturating_add(self.queue_depth()))
     }
 
+    /// What placement weighs, for one of its models.
+    pub(crate) fn traits<'a>(&'a self, offer: &ModelOffer) -> Traits<'a> {
+        let card = self.card();
+        Traits {
+            region: self.region(),
+            digest: offer.digest,
+            gpu_class: &card.gpu_class,
+            load: self.load(),
+            capacity: card.capacity,
+            warm: offer.warm,
+            tier: self.tier,
+            price_per_1k_micro: card.price_per_1k_micro,
+            first_token_ms: self.first_token_ms(),
+        }
+    }
+
     /// Counts one more request as running there, until the guard is dropped.
     #[must_use]
     pub fn occupy(&self) -> InFlight {
@@ -182,11 +199,11 @@ impl WorkerView {
         InFlight(self.live.clone())
     }
 
-    /// Whether a request can be given to it without dialling what could not be reached a moment
-    /// ago. A link that is up is as good as a heartbeat.
+    /// Whether a request can be given to it: it has not gone meanwhile, and need not be dialled
+    /// where it could not be reached a moment ago. A link that is up is as good as a heartbeat.
     #[must_use]
     pub fn may_be_asked(&self, is_linked: impl FnOnce() -> bool, now_mono_ms: u64) -> bool {
-        now_mono_ms >= self.redial_mono_ms() || is_linked()
+        !self.is_withdrawn() && (now_mono_ms >= self.redial_mono_ms() || is_linked())
     }
 
     /// Why nothing is given to it; nothing when it is routable.
@@ -226,7 +243,7 @@ impl WorkerView {
         }
     }
 
-    /// Whether it may be chosen now, whatever the snapshot says.
+    /// Whether it went or takes no more work, whatever the snapshot says.
     pub(crate) fn is_withdrawn(&self) -> bool {
         self.live.withdrawn.load(Ordering::Relaxed)
     }

@@ -8,6 +8,7 @@
 mod load;
 mod measure;
 mod population;
+mod round;
 
 use crate::stdout;
 use anyhow::Context;
@@ -63,6 +64,7 @@ struct Figures {
 
 impl FleetArgs {
     pub(super) async fn run(self) -> anyhow::Result<()> {
+        let machine = super::report::machine();
         measure::stay_on_one_core()?;
         let workers = usize::try_from(self.workers)?;
         let population = Population::new(self.models, self.regions, self.distinct);
@@ -105,15 +107,15 @@ impl FleetArgs {
             lookup_p50_us: medians,
         };
         if !self.json {
-            stdout::line(self.table(&figures))?;
+            stdout::line(self.table(&machine, &figures))?;
         }
         let json = serde_json::to_string(&figures).context("figures are JSON")?;
         Ok(stdout::line(json)?)
     }
 
-    fn table(&self, figures: &Figures) -> String {
+    fn table(&self, machine: &str, figures: &Figures) -> String {
         let mut table = format!(
-            "{} workers, {} models of which each serves two, {} regions; {}.\n\n\
+            "{} workers, {} models of which each serves two, {} regions; {machine}.\n\n\
              | | |\n|---|---|\n\
              | heartbeats accepted in a second, one core | {} |\n\
              | Ed25519 verifications in a second, the same core and messages | {} |\n\
@@ -123,7 +125,6 @@ impl FleetArgs {
             self.workers,
             self.models,
             self.regions,
-            super::report::machine(),
             figures.heartbeats_per_s,
             figures.ed25519_verify_per_s,
             figures.ratio,

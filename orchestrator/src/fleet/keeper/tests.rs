@@ -1,4 +1,5 @@
 use super::*;
+use crate::score::Weights;
 use crate::testing::{NOW, beat, card, id, key, mesh, verified};
 use std::sync::atomic::{AtomicU64, Ordering};
 use tether_presence::{AdmittedCard, Origin, Settings};
@@ -30,6 +31,7 @@ impl Scene {
         let settings = FleetSettings {
             id: id(999),
             presence: Settings::default(),
+            weights: Weights::default(),
             seed: 1,
             metrics: OrchestratorMetrics::register(&registry),
             stop: stop.clone(),

@@ -1,6 +1,7 @@
 //! Views of workers on their way in and out of the roster and its index.
 
 use super::{Passage, Roster, Waiting, place_of};
+use crate::fleet::index::RANK_MS;
 use crate::fleet::worker::{Live, WorkerView};
 use std::sync::Arc;
 use tether_wire::NodeId;
@@ -39,10 +40,10 @@ impl Roster {
         let old = self.views.put(view.clone());
         if let Some(old) = &old {
             self.counts[place_of(old)] -= 1;
-            index.leave(old, Some(&view), self.seed);
+            index.leave(old, Some(&view), &self.merits);
         }
         self.counts[place_of(&view)] += 1;
-        if index.enter(&view, self.seed) {
+        if index.enter(&view, &self.merits) {
             self.left_out.remove(&id);
         } else {
             self.left_out.insert(id);
@@ -59,7 +60,7 @@ impl Roster {
         let old = self.views.remove(id)?;
         old.live.set_withdrawn(true);
         self.counts[place_of(&old)] -= 1;
-        Arc::make_mut(&mut self.index).leave(&old, None, self.seed);
+        Arc::make_mut(&mut self.index).leave(&old, None, &self.merits);
         self.left_out.remove(id);
         self.set_changed();
         Some(old.live.clone())
@@ -81,18 +82,18 @@ impl Roster {
         self.counts[after] += 1;
     }
 
-    /// Ranks the workers of groups anew where that is due.
-    pub(crate) fn rank(&mut self, now_mono_ms: u64) {
+    /// Ranks the workers of groups anew where that is due, and says when to do so again.
+    pub(crate) fn rank(&mut self, now_mono_ms: u64) -> u64 {
         if !std::mem::take(&mut self.moved) {
-            return;
+            return now_mono_ms + RANK_MS;
         }
-        let due = self.index.due(now_mono_ms);
-        if due.is_empty() {
-            return;
+        let (due, again_ms) = self.index.due(now_mono_ms);
+        if !due.is_empty() {
+            self.merits.turn();
+            Arc::make_mut(&mut self.index).rank(&due, &self.merits, now_mono_ms);
+            self.news.ranked = true;
         }
-        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        Arc::make_mut(&mut self.index).rank(&due, self.seed, now_mono_ms);
-        self.news.ranked = true;
+        again_ms
     }
 
     /// Looks again whether there is room for what was left out.
@@ -102,7 +103,7 @@ impl Roster {
             let Some(view) = self.views.get(&id) else {
                 continue;
             };
-            if !Arc::make_mut(&mut self.index).enter(view, self.seed) {
+            if !Arc::make_mut(&mut self.index).enter(view, &self.merits) {
                 self.left_out.insert(id);
             }
             self.set_changed();

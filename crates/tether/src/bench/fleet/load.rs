@@ -1,7 +1,8 @@
 //! Drives an orchestrator's intake and fleet with a population.
 
-use super::measure::{Bare, percentile, time_on_core};
+use super::measure::{percentile, time_on_core};
 use super::population::{Population, Sealed, now_ms};
+use super::round::{PUSHES, Round};
 use anyhow::{Context, bail, ensure};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -21,10 +22,11 @@ use tokio_util::sync::CancellationToken;
 
 /// Lookups that are timed in a fleet.
 const LOOKUPS: usize = 100_000;
-/// Heartbeats that are taken in and verified in turns.
-const CHUNK: usize = 2_000;
-/// Such turns.
-const TURNS: usize = 30;
+/// Rounds of heartbeats that are taken in and verified in turns. Each takes long enough for the
+/// keeper to do what it does from time to time.
+const ROUNDS: usize = 8;
+/// Time for the keeper to do what is due.
+const PAUSE: Duration = Duration::from_millis(300);
 /// Changes that are published, one after the other.
 const PUBLISHED: usize = 15;
 /// What is silent for longer than this would be doubted, and a benchmark has not a hundred thousand
@@ -43,6 +45,7 @@ pub(super) struct Load {
     /// Each worker that is there and the card that it showed.
     workers: Vec<(NodeId, Digest)>,
     seq: u64,
+    round: Round,
     kept_alive: Instant,
     rng: StdRng,
 }
@@ -77,6 +80,7 @@ impl Load {
                 max_nodes: workers + MARGIN,
                 ..Settings::default()
             },
+            weights: Weights::default(),
             seed: 1,
             metrics: OrchestratorMetrics::register(&registry),
             stop: CancellationToken::new(),
@@ -91,6 +95,7 @@ impl Load {
             registry,
             workers: Vec::with_capacity(workers),
             seq: 1,
+            round: Round::new(),
             kept_alive: Instant::now(),
             rng: StdRng::seed_from_u64(1),
         }
@@ -138,13 +143,18 @@ impl Load {
         Ok(push)
     }
 
-    /// The way of each push from its link into the fleet.
     async fn take_in(&self, pushes: &[Sealed]) -> anyhow::Result<()> {
         for push in pushes {
-            match judge(&push.item, push.worker, &self.verifier, now_ms()) {
-                Ok((event, None)) => self.fleet.tell(Input::Own(event)).await,
-                Ok((_, Some(reason))) | Err(reason) => bail!("refused: {}", reason.as_str()),
-            }
+            self.take(push.worker, &push.item).await?;
+        }
+        Ok(())
+    }
+
+    /// The way of each push from its link into the fleet.
+    async fn take(&self, worker: NodeId, item: &[u8]) -> anyhow::Result<()> {
+        match judge(item, worker, &self.verifier, now_ms()) {
+            Ok((event, None)) => self.fleet.tell(Input::Own(event)).await,
+            Ok((_, Some(reason))) | Err(reason) => bail!("refused: {}", reason.as_str()),
         }
         Ok(())
     }
@@ -246,46 +256,49 @@ impl Load {
     /// Takes heartbeats in and verifies the same ones bare, in turns.
     pub(super) async fn heartbeats(&mut self) -> anyhow::Result<Rates> {
         let (mut taking, mut verifying) = (Duration::ZERO, Duration::ZERO);
-        let mut count = 0;
-        for turn in 0..TURNS {
-            self.seq += 1;
-            let first = turn * CHUNK;
-            let mut pushes = Vec::with_capacity(CHUNK);
-            for n in (first..first + CHUNK).map(|n| n % self.workers.len()) {
-                let (seq, card) = (self.seq + u64::try_from(n)?, self.workers[n].1);
-                let seq = seq + u64::try_from(turn * CHUNK)?;
-                let push = (self.population).push(n, seq, NodeState::Serving, card, None)?;
-                pushes.push(push);
-            }
-            let mesh = self.population.mesh().id;
-            let bare: Vec<Bare> = (pushes.iter())
-                .map(|push| Bare::of(&push.beat, &mesh))
-                .collect::<anyhow::Result<_>>()?;
+        for round in 0..ROUNDS {
+            self.prepare(round)?;
             self.keep_alive().await;
+            tokio::time::sleep(PAUSE).await;
             self.settle().await?;
             let before = self.accepted()?;
 
             let begun = time_on_core();
-            let good = bare.iter().filter(|it| it.verify()).count();
+            let good = self.round.verify_bare();
             verifying += time_on_core() - begun;
-            ensure!(good == bare.len(), "a signature is wrong");
+            ensure!(good == self.round.len(), "a signature is wrong");
 
             let begun = time_on_core();
-            self.take_in(&pushes).await?;
+            for (worker, item) in self.round.items() {
+                self.take(worker, item).await?;
+            }
             self.settle().await?;
             taking += time_on_core() - begun;
             let accepted = self.accepted()? - before;
-            ensure!(accepted == pushes.len(), "only {accepted} were accepted");
-            count += pushes.len();
+            ensure!(accepted == PUSHES, "only {accepted} were accepted");
         }
         let per_s = |took: Duration| -> anyhow::Result<u64> {
             let nanos = u64::try_from(took.as_nanos())?.max(1);
-            Ok(u64::try_from(count)? * 1_000_000_000 / nanos)
+            Ok(u64::try_from(ROUNDS * PUSHES)? * 1_000_000_000 / nanos)
         };
         Ok(Rates {
             accepted_per_s: per_s(taking)?,
             verified_per_s: per_s(verifying)?,
         })
+    }
+
+    /// The next beats of so many workers, one after the other.
+    fn prepare(&mut self, round: usize) -> anyhow::Result<()> {
+        self.round.clear();
+        let mesh = self.population.mesh().id;
+        for n in (0..PUSHES).map(|n| round * PUSHES + n) {
+            self.seq += 1;
+            let worker = n % self.workers.len();
+            let (seq, card) = (self.seq, self.workers[worker].1);
+            let push = (self.population).push(worker, seq, NodeState::Serving, card, None)?;
+            self.round.add(&push, &mesh)?;
+        }
+        Ok(())
     }
 }
 
