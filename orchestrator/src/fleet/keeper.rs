@@ -61,6 +61,7 @@ pub(super) struct Keeper {
     publish_at_ms: u64,
     rank_at_ms: u64,
     readmit_at_ms: u64,
+    count_at_ms: u64,
     /// Whether the metrics count the fleet of now.
     is_counted: bool,
     metrics: Arc<OrchestratorMetrics>,
@@ -91,6 +92,7 @@ impl Keeper {
             publish_at_ms: 0,
             rank_at_ms: 0,
             readmit_at_ms: 0,
+            count_at_ms: 0,
             is_counted: false,
             metrics: settings.metrics,
         }
@@ -162,10 +164,6 @@ impl Keeper {
         if now.mono_ms >= self.readmit_at_ms {
             self.readmit_at_ms = now.mono_ms + READMIT_MS;
             self.roster.readmit();
-        }
-        if !std::mem::replace(&mut self.is_counted, true) {
-            self.metrics.set_fleet(&self.roster.counts());
-            self.metrics.set_nodes(&self.roster.others());
         }
     }
 
@@ -243,6 +241,12 @@ impl Keeper {
             self.readers.published.send_modify(|version| *version += 1);
         }
         self.roster.told(is_due);
+        if !self.is_counted && now_ms >= self.count_at_ms {
+            self.count_at_ms = now_ms + PUBLISH_MS;
+            self.is_counted = true;
+            self.metrics.set_fleet(&self.roster.counts());
+            self.metrics.set_nodes(&self.roster.others());
+        }
     }
 }
 
