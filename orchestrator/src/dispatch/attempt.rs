@@ -155,7 +155,8 @@ impl Dispatcher {
         let Some(node) = self.node.get() else {
             return Err(unreachable("this node is starting".to_owned()));
         };
-        if let Some(link) = node.linked(&worker).filter(Link::is_up) {
+        // Only one that is up, as it is for candidates.
+        if let Some(link) = node.linked(&worker) {
             return Ok(link);
         }
         let patience = Duration::from_millis(self.config.dial_timeout_ms);
