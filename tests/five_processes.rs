@@ -16,7 +16,7 @@ use support::{Process, Tether, eventually, get, is_routable, post, repository};
 const BLANK: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// Within which a tenant is refused when no worker is left. The mesh's own times (a link that is
-/// silent for two seconds is down) make it less than three; a starved machine may take longer.
+/// silent for two seconds is as good as lost) make it less than three; a starved machine may take longer.
 const REFUSED_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the operator has.

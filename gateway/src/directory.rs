@@ -211,7 +211,17 @@ async fn subscribe(
     let mut call = link.call(method::DIRECTORY, None, &[]).await?;
     call.finish_sending().await;
     let mut directory: Option<Directory> = None;
-    while let Some(bytes) = call.next().await? {
+    loop {
+        let item = tokio::select! {
+            biased;
+            item = call.next() => item?,
+            // Another one may be heard, and what this one tells would be late.
+            () = link.until_quiet() => {
+                let why = "nothing is heard of the orchestrator";
+                return Err(RpcError::new(Code::Unavailable, why));
+            }
+        };
+        let Some(bytes) = item else { return Ok(()) };
         let update: DirectoryUpdate = codec::decode("directory update", &bytes, MAX_UPDATE_BYTES)
             .map_err(|error| refuse(error.into()))?;
         let next = match &directory {
@@ -230,7 +240,6 @@ async fn subscribe(
         directory = Some(next);
         orchestrators.notify();
     }
-    Ok(())
 }
 
 #[cfg(test)]

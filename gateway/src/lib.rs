@@ -14,7 +14,6 @@
 //! * `body` – bodies: each, those of a tenant and all of them together bounded
 //! * `shares` – what each tenant and all together hold of something
 //! * `orchestrators`, `directory` – links to orchestrators, and what they tell about tenants
-//! * `candidates` – which announced keys are worth a try
 //! * `exchange`, `submit`, `answer`, `sse` – a request on its way out and its answer on its way back
 //! * `account` – what is counted and traced of a request
 //! * `stall`, `hangup` – a connection whose reader stands still, or is gone, is closed
@@ -26,7 +25,6 @@ mod account;
 mod answer;
 mod auth;
 mod body;
-mod candidates;
 pub mod config;
 mod directory;
 mod exchange;

@@ -2,41 +2,39 @@
 //!
 //! Reconnects back off with jitter and never stop for good. (NET-7)
 
-use crate::candidates::{BACKOFF_BASE, BACKOFF_CAP, Candidates, backoff};
-use rand::Rng;
 use std::sync::Arc;
 use std::time::Duration;
-use tether_net::{Link, LinkError, LinkEvent, Lonely, Node};
+use tether_net::{Link, Node, Uplinks};
 use tether_telemetry::metrics::GatewayMetrics;
-use tether_wire::{CorrelationId, Digest, NodeId, Role, Topic};
-use tokio::sync::{broadcast, watch};
-use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tether_wire::{CorrelationId, Digest, NodeId};
+use tokio::sync::watch;
 
-/// How often the topic is looked up while there is a link.
-const LOOKUP_INTERVAL: Duration = Duration::from_secs(30);
+/// Orchestrators that a gateway keeps links with at most; a region has a handful, and a request
+/// may go to any of them.
+const MAX_LINKS: usize = 16;
+/// Longest wait for a change.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// The orchestrators of the gateway's region.
 pub(crate) struct Orchestrators {
-    node: Node,
+    uplinks: Uplinks,
     changes: watch::Sender<()>,
     metrics: Arc<GatewayMetrics>,
 }
 
 impl Orchestrators {
-    pub(crate) fn new(node: Node, metrics: Arc<GatewayMetrics>) -> Arc<Self> {
+    /// Looks for orchestrators and keeps links to them, as long as this lives.
+    pub(crate) fn new(node: &Node, metrics: Arc<GatewayMetrics>) -> Arc<Self> {
         Arc::new(Self {
-            node,
+            uplinks: Uplinks::start(node, MAX_LINKS),
             changes: watch::channel(()).0,
             metrics,
         })
     }
 
-    /// Links that can be used.
+    /// Links that can be used. One that is quiet is not asked: its orchestrator may be dead.
     fn linked(&self) -> Vec<Link> {
-        let mut links = self.node.links();
-        links.retain(|link| link.is_up() && link.peer().role == Role::Orchestrator);
-        links
+        self.uplinks.links()
     }
 
     /// Any of them.
@@ -66,24 +64,20 @@ impl Orchestrators {
     pub(crate) async fn changed(&self) {
         let mut changes = self.watch();
         if self.any().is_none() {
-            let _ = tokio::time::timeout(BACKOFF_CAP, changes.changed()).await;
+            let _ = tokio::time::timeout(LONGEST_WAIT, changes.changed()).await;
         }
     }
 
-    /// Looks for orchestrators and keeps links to them, without end.
+    /// Counts the links and tells of each change, without end.
     pub(crate) async fn keep(self: Arc<Self>) {
-        let mut keeper = Keeper {
-            topic: Topic::Control(self.node.region().clone()),
-            events: self.node.events(),
-            known: Candidates::default(),
-            dials: JoinSet::new(),
-            lookup_at: Instant::now(),
-            failed_lookups: 0,
-            lonely: Lonely::default(),
-            orchestrators: self,
-        };
+        let mut links = self.uplinks.watch();
         loop {
-            keeper.step().await;
+            links.borrow_and_update();
+            self.metrics.set_orchestrators(self.linked().len());
+            self.notify();
+            if links.changed().await.is_err() {
+                return;
+            }
         }
     }
 }
@@ -91,108 +85,6 @@ impl Orchestrators {
 /// Rank of an orchestrator for a request; the lowest is asked first.
 fn rank(correlation: &CorrelationId, orchestrator: &NodeId) -> Digest {
     Digest::of(&[correlation.0.as_slice(), orchestrator.0.as_slice()].concat())
-}
-
-struct Keeper {
-    orchestrators: Arc<Orchestrators>,
-    topic: Topic,
-    events: broadcast::Receiver<LinkEvent>,
-    known: Candidates,
-    dials: JoinSet<(NodeId, Result<(), LinkError>)>,
-    lookup_at: Instant,
-    failed_lookups: u32,
-    lonely: Lonely,
-}
-
-impl Keeper {
-    async fn step(&mut self) {
-        if Instant::now() >= self.lookup_at {
-            self.look_up().await;
-        }
-        self.dial();
-        let next = self
-            .known
-            .next_dial(|id| self.node().linked(id).is_some())
-            .map_or(self.lookup_at, |dial_at| dial_at.min(self.lookup_at));
-        tokio::select! {
-            () = tokio::time::sleep_until(next) => {}
-            event = self.events.recv() => match event {
-                Ok(LinkEvent::Down { peer, reason }) if peer.role == Role::Orchestrator => {
-                    tracing::warn!(peer = %peer.id, reason, "the link to an orchestrator is gone");
-                    self.lookup_at = self.lookup_at.min(Instant::now() + BACKOFF_BASE);
-                    self.count();
-                }
-                Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
-                _ => self.count(),
-            },
-            Some(Ok((id, result))) = self.dials.join_next() => self.dialled(id, result),
-        }
-    }
-
-    fn node(&self) -> &Node {
-        &self.orchestrators.node
-    }
-
-    fn count(&self) {
-        let linked = self.orchestrators.linked().len();
-        self.orchestrators.metrics.set_orchestrators(linked);
-        self.orchestrators.notify();
-    }
-
-    async fn look_up(&mut self) {
-        match self.node().lookup(&self.topic).await {
-            Ok(ids) => self.known.found(ids, Instant::now(), &mut rand::rng()),
-            Err(error) => tracing::debug!(%error, "orchestrators cannot be looked up"),
-        }
-        let alone = self.orchestrators.any().is_none();
-        if self.lonely.is_due(alone, std::time::Instant::now()) {
-            let (region, mesh) = (self.node().region(), self.node().mesh().id);
-            tracing::warn!(
-                "no orchestrator of region {region} is found in mesh {mesh}: check node.mesh, node.region and node.bootstrap, and that an orchestrator runs there"
-            );
-        }
-        let jitter = rand::rng().random::<f64>();
-        let pause = if self.orchestrators.any().is_some() {
-            self.failed_lookups = 0;
-            LOOKUP_INTERVAL.mul_f64(0.75 + jitter / 2.0)
-        } else {
-            self.failed_lookups = self.failed_lookups.saturating_add(1);
-            // While a dial is under way there is no hurry, and without one there is.
-            backoff(self.failed_lookups.min(4), jitter)
-        };
-        self.lookup_at = Instant::now() + pause;
-    }
-
-    fn dial(&mut self) {
-        let node = self.orchestrators.node.clone();
-        let linked = |id: &NodeId| node.linked(id).is_some();
-        for id in self.known.take_due(Instant::now(), linked) {
-            let node = node.clone();
-            self.dials.spawn(async move {
-                let result = node.link(id, Role::Orchestrator).await;
-                (id, result.map(drop))
-            });
-        }
-    }
-
-    fn dialled(&mut self, id: NodeId, result: Result<(), LinkError>) {
-        match result {
-            Ok(()) => {
-                tracing::info!(peer = %id, "linked with an orchestrator");
-                self.known.linked(&id, Instant::now());
-            }
-            Err(error) => {
-                let jitter = rand::rng().random::<f64>();
-                let failures = self.known.failed(&id, Instant::now(), jitter);
-                if failures == 1 {
-                    tracing::warn!(peer = %id, %error, "an orchestrator cannot be linked with");
-                } else {
-                    tracing::debug!(peer = %id, %error, failures, "an orchestrator cannot be linked with");
-                }
-            }
-        }
-        self.count();
-    }
 }
 
 #[cfg(test)]

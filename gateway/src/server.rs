@@ -90,7 +90,7 @@ pub async fn start(
         .map_err(listen_error)?;
     let addr = listener.local_addr().map_err(listen_error)?;
     let node = Node::start(node, Arc::new(NoService)).await?;
-    let orchestrators = Orchestrators::new(node.clone(), metrics.clone());
+    let orchestrators = Orchestrators::new(&node, metrics.clone());
     let directories = Arc::new(Directories::default());
     let app = Arc::new(App {
         limits: Limits::new(&config, metrics.clone()),

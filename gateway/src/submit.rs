@@ -87,8 +87,9 @@ impl Answer {
 
 /// Submits a request and waits for the first piece of its answer.
 ///
-/// A link that breaks before anything was received is no answer: another orchestrator is asked,
-/// with the same correlation id, so that the work is known to be the same.
+/// A link that breaks or becomes quiet before anything was received is no answer: another
+/// orchestrator is asked, with the same correlation id, so that the work is known to be the same.
+/// Once the answer has begun it is kept while the link is up. [T-LNK-5]
 pub(crate) async fn submit(
     orchestrators: &Orchestrators,
     request: InferRequest,
@@ -116,7 +117,7 @@ pub(crate) async fn submit(
                 }
                 tracing::warn!(
                     peer = %link.peer().id, %error,
-                    "the link broke before the answer began; another orchestrator is asked"
+                    "the link was lost before the answer began; another orchestrator is asked"
                 );
                 problem = error.into();
             }
@@ -129,7 +130,14 @@ async fn ask(link: &Link, body: &[u8], timeout: Duration) -> Result<Begun, RpcEr
     let mut call = link.call(method::SUBMIT, Some(timeout), body).await?;
     call.finish_sending().await;
     let mut answer = Answer::new(call);
-    let first = answer.next().await?;
+    let first = tokio::select! {
+        biased;
+        first = answer.next() => first?,
+        () = link.until_quiet() => {
+            let why = "nothing is heard of the orchestrator";
+            return Err(RpcError::new(Code::Unavailable, why));
+        }
+    };
     let accepted = answer.progress.accepted().cloned();
     let accepted = accepted.ok_or_else(|| RpcError::new(Code::Internal, "no worker is named"))?;
     Ok(Begun {
@@ -139,9 +147,11 @@ async fn ask(link: &Link, body: &[u8], timeout: Duration) -> Result<Begun, RpcEr
     })
 }
 
-/// Whether the link is gone. The error of a call may come a moment before that of its link.
+/// Whether the link is gone, or as good as gone. The error of a call may come a moment before that
+/// of its link.
 async fn is_lost(link: &Link) -> bool {
     !link.is_up()
+        || link.is_quiet()
         || tokio::time::timeout(LINK_LOSS_GRACE, link.closed())
             .await
             .is_ok()

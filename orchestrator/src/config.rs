@@ -39,7 +39,7 @@ pub struct OrchestratorConfig {
     /// Time for a new link to a worker, where there is none.
     pub dial_timeout_ms: u64,
     /// Time in which a worker must say that it took an order. It has only to look at its queue, so
-    /// silence means that it is dead or stuck; the transport knows that only after 2 s.
+    /// silence means that it is dead or stuck; its link is known to be quiet only after 2 s.
     pub accept_timeout_ms: u64,
     /// Time that a request may wait its turn at a worker that took it. After it the caller is told
     /// to come again; the worker did nothing wrong. The caller's own time may be shorter.

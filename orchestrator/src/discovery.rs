@@ -101,7 +101,8 @@ fn judge(item: &[u8], peer: &Peer, mesh: &MeshId) -> Result<Verified<Heartbeat>,
     Ok(beat)
 }
 
-/// Tells of workers whose link broke, until `stop`.
+/// Tells of workers whose link broke or is silent, until `stop`. One that is heard again is well at its
+/// next heartbeat. [T-PRE-8]
 pub(crate) async fn watch_links(node: Node, fleet: Fleet, stop: CancellationToken) {
     let mut events = node.events();
     loop {
@@ -109,8 +110,12 @@ pub(crate) async fn watch_links(node: Node, fleet: Fleet, stop: CancellationToke
             () = stop.cancelled() => return,
             event = events.recv() => event,
         };
-        let lost: Vec<NodeId> = match event {
-            Ok(LinkEvent::Down { peer, .. }) if peer.role == Role::Worker => vec![peer.id],
+        let doubtful: Vec<NodeId> = match event {
+            Ok(LinkEvent::Down { peer, .. } | LinkEvent::Quiet(peer))
+                if peer.role == Role::Worker =>
+            {
+                vec![peer.id]
+            }
             Ok(_) => continue,
             // Some events were missed: look at everybody.
             Err(RecvError::Lagged(_)) => fleet
@@ -120,10 +125,12 @@ pub(crate) async fn watch_links(node: Node, fleet: Fleet, stop: CancellationToke
                 .collect(),
             Err(RecvError::Closed) => return,
         };
-        for worker in lost {
+        for worker in doubtful {
             // The newest link of a key replaces the one before, whose end then means nothing.
-            if node.linked(&worker).is_none() {
-                fleet.unreachable(worker, "its link broke").await;
+            match node.linked(&worker) {
+                None => fleet.unreachable(worker, "its link broke").await,
+                Some(link) if link.is_quiet() => fleet.suspect(worker, "its link is silent").await,
+                Some(_) => {}
             }
         }
     }

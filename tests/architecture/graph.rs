@@ -9,7 +9,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("tether-wire", &[]),
     ("tether-telemetry", &[]),
     ("tether-tiny-model", &[]),
-    ("tether-net", &["tether-wire", "tether-telemetry"]),
+    ("tether-presence", &["tether-wire"]),
+    ("tether-sim", &["tether-wire", "tether-presence"]),
+    (
+        "tether-net",
+        &["tether-wire", "tether-presence", "tether-telemetry"],
+    ),
     ("tether-artifact-store", &["tether-wire"]),
     (
         "tether-worker",

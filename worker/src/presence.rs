@@ -2,17 +2,13 @@
 //!
 //! # Layout
 //!
-//! * [`epoch`] – a number that grows with each start, kept on disk
-//! * [`plan`] – whom to keep links with and when to look again; pure
 //! * `beat` – makes signed heartbeats: every 5 s, and at once on a change that only a worker knows of
-//! * `links` – keeps links to the chosen orchestrators and pushes heartbeats there
+//! * `links` – pushes heartbeats over the links to the chosen orchestrators ([`tether_net::Uplinks`])
 //! * `announce` – the topics of this worker on the DHT
 
 mod announce;
 mod beat;
-pub mod epoch;
 mod links;
-pub mod plan;
 
 use crate::health::Machine;
 use crate::serve::Shared;
@@ -20,7 +16,7 @@ use beat::{Beat, Beater};
 use links::Links;
 use std::sync::Arc;
 use std::time::Duration;
-use tether_net::Node;
+use tether_net::{Node, Uplinks};
 use tether_wire::{NodeKey, Tier};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -61,8 +57,7 @@ impl Presence {
         let (linked_sender, linked) = watch::channel(0);
         let models = shared.models.get().map(crate::models::Models::watch);
         let links = Links {
-            node: node.clone(),
-            k: profile.orchestrators,
+            uplinks: Uplinks::start(&node, profile.orchestrators),
             beats: beats_receiver,
             wishes,
             linked: linked_sender,

@@ -1,5 +1,6 @@
 //! What a node is told when it starts, and every bound of its links.
 
+use crate::uplinks::UplinkConfig;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub struct NodeConfig {
     pub dht_listen: SocketAddr,
     /// HyperDHT bootstrap nodes. (NET-2)
     pub bootstrap: Vec<SocketAddr>,
+    /// Where its orchestrators are known from, beside the control topic.
+    pub uplinks: UplinkConfig,
     /// Bounds of links.
     pub limits: LinkLimits,
     /// What is counted.
@@ -54,10 +57,13 @@ pub struct LinkLimits {
     pub greeting_timeout: Duration,
     /// Time for the first frame of a call after its stream was opened.
     pub head_timeout: Duration,
-    /// Silence after which a link is down: a peer that was killed is known after this time. The
-    /// transport's default of 30 s would keep dead workers routable.
+    /// Silence after which a link is quiet: nothing new is asked of its peer, which may be dead, and
+    /// what is open on it lives on. A peer that was killed is known after this time. [T-LNK-5]
+    pub quiet_after: Duration,
+    /// Silence after which a link is down, and with it everything on it: as long as a node may be
+    /// silent before it is gone, so that one that is starved of CPU loses nothing before.
     pub idle_timeout: Duration,
-    /// Interval of keep-alives on a silent link; a fraction of `idle_timeout`, so that two may be lost.
+    /// Interval of keep-alives on a silent link; a fraction of `quiet_after`, so that two may be lost.
     pub keep_alive: Duration,
     /// Bytes in flight towards us on one stream.
     pub stream_window_bytes: u32,
@@ -75,7 +81,8 @@ impl Default for LinkLimits {
             dial_timeout: Duration::from_secs(10),
             greeting_timeout: Duration::from_secs(5),
             head_timeout: Duration::from_secs(5),
-            idle_timeout: Duration::from_secs(2),
+            quiet_after: Duration::from_secs(2),
+            idle_timeout: Duration::from_secs(15),
             keep_alive: Duration::from_millis(500),
             stream_window_bytes: 1_250_000,
             link_window_bytes: 16 * 1024 * 1024,

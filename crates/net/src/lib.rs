@@ -12,6 +12,9 @@
 //! * `transport` – the endpoint and its connections; the only tree that knows `iroh`
 //! * `link` – the greeting, and which of two links to one peer stays
 //! * `rpc` – frames, calls, their bounds and their ends
+//! * [`Uplinks`] – links to orchestrators: found, kept, remembered, replaced
+//! * [`Herald`] – seals the node's card and beats, and pushes them
+//! * [`epoch`] – the number of this run, kept on disk
 //! * `gate` – bounds on who may try to link
 //! * `testing` – a mesh on loopback, only with the feature of that name
 //!
@@ -21,8 +24,11 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod disk;
+pub mod epoch;
 mod error;
 mod gate;
+mod herald;
 mod link;
 mod log_budget;
 mod lonely;
@@ -32,14 +38,17 @@ mod rpc;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod transport;
+mod uplinks;
 
 pub use config::{LinkLimits, NodeConfig};
 pub use error::{LinkError, NetError};
+pub use herald::{Herald, Load, Sealed, Told};
 pub use link::{Link, LinkEvent};
 pub use lonely::Lonely;
 pub use node::Node;
 pub use rendezvous::{ProbeReport, bootstrap, probe};
 pub use rpc::{Call, Incoming, Service};
+pub use uplinks::{MAX_CONFIGURED, UplinkConfig, Uplinks, redial_pause};
 
 /// The future of [`Service::serve`], so that services need not name another crate for it.
 pub use futures_util::future::BoxFuture;

@@ -1,17 +1,22 @@
 //! A link to one peer: admitted by both sides, open to calls in both directions.
 
 pub(crate) mod greeting;
+pub(crate) mod quiet;
 pub(crate) mod rivals;
 
 use crate::config::LinkLimits;
 use crate::rpc::{self, Call};
 use crate::transport::{CloseCode, Connection};
-use std::sync::{Arc, OnceLock};
+use quiet::{Silence, Turn};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tether_telemetry::metrics::NetMetrics;
 use tether_wire::link::Peer;
 use tether_wire::rpc::RpcError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 /// What happens to links.
@@ -19,6 +24,10 @@ use tokio_util::sync::CancellationToken;
 pub enum LinkEvent {
     /// A peer was admitted, and its link can be used.
     Up(Peer),
+    /// Nothing was heard of a peer for a while: it may be dead. Its link is still up. [T-LNK-5]
+    Quiet(Peer),
+    /// A peer that was quiet is heard again.
+    Lively(Peer),
     /// The link to a peer is gone.
     Down {
         /// Who it was.
@@ -38,9 +47,15 @@ struct Inner {
     peer: Peer,
     connection: Connection,
     origin: rivals::Origin,
+    /// Where it was dialled; empty where the peer dialled.
+    dialled_at: Vec<SocketAddr>,
     limits: Arc<LinkLimits>,
     metrics: Arc<NetMetrics>,
     incoming_calls: Arc<Semaphore>,
+    outgoing_calls: AtomicUsize,
+    silence: Mutex<Silence>,
+    /// What `silence` came to.
+    quiet: watch::Sender<bool>,
     down: CancellationToken,
     /// Why it went down; the first word counts.
     reason: OnceLock<String>,
@@ -51,6 +66,7 @@ impl Link {
         peer: Peer,
         connection: Connection,
         origin: rivals::Origin,
+        dialled_at: Vec<SocketAddr>,
         limits: Arc<LinkLimits>,
         metrics: Arc<NetMetrics>,
     ) -> Self {
@@ -60,9 +76,13 @@ impl Link {
                 peer,
                 connection,
                 origin,
+                dialled_at,
                 limits,
                 metrics,
                 incoming_calls,
+                outgoing_calls: AtomicUsize::new(0),
+                silence: Mutex::default(),
+                quiet: watch::Sender::new(false),
                 down: CancellationToken::new(),
                 reason: OnceLock::new(),
             }),
@@ -96,6 +116,19 @@ impl Link {
         !self.inner.down.is_cancelled() && !self.inner.connection.is_closed()
     }
 
+    /// Whether nothing was heard on it of late: its peer may be dead, or starved. Nothing new should
+    /// be asked of it where another can be asked. [T-LNK-5]
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        *self.inner.quiet.borrow()
+    }
+
+    /// Waits until it is quiet or down, whichever comes first. Whoever has nothing to lose by asking
+    /// elsewhere need not wait until it is down.
+    pub fn until_quiet(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        self.until(true)
+    }
+
     /// Closes it; the other side is told the reason.
     pub fn close(&self, reason: &str) {
         self.close_as(CloseCode::Done, reason);
@@ -105,6 +138,35 @@ impl Link {
     pub async fn closed(&self) -> String {
         self.inner.down.cancelled().await;
         self.inner.reason.get().cloned().unwrap_or_default()
+    }
+
+    /// Waits until it is heard again, or down.
+    pub(crate) fn until_lively(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        self.until(false)
+    }
+
+    fn until(&self, quiet: bool) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let (mut turns, down) = (self.inner.quiet.subscribe(), self.inner.down.clone());
+        async move {
+            tokio::select! {
+                () = down.cancelled() => {}
+                // An error means that nobody holds the link any more, not even its node.
+                _ = turns.wait_for(|now| *now == quiet) => {}
+            }
+        }
+    }
+
+    /// Looks whether something was heard, `passed` after the look before.
+    pub(crate) fn look(&self, passed: Duration) -> Option<Turn> {
+        let inner = &self.inner;
+        let received = inner.connection.datagrams_received();
+        let mut silence = inner.silence.lock().unwrap_or_else(PoisonError::into_inner);
+        silence.look(received, passed, inner.limits.quiet_after)
+    }
+
+    /// Tells those who wait for it.
+    pub(crate) fn turn(&self, turn: Turn) {
+        self.inner.quiet.send_replace(turn == Turn::Quiet);
     }
 
     pub(crate) fn close_as(&self, code: CloseCode, reason: &str) {
@@ -125,7 +187,9 @@ impl Link {
         self.inner.reason.get().cloned().unwrap_or(transport)
     }
 
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
+    /// Whether both are the same link, and not one after the other to the same peer.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
 
@@ -135,6 +199,12 @@ impl Link {
 
     pub(crate) fn origin(&self) -> rivals::Origin {
         self.inner.origin
+    }
+
+    /// Whether the peer is at none of the addresses any more at which it was dialled.
+    pub(crate) fn has_moved(&self, addresses: &[SocketAddr]) -> bool {
+        let dialled_at = &self.inner.dialled_at;
+        !dialled_at.is_empty() && !dialled_at.iter().any(|it| addresses.contains(it))
     }
 
     pub(crate) fn limits(&self) -> &LinkLimits {
@@ -147,6 +217,23 @@ impl Link {
 
     pub(crate) fn down(&self) -> CancellationToken {
         self.inner.down.clone()
+    }
+
+    /// Whether no call is open on it, of either side.
+    pub(crate) fn is_idle(&self) -> bool {
+        let incoming = self.inner.incoming_calls.available_permits();
+        incoming == self.inner.limits.max_calls_per_link as usize
+            && self.inner.outgoing_calls.load(Ordering::Relaxed) == 0
+    }
+
+    /// A call of this side begins.
+    pub(crate) fn call_begins(&self) {
+        self.inner.outgoing_calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A call of this side is over.
+    pub(crate) fn call_ends(&self) {
+        self.inner.outgoing_calls.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// A place for one more call of the peer.

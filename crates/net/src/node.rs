@@ -4,6 +4,7 @@ mod arrive;
 mod dial;
 mod links;
 mod run;
+mod watch;
 
 use crate::config::{LinkLimits, NodeConfig};
 use crate::error::{LinkError, NetError};
@@ -13,6 +14,7 @@ use crate::log_budget::LogBudget;
 use crate::rendezvous::Rendezvous;
 use crate::rpc::Service;
 use crate::transport::{CloseCode, Endpoint};
+use crate::uplinks::MAX_CONFIGURED;
 use dial::Dials;
 use links::Links;
 use std::net::SocketAddr;
@@ -26,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// What this software calls itself in greetings.
-const AGENT: &str = concat!("tether/", env!("CARGO_PKG_VERSION"));
+pub(crate) const AGENT: &str = concat!("tether/", env!("CARGO_PKG_VERSION"));
 /// Longest time to close links and endpoint.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -86,6 +88,7 @@ impl Node {
             config,
         });
         inner.tasks.spawn(arrive::accept_links(inner.clone()));
+        inner.tasks.spawn(watch::run(inner.clone()));
         inner.rendezvous.publish(Addresses::of(&inner)).await;
         let node = Self { inner };
         tracing::info!(
@@ -152,6 +155,8 @@ impl Node {
     }
 
     /// The link to a peer of a role: the one there is, or a new one. Concurrent calls share one dial.
+    /// Where the one there is is quiet the peer is dialled anew: it may have been restarted. The new
+    /// link takes the place of the quiet one, unless that comes back to life meanwhile.
     ///
     /// # Errors
     /// Why there is none.
@@ -159,7 +164,7 @@ impl Node {
         if peer == self.id() {
             return Err(LinkError::Oneself);
         }
-        let link = match self.linked(&peer) {
+        let link = match self.linked(&peer).filter(|link| !link.is_quiet()) {
             Some(link) => link,
             None => dial::shared(&self.inner, peer).await?,
         };
@@ -175,7 +180,7 @@ impl Node {
         }
     }
 
-    /// The link to a peer, where there is one.
+    /// The link to a peer, where there is one; it may be quiet.
     #[must_use]
     pub fn linked(&self, peer: &NodeId) -> Option<Link> {
         self.inner.links.get(peer)
@@ -185,6 +190,21 @@ impl Node {
     #[must_use]
     pub fn links(&self) -> Vec<Link> {
         self.inner.links.all()
+    }
+
+    pub(crate) fn config(&self) -> &NodeConfig {
+        &self.inner.config
+    }
+
+    /// Takes an address that was right once, for where the DHT knows none.
+    pub(crate) fn remember(&self, peer: NodeId, seq: u64, addresses: &[SocketAddr]) {
+        self.inner.rendezvous.remember(peer, seq, addresses);
+    }
+
+    /// The newest addresses that are known of a peer, and the sequence of the record they are from.
+    pub(crate) fn remembered(&self, peer: &NodeId) -> Option<(u64, Vec<SocketAddr>)> {
+        let known = self.inner.rendezvous.remembered(peer)?;
+        Some((known.seq, known.record.addresses))
     }
 
     /// What happens to links from now on. A receiver that falls far behind misses events and is
@@ -238,13 +258,20 @@ impl Inner {
 
 fn check(config: &NodeConfig) -> Result<(), NetError> {
     let limits = &config.limits;
-    if limits.keep_alive >= limits.idle_timeout {
+    if limits.keep_alive >= limits.quiet_after || limits.quiet_after >= limits.idle_timeout {
         return Err(NetError::Config(
-            "`keep_alive` must be shorter than `idle_timeout`, or quiet links go down".to_owned(),
+            "`keep_alive` must be shorter than `quiet_after` and that shorter than `idle_timeout`, \
+             or idle links are taken for dead"
+                .to_owned(),
         ));
     }
     if limits.max_calls_per_link == 0 || limits.max_links == 0 || limits.max_greeting == 0 {
         return Err(NetError::Config("a bound of links is zero".to_owned()));
+    }
+    if config.uplinks.orchestrators.len() > MAX_CONFIGURED {
+        return Err(NetError::Config(format!(
+            "more than {MAX_CONFIGURED} orchestrators are named"
+        )));
     }
     Ok(())
 }

@@ -31,12 +31,15 @@ use client::Client;
 use records::Records;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tether_telemetry::metrics::NetMetrics;
 use tether_wire::record::Record;
 use tether_wire::{NodeId, NodeKey, TopicKey};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// Longest time to ask for the record of a peer of which one is remembered.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(3);
 /// Most keys that a lookup gives, whatever the DHT answers.
 const MAX_LOOKUP_KEYS: usize = 512;
 
@@ -102,6 +105,24 @@ impl Rendezvous {
         publisher::start(self.client.clone(), source, &self.tasks, self.stop.clone()).await;
     }
 
+    /// Takes a record of an earlier run, unless a newer one is known.
+    pub(crate) fn remember(&self, peer: NodeId, seq: u64, addresses: &[SocketAddr]) {
+        if addresses.is_empty() {
+            return;
+        }
+        let record = Record {
+            v: 1,
+            addresses: addresses.to_vec(),
+            relay: None,
+        };
+        self.records().insert(peer, Resolved { seq, record });
+    }
+
+    /// The newest record that was seen of a peer.
+    pub(crate) fn remembered(&self, peer: &NodeId) -> Option<Resolved> {
+        self.records().get(peer).cloned()
+    }
+
     /// A peer's record. With `newer_than` only a newer one counts, and what is remembered does not.
     pub(crate) async fn resolve(
         &self,
@@ -114,7 +135,13 @@ impl Rendezvous {
             (None, Some(known)) => known.seq,
             (None, None) => 0,
         };
-        let answer = self.client.get_record(peer, least).await;
+        let answer = self.client.get_record(peer, least);
+        // Who is remembered is not looked for without end where the DHT does not answer.
+        let answer = match &remembered {
+            Some(_) => tokio::time::timeout(RECORD_TIMEOUT, answer).await,
+            None => Ok(answer.await),
+        };
+        let answer = answer.unwrap_or(Ok(None));
         let found = match &answer {
             Ok(Some((seq, bytes))) => Record::decode(bytes)
                 .ok()

@@ -6,7 +6,7 @@
 use crate::{LinkLimits, NodeConfig, bootstrap};
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::OnceLock;
+use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, SystemTime};
 use tether_telemetry::metrics::{NetMetrics, Registry};
 use tether_wire::grant::{Access, Mesh};
@@ -46,7 +46,7 @@ pub fn loopback() -> SocketAddr {
 pub fn dht() -> &'static [SocketAddr] {
     static NODES: OnceLock<Vec<SocketAddr>> = OnceLock::new();
     NODES.get_or_init(|| {
-        let (tx, rx) = std::sync::mpsc::sync_channel(1);
+        let (tx, rx) = mpsc::sync_channel(1);
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
             runtime.block_on(async move {
@@ -123,9 +123,59 @@ impl LocalMesh {
             advertise: vec![],
             dht_listen: loopback(),
             bootstrap: dht()[..BOOTSTRAP_NODES].to_vec(),
+            uplinks: crate::UplinkConfig::default(),
             limits: LinkLimits::default(),
             metrics: NetMetrics::register(&registry),
         };
         (config, registry)
+    }
+}
+
+/// A runtime of one thread, which a test can hold up or end: what runs there is as starved as a
+/// process that is stopped, or, once this is dropped, as dead as one that is killed.
+pub struct Starvable {
+    runtime: tokio::runtime::Handle,
+    _end: tokio::sync::oneshot::Sender<()>,
+}
+
+/// Dropped to let it go on.
+pub struct Starved {
+    _hold: mpsc::Sender<()>,
+}
+
+impl Starvable {
+    /// A runtime that runs.
+    #[expect(clippy::new_without_default, reason = "it starts a thread")]
+    pub fn new() -> Self {
+        let (handle, given) = mpsc::channel();
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            let _ = handle.send(runtime.handle().clone());
+            let _ = runtime.block_on(ended);
+            runtime.shutdown_background();
+        });
+        let runtime = given.recv().expect("it starts");
+        Self { runtime, _end: end }
+    }
+
+    /// Runs a task there.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        within(self.runtime.spawn(task)).await.expect("no panic")
+    }
+
+    /// Holds its thread until what is returned is dropped.
+    pub fn starve(&self) -> Starved {
+        let (hold, held) = mpsc::channel::<()>();
+        self.runtime.spawn(async move {
+            let _ = held.recv();
+        });
+        Starved { _hold: hold }
     }
 }

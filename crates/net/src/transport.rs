@@ -5,8 +5,9 @@
 //! given to each dial, so that a peer without a record is told from one that does not answer.
 //!
 //! Settings, each found by running (docs/adr/0001):
-//! * the idle timeout defaults to 30 s; with 2 s and keep-alives of 500 ms a peer that was killed
-//!   is known after 2 s;
+//! * keep-alives go every 500 ms, so that silence means something: the count of datagrams that
+//!   came tells a peer that was killed after 2 s, while the link itself lives for 15 s
+//!   ([`crate::link::quiet`]);
 //! * the window of a whole connection is unbounded by default: it is set;
 //! * streams from the peer are limited a little above our own bound of calls, so that the call
 //!   beyond it is answered with `overloaded` instead of waiting in the transport;

@@ -14,6 +14,7 @@ fn text() -> String {
     net.link_up("worker");
     net.link_up("worker");
     net.link_down("worker");
+    net.link_quiet("worker", true);
     net.refused("version");
     net.refused_by_peer("grant");
     net.call("submit", Direction::Incoming).ended("ok");

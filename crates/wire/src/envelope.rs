@@ -96,12 +96,32 @@ impl<T: Signable> Signed<T> {
     /// # Errors
     /// When the value is outside its own limits: what we would refuse we do not send.
     pub fn seal(key: &NodeKey, mesh: &MeshId, value: &T) -> Result<Self, VerifyError> {
-        value.check(&key.id())?;
+        Self::seal_by(key.id(), mesh, value, |message| key.sign(message))
+    }
+
+    /// Signs as a simulated node; see [`crate::simulated`].
+    ///
+    /// # Errors
+    /// As [`Signed::seal`].
+    #[cfg(feature = "simulated")]
+    pub fn seal_simulated(signer: NodeId, mesh: &MeshId, value: &T) -> Result<Self, VerifyError> {
+        Self::seal_by(signer, mesh, value, |message| {
+            crate::simulated::sign(&signer, message)
+        })
+    }
+
+    fn seal_by(
+        signer: NodeId,
+        mesh: &MeshId,
+        value: &T,
+        sign: impl Fn(&[u8]) -> [u8; 64],
+    ) -> Result<Self, VerifyError> {
+        value.check(&signer)?;
         let body = codec::encode(value);
-        let signature = key.sign(&signing_input::<T>(mesh, &body));
+        let signature = sign(&signing_input::<T>(mesh, &body));
         let mut bytes = Vec::with_capacity(HEADER_LEN + body.len());
         bytes.push(ENVELOPE_VERSION);
-        bytes.extend_from_slice(&key.id().0);
+        bytes.extend_from_slice(&signer.0);
         bytes.extend_from_slice(&signature);
         bytes.extend_from_slice(&body);
         if bytes.len() > T::MAX_BYTES {
@@ -131,6 +151,23 @@ impl<T: Signable> Signed<T> {
     /// # Errors
     /// The first of these that fails.
     pub fn verify(&self, mesh: &MeshId) -> Result<Verified<T>, VerifyError> {
+        self.verify_by(mesh, key::verify)
+    }
+
+    /// Takes what a simulated signer made; see [`crate::simulated`].
+    ///
+    /// # Errors
+    /// As [`Signed::verify`].
+    #[cfg(feature = "simulated")]
+    pub fn verify_simulated(&self, mesh: &MeshId) -> Result<Verified<T>, VerifyError> {
+        self.verify_by(mesh, crate::simulated::verify)
+    }
+
+    fn verify_by(
+        &self,
+        mesh: &MeshId,
+        is_signed: impl Fn(&NodeId, &[u8], &[u8; 64]) -> bool,
+    ) -> Result<Verified<T>, VerifyError> {
         let what = T::WHAT;
         let len = self.bytes.len();
         if len > T::MAX_BYTES {
@@ -154,7 +191,7 @@ impl<T: Signable> Signed<T> {
         if version != ENVELOPE_VERSION {
             return Err(not_an_envelope);
         }
-        if !key::verify(&signer, &signing_input::<T>(mesh, body), signature) {
+        if !is_signed(&signer, &signing_input::<T>(mesh, body), signature) {
             return Err(VerifyError::BadSignature { what, signer });
         }
         let value: T = codec::decode(what, body, T::MAX_BYTES)?;

@@ -11,6 +11,8 @@
 //! * [`topic`] – names of topics and their keys on the DHT
 //! * [`envelope`] – signatures over exact bytes; [`Verified`] can only be made by verification
 //! * [`grant`], [`link`] – who may link in which role, and the greeting that checks it
+//! * [`card`], [`beat`] – what a node says of itself, and that it lives
+//! * [`spread`] – how both travel to orchestrators and among them
 //! * [`heartbeat`] – presence of workers
 //! * [`manifest`] – signed description of a model's files
 //! * [`rpc`] – calls over a link, and their errors
@@ -19,6 +21,8 @@
 //! * [`record`] – the addresses that a node keeps on the DHT
 #![forbid(unsafe_code)]
 
+pub mod beat;
+pub mod card;
 pub mod codec;
 pub mod directory;
 pub mod envelope;
@@ -31,8 +35,13 @@ pub mod link;
 pub mod manifest;
 pub mod record;
 pub mod rpc;
+#[cfg(feature = "simulated")]
+mod simulated;
+pub mod spread;
 pub mod topic;
 
+pub use beat::Beat;
+pub use card::Card;
 pub use envelope::{Signable, Signed, Verified, VerifyError};
 pub use grant::{Grant, Role, Tier};
 pub use heartbeat::Heartbeat;

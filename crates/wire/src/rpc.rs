@@ -42,6 +42,9 @@ pub mod method {
     pub const INFER: &str = "infer";
     /// Worker → orchestrator: items are [`crate::infer::Presence`]s, without answers.
     pub const PRESENCE: &str = "presence";
+    /// Orchestrator → orchestrator: items are [`crate::spread::Batch`]es, without answers; one call in
+    /// each direction.
+    pub const SPREAD: &str = "spread";
     /// Gateway → orchestrator: answered by [`crate::directory::DirectoryUpdate`]s without end.
     pub const DIRECTORY: &str = "directory";
 }

@@ -172,6 +172,28 @@ async fn an_orchestrator_that_dies_before_it_answers_is_replaced_by_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_orchestrator_of_which_nothing_is_heard_is_replaced_by_another_and_asked_again_later() {
+    let mut world = World::with(2, |_| ()).await;
+    let request = world.chat("first-hangs", false);
+    let asking = tokio::spawn(async move { send(request).await });
+    let first = within(world.reports.seen.recv()).await.expect("asked");
+    let starved = world.machines[first.orchestrator].starve();
+    let second = within(world.reports.seen.recv()).await.expect("asked");
+    assert_ne!(first.orchestrator, second.orchestrator);
+    let (status, _, body) = within(asking).await.expect("no panic");
+    assert_eq!(status, 200, "{body}");
+    // New requests go to the one that is heard, whatever their rank.
+    for _ in 0..4 {
+        let (status, _, body) = send(world.chat("tiny", false)).await;
+        assert_eq!(status, 200, "{body}");
+        let seen = within(world.reports.seen.recv()).await.expect("asked");
+        assert_eq!(seen.orchestrator, second.orchestrator);
+    }
+    drop(starved);
+    world.metric("tether_gateway_orchestrators 2").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_stops_lets_answers_end() {
     let world = World::with(1, |config| config.drain_timeout_ms = 300).await;
     let addr = world.gateway.addr();

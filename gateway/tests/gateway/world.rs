@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tether_gateway::{Gateway, GatewayConfig};
 pub(crate) use tether_net::testing::within;
-use tether_net::testing::{self, LocalMesh, key, loopback};
+use tether_net::testing::{self, LocalMesh, Starvable, key, loopback};
 use tether_net::{BoxFuture, Incoming, Node, Service};
 use tether_telemetry::metrics::{GatewayMetrics, Registry};
 use tether_wire::directory::{
@@ -48,6 +48,8 @@ pub(crate) struct World {
     pub(crate) registry: Registry,
     pub(crate) reports: Reports,
     pub(crate) nodes: Vec<Node>,
+    /// What each of them runs on.
+    pub(crate) machines: Vec<Starvable>,
     pub(crate) http: reqwest::Client,
 }
 
@@ -64,12 +66,15 @@ impl World {
             seen: seen_tx,
             cancelled: cancelled_tx,
         };
-        let mut nodes = Vec::new();
+        let (mut nodes, mut machines) = (Vec::new(), Vec::new());
         for index in 0..orchestrators {
             let (config, _) = mesh.config(key(), Role::Orchestrator);
             let reporter = reporter.clone();
             let service = Arc::new(Script { index, reporter });
-            let node = Node::start(config, service).await.expect("it starts");
+            let machine = Starvable::new();
+            let node = machine.run(Node::start(config, service)).await;
+            let node = node.expect("it starts");
+            machines.push(machine);
             let topic = Topic::Control(node.region().clone());
             node.announce(&topic).await.expect("announced");
             nodes.push(node);
@@ -93,6 +98,7 @@ impl World {
             registry,
             reports: Reports { seen, cancelled },
             nodes,
+            machines,
             http: reqwest::Client::new(),
         };
         if orchestrators > 0 {
@@ -254,6 +260,10 @@ async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<
         }
         "first-dies" if asked_first(&correlation) => {
             call.link().close("killed by the script");
+            return Ok(());
+        }
+        "first-hangs" if asked_first(&correlation) => {
+            call.cancelled().await;
             return Ok(());
         }
         "never-begins" => {

@@ -2,6 +2,10 @@
 //!
 //! Nothing is kept here but one event: the worker is read only as fast as the gateway takes, so
 //! that a slow gateway holds the worker back and grows no memory.
+//!
+//! While nothing of an answer was given to the gateway, a worker whose link is quiet is as good as
+//! lost: another can do the same. From then on it may be starved and come back, and its answer is
+//! lost only with its link. [T-LNK-5]
 
 use super::check::{Check, Seen};
 use super::outcome::{End, of_worker_error, told};
@@ -125,6 +129,13 @@ impl Dispatcher {
                 }
             }
         };
+        let exchange = async {
+            tokio::select! {
+                biased;
+                opened = exchange => opened,
+                () = link.until_quiet() => Err(self.is_silent(worker).await),
+            }
+        };
         match timeout_at(by, exchange).await {
             Ok(opened) => {
                 if opened.is_ok() {
@@ -144,7 +155,17 @@ impl Dispatcher {
         }
     }
 
-    /// The link to a worker: the one that it opened to us, or a new one.
+    /// The worker's link is quiet, or was lost at this moment.
+    async fn is_silent(&self, worker: NodeId) -> End {
+        self.fleet.suspect(worker, "its link is silent").await;
+        End::Fault(RpcError::new(
+            Code::Unavailable,
+            format!("nothing is heard of worker {}", worker.short()),
+        ))
+    }
+
+    /// The link to a worker: the one that it opened to us, or a new one. One that is quiet is not
+    /// dialled: a worker that was restarted links by itself, and others may serve at once.
     async fn link(&self, worker: NodeId) -> Result<Link, RpcError> {
         let unreachable = |why: String| {
             RpcError::new(
@@ -157,6 +178,10 @@ impl Dispatcher {
         };
         // Only one that is up, as it is for candidates.
         if let Some(link) = node.linked(&worker) {
+            if link.is_quiet() {
+                self.fleet.suspect(worker, "its link is silent").await;
+                return Err(unreachable("nothing is heard of it".to_owned()));
+            }
             return Ok(link);
         }
         let patience = Duration::from_millis(self.config.dial_timeout_ms);
@@ -183,6 +208,8 @@ impl Dispatcher {
         let within = |ms| tokio::time::Instant::now() + Duration::from_millis(ms);
         let mut queued = true;
         let mut by = within(self.config.queue_timeout_ms);
+        let quiet = call.link().until_quiet();
+        tokio::pin!(quiet);
         loop {
             let event = tokio::select! {
                 biased;
@@ -201,6 +228,7 @@ impl Dispatcher {
                     ));
                 }
                 event = next(&mut call, &mut check) => event,
+                () = &mut quiet, if !run.streamed => return self.is_silent(worker).await,
             };
             match event {
                 // It waited long enough: not once more, at the end of another queue.

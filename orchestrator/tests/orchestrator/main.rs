@@ -10,4 +10,5 @@ mod mesh;
 mod presence;
 mod script;
 mod shutdown;
+mod starved;
 mod unreachable;

@@ -33,7 +33,7 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 /// A worker's key, the same for the same number in one mesh.
-fn key(local: &LocalMesh, n: u8) -> NodeKey {
+pub fn key(local: &LocalMesh, n: u8) -> NodeKey {
     let mut seed = local.mesh.id.0;
     seed[0] = n;
     NodeKey::from_seed(seed)
@@ -256,7 +256,7 @@ async fn boot(
 }
 
 pub struct Worker {
-    mesh: MeshId,
+    pub mesh: MeshId,
     pub key: NodeKey,
     pub node: Node,
     pub scripted: Arc<Scripted>,

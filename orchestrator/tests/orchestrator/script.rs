@@ -25,6 +25,8 @@ pub enum Script {
     BeginOnly,
     /// Accepts, begins when the test says that its turn came, and answers with so many tokens.
     Queued(u32),
+    /// Sends one chunk, and the rest of so many tokens when the test lets it go on.
+    Paused(u32),
     /// Accepts and breaks the link.
     AcceptAndDie,
     /// Sends one chunk and says no more.
@@ -144,6 +146,16 @@ impl Scripted {
                 turn.wait_for(|came| *came).await.expect("lives");
                 call.send(&begun()).await?;
                 for position in 0..*tokens {
+                    call.send(&chunk(position, "x")).await?;
+                }
+                call.send(&done(*tokens)).await?;
+            }
+            Script::Paused(tokens) => {
+                call.send(&begun()).await?;
+                call.send(&chunk(0, "x")).await?;
+                let mut turn = self.turn.subscribe();
+                turn.wait_for(|came| *came).await.expect("lives");
+                for position in 1..*tokens {
                     call.send(&chunk(position, "x")).await?;
                 }
                 call.send(&done(*tokens)).await?;

@@ -1,193 +1,120 @@
-//! Keeps links to the chosen orchestrators and pushes every heartbeat there.
+//! Pushes every heartbeat over the links to the chosen orchestrators.
 
 use crate::presence::beat::Beat;
-use crate::presence::plan::{self, Known};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tether_net::{Link, Lonely, Node};
+use tether_net::{Link, Uplinks, redial_pause};
 use tether_telemetry::metrics::WorkerMetrics;
-use tether_wire::rpc::{RpcError, method};
-use tether_wire::{NodeId, Role, Topic};
+use tether_wire::NodeId;
+use tether_wire::rpc::{Code, RpcError, method};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long a look-up may take before it is given up.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
-
 pub(crate) struct Links {
-    pub(crate) node: Node,
-    /// How many orchestrators are kept.
-    pub(crate) k: usize,
+    pub(crate) uplinks: Uplinks,
     pub(crate) beats: watch::Receiver<Option<Arc<Beat>>>,
     pub(crate) wishes: mpsc::Sender<()>,
     pub(crate) linked: watch::Sender<usize>,
     pub(crate) metrics: Arc<WorkerMetrics>,
-    /// Every task that keeps a link; the goodbye waits for them.
+    /// Every task that pushes; the goodbye waits for them.
     pub(crate) tasks: TaskTracker,
     pub(crate) leaving: CancellationToken,
 }
 
-/// How a link stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    /// It is dialled for the first time.
-    New,
-    /// Heartbeats are pushed on it.
-    Up,
-    /// It was lost, or never came up, and is dialled again.
-    Failing,
-}
-
-/// A task that keeps one link.
-struct Kept {
-    standing: watch::Receiver<Standing>,
-    stop: CancellationToken,
-}
-
 impl Links {
+    /// Pushes on the links as they come and go, until the worker leaves; the goodbye is pushed on
+    /// those that there are then.
     pub(crate) async fn run(self) {
-        let control = Topic::Control(self.node.region().clone());
-        let mut known = Known::default();
-        let mut kept: BTreeMap<NodeId, Kept> = BTreeMap::new();
-        let (changes, mut changed) = mpsc::channel(1);
-        let mut look_now = true;
-        let mut lonely = Lonely::default();
+        let mut links = self.uplinks.watch();
+        let mut pushed: BTreeMap<NodeId, (Link, CancellationToken)> = BTreeMap::new();
         loop {
-            if look_now {
-                let found = tokio::select! {
-                    () = self.leaving.cancelled() => return,
-                    found = tokio::time::timeout(LOOKUP_TIMEOUT, self.node.lookup(&control)) => found,
-                };
-                match found {
-                    Ok(Ok(found)) => known.looked_up(&found),
-                    Ok(Err(error)) => tracing::debug!(%error, "no orchestrators were looked up"),
-                    Err(_) => tracing::debug!("a look-up of orchestrators took too long"),
-                }
-            }
-            let up = standing(&kept, Standing::Up);
-            let failing = standing(&kept, Standing::Failing);
-            if lonely.is_due(up.is_empty(), Instant::now()) {
-                let (region, mesh) = (self.node.region(), self.node.mesh().id);
-                tracing::warn!(
-                    "no orchestrator of region {region} is found in mesh {mesh}: check node.mesh, node.region and node.bootstrap, and that an orchestrator runs there"
-                );
-            }
-            self.linked.send_if_modified(|count| {
-                let is_new = *count != up.len();
-                *count = up.len();
-                is_new
-            });
-            self.metrics.set_orchestrators(up.len());
-            let chosen = known.choose(self.node.id(), &up, &failing, self.k);
-            kept.retain(|node, kept| {
-                let stays = chosen.contains(node);
+            let now = links.borrow_and_update().clone();
+            pushed.retain(|_, (link, stop)| {
+                let stays = now.iter().any(|chosen| chosen.is_same(link));
                 if !stays {
-                    kept.stop.cancel();
+                    stop.cancel();
                 }
                 stays
             });
-            for node in chosen {
-                kept.entry(node)
-                    .or_insert_with(|| self.keep(node, &changes));
+            for link in now {
+                let id = link.peer().id;
+                pushed
+                    .entry(id)
+                    .or_insert_with(|| (link.clone(), self.push_on(link)));
             }
-            let wait = plan::next_lookup_ms(up.len(), rand::random());
-            look_now = tokio::select! {
+            tokio::select! {
                 () = self.leaving.cancelled() => return,
-                () = tokio::time::sleep(Duration::from_millis(wait)) => true,
-                // `changes` lives in this scope, so the channel is open.
-                _ = changed.recv() => false,
-            };
+                changed = links.changed() => if changed.is_err() { return },
+            }
         }
     }
 
-    fn keep(&self, orchestrator: NodeId, changes: &mpsc::Sender<()>) -> Kept {
-        let (sender, standing) = watch::channel(Standing::New);
+    /// Pushes on a link until it is lost, or until what this returns is cancelled.
+    fn push_on(&self, link: Link) -> CancellationToken {
         let stop = CancellationToken::new();
-        let keeper = Keeper {
-            node: self.node.clone(),
-            orchestrator,
+        let pusher = Pusher {
+            link,
             beats: self.beats.clone(),
             wishes: self.wishes.clone(),
-            standing: sender,
-            changes: changes.clone(),
+            linked: self.linked.clone(),
             metrics: self.metrics.clone(),
             leaving: self.leaving.clone(),
         };
         let stopped = stop.clone();
         self.tasks.spawn(async move {
             tokio::select! {
-                () = keeper.run() => {}
+                () = pusher.run() => {}
                 () = stopped.cancelled() => {}
             }
         });
-        Kept { standing, stop }
+        stop
     }
 }
 
-/// Those that stand so.
-fn standing(kept: &BTreeMap<NodeId, Kept>, wanted: Standing) -> BTreeSet<NodeId> {
-    kept.iter()
-        .filter(|(_, kept)| *kept.standing.borrow() == wanted)
-        .map(|(node, _)| *node)
-        .collect()
-}
-
-/// Keeps one link: dials, pushes, dials again.
-struct Keeper {
-    node: Node,
-    orchestrator: NodeId,
+/// Pushes on one link.
+struct Pusher {
+    link: Link,
     beats: watch::Receiver<Option<Arc<Beat>>>,
     wishes: mpsc::Sender<()>,
-    standing: watch::Sender<Standing>,
-    changes: mpsc::Sender<()>,
+    linked: watch::Sender<usize>,
     metrics: Arc<WorkerMetrics>,
     leaving: CancellationToken,
 }
 
-impl Keeper {
+impl Pusher {
     async fn run(self) {
-        let orchestrator = self.orchestrator.short();
+        let orchestrator = self.link.peer().id.short();
         let mut failures = 0;
         loop {
-            let link = tokio::select! {
-                link = self.node.link(self.orchestrator, Role::Orchestrator) => link,
-                () = self.leaving.cancelled() => return,
-            };
-            match link {
-                Ok(link) => {
-                    let mut pushed = 0;
-                    let end = self.push(&link, &mut pushed).await;
-                    let Err(error) = end else { return };
-                    if pushed > 0 {
-                        failures = 0;
-                    }
-                    tracing::info!(orchestrator, %error, "lost an orchestrator");
-                }
-                // The first failure may be news, the later ones are not.
-                Err(error) if failures == 0 => {
-                    tracing::warn!(orchestrator, %error, "cannot link with an orchestrator");
-                }
-                Err(error) => tracing::debug!(orchestrator, %error, "still no link"),
+            let mut counted = None;
+            let end = self.push(&mut counted).await;
+            if counted.is_some() {
+                failures = 0;
             }
-            self.set(Standing::Failing);
+            drop(counted);
+            let Err(error) = end else { return };
+            if failures == 0 {
+                tracing::info!(orchestrator, %error, "heartbeats are not taken any more");
+            }
             failures += 1;
-            let wait = plan::redial_ms(failures, rand::random());
             tokio::select! {
-                () = tokio::time::sleep(Duration::from_millis(wait)) => {}
+                () = tokio::time::sleep(redial_pause(failures)) => {}
+                // Another link takes its place.
+                () = self.link.until_quiet() => return,
                 () = self.leaving.cancelled() => return,
             }
         }
     }
 
-    /// Pushes heartbeats until the link is lost, or until the goodbye was heard.
-    async fn push(&self, link: &Link, pushed: &mut u64) -> Result<(), RpcError> {
+    /// Pushes heartbeats until the call ends or the link is lost, or until the goodbye was heard.
+    async fn push(&self, counted: &mut Option<Counted>) -> Result<(), RpcError> {
         let mut beats = self.beats.clone();
         beats.mark_unchanged();
-        let mut call = link.call(method::PRESENCE, None, &[]).await?;
+        let mut call = self.link.call(method::PRESENCE, None, &[]).await?;
         // A full channel already holds a wish.
         let _ = self.wishes.try_send(());
+        let unavailable = |why| RpcError::new(Code::Unavailable, why);
         loop {
             tokio::select! {
                 changed = beats.changed() => {
@@ -195,20 +122,20 @@ impl Keeper {
                         return Ok(());
                     }
                 }
+                () = self.link.until_quiet() => {
+                    return Err(unavailable("nothing is heard of the orchestrator"));
+                }
                 ended = call.next() => {
                     let why = "the orchestrator ended the call";
-                    return Err(ended.err().unwrap_or_else(|| {
-                        RpcError::new(tether_wire::rpc::Code::Unavailable, why)
-                    }));
+                    return Err(ended.err().unwrap_or_else(|| unavailable(why)));
                 }
             }
             let Some(beat) = beats.borrow_and_update().clone() else {
                 continue;
             };
             call.send(&beat.item).await?;
-            *pushed += 1;
             self.metrics.heartbeat_sent();
-            self.set(Standing::Up);
+            counted.get_or_insert_with(|| Counted::new(self.linked.clone(), self.metrics.clone()));
             if beat.is_goodbye {
                 call.finish_sending().await;
                 // Its end says that it was heard.
@@ -217,14 +144,31 @@ impl Keeper {
             }
         }
     }
+}
 
-    fn set(&self, standing: Standing) {
-        let changed = self
-            .standing
-            .send_if_modified(|now| std::mem::replace(now, standing) != standing);
-        if changed {
-            // A full channel already holds the news.
-            let _ = self.changes.try_send(());
-        }
+/// An orchestrator that heartbeats are pushed to, counted until it is dropped.
+struct Counted {
+    linked: watch::Sender<usize>,
+    metrics: Arc<WorkerMetrics>,
+}
+
+impl Counted {
+    fn new(linked: watch::Sender<usize>, metrics: Arc<WorkerMetrics>) -> Self {
+        let counted = Self { linked, metrics };
+        counted.change(|count| count + 1);
+        counted
+    }
+
+    fn change(&self, change: impl Fn(usize) -> usize) {
+        self.linked.send_modify(|count| {
+            *count = change(*count);
+            self.metrics.set_orchestrators(*count);
+        });
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.change(|count| count.saturating_sub(1));
     }
 }

@@ -125,6 +125,7 @@ async fn greet(
         peer,
         connection.clone(),
         origin,
+        Vec::new(),
         node.limits.clone(),
         config.metrics.clone(),
     );

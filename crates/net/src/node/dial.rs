@@ -17,6 +17,13 @@ use tether_wire::link::{Refusal, RefusalCode, admit};
 
 /// How long a dial that was refused as a duplicate waits for the link that the peer keeps.
 const OTHER_LINK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a quiet link of the same run of a peer that has just answered may take to be heard
+/// again: two keep-alives. What is open on it would be lost with it.
+const COMEBACK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long the addresses of one record may take to answer: then a newer record is looked for. Far
+/// shorter than the silence that a link survives.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 type Dial = Shared<BoxFuture<'static, Result<Link, LinkError>>>;
 
@@ -79,22 +86,26 @@ async fn dial(node: Arc<Inner>, peer: NodeId) -> Result<Link, LinkError> {
         () = node.stop.cancelled() => Ok(Err(LinkError::Shutdown)),
     };
     let dialled = dialled.unwrap_or(Err(LinkError::Timeout { peer, timeout }));
-    if let Err(error) = &dialled {
+    dialled.or_else(|error| {
         tracing::debug!(%peer, %error, "no link");
-    }
-    dialled
+        // The one that was quiet may be heard again.
+        let old = node.links.get(&peer).filter(|link| !link.is_quiet());
+        old.ok_or(error)
+    })
 }
 
 async fn attempt(node: &Arc<Inner>, peer: NodeId) -> Result<Link, LinkError> {
     let unreachable = |why: String| LinkError::Unreachable { peer, why };
+    // There is one only where it is quiet.
+    let old = node.links.get(&peer);
     let resolved = node.rendezvous.resolve(peer, None).await;
     let resolved = resolved.map_err(|error| unreachable(error.to_string()))?;
     let resolved = resolved.ok_or(LinkError::NotFound(peer))?;
-    match connect(node, peer, &resolved).await {
+    match connect(node, peer, &resolved, old.as_ref()).await {
         Err(LinkError::Unreachable { why, .. }) => {
             // The record may be an old one: the DHT gives the first it finds, not the newest.
             match node.rendezvous.resolve(peer, Some(resolved.seq)).await {
-                Ok(Some(newer)) => connect(node, peer, &newer).await,
+                Ok(Some(newer)) => connect(node, peer, &newer, old.as_ref()).await,
                 _ => Err(unreachable(why)),
             }
         }
@@ -108,13 +119,30 @@ async fn attempt(node: &Arc<Inner>, peer: NodeId) -> Result<Link, LinkError> {
     }
 }
 
-async fn connect(node: &Arc<Inner>, peer: NodeId, to: &Resolved) -> Result<Link, LinkError> {
+async fn connect(
+    node: &Arc<Inner>,
+    peer: NodeId,
+    to: &Resolved,
+    old: Option<&Link>,
+) -> Result<Link, LinkError> {
     let busy = |why: String| Refusal::new(RefusalCode::Busy, why);
+    if let Some(old) = old
+        && old.is_quiet()
+        && old.has_moved(&to.record.addresses)
+    {
+        // The transport sends what is for a peer where it is linked already: to where nobody is.
+        old.close("its peer is somewhere else now");
+    }
     let place = node
         .gate
         .leave_home()
         .map_err(|full| LinkError::Rejected(busy(full.to_string())))?;
-    let connection = node.endpoint.connect(peer, &to.record.addresses).await;
+    let connection = node.endpoint.connect(peer, &to.record.addresses);
+    let connection = tokio::time::timeout(CONNECT_TIMEOUT, connection).await;
+    let connection = connection.unwrap_or_else(|_| {
+        let ms = CONNECT_TIMEOUT.as_millis();
+        Err(ConnectError::Failed(format!("no answer within {ms} ms")))
+    });
     let connection = connection.map_err(|error| match error {
         ConnectError::Version(why) => LinkError::Version { peer, why },
         ConnectError::Busy => LinkError::Refused(busy("it takes no more links from here".into())),
@@ -157,10 +185,17 @@ async fn connect(node: &Arc<Inner>, peer: NodeId, to: &Resolved) -> Result<Link,
         dialled_here: true,
         peer_boot: hello.boot,
     };
+    if let Some(old) = old
+        && comes_back(old, origin).await
+    {
+        connection.close(CloseCode::Duplicate, "the link that was quiet is kept");
+        return Ok(old.clone());
+    }
     let link = Link::new(
         admitted,
         connection,
         origin,
+        to.record.addresses.clone(),
         node.limits.clone(),
         metrics.clone(),
     );
@@ -171,6 +206,16 @@ async fn connect(node: &Arc<Inner>, peer: NodeId, to: &Resolved) -> Result<Link,
         }
         Err(kept) => Ok(kept),
     }
+}
+
+/// Whether a link that was quiet is heard again, now that the same run of its peer has answered: a
+/// peer that was starved has lost nothing, and must not lose its calls to a new link either.
+async fn comes_back(old: &Link, new: Origin) -> bool {
+    if old.origin().peer_boot != new.peer_boot {
+        return false;
+    }
+    let _ = tokio::time::timeout(COMEBACK_TIMEOUT, old.until_lively()).await;
+    old.is_up() && !old.is_quiet()
 }
 
 /// The link that the peer keeps instead of ours: it is there already, or will be in a moment.

@@ -1,5 +1,6 @@
 //! The links of a node: at most one per key, and what happens to them.
 
+use crate::link::quiet::Turn;
 use crate::link::rivals::{Origin, Verdict, decide};
 use crate::link::{Link, LinkEvent};
 use std::collections::HashMap;
@@ -57,7 +58,7 @@ impl Links {
 
     /// Whether a link of this origin would be superfluous; the one that stays.
     pub(super) fn rival(&self, peer: &NodeId, new: Origin) -> Option<Link> {
-        let old = self.get(peer)?;
+        let old = self.get(peer).filter(|old| !old.is_quiet())?;
         (decide(self.own, *peer, old.origin(), new) == Verdict::NewGoes).then_some(old)
     }
 
@@ -68,7 +69,10 @@ impl Links {
         let mut by_peer = self.by_peer();
         let old = by_peer.get(&peer).cloned();
         let verdict = match &old {
-            Some(old) if old.is_up() => decide(self.own, peer, old.origin(), link.origin()),
+            // A quiet one is no rival: who dials anew has waited for it to come back.
+            Some(old) if old.is_up() && !old.is_quiet() => {
+                decide(self.own, peer, old.origin(), link.origin())
+            }
             _ => Verdict::OldIsDead,
         };
         match (verdict, old) {
@@ -102,8 +106,29 @@ impl Links {
         }
     }
 
+    /// The link has become quiet, or lively again.
+    pub(super) fn turned(&self, link: &Link, turn: Turn) {
+        let by_peer = self.by_peer();
+        let peer = link.peer();
+        if !by_peer.get(&peer.id).is_some_and(|it| it.is_same(link)) || !link.is_up() {
+            return;
+        }
+        link.turn(turn);
+        let quiet = turn == Turn::Quiet;
+        self.metrics.link_quiet(role_name(peer.role), quiet);
+        self.tell(if quiet {
+            LinkEvent::Quiet(peer.clone())
+        } else {
+            LinkEvent::Lively(peer.clone())
+        });
+    }
+
     fn tell_down(&self, link: &Link, reason: String) {
-        self.metrics.link_down(role_name(link.peer().role));
+        let role = role_name(link.peer().role);
+        if link.is_quiet() {
+            self.metrics.link_quiet(role, false);
+        }
+        self.metrics.link_down(role);
         let peer = link.peer().clone();
         self.tell(LinkEvent::Down { peer, reason });
     }
@@ -112,6 +137,12 @@ impl Links {
         match &event {
             LinkEvent::Up(peer) => {
                 tracing::info!(peer = %peer.id, role = %peer.role, region = %peer.region, "link up");
+            }
+            LinkEvent::Quiet(peer) => {
+                tracing::info!(peer = %peer.id, role = %peer.role, "nothing is heard on a link");
+            }
+            LinkEvent::Lively(peer) => {
+                tracing::info!(peer = %peer.id, role = %peer.role, "a quiet link is heard again");
             }
             LinkEvent::Down { peer, reason } => {
                 tracing::info!(peer = %peer.id, role = %peer.role, reason, "link down");

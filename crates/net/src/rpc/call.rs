@@ -71,6 +71,7 @@ pub(crate) async fn open(
         Ok(Ok((writer, reader))) => {
             link.metrics()
                 .bytes(Direction::Outgoing, first.len() as u64);
+            link.call_begins();
             return Ok(Call {
                 link: link.clone(),
                 writer,
@@ -115,6 +116,12 @@ fn over_time(timeout: Option<Duration>) -> RpcError {
 }
 
 impl Call {
+    /// The link that it goes over.
+    #[must_use]
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
     /// Sends an item. Not cancel-safe: a send that is dropped tears the call.
     ///
     /// # Errors
@@ -256,5 +263,6 @@ impl Drop for Call {
         if self.over.is_none() {
             self.cancel();
         }
+        self.link.call_ends();
     }
 }

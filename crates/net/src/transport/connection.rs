@@ -74,6 +74,12 @@ impl Connection {
         (code, describe(&error))
     }
 
+    /// Datagrams that have come on it. A stranger cannot raise the count: it would have to know the
+    /// connection's ids.
+    pub(crate) fn datagrams_received(&self) -> u64 {
+        self.0.stats().udp_rx.datagrams
+    }
+
     /// Whether it is closed.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.close_reason().is_some()

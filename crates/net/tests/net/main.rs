@@ -3,7 +3,10 @@
 mod bounds;
 mod calls;
 mod finding;
+mod herald;
 mod links;
 mod mesh;
+mod quiet;
 mod raw;
 mod refusals;
+mod uplinks;

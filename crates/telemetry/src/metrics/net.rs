@@ -86,6 +86,7 @@ struct DhtTimes {
 pub struct NetMetrics {
     methods: BoundedLabels,
     links: Family<ByRole, Gauge>,
+    links_quiet: Family<ByRole, Gauge>,
     links_up: Family<ByRole, Counter>,
     links_down: Family<ByRole, Counter>,
     refusals: Family<ByCode, Counter>,
@@ -105,6 +106,11 @@ impl NetMetrics {
             links: d.add(
                 "tether_net_links",
                 "Links that are up, by the peer's role",
+                Family::default(),
+            ),
+            links_quiet: d.add(
+                "tether_net_links_quiet",
+                "Links that are up, but nothing is heard on them, by the peer's role",
                 Family::default(),
             ),
             links_up: d.add(
@@ -167,6 +173,16 @@ impl NetMetrics {
     pub fn link_down(&self, role: &'static str) {
         self.links.get_or_create(&ByRole { role }).dec();
         self.links_down.get_or_create(&ByRole { role }).inc();
+    }
+
+    /// A link became quiet, or is quiet no more: heard again, or down.
+    pub fn link_quiet(&self, role: &'static str, quiet: bool) {
+        let links = self.links_quiet.get_or_create(&ByRole { role });
+        if quiet {
+            links.inc()
+        } else {
+            links.dec()
+        };
     }
 
     /// This node refused a peer; `code` is `RefusalCode::as_str`.

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tether_net::{LinkLimits, NodeConfig};
+use tether_net::{LinkLimits, MAX_CONFIGURED, NodeConfig, UplinkConfig};
 use tether_telemetry::metrics::NetMetrics;
 use tether_wire::grant::{Access, Mesh};
-use tether_wire::{MeshId, NodeKey, Region, Role};
+use tether_wire::{MeshId, NodeId, NodeKey, Region, Role};
 
 /// `[node]`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -39,6 +39,11 @@ pub(crate) struct NodeSection {
     pub(crate) dht_listen: SocketAddr,
     /// DHT bootstrap nodes of the mesh.
     pub(crate) bootstrap: Vec<SocketAddr>,
+    /// Keys of orchestrators that are always tried. None are needed: they are found, and those that
+    /// were linked with are remembered in `data_dir`. Named ones cannot be hidden by whoever crowds
+    /// the region's topic with strangers before the first start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) orchestrators: Vec<NodeId>,
     /// Folder for what the role keeps; made if it is not there. One that others may write to is
     /// refused, and none has its mode changed.
     #[serde(default = "data_dir")]
@@ -106,6 +111,12 @@ impl NodeSection {
             return Err(refuse(
                 "bootstrap",
                 format!("has {unreachable}, and nothing can be reached at port 0"),
+            ));
+        }
+        if self.orchestrators.len() > MAX_CONFIGURED {
+            return Err(refuse(
+                "orchestrators",
+                format!("has more than {MAX_CONFIGURED} entries"),
             ));
         }
         require_ipv4(&self.bootstrap).map_err(|why| refuse("bootstrap", why))?;
@@ -185,6 +196,11 @@ impl NodeSection {
             advertise: self.advertise.clone(),
             dht_listen: self.dht_listen,
             bootstrap: self.bootstrap.clone(),
+            uplinks: UplinkConfig {
+                orchestrators: self.orchestrators.clone(),
+                // The gateway of `up` keeps nothing.
+                memory: Some(self.data_dir.clone()).filter(|dir| !dir.as_os_str().is_empty()),
+            },
             limits: LinkLimits::default(),
             metrics,
         }

@@ -8,9 +8,10 @@ use crate::signals::Signals;
 use clap::Args;
 use serde_json::json;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use tether_telemetry::metrics::{GatewayMetrics, NetMetrics, Registry};
 use tether_wire::Role;
-use tracing::info;
+use tracing::{info, warn};
 
 /// See [`crate::cli`].
 #[derive(Debug, Args)]
@@ -33,7 +34,7 @@ impl GatewayArgs {
             checked.file.gateway.listen = listen;
         }
         let config::GatewayFile {
-            node,
+            mut node,
             telemetry,
             gateway: section,
         } = checked.file;
@@ -41,6 +42,11 @@ impl GatewayArgs {
         commands::runtime()?.block_on(async {
             let guard = super::telemetry(telemetry, logging, &id.to_hex())?;
             let mut signals = Signals::listen()?;
+            if let Err(error) = crate::files::private_dir(&node.data_dir) {
+                let folder = node.data_dir.display();
+                warn!(%folder, error = format!("{error:#}"), "orchestrators are not remembered");
+                node.data_dir = PathBuf::new();
+            }
             let registry = Registry::new();
             let node_config = node.node_config(
                 &checked.identity,

@@ -134,6 +134,7 @@ impl Plan {
             advertise: Vec::new(),
             dht_listen: node::loopback(),
             bootstrap,
+            orchestrators: Vec::new(),
             data_dir,
         }
     }

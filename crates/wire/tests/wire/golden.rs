@@ -13,6 +13,7 @@ use tether_wire::infer::{AnswerEvent, InferRequest, Presence, WorkOrder};
 use tether_wire::link::{Hello, HelloAnswer};
 use tether_wire::record::Record;
 use tether_wire::rpc::{CallHead, RpcError};
+use tether_wire::spread::{Batch, Push, PushReply};
 use tether_wire::{
     CorrelationId, Grant, Heartbeat, Manifest, MeshId, Signable, Signed, Topic, topic,
 };
@@ -81,6 +82,10 @@ plain!(
     DirectoryUpdate
 );
 
+plain!(push, samples::push(), Push);
+plain!(push_reply, samples::push_reply(), PushReply);
+plain!(batch, samples::batch(), Batch);
+
 fn sealed<T: Signable + PartialEq + std::fmt::Debug>(name: &str, signed: &Signed<T>, value: &T) {
     golden(name, signed.as_bytes());
     let read = Signed::<T>::from_bytes(signed.as_bytes());
@@ -107,6 +112,16 @@ fn heartbeat() {
         &samples::sealed_heartbeat(),
         &samples::heartbeat(),
     );
+}
+
+#[test]
+fn card() {
+    sealed("card", &samples::sealed_card(), &samples::card());
+}
+
+#[test]
+fn beat() {
+    sealed("beat", &samples::sealed_beat(), &samples::beat());
 }
 
 #[test]

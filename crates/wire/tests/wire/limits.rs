@@ -15,9 +15,12 @@ use tether_wire::link::{Hello, MAX_HELLO_BYTES};
 use tether_wire::manifest::MAX_FILES;
 use tether_wire::record::{MAX_RECORD_ADDRESSES, MAX_RECORD_BYTES, Record};
 use tether_wire::rpc::Kind;
+use tether_wire::spread::{
+    BUCKETS, Batch, MAX_BATCH_BYTES, MAX_BATCH_ENTRIES, MAX_LINKED, MAX_PUSH_BYTES, Push,
+};
 use tether_wire::{
-    CorrelationId, Digest, Grant, Heartbeat, Manifest, NodeId, NodeKey, Signable, Signed,
-    VerifyError,
+    Beat, Card, CorrelationId, Digest, Grant, Heartbeat, Manifest, NodeId, NodeKey, Signable,
+    Signed, VerifyError, beat, card,
 };
 
 /// An envelope of any body, as a member of the mesh could make it with its own software.
@@ -87,6 +90,122 @@ fn a_heartbeat_beyond_its_bounds_is_refused() {
         h.addresses = vec!["192.0.2.1:1".into(); MAX_ADDRESSES + 1];
     });
     beyond("addresses", |h| h.addresses[0] = "x".repeat(65));
+}
+
+/// [T-CRD-2], [T-CRD-3]
+#[test]
+fn a_card_beyond_its_bounds_is_refused() {
+    let beyond = |field: &str, change: fn(&mut Card)| {
+        let mut card = samples::card();
+        change(&mut card);
+        refused([2; 32], &card, field);
+    };
+    fn worker(card: &mut Card) -> &mut card::WorkerCard {
+        card.worker.as_mut().expect("a worker's card")
+    }
+    beyond("agent", |c| c.agent = "x".repeat(129));
+    beyond("addresses", |c| {
+        c.addresses = vec!["192.0.2.1:1".into(); card::MAX_ADDRESSES + 1];
+    });
+    beyond("addresses", |c| c.addresses[0] = "x".repeat(65));
+    beyond("worker", |c| c.worker = None);
+    beyond("worker", |c| c.role = tether_wire::Role::Gateway);
+    beyond("role", |c| {
+        (c.role, c.worker) = (tether_wire::Role::Publisher, None);
+    });
+    beyond("gpu_class", |c| worker(c).gpu_class = "x".repeat(33));
+    beyond("engine", |c| worker(c).engine = "x".repeat(65));
+    beyond("capacity", |c| worker(c).capacity = 0);
+    beyond("capacity", |c| worker(c).capacity = 65_537);
+    beyond("models", |c| {
+        let mut offer = worker(c).models[0].clone();
+        offer.adapters.clear();
+        worker(c).models = vec![offer; card::MAX_MODELS + 1];
+    });
+    beyond("adapters", |c| {
+        worker(c).models[0].adapters = vec![Digest([0; 32]); card::MAX_ADAPTERS + 1];
+    });
+    beyond("numerics_class", |c| {
+        worker(c).models[0].numerics_class = "x".repeat(97);
+    });
+    beyond("faults", |c| worker(c).faults[0].reason = "x".repeat(640));
+    beyond("faults", |c| {
+        let fault = card::ModelFault {
+            model: "m".into(),
+            reason: "r".into(),
+        };
+        worker(c).faults = vec![fault; card::MAX_MODELS + 1];
+    });
+}
+
+/// [T-BEA-1]
+#[test]
+fn a_beat_beyond_its_bounds_is_refused() {
+    let beyond = |field: &str, change: fn(&mut Beat)| {
+        let mut beat = samples::beat();
+        change(&mut beat);
+        refused([2; 32], &beat, field);
+    };
+    beyond("tokens_per_s", |b| b.tokens_per_s = f32::NAN);
+    beyond("tokens_per_s", |b| b.tokens_per_s = -1.0);
+    beyond("epoch", |b| b.epoch = u64::MAX);
+    let unknown = ciborium::Value::Text("asleep".into());
+    let state: beat::NodeState =
+        codec::decode("state", &codec::encode(&unknown), 64).expect("open");
+    assert_eq!(state, beat::NodeState::Unknown);
+}
+
+/// [T-PUS-2]
+#[test]
+fn a_push_over_its_limit_is_refused() {
+    let mut push = samples::push();
+    assert!(Push::decode(&codec::encode(&push)).is_ok());
+    push.card = Some(vec![0; MAX_PUSH_BYTES]);
+    assert!(matches!(
+        Push::decode(&codec::encode(&push)),
+        Err(CodecError::TooLarge { .. })
+    ));
+}
+
+/// [T-SPR-2]
+#[test]
+fn a_batch_beyond_its_bounds_is_refused_by_the_fields_name() {
+    let beyond = |field: &str, change: fn(&mut Batch)| {
+        let mut batch = samples::batch();
+        change(&mut batch);
+        match Batch::decode(&codec::encode(&batch)) {
+            Err(CodecError::Field { field: named, .. }) => assert_eq!(named, field),
+            other => panic!("{field}: {other:?}"),
+        }
+    };
+    const MORE: usize = MAX_BATCH_ENTRIES + 1;
+    assert!(Batch::decode(&codec::encode(&samples::batch())).is_ok());
+    assert!(Batch::default().is_empty() && !samples::batch().is_empty());
+    beyond("linked", |b| {
+        b.linked = Some(vec![NodeId([1; 32]); MAX_LINKED + 1])
+    });
+    beyond("cards", |b| {
+        b.cards = vec![serde_bytes::ByteBuf::new(); MORE]
+    });
+    beyond("beats", |b| {
+        b.beats[0].beat.clear();
+        b.beats = vec![b.beats[0].clone(); MORE];
+    });
+    beyond("suspicions", |b| b.suspicions = vec![b.suspicions[0]; MORE]);
+    beyond("holdings", |b| b.holdings = vec![b.holdings[0]; MORE]);
+    beyond("wants", |b| b.wants = vec![NodeId([1; 32]); MORE]);
+    beyond("controls", |b| {
+        b.controls = vec![serde_bytes::ByteBuf::new(); MORE]
+    });
+    beyond("summary", |b| b.summary = vec![0; BUCKETS + 1]);
+    beyond("ahead_ms", |b| b.beats[0].ahead_ms = 5_001);
+    beyond("ahead_ms", |b| b.beats[0].ahead_ms = i32::MIN);
+    let mut large = samples::batch();
+    large.cards = vec![serde_bytes::ByteBuf::from(vec![0; MAX_BATCH_BYTES])];
+    assert!(matches!(
+        Batch::decode(&codec::encode(&large)),
+        Err(CodecError::TooLarge { .. })
+    ));
 }
 
 /// [T-ENV-5]

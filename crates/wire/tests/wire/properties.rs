@@ -18,9 +18,10 @@ use tether_wire::link::{Hello, HelloAnswer, MAX_HELLO_BYTES, admit};
 use tether_wire::manifest::{FileEntry, is_safe_path};
 use tether_wire::record::{MAX_RECORD_BYTES, Record};
 use tether_wire::rpc::{CallHead, Code, RpcError};
+use tether_wire::spread::{Batch, MAX_BATCH_BYTES, MAX_PUSH_BYTES, Push, PushReply};
 use tether_wire::{
-    Digest, Grant, Heartbeat, Manifest, ModelName, ModelRef, ModelVersion, NodeId, Region, Role,
-    Signable, Signed, TenantId,
+    Beat, Card, Digest, Grant, Heartbeat, Manifest, ModelName, ModelRef, ModelVersion, NodeId,
+    Region, Role, Signable, Signed, TenantId,
 };
 
 /// Reads bytes as one kind of message. What is read can be written, and reads the same again.
@@ -62,6 +63,13 @@ fn read_as_everything(bytes: &[u8]) {
     read_plain::<Presence>(bytes, MAX_EVENT_BYTES);
     read_plain::<DirectoryUpdate>(bytes, MAX_UPDATE_BYTES);
     read_plain::<Record>(bytes, MAX_RECORD_BYTES);
+    read_plain::<Push>(bytes, MAX_PUSH_BYTES);
+    read_plain::<PushReply>(bytes, 64);
+    read_plain::<Batch>(bytes, MAX_BATCH_BYTES);
+    let _ = Push::decode(bytes);
+    let _ = Batch::decode(bytes);
+    read_sealed::<Beat>(bytes);
+    read_sealed::<Card>(bytes);
     read_sealed::<Grant>(bytes);
     read_sealed::<Heartbeat>(bytes);
     read_sealed::<Manifest>(bytes);
@@ -95,6 +103,13 @@ fn valid_messages() -> Vec<Vec<u8>> {
         codec::encode(&samples::done()),
         codec::encode(&samples::presence()),
         codec::encode(&samples::directory_update()),
+        codec::encode(&samples::push()),
+        codec::encode(&samples::push_reply()),
+        codec::encode(&samples::batch()),
+        codec::encode(&samples::beat()),
+        codec::encode(&samples::card()),
+        samples::sealed_beat().as_bytes().to_vec(),
+        samples::sealed_card().as_bytes().to_vec(),
         codec::encode(&samples::grant()),
         codec::encode(&samples::heartbeat()),
         codec::encode(&samples::manifest()),
@@ -233,6 +248,23 @@ proptest! {
         prop_assert_eq!(&*read, &heartbeat);
         prop_assume!(other != samples::mesh().0);
         prop_assert!(signed.verify(&tether_wire::MeshId(other)).is_err());
+    }
+
+    #[test]
+    fn a_beat_is_verified_as_it_was_sealed_and_stays_small(
+        (seq, issued_ms) in any::<(u64, u64)>(),
+        epoch in 0..u64::MAX,
+        nonce in any::<[u8; 16]>(),
+        load in any::<(u32, u32, u32)>(),
+    ) {
+        let beat = Beat {
+            epoch, seq, issued_ms, nonce,
+            queue_depth: load.0, in_flight: load.1, first_token_ms: load.2,
+            ..samples::beat()
+        };
+        let signed = Signed::seal(&samples::worker_key(), &samples::mesh(), &beat).expect("inside its limits");
+        prop_assert_eq!(&*signed.verify(&samples::mesh()).expect("valid"), &beat);
+        prop_assert!(signed.as_bytes().len() <= 320, "{}", signed.as_bytes().len());
     }
 
     #[test]

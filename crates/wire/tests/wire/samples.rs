@@ -1,6 +1,9 @@
 //! One value of each message, with every field set to something that can be told apart.
 
+use serde_bytes::ByteBuf;
 use std::collections::BTreeMap;
+use tether_wire::beat::NodeState;
+use tether_wire::card::{self, WorkerCard};
 use tether_wire::directory::{Availability, DirectoryUpdate, ModelEntry, TenantEntry};
 use tether_wire::heartbeat::{ModelFault, ModelOffer, WorkerState};
 use tether_wire::infer::{
@@ -11,9 +14,10 @@ use tether_wire::link::{Hello, HelloAnswer, Refusal, RefusalCode};
 use tether_wire::manifest::{FileEntry, Format};
 use tether_wire::record::Record;
 use tether_wire::rpc::{CallHead, Code, RpcError, method};
+use tether_wire::spread::{BUCKETS, Batch, Holding, Push, PushReply, RelayedBeat, Suspicion};
 use tether_wire::{
-    CorrelationId, Digest, Grant, Heartbeat, Manifest, MeshId, ModelRef, NodeKey, Region, Role,
-    Signed, TenantId, Tier,
+    Beat, Card, CorrelationId, Digest, Grant, Heartbeat, Manifest, MeshId, ModelRef, NodeKey,
+    Region, Role, Signed, TenantId, Tier,
 };
 
 /// 15 January 2027, 08:00 UTC.
@@ -298,5 +302,102 @@ pub(crate) fn directory_update() -> DirectoryUpdate {
             created_ms: NOW_MS,
             availability: Availability::Available,
         }]),
+    }
+}
+
+pub(crate) fn card() -> Card {
+    let heartbeat = heartbeat();
+    let offer = |it: ModelOffer| card::ModelOffer {
+        model: it.model,
+        digest: it.digest,
+        warm: it.warm,
+        context_tokens: it.context_tokens,
+        adapters: it.adapters,
+        numerics_class: it.numerics_class,
+    };
+    let fault = |it: ModelFault| card::ModelFault {
+        model: it.model,
+        reason: it.reason,
+    };
+    Card {
+        role: Role::Worker,
+        epoch: NOW_MS,
+        revision: 3,
+        issued_ms: NOW_MS + 1_000,
+        region: region(),
+        grant: Some(sealed_grant().as_bytes().to_vec()),
+        agent: "tether 0.1.0".into(),
+        minor: 0,
+        addresses: vec!["192.0.2.7:4433".into()],
+        worker: Some(WorkerCard {
+            gpu_class: "cpu".into(),
+            vram_gb: 24,
+            accelerators: 1,
+            capacity: 8,
+            models: heartbeat.models.into_iter().map(offer).collect(),
+            faults: heartbeat.faults.into_iter().map(fault).collect(),
+            price_per_1k_micro: 250,
+            tier: Tier::Trusted,
+            engine: "mistralrs 0.8.1".into(),
+        }),
+    }
+}
+
+pub(crate) fn sealed_card() -> Signed<Card> {
+    Signed::seal(&worker_key(), &mesh(), &card()).expect("inside its limits")
+}
+
+pub(crate) fn beat() -> Beat {
+    Beat {
+        epoch: NOW_MS,
+        seq: 42,
+        nonce: *b"0123456789abcdef",
+        issued_ms: NOW_MS + 5_000,
+        state: NodeState::Serving,
+        card: Digest::of(sealed_card().as_bytes()),
+        queue_depth: 2,
+        in_flight: 3,
+        tokens_per_s: 320.5,
+        first_token_ms: 12,
+    }
+}
+
+pub(crate) fn sealed_beat() -> Signed<Beat> {
+    Signed::seal(&worker_key(), &mesh(), &beat()).expect("inside its limits")
+}
+
+pub(crate) fn push() -> Push {
+    Push {
+        beat: sealed_beat().as_bytes().to_vec(),
+        card: Some(sealed_card().as_bytes().to_vec()),
+    }
+}
+
+pub(crate) fn push_reply() -> PushReply {
+    PushReply { wants_card: true }
+}
+
+pub(crate) fn batch() -> Batch {
+    let node = worker_key().id();
+    let (epoch, seq) = (NOW_MS, 42);
+    Batch {
+        linked: Some(vec![operator().id()]),
+        cards: vec![ByteBuf::from(sealed_card().as_bytes().to_vec())],
+        beats: vec![RelayedBeat {
+            epoch,
+            seq,
+            ahead_ms: -120,
+            beat: sealed_beat().as_bytes().to_vec(),
+        }],
+        suspicions: vec![Suspicion { node, epoch, seq }],
+        summary: (0..BUCKETS as u64).collect(),
+        holdings: vec![Holding {
+            node,
+            epoch,
+            seq,
+            card: Some(beat().card),
+        }],
+        wants: vec![regional_operator().id()],
+        controls: vec![ByteBuf::from(vec![1, 2, 3])],
     }
 }

@@ -1,7 +1,9 @@
-//! A number that grows with each start, so that no heartbeat of an earlier life counts. [T-PRE-5]
+//! A number that grows with each start of a node, so that nothing that it said in an earlier life
+//! counts. [T-PRE-5]
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use crate::disk;
+use std::fs;
+use std::io;
 use std::path::Path;
 
 /// Name of the file inside the data folder.
@@ -23,12 +25,7 @@ pub fn next(data_dir: &Path, now_ms: u64) -> io::Result<u64> {
         Err(error) => return Err(error),
     };
     let epoch = last.map_or(now_ms, |last| now_ms.max(last.saturating_add(1)));
-    let temporary = data_dir.join(".epoch.new");
-    let mut file = File::create(&temporary)?;
-    writeln!(file, "{epoch}")?;
-    file.sync_all()?;
-    fs::rename(&temporary, &path)?;
-    File::open(data_dir)?.sync_all()?;
+    disk::replace(data_dir, FILE, format!("{epoch}\n").as_bytes())?;
     Ok(epoch)
 }
 
@@ -48,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_stops_the_worker_instead_of_starting_over() {
+    fn a_damaged_file_stops_the_node_instead_of_starting_over() {
         let dir = tempfile::tempdir().expect("tempdir");
         fs::write(dir.path().join(FILE), "x").expect("write");
         let error = next(dir.path(), 1).expect_err("damaged");

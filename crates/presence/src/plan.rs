@@ -76,15 +76,32 @@ pub fn rendezvous(
 ) -> Vec<NodeId> {
     let mut ranked: Vec<(Digest, NodeId)> = orchestrators
         .into_iter()
-        .map(|node| {
-            let mut both = [0; 64];
-            both[..32].copy_from_slice(&worker.0);
-            both[32..].copy_from_slice(&node.0);
-            (Digest::of(&both), node)
-        })
+        .map(|node| (score(&worker, &node), node))
         .collect();
     ranked.sort_unstable_by(|a, b| b.cmp(a));
     ranked.into_iter().take(k).map(|(_, node)| node).collect()
+}
+
+/// How many of `others` this worker would choose before `node`.
+#[must_use]
+pub fn rank<'a>(
+    worker: &NodeId,
+    node: &NodeId,
+    others: impl IntoIterator<Item = &'a NodeId>,
+) -> usize {
+    let own = (score(worker, node), node);
+    (others.into_iter())
+        .filter(|other| (score(worker, other), *other) > own)
+        .count()
+}
+
+/// What a node ranks an orchestrator by; the highest is the best.
+#[must_use]
+pub fn score(worker: &NodeId, node: &NodeId) -> Digest {
+    let mut both = [0; 64];
+    both[..32].copy_from_slice(&worker.0);
+    both[32..].copy_from_slice(&node.0);
+    Digest::of(&both)
 }
 
 /// Milliseconds until the next look-up. `jitter` between 0 and 1 keeps a fleet from asking at once.

@@ -1,0 +1,26 @@
+//! Looks at all links for those that have become quiet, or lively again. [T-LNK-5]
+
+use super::Inner;
+use crate::link::quiet::Looks;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::time::MissedTickBehavior;
+
+/// One task for all links, until the node stops.
+pub(super) async fn run(node: Arc<Inner>) {
+    let mut looks = Looks::new(node.limits.quiet_after, Instant::now());
+    let mut ticks = tokio::time::interval(looks.interval());
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = node.stop.cancelled() => return,
+        }
+        let passed = looks.passed(Instant::now());
+        for link in node.links.all() {
+            if let Some(turn) = link.look(passed) {
+                node.links.turned(&link, turn);
+            }
+        }
+    }
+}
