@@ -1,4 +1,5 @@
 //! `tether-sim run SCENARIO.toml`: runs a scenario over seeds, and a seed that failed again.
+#![forbid(unsafe_code)]
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
