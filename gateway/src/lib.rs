@@ -14,6 +14,7 @@
 //! * `body` – bodies: each, those of a tenant and all of them together bounded
 //! * `shares` – what each tenant and all together hold of something
 //! * `orchestrators`, `directory` – links to orchestrators, and what they tell about tenants
+//! * `presence` – what orchestrators hear of this gateway
 //! * `exchange`, `submit`, `answer`, `sse` – a request on its way out and its answer on its way back
 //! * `account` – what is counted and traced of a request
 //! * `stall`, `hangup` – a connection whose reader stands still, or is gone, is closed
@@ -32,6 +33,7 @@ mod hangup;
 mod limits;
 mod openai;
 mod orchestrators;
+mod presence;
 mod problem;
 mod request_id;
 mod routes;

@@ -34,6 +34,11 @@ impl Limits {
         })
     }
 
+    /// Requests that are being answered.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.places.total()
+    }
+
     fn refused(&self, full: Full) -> Problem {
         match full {
             Full::Tenant => {
@@ -97,6 +102,7 @@ mod tests {
         let full = limits.admit(&b).err().expect("full");
         assert_eq!(full.status, StatusCode::SERVICE_UNAVAILABLE);
         drop(first);
+        assert_eq!(limits.in_flight(), 2);
         assert!(limits.admit(&a).is_ok());
     }
 }

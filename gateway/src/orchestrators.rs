@@ -37,6 +37,11 @@ impl Orchestrators {
         self.uplinks.links()
     }
 
+    /// The links as they come and go, the best for this gateway first.
+    pub(crate) fn links(&self) -> watch::Receiver<Vec<Link>> {
+        self.uplinks.watch()
+    }
+
     /// Any of them.
     pub(crate) fn any(&self) -> Option<Link> {
         self.linked().into_iter().next()

@@ -6,6 +6,7 @@ use crate::directory::{self, Directories};
 use crate::hangup::{self, Hangup, Socket};
 use crate::limits::Limits;
 use crate::orchestrators::Orchestrators;
+use crate::presence::{self, Presence};
 use crate::routes::{self, App};
 use crate::stall::Stalling;
 use axum::Router;
@@ -14,6 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -53,6 +55,14 @@ pub enum GatewayError {
         /// The system's words.
         why: std::io::Error,
     },
+    /// The data folder cannot be used.
+    #[error("the data folder {}: {error}", .path.display())]
+    DataDir {
+        /// The folder.
+        path: PathBuf,
+        /// The system's words.
+        error: std::io::Error,
+    },
     /// The node cannot start.
     #[error(transparent)]
     Net(#[from] NetError),
@@ -66,16 +76,19 @@ pub struct Gateway {
     stop: watch::Sender<bool>,
     serving: JoinHandle<()>,
     background: Vec<JoinHandle<()>>,
+    presence: Presence,
 }
 
 /// Starts a gateway: binds, joins the mesh, looks for orchestrators, serves.
 ///
-/// It serves at once; until it has met an orchestrator it answers 503, and `/readyz` says why.
+/// It serves at once; until it has met an orchestrator it answers 503, and `/readyz` says why. In
+/// `data_dir` it keeps the number of its runs; without one that is the time.
 ///
 /// # Errors
 /// When a setting is wrong or an address cannot be bound.
 pub async fn start(
     config: GatewayConfig,
+    data_dir: Option<&Path>,
     node: NodeConfig,
     metrics: Arc<GatewayMetrics>,
     registry: Registry,
@@ -89,6 +102,10 @@ pub async fn start(
         .await
         .map_err(listen_error)?;
     let addr = listener.local_addr().map_err(listen_error)?;
+    let epoch = presence::epoch(data_dir).map_err(|error| GatewayError::DataDir {
+        path: data_dir.unwrap_or(Path::new("")).to_owned(),
+        error,
+    })?;
     let node = Node::start(node, Arc::new(NoService)).await?;
     let orchestrators = Orchestrators::new(&node, metrics.clone());
     let directories = Arc::new(Directories::default());
@@ -102,6 +119,7 @@ pub async fn start(
         draining: AtomicBool::new(false),
         config,
     });
+    let presence = Presence::start(&node, epoch, &app);
     let background = vec![
         tokio::spawn(orchestrators.clone().keep()),
         tokio::spawn(directory::follow(orchestrators, directories, metrics)),
@@ -116,6 +134,7 @@ pub async fn start(
         stop,
         serving,
         background,
+        presence,
     })
 }
 
@@ -148,13 +167,16 @@ impl Gateway {
         }
     }
 
-    /// Stops: accepts no more, lets answers end within the drain timeout, leaves the mesh.
+    /// Stops: accepts no more, lets answers end within the drain timeout, says goodbye,
+    /// leaves the mesh.
     pub async fn shutdown(self) {
         self.app.draining.store(true, Ordering::Relaxed);
+        self.presence.draining();
         self.stop.send_replace(true);
         if let Err(error) = self.serving.await {
             tracing::error!(%error, "serving ended badly");
         }
+        self.presence.goodbye().await;
         for task in self.background {
             task.abort();
         }

@@ -43,6 +43,11 @@ impl Shares {
         self.max_per_tenant
     }
 
+    /// What all of them hold.
+    pub(crate) fn total(&self) -> usize {
+        self.held().total
+    }
+
     /// Nothing yet, for a tenant that is about to take.
     pub(crate) fn share(self: &Arc<Self>, tenant: &TenantId) -> Share {
         Share {

@@ -7,7 +7,7 @@ pub use token::{TOKEN_FILE, TokenError, load_or_create};
 use crate::catalogue::Catalogue;
 use crate::clock;
 use crate::fleet::keeper::Fleet;
-use crate::fleet::{Snapshot, UNAVAILABLE, WorkerView, state_name};
+use crate::fleet::{Snapshot, UNAVAILABLE, WorkerView};
 use crate::store::MetadataStore;
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tether_telemetry::metrics::{CONTENT_TYPE, OrchestratorMetrics, Registry};
-use tether_wire::heartbeat::ModelOffer;
+use tether_wire::card::ModelOffer;
 use tether_wire::{Digest, NodeId, Region, Tier};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -85,29 +85,29 @@ pub fn rows(fleet: &Snapshot, catalogue: &Catalogue, now_mono_ms: u64) -> Vec<Fl
     let mut rows: Vec<FleetRow> = fleet
         .workers()
         .map(|worker| {
-            let beat = &worker.beat;
-            let refused = refused(worker, catalogue);
-            let nothing_left = !refused.is_empty() && refused.len() == beat.models.len();
-            let state = match state_name(worker) {
+            let card = worker.card();
+            let refused = refused(worker, fleet, catalogue);
+            let nothing_left = !refused.is_empty() && refused.len() == card.models.len();
+            let state = match worker.state_name() {
                 "serving" if nothing_left => UNAVAILABLE,
                 state => state,
             };
             FleetRow {
                 id: worker.id(),
                 state,
-                region: beat.region.clone(),
-                models: beat.models.iter().map(|it| it.model.to_string()).collect(),
+                region: worker.region().clone(),
+                models: card.models.iter().map(|it| it.model.to_string()).collect(),
                 in_flight: worker.in_flight(),
-                queue_depth: beat.queue_depth,
-                heartbeat_age_ms: now_mono_ms.saturating_sub(worker.heard_mono_ms),
-                slots: beat.capacity,
+                queue_depth: worker.queue_depth(),
+                heartbeat_age_ms: now_mono_ms.saturating_sub(worker.heard_mono_ms()),
+                slots: card.capacity,
                 tier: worker.tier,
-                engine: beat.engine.clone(),
+                engine: card.engine.clone(),
                 reason: worker.unroutable().or_else(|| {
                     let first = refused.first().filter(|_| nothing_left)?;
                     Some(format!("{}: {}", first.model, first.reason))
                 }),
-                faults: (beat.faults.iter())
+                faults: (card.faults.iter())
                     .map(|fault| FaultRow {
                         model: fault.model.clone(),
                         reason: fault.reason.clone(),
@@ -121,15 +121,19 @@ pub fn rows(fleet: &Snapshot, catalogue: &Catalogue, now_mono_ms: u64) -> Vec<Fl
     rows
 }
 
-/// What a worker offers of which nothing is asked for, since the name is bound to something else.
-fn refused(worker: &WorkerView, catalogue: &Catalogue) -> Vec<FaultRow> {
+/// What a worker offers of which nothing is asked for: the name is bound to something else, or more
+/// is offered than is kept.
+fn refused(worker: &WorkerView, fleet: &Snapshot, catalogue: &Catalogue) -> Vec<FaultRow> {
     let fault = |offer: &ModelOffer| {
-        catalogue.refuses(offer).map(|reason| FaultRow {
-            model: offer.model.to_string(),
-            reason,
-        })
+        let beyond = || {
+            let why = "more different artifacts are offered than this orchestrator keeps";
+            (!fleet.finds(worker, offer)).then(|| why.to_owned())
+        };
+        let reason = catalogue.refuses(offer).or_else(beyond)?;
+        let model = offer.model.to_string();
+        Some(FaultRow { model, reason })
     };
-    worker.beat.models.iter().filter_map(fault).collect()
+    worker.card().models.iter().filter_map(fault).collect()
 }
 
 impl Admin {
@@ -209,29 +213,26 @@ mod tests {
     use super::*;
     use crate::catalogue::Release;
     use crate::fleet::Roster;
-    use crate::presence::Change;
-    use crate::testing::{beat, key, offer};
+    use crate::testing::{id, offer, there};
+    use tether_presence::Effect;
 
     #[test]
     fn a_row_has_exactly_the_fields_that_are_promised() {
         let mut roster = Roster::default();
-        let mut beat = beat(1, 1, 1, 0);
-        beat.queue_depth = 2;
-        roster.apply(Change::Beat {
-            beat: Box::new(beat),
-            tier: Tier::Trusted,
-            heard_mono_ms: 1_000,
+        there(&mut roster, 1, |it| {
+            it.beat.queue_depth = 2;
+            it.heard_mono_ms = 1_000;
         });
-        roster.apply(Change::Suspect(key(1).id()));
+        roster.apply(Effect::Suspect(id(1)));
         let fleet = roster.snapshot();
-        let _busy = fleet.worker(&key(1).id()).expect("there").occupy();
+        let _busy = fleet.worker(&id(1)).expect("there").occupy();
         let json = serde_json::to_value(rows(&fleet, &Catalogue::default(), 1_250)).expect("JSON");
         let reason = json[0]["reason"].as_str().expect("a reason").to_owned();
         assert!(reason.starts_with("suspect"));
         assert_eq!(
             json,
             serde_json::json!([{
-                "id": key(1).id().to_hex(), "state": "suspect", "region": "local",
+                "id": id(1).to_hex(), "state": "suspect", "region": "local",
                 "models": ["tiny@1.0"], "in_flight": 1, "queue_depth": 2,
                 "heartbeat_age_ms": 250, "slots": 4, "tier": "trusted", "engine": "echo",
                 "reason": reason, "faults": []
@@ -242,33 +243,23 @@ mod tests {
     #[test]
     fn a_worker_that_offers_no_model_is_not_said_to_serve() {
         let mut roster = Roster::default();
-        let mut beat = beat(1, 1, 1, 0);
-        beat.models.clear();
-        roster.apply(Change::Beat {
-            beat: Box::new(beat),
-            tier: Tier::Trusted,
-            heard_mono_ms: 0,
-        });
+        there(&mut roster, 1, |it| it.worker.models.clear());
         let fleet = roster.snapshot();
         let row = rows(&fleet, &Catalogue::default(), 0).remove(0);
         assert_eq!(row.state, "unavailable");
         assert_eq!(row.reason.as_deref(), Some("it offers no model"));
-        let counts = fleet.counts();
+        let counts = roster.counts();
         assert!(counts.contains(&("unavailable", 1)) && counts.contains(&("serving", 0)));
-        roster.apply(Change::Suspect(key(1).id()));
-        assert!(roster.snapshot().counts().contains(&("suspect", 1)));
+        roster.apply(Effect::Suspect(id(1)));
+        assert!(roster.counts().contains(&("suspect", 1)));
     }
 
     #[test]
     fn a_worker_with_another_artifact_than_its_name_is_bound_to_is_told_so() {
         let mut roster = Roster::default();
         for (n, digest) in [(1, 7), (2, 8)] {
-            let mut beat = beat(n, 1, 1, 0);
-            beat.models = vec![offer("tiny@1.0", digest)];
-            roster.apply(Change::Beat {
-                beat: Box::new(beat),
-                tier: Tier::Trusted,
-                heard_mono_ms: 0,
+            there(&mut roster, n, |it| {
+                it.worker.models = vec![offer("tiny@1.0", digest)];
             });
         }
         let fleet = roster.snapshot();
@@ -278,11 +269,7 @@ mod tests {
             created_ms: 1,
         };
         let rows = rows(&fleet, &Catalogue::new(&[release], &[]), 0);
-        let row = |n| {
-            rows.iter()
-                .find(|row| row.id == key(n).id())
-                .expect("there")
-        };
+        let row = |n| rows.iter().find(|row| row.id == id(n)).expect("there");
         assert_eq!((&row(1).reason, row(1).faults.len()), (&None, 0));
         assert_eq!((row(1).state, row(2).state), ("serving", "unavailable"));
         let reason = row(2).reason.as_deref().expect("a reason");

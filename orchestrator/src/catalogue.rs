@@ -14,7 +14,7 @@ pub use follow::{FORGET_MS, Offered};
 
 use crate::store::KnownModel;
 use std::collections::BTreeMap;
-use tether_wire::heartbeat::{MAX_MODELS, ModelOffer};
+use tether_wire::card::{MAX_MODELS, ModelOffer};
 use tether_wire::rpc::{Code, RpcError};
 use tether_wire::{Digest, ModelName, ModelRef, NodeId};
 

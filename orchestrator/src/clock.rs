@@ -1,8 +1,8 @@
 //! The one place that reads clocks; everything that decides is given the time.
 
-use crate::presence::Now;
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use tether_presence::Now;
 
 /// Now, on both clocks.
 pub(crate) fn now() -> Now {

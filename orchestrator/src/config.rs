@@ -52,7 +52,7 @@ pub struct OrchestratorConfig {
     pub answer_timeout_ms: u64,
     /// Answers under way at once; the next is told to come again.
     pub max_open: usize,
-    /// Workers in the fleet at once.
+    /// Workers in the fleet at once. Some more nodes are remembered after they went.
     pub max_workers: usize,
     /// What callers are told to wait when nothing can serve them: one heartbeat, after which the
     /// fleet may look different.
@@ -81,7 +81,7 @@ impl Default for OrchestratorConfig {
             answer_timeout_ms: 600_000,
             max_open: 1_024,
             max_workers: 100_000,
-            retry_after_ms: tether_wire::heartbeat::HEARTBEAT_INTERVAL_MS,
+            retry_after_ms: tether_wire::beat::BEAT_INTERVAL_MS,
             result_retention_ms: MAX_TIME_MS,
             drain_timeout_ms: 20_000,
         }
@@ -162,6 +162,14 @@ impl OrchestratorConfig {
             "max_workers",
             &|| format!("is {}, not between 1 and 1000000", self.max_workers),
         )
+    }
+
+    /// Bounds of presence: room for as many workers as are configured, whoever else is there.
+    pub(crate) fn presence(&self) -> tether_presence::Settings {
+        let mut settings = tether_presence::Settings::default();
+        let others = settings.max_orchestrators + settings.max_gateways;
+        settings.max_nodes = self.max_workers + others;
+        settings
     }
 
     /// A path as it is used: what the configuration's reader left relative starts at the data folder.

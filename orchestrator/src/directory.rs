@@ -31,8 +31,7 @@ pub fn models(catalogue: &Catalogue, fleet: &Snapshot) -> Vec<ModelEntry> {
     catalogue
         .entries()
         .map(|entry| {
-            let served =
-                (fleet.candidates(&entry.model).iter()).any(|c| c.offer().digest == entry.digest);
+            let served = fleet.serves(&entry.model, &entry.digest);
             ModelEntry {
                 model: entry.model.clone(),
                 created_ms: entry.first_seen_ms,

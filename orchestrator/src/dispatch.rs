@@ -14,7 +14,7 @@ use crate::catalogue::Catalogue;
 use crate::clock;
 use crate::config::OrchestratorConfig;
 use crate::fleet::keeper::Fleet;
-use crate::fleet::{Candidate, Snapshot};
+use crate::fleet::{Found, Snapshot};
 use crate::job::Step;
 use crate::place::{Query, Ranked, place};
 use crate::store::{Holder, MetadataStore, StoreError};
@@ -206,13 +206,11 @@ impl Dispatcher {
     fn rank(&self, run: &Run, tried: &[NodeId]) -> Vec<Ranked> {
         let fleet = self.fleet.snapshot();
         let query = Query {
-            model: &run.model,
-            digest: Some(run.digest),
             region: &self.region,
             tried,
         };
         place(
-            self.candidates(&fleet, &run.model),
+            self.candidates(&fleet, &run.model, &run.digest),
             &query,
             &self.config.weights,
             self.config.near_equal,
@@ -220,19 +218,21 @@ impl Dispatcher {
         )
     }
 
-    /// Those who serve a model and can be asked now.
+    /// The best of those who serve an artifact and can be asked now.
     fn candidates<'a>(
         &self,
         fleet: &'a Snapshot,
         model: &ModelRef,
-    ) -> impl Iterator<Item = &'a Candidate> {
+        digest: &Digest,
+    ) -> impl Iterator<Item = Found<'a>> {
         let now_mono_ms = clock::now().mono_ms;
         let is_linked = |worker: &NodeId| {
             let node = self.node.get();
             node.is_some_and(|node| node.linked(worker).is_some())
         };
-        (fleet.candidates(model).iter()).filter(move |candidate| {
-            let worker = &candidate.worker;
+        let found = fleet.candidates(model, digest, &self.region, &mut rand::rng());
+        found.into_iter().filter(move |it| {
+            let worker = it.worker;
             worker.may_be_asked(|| is_linked(&worker.id()), now_mono_ms)
         })
     }

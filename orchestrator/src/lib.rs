@@ -2,8 +2,8 @@
 //!
 //! # Layout
 //!
-//! Deciders, pure; time and randomness are passed in:
-//! * [`presence`] – acceptance of heartbeats, expiry, goodbyes
+//! Deciders, pure; time and randomness are passed in; who is there is decided by
+//! `tether-presence`:
 //! * [`place`], [`score`] – ranking of workers for a request
 //! * [`job`] – the states of a job and the steps between them
 //! * [`catalogue`] – which models are known, and what a name means
@@ -11,7 +11,7 @@
 //! * [`tenants`], [`releases`] – files that people and publishers write
 //!
 //! Edges:
-//! * `discovery` – heartbeats from links into [`fleet`]
+//! * [`discovery`] – cards and beats from links, verified, into [`fleet`]
 //! * `dispatch` – a request from the gateway's call to its end
 //! * [`store`] – what must survive a crash; [`store::sqlite`] alone knows SQL
 //! * [`admin`] – HTTP on loopback
@@ -30,13 +30,12 @@ pub mod catalogue;
 mod clock;
 pub mod config;
 pub mod directory;
-mod discovery;
+pub mod discovery;
 mod dispatch;
 pub mod fleet;
 pub mod job;
 pub mod orchestrator;
 pub mod place;
-pub mod presence;
 pub mod rate;
 pub mod releases;
 pub mod score;

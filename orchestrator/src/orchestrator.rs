@@ -5,11 +5,11 @@ use crate::catalogue::{self, Catalogue};
 use crate::clock;
 use crate::config::{ConfigError, OrchestratorConfig};
 use crate::directory::serve::Directory;
-use crate::discovery::{self, Discovery};
+use crate::discovery::{self, Intake, Own, Spreading};
 use crate::dispatch::Dispatcher;
 use crate::dispatch::open::OpenJobs;
 use crate::fleet::Snapshot;
-use crate::fleet::keeper::Fleet;
+use crate::fleet::keeper::{Fleet, FleetSettings};
 use crate::releases::{self, ReleaseError};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{MetadataStore, Released, StoreError};
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tether_net::{BoxFuture, Incoming, NetError, Node, NodeConfig, Service};
+use tether_net::{BoxFuture, Incoming, NetError, Node, NodeConfig, Service, Uplinks, epoch};
 use tether_telemetry::metrics::{OrchestratorMetrics, Registry};
 use tether_wire::rpc::{Code, RpcError, method};
 use tether_wire::{Digest, NodeId, Topic};
@@ -32,6 +32,9 @@ use tokio_util::task::TaskTracker;
 
 /// Name of the store's file in the data folder.
 pub const STORE_FILE: &str = "orchestrator.sqlite";
+/// Orchestrators that this one links with by itself; more may link with it. Beats reach those that
+/// are not linked through those that are.
+const PEERS: usize = 16;
 /// Time for requests that were ended to be recorded.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for the last frames of ended calls before their links close.
@@ -79,6 +82,8 @@ pub struct Orchestrator {
     admin_addr: SocketAddr,
     admin_token: PathBuf,
     drain: Duration,
+    own: Own,
+    uplinks: Uplinks,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -139,6 +144,10 @@ pub async fn start_with_store(
 
     let now_ms = clock::now().unix_ms;
     let id = node_config.key.id();
+    let epoch = epoch::next(data_dir, now_ms).map_err(io(format!(
+        "no epoch can be kept in {}",
+        data_dir.display()
+    )))?;
     release_open(&store, id, now_ms).await?;
     let known = store.known_models().await?;
     let on_disk = (known.iter())
@@ -151,7 +160,13 @@ pub async fn start_with_store(
         CancellationToken::new(),
         CancellationToken::new(),
     );
-    let fleet = Fleet::start(config.max_workers, metrics.clone(), stop.clone());
+    let (fleet, outgoing) = Fleet::start(FleetSettings {
+        id,
+        presence: config.presence(),
+        seed: rand::random(),
+        metrics: metrics.clone(),
+        stop: stop.clone(),
+    });
     let directory = Arc::new(Directory::new(
         tenants,
         metrics.clone(),
@@ -175,12 +190,12 @@ pub async fn start_with_store(
         stop: cut,
         config: config.clone(),
     });
+    let mesh = node_config.mesh;
+    let intake = Arc::new(Intake::new(mesh, fleet.clone(), metrics.clone()));
+    let (spreading, news) = Spreading::new(mesh, fleet.clone());
     let desk = Arc::new(Desk {
-        discovery: Arc::new(Discovery {
-            mesh: node_config.mesh.id,
-            fleet: fleet.clone(),
-            metrics: metrics.clone(),
-        }),
+        intake: intake.clone(),
+        spreading: spreading.clone(),
         directory: directory.clone(),
         dispatcher: dispatcher.clone(),
     });
@@ -191,6 +206,18 @@ pub async fn start_with_store(
     let tasks = TaskTracker::new();
     let links = discovery::watch_links(node.clone(), fleet.clone(), stop.clone());
     tasks.spawn(links);
+    tasks.spawn(intake.clone().run(stop.clone()));
+    let carry = discovery::carry(
+        spreading,
+        intake,
+        node.clone(),
+        outgoing,
+        news,
+        stop.clone(),
+    );
+    tasks.spawn(carry);
+    let own = Own::start(&node, epoch, fleet.clone(), dispatcher.jobs.clone());
+    let uplinks = Uplinks::start(&node, PEERS);
     tasks.spawn(directory.clone().follow_tenants(tenants_file));
     let models = catalogue::keeper::Keeper {
         fleet: fleet.clone(),
@@ -240,6 +267,8 @@ pub async fn start_with_store(
         admin_addr,
         admin_token: data_dir.join(admin::TOKEN_FILE),
         drain: Duration::from_millis(config.drain_timeout_ms),
+        own,
+        uplinks,
         tasks,
         stop,
     })
@@ -321,6 +350,7 @@ impl Orchestrator {
     pub async fn shutdown(self) -> Result<(), OrchestratorError> {
         self.admin.ready.store(false, Ordering::Release);
         self.dispatcher.draining.cancel();
+        self.own.draining();
         let region = self.node.region().clone();
         self.node.withdraw(&Topic::Control(region)).await;
         self.dispatcher.open.close();
@@ -338,6 +368,8 @@ impl Orchestrator {
             // The last frames of the calls are on their way; links close hard.
             tokio::time::sleep(LAST_FRAMES).await;
         }
+        self.own.goodbye().await;
+        drop(self.uplinks);
         self.node.shutdown().await;
         self.stop.cancel();
         self.tasks.close();
@@ -349,7 +381,8 @@ impl Orchestrator {
 
 /// Gives each call to who serves it.
 struct Desk {
-    discovery: Arc<Discovery>,
+    intake: Arc<Intake>,
+    spreading: Arc<Spreading>,
     directory: Arc<Directory>,
     dispatcher: Arc<Dispatcher>,
 }
@@ -359,8 +392,12 @@ impl Service for Desk {
         match call.method() {
             method::SUBMIT => Box::pin(self.dispatcher.clone().serve(call)),
             method::PRESENCE => {
-                let discovery = self.discovery.clone();
-                Box::pin(async move { discovery.serve(call).await })
+                let intake = self.intake.clone();
+                Box::pin(async move { intake.serve(call).await })
+            }
+            method::SPREAD => {
+                let spreading = self.spreading.clone();
+                Box::pin(spreading.serve(call))
             }
             method::DIRECTORY => {
                 let directory = self.directory.clone();

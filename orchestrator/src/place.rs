@@ -1,17 +1,16 @@
 //! Which worker gets a request. Pure: candidates and randomness in, a ranked list out. (SCH-1)
+//!
+//! The candidates are what [`crate::fleet::Snapshot::candidates`] finds: some dozens, however large
+//! the fleet is.
 
-use crate::fleet::Candidate;
+use crate::fleet::{Candidate, Found};
 use crate::score::{Terms, Traits, Wanted, Weights, score, terms};
 use rand::Rng;
-use tether_wire::{Digest, ModelRef, NodeId, Region};
+use tether_wire::{NodeId, Region};
 
 /// What is to be placed.
 #[derive(Clone, Debug)]
 pub struct Query<'a> {
-    /// The model, resolved.
-    pub model: &'a ModelRef,
-    /// The artifact that the name is bound to; others of the same name are no candidates.
-    pub digest: Option<Digest>,
     /// The region of the request.
     pub region: &'a Region,
     /// Workers that were tried already.
@@ -31,66 +30,81 @@ pub struct Ranked {
     pub suspect: bool,
 }
 
-/// Ranks the candidates, best first. The first is drawn among those nearly as good as the best,
-/// by two choices: two at random, the less loaded of them. Suspects come after all others.
+/// A candidate, lent, with its rank.
+struct Scored<'a> {
+    found: Found<'a>,
+    score: f32,
+    terms: Terms,
+    suspect: bool,
+}
+
+/// How many of the best are given back: more than a request is ever given to, and enough to see why
+/// others were not chosen.
+pub const RANKED: usize = 16;
+
+/// Ranks the candidates, best first, and gives back the best. The first is drawn among those nearly
+/// as good as the best, by two choices: two at random, the less loaded of them. Suspects come after
+/// all others.
 #[must_use]
 pub fn place<'a>(
-    candidates: impl IntoIterator<Item = &'a Candidate>,
+    candidates: impl IntoIterator<Item = Found<'a>>,
     query: &Query<'_>,
     weights: &Weights,
     near_equal: f32,
     rng: &mut impl Rng,
 ) -> Vec<Ranked> {
-    let wanted = Wanted {
-        region: query.region,
-        digest: query.digest,
-        gpu_class: None,
-    };
-    let mut ranked: Vec<Ranked> = candidates
-        .into_iter()
-        .filter(|candidate| !query.tried.contains(&candidate.worker.id()))
-        .filter(|candidate| {
-            query
-                .digest
-                .is_none_or(|digest| digest == candidate.offer().digest)
-        })
-        .map(|candidate| rank(candidate, &wanted, weights))
+    let mut scored: Vec<Scored<'a>> = (candidates.into_iter())
+        .filter(|found| !query.tried.contains(&found.worker.id()))
+        .map(|found| rank(found, query.region, weights))
         .collect();
-    ranked.sort_by(|a, b| {
+    scored.sort_unstable_by(|a, b| {
         (a.suspect.cmp(&b.suspect))
             .then(b.score.total_cmp(&a.score))
-            .then_with(|| a.candidate.worker.id().cmp(&b.candidate.worker.id()))
+            .then_with(|| a.found.worker.id().cmp(&b.found.worker.id()))
     });
-    draw_first(&mut ranked, near_equal, rng);
-    ranked
+    draw_first(&mut scored, near_equal, rng);
+    let best = scored.into_iter().take(RANKED);
+    best.map(|it| Ranked {
+        candidate: it.found.to_owned(),
+        score: it.score,
+        terms: it.terms,
+        suspect: it.suspect,
+    })
+    .collect()
 }
 
-fn rank(candidate: &Candidate, wanted: &Wanted<'_>, weights: &Weights) -> Ranked {
-    let (worker, beat, offer) = (&candidate.worker, &candidate.worker.beat, candidate.offer());
+fn rank<'a>(found: Found<'a>, region: &Region, weights: &Weights) -> Scored<'a> {
+    let (worker, card, offer) = (found.worker, found.worker.card(), found.offer());
+    let wanted = Wanted {
+        region,
+        // Those of another artifact are no candidates.
+        digest: None,
+        gpu_class: None,
+    };
     let terms = terms(
-        wanted,
+        &wanted,
         &Traits {
-            region: &beat.region,
+            region: worker.region(),
             digest: offer.digest,
-            gpu_class: &beat.gpu_class,
+            gpu_class: &card.gpu_class,
             load: worker.load(),
-            capacity: beat.capacity,
+            capacity: card.capacity,
             warm: offer.warm,
             tier: worker.tier,
-            price_per_1k_micro: beat.price_per_1k_micro,
-            first_token_ms: beat.first_token_ms,
+            price_per_1k_micro: card.price_per_1k_micro,
+            first_token_ms: worker.first_token_ms(),
         },
     );
-    Ranked {
-        candidate: candidate.clone(),
+    Scored {
+        found,
         score: score(&terms, weights),
         terms,
-        suspect: worker.suspect,
+        suspect: worker.is_suspect(),
     }
 }
 
 /// Moves the drawn one to the front; the rest keeps its order.
-fn draw_first(ranked: &mut [Ranked], near_equal: f32, rng: &mut impl Rng) {
+fn draw_first(ranked: &mut [Scored<'_>], near_equal: f32, rng: &mut impl Rng) {
     let Some(best) = ranked.first() else { return };
     let (floor, suspect) = (best.score - near_equal, best.suspect);
     let equals = ranked

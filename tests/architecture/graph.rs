@@ -29,6 +29,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "tether-orchestrator",
         &[
             "tether-wire",
+            "tether-presence",
             "tether-net",
             "tether-telemetry",
             "tether-artifact-store",

@@ -3,10 +3,10 @@
 use crate::engine::protocol::EngineKind;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-use tether_wire::heartbeat::MAX_MODELS;
+use tether_wire::card::MAX_MODELS;
 use tether_wire::{Digest, NodeId};
 
-/// Most requests at once; the wire's own limit of a heartbeat's `capacity`.
+/// Most requests at once; the wire's own limit of a card's `capacity`.
 const MAX_SLOTS: u32 = 65_536;
 /// Most orchestrators that a worker keeps links to.
 const MAX_ORCHESTRATORS: usize = 16;

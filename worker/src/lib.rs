@@ -8,7 +8,7 @@
 //! * [`engine`] – the engine's process and its supervisor
 //! * [`serve`] – orders of orchestrators, answered
 //! * [`quota`], `admission`, [`fences`] – who runs, who waits, who is refused
-//! * [`presence`] – heartbeats to the orchestrators of the region, announcements on the DHT
+//! * [`presence`] – what orchestrators and the DHT hear of the worker
 //! * `fit` – prompts that cannot fit, known by their bytes alone
 //! * [`health`], [`pace`] – what a worker knows about itself
 //! * [`text`] – templates, tokenizers, text of tokens: used by the engine's process only

@@ -12,14 +12,15 @@ use keeper::Keeper;
 use std::path::Path;
 use std::sync::Arc;
 use tether_telemetry::metrics::WorkerMetrics;
-use tether_wire::heartbeat::{ModelFault, ModelOffer, WorkerState};
+use tether_wire::beat::NodeState;
+use tether_wire::card::{ModelFault, ModelOffer};
 use tether_wire::{Digest, ModelRef};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-/// Most bytes of the words about a fault, so that it fits a heartbeat.
+/// Most bytes of the words about a fault, so that it fits a card.
 const MAX_REASON_BYTES: usize = 400;
-/// Most bytes of the name of what was to be served, so that it fits a heartbeat.
+/// Most bytes of the name of what was to be served, so that it fits a card.
 const MAX_CONFIGURED_BYTES: usize = 200;
 
 /// One model of the configuration, and what became of it.
@@ -59,7 +60,7 @@ pub enum ModelState {
 /// A model that answers.
 #[derive(Clone, Debug)]
 pub struct Served {
-    /// What heartbeats say of it.
+    /// What the worker's card says of it.
     pub offer: ModelOffer,
     /// Engine and version.
     pub engine_version: String,
@@ -179,7 +180,7 @@ fn find(models: &[ModelStatus], digest: &Digest) -> Found {
     Found::Unknown
 }
 
-/// What heartbeats offer.
+/// What the card offers.
 pub(crate) fn offers(models: &[ModelStatus]) -> Vec<ModelOffer> {
     models
         .iter()
@@ -200,7 +201,7 @@ pub(crate) fn capacity(models: &[ModelStatus], slots: u32) -> u32 {
     sequences.clamp(1, slots.max(1))
 }
 
-/// What heartbeats say of models that should be served and are not.
+/// What the card says of models that should be served and are not.
 pub(crate) fn faults(models: &[ModelStatus]) -> Vec<ModelFault> {
     models
         .iter()
@@ -216,9 +217,9 @@ pub(crate) fn faults(models: &[ModelStatus]) -> Vec<ModelFault> {
 
 /// What a worker with these models is doing: it serves as soon as it can serve one of them, and
 /// when nothing is under way any more, even if there is nothing to serve.
-pub(crate) fn worker_state(models: &[ModelStatus], is_draining: bool) -> WorkerState {
+pub(crate) fn worker_state(models: &[ModelStatus], is_draining: bool) -> NodeState {
     if is_draining {
-        return WorkerState::Draining;
+        return NodeState::Draining;
     }
     let serves = models
         .iter()
@@ -230,9 +231,9 @@ pub(crate) fn worker_state(models: &[ModelStatus], is_draining: bool) -> WorkerS
         )
     });
     if serves || !is_under_way {
-        WorkerState::Serving
+        NodeState::Serving
     } else {
-        WorkerState::Starting
+        NodeState::Starting
     }
 }
 
@@ -267,17 +268,17 @@ mod tests {
     #[test]
     fn a_worker_serves_once_nothing_is_under_way_any_more() {
         let verifying = || status(ModelState::Verifying);
-        assert_eq!(worker_state(&[], false), WorkerState::Serving);
+        assert_eq!(worker_state(&[], false), NodeState::Serving);
         assert_eq!(
             worker_state(&[verifying(), fault(None)], false),
-            WorkerState::Starting
+            NodeState::Starting
         );
-        assert_eq!(worker_state(&[fault(None)], false), WorkerState::Serving);
-        assert_eq!(worker_state(&[verifying()], true), WorkerState::Draining);
+        assert_eq!(worker_state(&[fault(None)], false), NodeState::Serving);
+        assert_eq!(worker_state(&[verifying()], true), NodeState::Draining);
     }
 
     #[test]
-    fn a_fault_of_any_length_fits_a_heartbeat() {
+    fn a_fault_of_any_length_fits_a_card() {
         let faults = faults(&[fault(None)]);
         assert!(faults[0].model.len() + faults[0].reason.len() <= 640);
         assert!(faults[0].reason.starts_with("corrupt-file: é"));

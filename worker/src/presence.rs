@@ -1,106 +1,97 @@
-//! Heartbeats to the orchestrators of the region, announcements on the DHT. (PRE-1, PRE-2, PRE-3)
+//! What orchestrators and the DHT hear of this worker. (PRE-1, PRE-2, PRE-3)
+//!
+//! A [`Herald`] speaks for it: every 5 s, at once when its models or its state change, and when its
+//! load is another than its orchestrators can know.
 //!
 //! # Layout
 //!
-//! * `beat` – makes signed heartbeats: every 5 s, and at once on a change that only a worker knows of
-//! * `links` – pushes heartbeats over the links to the chosen orchestrators ([`tether_net::Uplinks`])
+//! * `telling` – what is said: the card's offers, and the state
 //! * `announce` – the topics of this worker on the DHT
 
 mod announce;
-mod beat;
-mod links;
+mod telling;
 
-use crate::health::Machine;
+use crate::models::Models;
 use crate::serve::Shared;
-use beat::{Beat, Beater};
-use links::Links;
 use std::sync::Arc;
-use std::time::Duration;
-use tether_net::{Node, Uplinks};
-use tether_wire::{NodeKey, Tier};
-use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::{AbortOnDropHandle, TaskTracker};
-
-/// How long goodbyes may take on all links together.
-const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What heartbeats need to know of the configuration.
-#[derive(Clone, Debug)]
-pub(crate) struct Profile {
-    pub(crate) key: NodeKey,
-    pub(crate) machine: Machine,
-    pub(crate) tier: Tier,
-    pub(crate) price_per_1k_micro: u64,
-    pub(crate) epoch: u64,
-    pub(crate) orchestrators: usize,
-}
+pub(crate) use telling::Profile;
+use telling::Teller;
+use tether_net::{Herald, Node, Nudge, Pushes, Uplinks};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 /// The presence of a worker, until it says goodbye.
 #[derive(Debug)]
 pub(crate) struct Presence {
-    /// Cancelled to say goodbye.
-    leaving: CancellationToken,
-    links: TaskTracker,
-    linked: watch::Receiver<usize>,
-    _tasks: [AbortOnDropHandle<()>; 3],
+    pushes: Pushes,
+    _uplinks: Uplinks,
+    _tasks: [AbortOnDropHandle<()>; 4],
 }
 
 impl Presence {
-    /// Announces, finds orchestrators, pushes heartbeats.
-    pub(crate) fn start(node: Node, profile: Profile, shared: Arc<Shared>) -> Self {
-        let leaving = CancellationToken::new();
-        let tracker = TaskTracker::new();
-        let (beats, beats_receiver) = watch::channel(None::<Arc<Beat>>);
-        // One wish is enough to be granted; more mean the same.
-        let (wishes, wishes_receiver) = mpsc::channel(1);
-        let (linked_sender, linked) = watch::channel(0);
-        let models = shared.models.get().map(crate::models::Models::watch);
-        let links = Links {
-            uplinks: Uplinks::start(&node, profile.orchestrators),
-            beats: beats_receiver,
-            wishes,
-            linked: linked_sender,
-            metrics: shared.metrics.clone(),
-            tasks: tracker.clone(),
-            leaving: leaving.clone(),
-        };
-        let beater = Beater {
-            node: node.clone(),
+    /// Announces, finds orchestrators, says that the worker lives; `epoch` is the number of this
+    /// run, `orchestrators` with how many it keeps links.
+    pub(crate) fn start(
+        node: &Node,
+        epoch: u64,
+        orchestrators: usize,
+        profile: Profile,
+        shared: &Arc<Shared>,
+        models: &Models,
+    ) -> Self {
+        let teller = Teller {
             profile,
-            shared,
-            beats,
-            wishes: wishes_receiver,
-            leaving: leaving.clone(),
+            max_slots: shared.max_slots,
+            draining: shared.draining.clone(),
+            models: models.watch(),
         };
+        let (told, telling) = watch::channel(teller.told());
+        let loaded = shared.clone();
+        let herald = Herald::start(node, epoch, telling, move || telling::load(&loaded));
+        let departures = tell_departures(shared.clone(), herald.nudge());
+        let uplinks = Uplinks::start(node, orchestrators);
+        let metrics = shared.metrics.clone();
+        let pushes = Pushes::start(herald, uplinks.watch(), move || metrics.heartbeat_sent());
+        let counting = count(shared.clone(), pushes.hearing());
+        let announcing = announce::run(node.clone(), models.watch());
         Self {
-            leaving,
-            links: tracker,
-            linked,
+            pushes,
+            _uplinks: uplinks,
             _tasks: [
-                AbortOnDropHandle::new(tokio::spawn(beater.run())),
-                AbortOnDropHandle::new(tokio::spawn(links.run())),
-                AbortOnDropHandle::new(tokio::spawn(announce::run(node, models))),
+                AbortOnDropHandle::new(tokio::spawn(teller.run(told))),
+                AbortOnDropHandle::new(tokio::spawn(departures)),
+                AbortOnDropHandle::new(tokio::spawn(counting)),
+                AbortOnDropHandle::new(tokio::spawn(announcing)),
             ],
         }
     }
 
-    /// Orchestrators that this worker pushes its heartbeats to, as it changes.
+    /// Orchestrators that hear this worker, as it changes.
     pub(crate) fn linked(&self) -> watch::Receiver<usize> {
-        self.linked.clone()
+        self.pushes.hearing()
     }
 
     /// Says goodbye on every link and waits until it was heard, for a moment.
     pub(crate) async fn goodbye(&self) {
-        self.leaving.cancel();
-        self.links.close();
-        if tokio::time::timeout(GOODBYE_TIMEOUT, self.links.wait())
-            .await
-            .is_err()
-        {
-            tracing::warn!(
-                "an orchestrator did not hear the goodbye in time; it will expire this worker"
-            );
+        self.pushes.goodbye().await;
+    }
+}
+
+/// What whoever gave an order cannot know: that its request still runs after its caller went, and
+/// when it does no longer.
+async fn tell_departures(shared: Arc<Shared>, nudge: Nudge) {
+    loop {
+        shared.slots.departure().await;
+        nudge.soon();
+    }
+}
+
+async fn count(shared: Arc<Shared>, mut hearing: watch::Receiver<usize>) {
+    loop {
+        let count = *hearing.borrow_and_update();
+        shared.metrics.set_orchestrators(count);
+        if hearing.changed().await.is_err() {
+            return;
         }
     }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tether_net::{NetError, Node, NodeConfig, epoch};
 use tether_telemetry::metrics::WorkerMetrics;
-use tether_wire::heartbeat::WorkerState;
+use tether_wire::beat::NodeState;
 use tether_wire::{Grant, NodeId, Role, Signed, Tier};
 use tokio::sync::watch;
 
@@ -55,12 +55,12 @@ pub struct WorkerStatus {
     /// Its key.
     pub id: NodeId,
     /// What it is doing.
-    pub state: WorkerState,
+    pub state: NodeState,
     /// Its models.
     pub models: Vec<ModelStatus>,
     /// Requests that run and wait.
     pub load: Load,
-    /// Orchestrators that it pushes its heartbeats to.
+    /// Orchestrators that hear its heartbeats.
     pub orchestrators: usize,
 }
 
@@ -87,12 +87,9 @@ pub async fn start(
     std::fs::create_dir_all(data_dir).map_err(at_data_dir)?;
     let epoch = epoch::next(data_dir, now_ms()).map_err(at_data_dir)?;
     let profile = Profile {
-        key: node_config.key.clone(),
         machine: Machine::of(&config),
         tier: granted_tier(&node_config),
         price_per_1k_micro: config.price_per_1k_micro,
-        epoch,
-        orchestrators: config.orchestrators,
     };
     let limits = Limits {
         slots: config.slots,
@@ -109,10 +106,11 @@ pub async fn start(
     });
     let node = Node::start(node_config, service).await?;
     // Models are verified and loaded only now that nothing else can fail any more.
-    shared
+    let models = shared
         .models
         .get_or_init(|| Models::start(&config, data_dir, &engine_command, &metrics));
-    let presence = Presence::start(node.clone(), profile, shared.clone());
+    let links = config.orchestrators;
+    let presence = Presence::start(&node, epoch, links, profile, &shared, models);
     Ok(Worker {
         node: NodeHandle(node),
         shared,
@@ -172,7 +170,7 @@ impl Worker {
             .watch()
     }
 
-    /// How many orchestrators it pushes its heartbeats to, as it changes.
+    /// How many orchestrators hear its heartbeats, as it changes.
     #[must_use]
     pub fn orchestrators(&self) -> watch::Receiver<usize> {
         self.presence.linked()

@@ -1,5 +1,5 @@
 //! A number that grows with each start of a node, so that nothing that it said in an earlier life
-//! counts. [T-PRE-5]
+//! counts. [T-BEA-6]
 
 use crate::disk;
 use std::fs;

@@ -5,25 +5,25 @@
 //! * `cadence` – when the next beat is due; pure
 //! * `compose` – what is in it, and when the card is a new one; pure
 //! * `push` – which pushes over a call carry the card (pure), and the pushing
+//! * `pushes` – over the uplinks of a node, until the goodbye was heard
 //!
 //! Workers and gateways push what is sealed here over `presence` calls to their orchestrators
-//! ([`Herald::push_over`]); an orchestrator spreads its own with those of others.
+//! ([`Pushes`]); an orchestrator spreads its own with those of others.
 
 mod cadence;
 mod compose;
 mod push;
+mod pushes;
 
 pub use compose::{Load, Sealed, Told};
+pub use pushes::Pushes;
 
-use crate::link::Link;
 use crate::node::Node;
 use cadence::Cadence;
 use compose::{Composer, Identity};
-use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tether_wire::beat::NodeState;
-use tether_wire::rpc::RpcError;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -78,16 +78,10 @@ impl Herald {
         self.sealed.clone()
     }
 
-    /// Pushes beats over a `presence` call on a link: one of its own at once, then every one, until
-    /// the goodbye was heard.
-    ///
-    /// # Errors
-    /// Why it ended otherwise: the callee's error, or that the link is lost or quiet.
-    pub fn push_over(
-        &self,
-        link: Link,
-    ) -> impl Future<Output = Result<(), RpcError>> + Send + 'static {
-        push::run(link, self.sealed.clone(), self.wishes.clone())
+    /// What makes it speak at once, for what only the load tells.
+    #[must_use]
+    pub fn nudge(&self) -> Nudge {
+        Nudge(self.wishes.clone())
     }
 
     /// Says goodbye with a last beat, and waits until that is sealed.
@@ -98,6 +92,18 @@ impl Herald {
         let _ = sealed
             .wait_for(|it| it.as_ref().is_some_and(|it| it.is_goodbye))
             .await;
+    }
+}
+
+/// Asks a herald to speak.
+#[derive(Clone, Debug)]
+pub struct Nudge(mpsc::Sender<()>);
+
+impl Nudge {
+    /// Speak soon: the load is another than what was said last. Those that come together are one.
+    pub fn soon(&self) {
+        // A full channel already holds a wish.
+        let _ = self.0.try_send(());
     }
 }
 

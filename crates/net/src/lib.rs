@@ -42,7 +42,7 @@ mod uplinks;
 
 pub use config::{LinkLimits, NodeConfig};
 pub use error::{LinkError, NetError};
-pub use herald::{Herald, Load, Sealed, Told};
+pub use herald::{Herald, Load, Nudge, Pushes, Sealed, Told};
 pub use link::{Link, LinkEvent};
 pub use lonely::Lonely;
 pub use node::Node;

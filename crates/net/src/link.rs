@@ -34,7 +34,21 @@ pub enum LinkEvent {
         peer: Peer,
         /// Why, for people.
         reason: String,
+        /// Whether the peer said that it needs the link no more: it lives.
+        is_surplus: bool,
     },
+}
+
+impl LinkEvent {
+    /// Whom it is about.
+    #[must_use]
+    pub fn peer(&self) -> &Peer {
+        match self {
+            Self::Up(peer) | Self::Quiet(peer) | Self::Lively(peer) | Self::Down { peer, .. } => {
+                peer
+            }
+        }
+    }
 }
 
 /// A link. Either side opens calls on it, whoever dialled. Cheap to clone.
@@ -132,6 +146,11 @@ impl Link {
     /// Closes it; the other side is told the reason.
     pub fn close(&self, reason: &str) {
         self.close_as(CloseCode::Done, reason);
+    }
+
+    /// Closes it because it is needed no more: no reason to doubt that this node lives.
+    pub fn release(&self, reason: &str) {
+        self.close_as(CloseCode::Surplus, reason);
     }
 
     /// Waits until it is down, and says why.

@@ -47,6 +47,9 @@ pub enum Event {
     Card(Box<AdmittedCard>),
     /// The link to a node broke.
     LinkLost(NodeId),
+    /// The link to a node was closed in good order, by either side: no sign of trouble, and what its
+    /// transport said no longer counts.
+    LinkClosed(NodeId),
     /// The link to a node is silent where the transport should speak.
     LinkQuiet(NodeId),
     /// It speaks again.

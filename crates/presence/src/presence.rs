@@ -37,6 +37,10 @@ pub const CLONE_REPORT_MS: u64 = 60_000;
 /// A beat of a lower epoch that was made this much later than the higher one was first heard is no
 /// straggler. [T-LIV-6]
 pub const CLONE_MARGIN_MS: u64 = MAX_SKEW_MS + BEAT_INTERVAL_MS;
+/// A machine to which nothing happens for longer than this, not even a tick, was not run: that is
+/// nobody's silence. Far above what a busy scheduler makes of ticks, far below what a node may be
+/// silent. [T-LIV-2]
+pub const STALL_MS: u64 = 1_000;
 
 const _: () = assert!(TOMBSTONE_MS > REPLAYABLE_MS);
 
@@ -72,6 +76,8 @@ pub struct Presence {
     fleet: Fleet,
     wheel: Wheel,
     revoked: HashSet<NodeId>,
+    /// Monotonic time of the last event.
+    ran_ms: u64,
 }
 
 /// What an event means for others.
@@ -96,6 +102,7 @@ impl Presence {
             fleet: Fleet::default(),
             wheel: Wheel::default(),
             revoked: HashSet::new(),
+            ran_ms: started.mono_ms,
         }
     }
 
@@ -105,11 +112,13 @@ impl Presence {
     }
 
     pub(crate) fn apply(&mut self, event: Event, now: Now, effects: &mut Vec<Effect>) -> News {
+        self.forgive_stall(now);
         match event {
             Event::Beat { beat, card, origin } => self.beat(beat, card, origin, now, effects),
             Event::Again(node) => self.again(node, now, effects),
             Event::Card(card) => self.card(card, now, effects),
             Event::LinkLost(node) => self.link_lost(node, effects),
+            Event::LinkClosed(node) => self.link_closed(node),
             Event::LinkQuiet(node) => self.link_quiet(node, effects),
             Event::LinkLively(node) => self.link_lively(node, now, effects),
             Event::Suspected(suspicion) => self.suspected(&suspicion, effects),

@@ -37,6 +37,9 @@ pub const HOLD_MS: u64 = 500;
 pub const MAX_RANK: u8 = 3;
 /// Two peers compare once in this time, within a fifth of it. [T-SPR-6]
 pub const COMPARE_MS: u64 = 5_000;
+/// How old an orchestrator's own beat may be when it is sent: the receiver takes its age for the
+/// sender's clock being behind. [T-SPR-4]
+pub const OWN_BEAT_MS: u64 = 500;
 /// Most peers. [T-SPR-8]
 pub const MAX_PEERS: usize = tether_wire::spread::MAX_LINKED;
 /// Most control messages that are kept for peers to come. [T-SPR-9]
@@ -60,7 +63,8 @@ pub enum Input {
         /// Whether it takes links from the same nodes as this one: it serves the same region.
         near: bool,
     },
-    /// The link to a peer broke: also a [`Event::LinkLost`].
+    /// The link to a peer broke: also a [`Event::LinkLost`]. That it went quiet, or speaks again, is
+    /// told as an [`Input::Own`] event.
     PeerDown(NodeId),
     /// A peer sent this.
     Batch {
@@ -199,6 +203,16 @@ impl Spread {
         self.generation = self.generation.wrapping_add(1).max(1);
         for peer in self.peers.values_mut() {
             peer.tell_linked = true;
+        }
+    }
+
+    /// A peer that is silent is no peer: it is not counted on to pass anything on, and the others
+    /// are told that nothing reaches it from here.
+    fn peer_is_quiet(&mut self, id: &NodeId, quiet: bool) {
+        let peer = self.peers.get_mut(id).filter(|peer| peer.quiet != quiet);
+        if let Some(peer) = peer {
+            peer.quiet = quiet;
+            self.peers_changed();
         }
     }
 

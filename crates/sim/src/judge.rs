@@ -326,6 +326,10 @@ impl Judge {
         for view in self.views.values_mut() {
             let flags = &mut view.flags[key.at()];
             *flags &= !(GHOST | APPEARED);
+            // It was back before it was missed: when it is shown again later, that is no start.
+            if lives && shows(*flags) {
+                *flags |= APPEARED;
+            }
             if shows(*flags) == lives {
                 view.wrong -= 1;
                 self.wrong -= 1;

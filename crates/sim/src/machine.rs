@@ -32,6 +32,8 @@ pub enum Input {
     },
     /// The link of a node broke.
     LinkLost(NodeId),
+    /// The link of a node was closed in good order.
+    LinkClosed(NodeId),
     /// The link of a node, or of a peer, is silent where it should speak.
     LinkQuiet(NodeId),
     /// It speaks again.

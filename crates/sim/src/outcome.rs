@@ -181,6 +181,7 @@ impl Outcome {
             None => failures.push("views are not the truth at the end".to_owned()),
         }
         for (what, samples, most) in [
+            ("suspect", &self.suspect, expect.suspect_within_ms),
             ("revocation", &self.revocation, expect.revoked_within_ms),
             ("newcomer", &self.newcomer, expect.newcomer_within_ms),
             ("relink", &self.relink, expect.relink_within_ms),

@@ -159,6 +159,42 @@ impl Summary {
     }
 }
 
+/// Summaries of several scenarios, as a table of Markdown: a row for each.
+#[must_use]
+pub fn markdown(summaries: &[Summary]) -> String {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut out = format!(
+        "Version {}, seeds from 0 on, times in simulated ms; {cores} cores.\n\n\
+         | scenario | nodes | seeds held | ghosts | false expiries | missing | converged, p50 / max | `kill -9` until suspect, p50 / p99 / max | `kill -9` until gone, p50 / max | core s of a run |\n\
+         |---|---|---|---|---|---|---|---|---|---|\n",
+        env!("CARGO_PKG_VERSION"),
+    );
+    let at = |times: Option<Distribution>, words: fn(Distribution) -> String| {
+        times.map_or("–".to_owned(), words)
+    };
+    for it in summaries {
+        writeln!(
+            out,
+            "| {} | {} | {} of {} | {} | {} | {} | {} | {} | {} | {:.1} |",
+            it.scenario,
+            it.nodes,
+            it.held,
+            it.seeds,
+            it.ghosts,
+            it.false_expiries,
+            it.missing,
+            at(it.converged, |it| format!("{} / {}", it.p50_ms, it.max_ms)),
+            at(it.suspect, |it| {
+                format!("{} / {} / {}", it.p50_ms, it.p99_ms, it.max_ms)
+            }),
+            at(it.expiry, |it| format!("{} / {}", it.p50_ms, it.max_ms)),
+            it.cpu_s,
+        )
+        .expect("writing to a String cannot fail");
+    }
+    out
+}
+
 fn words(times: Distribution) -> String {
     format!(
         "p50 {}, p99 {}, max {} ms ({})",

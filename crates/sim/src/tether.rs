@@ -34,6 +34,9 @@ impl Machine for Tether {
             Input::LinkLost(node) => {
                 self.spread(spread::Input::Own(Event::LinkLost(node)), now, outputs);
             }
+            Input::LinkClosed(node) => {
+                self.spread(spread::Input::Own(Event::LinkClosed(node)), now, outputs);
+            }
             Input::LinkQuiet(node) => {
                 self.spread(spread::Input::Own(Event::LinkQuiet(node)), now, outputs);
             }

@@ -52,6 +52,7 @@ macro_rules! scenarios {
 
 scenarios! {
     churn_loss_and_a_partition_leave_no_ghost_and_expire_nobody_who_lives "churn"
+    who_was_killed_is_suspect_in_every_view_within_two_seconds_and_a_half "kill"
     clocks_of_workers_that_are_wrong_hurt_nobody "skew"
     clocks_of_orchestrators_that_are_wrong_hurt_nobody "skew-orchestrators"
     a_replay_at_restarted_orchestrators_revives_nobody "restart"

@@ -1,8 +1,9 @@
-//! `tether bench`, hidden: what `ops/bench/run` measures. Each prints a table in Markdown and then
-//! one line of JSON with every sample.
+//! `tether bench`, hidden: what `ops/bench/run` measures. Those that time the whole print a table in
+//! Markdown and then one line of JSON with every sample; that of the fleet prints either.
 
 mod direct;
 mod first_token;
+mod fleet;
 mod mesh;
 mod overhead;
 mod report;
@@ -16,6 +17,8 @@ pub(crate) enum BenchCommand {
     FirstToken(Runs),
     /// What the mesh adds to the engine alone
     Overhead(Runs),
+    /// What a large fleet costs one orchestrator: heartbeats, memory, lookups
+    Fleet(fleet::FleetArgs),
 }
 
 /// How often.
@@ -31,12 +34,13 @@ impl BenchCommand {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let report = runtime.block_on(async {
-            match self {
-                Self::FirstToken(Runs { runs }) => first_token::measure(runs).await,
-                Self::Overhead(Runs { runs }) => overhead::measure(runs).await,
-            }
-        })?;
-        Ok(report.print()?)
+        runtime.block_on(async {
+            let report = match self {
+                Self::FirstToken(Runs { runs }) => first_token::measure(runs).await?,
+                Self::Overhead(Runs { runs }) => overhead::measure(runs).await?,
+                Self::Fleet(fleet) => return fleet.run().await,
+            };
+            Ok(report.print()?)
+        })
     }
 }

@@ -313,17 +313,6 @@ pub enum AnswerEvent {
 /// Most bytes of one event on the wire. [T-INF-9]
 pub const MAX_EVENT_BYTES: usize = 256 * 1024;
 
-/// What a worker pushes to its orchestrators: a sealed heartbeat and the topics that it is for.
-/// [T-PRE-7]
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Presence {
-    /// The sealed [`crate::Heartbeat`].
-    #[serde(with = "serde_bytes")]
-    pub heartbeat: Vec<u8>,
-    /// Names of the topics on which it is published.
-    pub topics: Vec<String>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

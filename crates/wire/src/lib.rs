@@ -13,7 +13,6 @@
 //! * [`grant`], [`link`] – who may link in which role, and the greeting that checks it
 //! * [`card`], [`beat`] – what a node says of itself, and that it lives
 //! * [`spread`] – how both travel to orchestrators and among them
-//! * [`heartbeat`] – presence of workers
 //! * [`manifest`] – signed description of a model's files
 //! * [`rpc`] – calls over a link, and their errors
 //! * [`infer`] – requests for inference and the events of an answer
@@ -27,7 +26,6 @@ pub mod codec;
 pub mod directory;
 pub mod envelope;
 pub mod grant;
-pub mod heartbeat;
 pub mod id;
 pub mod infer;
 pub mod key;
@@ -44,7 +42,6 @@ pub use beat::Beat;
 pub use card::Card;
 pub use envelope::{Signable, Signed, Verified, VerifyError};
 pub use grant::{Grant, Role, Tier};
-pub use heartbeat::Heartbeat;
 pub use id::{
     CorrelationId, Digest, MeshId, ModelName, ModelRef, ModelVersion, NodeId, Region, TenantId,
 };

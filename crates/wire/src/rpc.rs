@@ -40,7 +40,8 @@ pub mod method {
     pub const SUBMIT: &str = "submit";
     /// Orchestrator → worker: [`crate::infer::WorkOrder`], answered by [`crate::infer::AnswerEvent`]s.
     pub const INFER: &str = "infer";
-    /// Worker → orchestrator: items are [`crate::infer::Presence`]s, without answers.
+    /// Worker, gateway → orchestrator: items are [`crate::spread::Push`]es, each answered by a
+    /// [`crate::spread::PushReply`] or not at all.
     pub const PRESENCE: &str = "presence";
     /// Orchestrator → orchestrator: items are [`crate::spread::Batch`]es, without answers; one call in
     /// each direction.

@@ -13,6 +13,13 @@ use serde_bytes::ByteBuf;
 
 /// Most bytes of one item of a `presence` call. [T-PUS-2]
 pub const MAX_PUSH_BYTES: usize = 20_480;
+/// Pushes of one node in a second that an orchestrator takes on average: one in five seconds is the
+/// rule, and what changes is told at once. [T-PUS-5]
+pub const MAX_PUSHES_PER_SECOND: u32 = 10;
+/// Pushes of one node that it takes at once. [T-PUS-5]
+pub const MAX_PUSHES_AT_ONCE: u32 = 20;
+/// Orchestrators that a node pushes to. [T-PUS-1]
+pub const PUSHED_TO: usize = 3;
 /// Most bytes of one batch. [T-SPR-2]
 pub const MAX_BATCH_BYTES: usize = 1 << 20;
 /// Most beats, cards, orders, notes or sealed controls in one batch, each. [T-SPR-2]

@@ -3,5 +3,6 @@
 mod answers;
 mod bounds;
 mod chat;
+mod presence;
 mod refusals;
 mod world;

@@ -16,6 +16,7 @@ use tether_wire::infer::{
     Accepted, AnswerEvent, Chunk, Done, Finish, InferRequest, MAX_REQUEST_BYTES, Usage,
 };
 use tether_wire::rpc::{Code, RpcError, method};
+use tether_wire::spread::{MAX_PUSH_BYTES, Push};
 use tether_wire::{Digest, NodeId, Role, Topic, codec};
 use tokio::sync::mpsc;
 
@@ -35,12 +36,15 @@ pub(crate) struct Reports {
     pub(crate) seen: mpsc::UnboundedReceiver<Seen>,
     /// Correlation ids of requests that were cancelled.
     pub(crate) cancelled: mpsc::UnboundedReceiver<String>,
+    /// What the gateway says of itself.
+    pub(crate) pushed: mpsc::UnboundedReceiver<Push>,
 }
 
 #[derive(Clone)]
 struct Reporter {
     seen: mpsc::UnboundedSender<Seen>,
     cancelled: mpsc::UnboundedSender<String>,
+    pushed: mpsc::UnboundedSender<Push>,
 }
 
 pub(crate) struct World {
@@ -62,9 +66,11 @@ impl World {
         let mesh = LocalMesh::new(Access::Private);
         let (seen_tx, seen) = mpsc::unbounded_channel();
         let (cancelled_tx, cancelled) = mpsc::unbounded_channel();
+        let (pushed_tx, pushed) = mpsc::unbounded_channel();
         let reporter = Reporter {
             seen: seen_tx,
             cancelled: cancelled_tx,
+            pushed: pushed_tx,
         };
         let (mut nodes, mut machines) = (Vec::new(), Vec::new());
         for index in 0..orchestrators {
@@ -87,6 +93,7 @@ impl World {
         let (node, registry) = mesh.config(key(), Role::Gateway);
         let gateway = tether_gateway::start(
             config,
+            None,
             node,
             GatewayMetrics::register(&registry),
             registry.clone(),
@@ -96,7 +103,11 @@ impl World {
         let world = Self {
             gateway,
             registry,
-            reports: Reports { seen, cancelled },
+            reports: Reports {
+                seen,
+                cancelled,
+                pushed,
+            },
             nodes,
             machines,
             http: reqwest::Client::new(),
@@ -177,10 +188,19 @@ impl Service for Script {
             match call.method() {
                 method::DIRECTORY => directory(call).await,
                 method::SUBMIT => submit(index, reporter, call).await,
+                method::PRESENCE => presence(reporter, call).await,
                 other => Err(RpcError::new(Code::Unimplemented, other)),
             }
         })
     }
+}
+
+async fn presence(reporter: Reporter, mut call: Incoming) -> Result<(), RpcError> {
+    while let Some(item) = call.recv(MAX_PUSH_BYTES).await? {
+        let push = Push::decode(&item).expect("a push");
+        let _ = reporter.pushed.send(push);
+    }
+    Ok(())
 }
 
 async fn directory(mut call: Incoming) -> Result<(), RpcError> {

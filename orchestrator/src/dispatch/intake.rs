@@ -55,7 +55,8 @@ impl Dispatcher {
         span.record("gen_ai.request.model", model.to_string());
         let servable = {
             let fleet = self.fleet.snapshot();
-            (self.candidates(&fleet, &model)).any(|it| it.offer().digest == digest)
+            let mut candidates = self.candidates(&fleet, &model, &digest);
+            candidates.next().is_some()
         };
         if !servable {
             return Err(self.nothing_serves(&model));

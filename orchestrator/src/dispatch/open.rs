@@ -19,6 +19,11 @@ impl OpenJobs {
         }
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.jobs().len()
+    }
+
     /// Whether somebody here will end the job.
     pub(crate) fn contains(&self, job: &CorrelationId) -> bool {
         self.jobs().contains_key(job)
@@ -59,6 +64,7 @@ mod tests {
         let first = open.hold(job);
         let repeated = open.hold(job);
         drop(repeated);
+        assert_eq!(open.len(), 1);
         assert!(open.contains(&job));
         drop(first);
         assert!(!open.contains(&job) && open.jobs().is_empty());

@@ -1,193 +1,257 @@
-//! The one task that changes the fleet: heartbeats and suspicions in, snapshots out.
+//! The one task that changes the fleet: what nodes say in, snapshots out.
 //!
-//! What has piled up is taken over together and published once, so that a busy fleet costs one
-//! snapshot per batch and a quiet one is current at once.
+//! It owns the state machine of presence and its spread, and is told by the edges what came,
+//! verified. What has piled up is taken over together and published once, so that a busy fleet
+//! costs ten snapshots a second and a quiet one is current at once; what counts at once, a doubt or
+//! a goodbye, is seen through the snapshot that readers hold. Before silence is looked for, all
+//! that waits is taken in: an orchestrator that was slow must not count that as others' silence.
 
-use super::{Roster, Snapshot};
-use crate::clock;
-use crate::presence::{Change, Presence, Rejected};
+use super::handle::Told;
+pub use super::handle::{Fleet, FleetSettings, Outgoing};
+use super::roster::{Passage, Roster};
+use super::snapshot::Snapshot;
+use super::watch::Watch;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::time::Duration;
+use tether_presence::check;
+use tether_presence::spread::{FLUSH_MS, MAX_PEERS, ROOM};
+use tether_presence::{Effect, Event, Input, Now, Output, Rejected, Spread};
 use tether_telemetry::metrics::OrchestratorMetrics;
-use tether_wire::{Heartbeat, NodeId, Tier, Verified};
+use tether_wire::NodeId;
+use tether_wire::spread::Batch;
 use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-/// Events that wait for the keeper at most; senders wait beyond, and with them their links.
+/// Inputs that wait for the keeper at most; senders wait beyond, and with them their links.
 pub const MAX_PENDING: usize = 4_096;
-/// Events that one snapshot takes over at most.
+/// Inputs that are taken over before readers learn of them.
 pub const MAX_BATCH: usize = 1_024;
-/// How often silence is looked for.
-const TICK: Duration = Duration::from_millis(250);
+/// Batches that wait for the edge at most: as many as may be under way to all peers.
+pub const MAX_OUTGOING: usize = ROOM * MAX_PEERS;
+/// Questions for cards and controls that wait beside them.
+pub const MAX_ASIDE: usize = 1_024;
+/// A busy fleet is published once in this time.
+pub const PUBLISH_MS: u64 = 100;
+/// How often groups are looked at for a new ranking.
+const RANK_MS: u64 = super::group::RANK_MS;
+/// How often it is looked whether there is room for what was left out.
+const READMIT_MS: u64 = 5_000;
+/// How long a worker that lost its link, or could not be linked, is not dialled. A worker that is
+/// well links again by itself and is heard at once, so that dialling it would mostly cost a request
+/// its time; a dead one is dialled a few times until it expires. [T-PRE-8]
+pub const REDIAL_AFTER_MS: u64 = 3_000;
 
-/// What the keeper is told.
-#[derive(Debug)]
-pub(crate) enum Event {
-    /// A verified heartbeat and the tier of its worker's grant.
-    Beat(Box<Verified<Heartbeat>>, Tier),
-    /// A worker may be dead.
-    Suspect(NodeId, &'static str),
-    /// A worker cannot be linked.
-    Unreachable(NodeId, &'static str),
+/// Where readers look.
+pub(super) struct Readers {
+    pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(super) published: watch::Sender<u64>,
 }
 
-/// The fleet, for those who read it and those who have news. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Fleet {
-    snapshot: Arc<ArcSwap<Snapshot>>,
-    events: mpsc::Sender<Event>,
-    changed: watch::Receiver<u64>,
-}
+type Clock = Box<dyn Fn() -> Now + Send>;
 
-impl Fleet {
-    /// Starts the keeper; it ends with `stop`.
-    #[must_use]
-    pub fn start(
-        max_workers: usize,
-        metrics: Arc<OrchestratorMetrics>,
-        stop: CancellationToken,
-    ) -> Self {
-        let (events, inbox) = mpsc::channel(MAX_PENDING);
-        let (published, changed) = watch::channel(0);
-        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
-        let keeper = Keeper {
-            presence: Presence::new(max_workers),
-            roster: Roster::default(),
-            snapshot: snapshot.clone(),
-            published,
-            metrics,
-        };
-        tokio::spawn(keeper.run(inbox, stop));
-        Self {
-            snapshot,
-            events,
-            changed,
-        }
-    }
-
-    /// The fleet as it is now.
-    #[must_use]
-    pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshot.load_full()
-    }
-
-    /// Told whenever a new snapshot is there.
-    #[must_use]
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changed.clone()
-    }
-
-    /// Gives a verified heartbeat to the keeper. Waits while too many are pending.
-    pub async fn heard(&self, beat: Verified<Heartbeat>, tier: Tier) {
-        // The keeper ends only with the orchestrator, and then nobody needs to know.
-        let _ = self.events.send(Event::Beat(Box::new(beat), tier)).await;
-    }
-
-    /// Says that a worker may be dead: chosen last until its next heartbeat.
-    pub async fn suspect(&self, worker: NodeId, why: &'static str) {
-        let _ = self.events.send(Event::Suspect(worker, why)).await;
-    }
-
-    /// Says that the link to a worker broke or cannot be had: suspect, and not dialled until it is
-    /// heard or a while went by.
-    pub async fn unreachable(&self, worker: NodeId, why: &'static str) {
-        let _ = self.events.send(Event::Unreachable(worker, why)).await;
-    }
-}
-
-struct Keeper {
-    presence: Presence,
+pub(super) struct Keeper {
+    clock: Clock,
+    spread: Spread,
     roster: Roster,
-    snapshot: Arc<ArcSwap<Snapshot>>,
-    published: watch::Sender<u64>,
+    readers: Readers,
+    outgoing: mpsc::Sender<Outgoing>,
+    outputs: Vec<Output>,
+    watch: Watch,
+    publish_at_ms: u64,
+    rank_at_ms: u64,
+    readmit_at_ms: u64,
+    /// Whether the metrics count the fleet of now.
+    is_counted: bool,
     metrics: Arc<OrchestratorMetrics>,
 }
 
 impl Keeper {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Event>, stop: CancellationToken) {
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    pub(super) fn new(
+        settings: FleetSettings,
+        readers: Readers,
+        outgoing: mpsc::Sender<Outgoing>,
+        clock: Clock,
+    ) -> Self {
+        let FleetSettings {
+            id, presence, seed, ..
+        } = settings;
+        Self {
+            spread: Spread::new(id, presence, clock(), seed),
+            clock,
+            roster: Roster::new(seed),
+            readers,
+            outgoing,
+            outputs: Vec::new(),
+            watch: Watch::default(),
+            publish_at_ms: 0,
+            rank_at_ms: 0,
+            readmit_at_ms: 0,
+            is_counted: false,
+            metrics: settings.metrics,
+        }
+    }
+
+    /// Keeps the fleet until `stop`.
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Told>, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(Duration::from_millis(FLUSH_MS));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(MAX_BATCH);
         loop {
-            tokio::select! {
+            self.watch.sleep((self.clock)());
+            let ticks = tokio::select! {
                 () = stop.cancelled() => return,
-                _ = tick.tick() => {
-                    let changes = self.presence.tick(clock::now());
-                    self.publish(changes);
-                }
+                _ = tick.tick() => true,
                 count = inbox.recv_many(&mut batch, MAX_BATCH) => {
                     if count == 0 { return; }
-                    let changes = batch.drain(..).filter_map(|event| self.decide(event)).collect();
-                    self.publish(changes);
+                    false
                 }
+            };
+            if let Some(ms) = self.watch.wake((self.clock)()) {
+                tracing::warn!(
+                    ms,
+                    "the orchestrator was not run; nobody's silence is counted"
+                );
             }
+            for told in batch.drain(..) {
+                self.take(told);
+            }
+            if ticks {
+                for _ in 0..inbox.len() {
+                    let Ok(told) = inbox.try_recv() else { break };
+                    self.take(told);
+                }
+                self.tick();
+            }
+            self.publish();
         }
     }
 
-    fn decide(&mut self, event: Event) -> Option<Change> {
-        match event {
-            Event::Beat(beat, tier) => {
-                let worker = beat.worker;
-                match self.presence.accept(*beat, tier, clock::now()) {
-                    Ok(change) => {
-                        self.metrics.heartbeat_accepted();
-                        Some(change)
-                    }
-                    Err(reason) => {
-                        reject(&self.metrics, worker, reason);
-                        None
-                    }
-                }
-            }
-            Event::Suspect(worker, why) => {
-                let change = self.presence.suspect(worker);
-                if change.is_some() {
+    fn take(&mut self, told: Told) {
+        let now = (self.clock)();
+        match told {
+            Told::Input(input) => self.handle(*input, now),
+            Told::Suspect(worker, why) => {
+                if self.roster.is_well(&worker) {
                     tracing::warn!(%worker, why, "worker is suspect");
                 }
-                change
+                self.handle(Input::Own(Event::LinkQuiet(worker)), now);
             }
-            Event::Unreachable(worker, why) => {
-                let change = self.presence.unreachable(worker, clock::now());
-                if change.is_some() {
-                    tracing::warn!(%worker, why, "worker cannot be reached");
+            Told::Unreachable(node, why) => {
+                self.handle(Input::Own(Event::LinkLost(node)), now);
+                let until = now.mono_ms.saturating_add(REDIAL_AFTER_MS);
+                if self.roster.unreachable(&node, now.mono_ms, until) {
+                    tracing::warn!(worker = %node, why, "worker cannot be reached");
                 }
-                change
+            }
+            Told::Sift(batch, reply) => {
+                let _ = reply.send(check::sift(*batch, &self.spread));
             }
         }
     }
 
-    fn publish(&mut self, changes: Vec<Change>) {
-        if changes.is_empty() {
-            return;
+    fn tick(&mut self) {
+        let now = (self.clock)();
+        self.handle(Input::Tick, now);
+        if now.mono_ms >= self.rank_at_ms {
+            self.rank_at_ms = now.mono_ms + RANK_MS;
+            self.roster.rank(now.mono_ms);
         }
-        for change in changes {
-            self.tell(&change);
-            self.roster.apply(change);
+        if now.mono_ms >= self.readmit_at_ms {
+            self.readmit_at_ms = now.mono_ms + READMIT_MS;
+            self.roster.readmit();
         }
-        let snapshot = self.roster.snapshot();
-        self.metrics.set_fleet(&snapshot.counts());
-        self.snapshot.store(Arc::new(snapshot));
-        self.published.send_modify(|version| *version += 1);
+        if !std::mem::replace(&mut self.is_counted, true) {
+            self.metrics.set_fleet(&self.roster.counts());
+            self.metrics.set_nodes(&self.roster.others());
+        }
     }
 
-    fn tell(&self, change: &Change) {
-        match change {
-            Change::Beat { beat, .. } if !self.roster.workers.contains_key(&beat.worker) => {
-                tracing::info!(worker = %beat.worker, region = %beat.region,
-                    state = beat.state.as_str(), models = beat.models.len(), "worker is there");
+    fn handle(&mut self, input: Input, now: Now) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        let now = self.watch.counted(now);
+        self.spread.handle(input, now, &mut outputs);
+        for output in outputs.drain(..) {
+            match output {
+                Output::Send { to, batch } => self.send(to, batch, now),
+                Output::Effect(effect) => self.apply(effect),
+                Output::Control { from, sealed } => self.aside(Outgoing::Control { from, sealed }),
             }
-            Change::Gone(worker, how) => {
-                tracing::info!(%worker, how = ?how, "worker is gone");
-            }
-            Change::Beat { .. } | Change::Suspect(_) | Change::Unreachable { .. } => {}
         }
+        self.outputs = outputs;
+    }
+
+    fn send(&mut self, to: NodeId, batch: Batch, now: Now) {
+        if let Err(error) = self.outgoing.try_send(Outgoing::Send { to, batch }) {
+            // Only where peers come and go faster than the edge follows. What is lost is found by
+            // comparison; the room for it must not be.
+            tracing::debug!(peer = %to, %error, "a batch is dropped");
+            let mut none = Vec::new();
+            self.spread.handle(Input::Written(to), now, &mut none);
+        }
+    }
+
+    /// What may be dropped never takes the place of batches.
+    fn aside(&self, outgoing: Outgoing) {
+        if self.outgoing.capacity() > MAX_OUTGOING {
+            let _ = self.outgoing.try_send(outgoing);
+        }
+    }
+
+    fn apply(&mut self, mut effect: Effect) {
+        match &mut effect {
+            Effect::Beat { heard_mono_ms, .. } => {
+                self.metrics.heartbeat_accepted();
+                *heard_mono_ms = self.watch.real_mono_ms(*heard_mono_ms);
+            }
+            Effect::Suspect(node) => tracing::debug!(%node, "node is suspect"),
+            Effect::Gone { node, how } => {
+                tracing::debug!(%node, how = how.as_str(), "node is gone");
+            }
+            Effect::WantCard { node, .. } => self.aside(Outgoing::WantCard(*node)),
+            Effect::Clone { node, epoch, other } => {
+                tracing::warn!(%node, epoch, other, "two processes run with one key");
+            }
+            Effect::Rejected { node, reason } => reject(&self.metrics, *node, *reason),
+            Effect::Carded(_) | Effect::Well(_) => {}
+        }
+        match self.roster.apply(effect) {
+            Some(Passage::Came(worker)) => {
+                tracing::info!(worker = %worker.id(), region = %worker.region(),
+                    state = worker.state.as_str(), models = worker.card().models.len(),
+                    "worker is there");
+            }
+            Some(Passage::Went(worker)) => tracing::info!(%worker, "worker is gone"),
+            None => {}
+        }
+    }
+
+    fn publish(&mut self) {
+        let news = self.roster.news();
+        let now_ms = (self.clock)().mono_ms;
+        let is_due = now_ms >= self.publish_at_ms;
+        if news.is_stale() && is_due {
+            self.publish_at_ms = now_ms + PUBLISH_MS;
+            self.readers
+                .snapshot
+                .store(Arc::new(self.roster.snapshot()));
+        }
+        if news.noted || (news.changed && is_due) {
+            self.is_counted = false;
+            self.readers.published.send_modify(|version| *version += 1);
+        }
+        self.roster.told(is_due);
     }
 }
 
-/// Counts a heartbeat that was dropped. The count is exact; lines are for who debugs, since
-/// strangers could fill a log.
-pub(crate) fn reject(metrics: &OrchestratorMetrics, worker: NodeId, reason: Rejected) {
+/// Counts a heartbeat or a card that was dropped. The count is exact; lines are for who debugs,
+/// since strangers could fill a log.
+pub(crate) fn reject(metrics: &OrchestratorMetrics, node: Option<NodeId>, reason: Rejected) {
     metrics.heartbeat_rejected(reason.as_str());
-    tracing::debug!(%worker, reason = reason.as_str(), "heartbeat dropped");
+    let node = node.map(|node| node.to_hex());
+    tracing::debug!(node, reason = reason.as_str(), "heartbeat dropped");
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,7 +24,9 @@ async fn the_fleet_needs_the_token_and_metrics_and_health_do_not() {
     assert_eq!(get(&mesh, "/readyz", None).await.0, 200);
     let (status, text) = get(&mesh, "/metrics", None).await;
     assert_eq!(status, 200);
-    assert!(text.contains("tether_orchestrator_heartbeats_accepted_total 1"));
+    assert!(text.contains("tether_orchestrator_heartbeats_accepted_total "));
+    let itself = r#"tether_orchestrator_nodes{role="orchestrator",state="live"} 1"#;
+    assert!(text.contains(itself), "{text}");
     assert_eq!(get(&mesh, "/fleet", None).await.0, 401);
     assert_eq!(get(&mesh, "/fleet", Some("wrong")).await.0, 401);
     let token = std::fs::read_to_string(mesh.orchestrator.admin_token_file()).expect("a token");

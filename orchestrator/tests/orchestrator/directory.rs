@@ -5,7 +5,6 @@ use crate::script::Script;
 use tether_net::Call;
 use tether_wire::codec;
 use tether_wire::directory::{Availability, DirectoryUpdate, MAX_UPDATE_BYTES};
-use tether_wire::heartbeat::WorkerState;
 use tether_wire::rpc::{Code, method};
 use tether_wire::{Digest, Tier};
 
@@ -64,8 +63,7 @@ async fn a_gateway_gets_everything_and_then_what_changes_and_a_bad_file_changes_
     assert_eq!(models[0].availability, Availability::Available);
     worker.node.shutdown().await;
     let mut worker = mesh.silent_worker(10, Script::Answer(1)).await;
-    let mut goodbye = worker.beat(9);
-    goodbye.state = WorkerState::Leaving;
+    let goodbye = worker.goodbye(9);
     worker.send(&goodbye).await;
     let models = next(&mut call).await.models.expect("models changed");
     assert_eq!(
@@ -79,7 +77,7 @@ async fn a_gateway_gets_everything_and_then_what_changes_and_a_bad_file_changes_
 async fn what_an_untrusted_worker_offers_is_gone_with_it() {
     let mesh = Mesh::start().await;
     let mut worker = (mesh.silent_worker_of(10, Script::Answer(1), Tier::Untrusted)).await;
-    worker.send(&worker.beat(1)).await;
+    worker.send(&worker.says(1)).await;
     mesh.fleet("there", |fleet| fleet.len() == 1).await;
     assert!(mesh.submit(&request("a")).await.is_whole());
     let link = mesh.link().await;
@@ -92,8 +90,7 @@ async fn what_an_untrusted_worker_offers_is_gone_with_it() {
         models = next(&mut call).await.models.expect("models");
     }
     assert_eq!(models[0].availability, Availability::Available);
-    let mut goodbye = worker.beat(2);
-    goodbye.state = WorkerState::Leaving;
+    let goodbye = worker.goodbye(2);
     worker.send(&goodbye).await;
     assert_eq!(next(&mut call).await.models, Some(Vec::new()));
     let answer = mesh.submit(&request("b")).await;

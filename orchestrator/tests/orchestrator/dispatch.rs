@@ -85,7 +85,7 @@ async fn a_worker_that_refuses_is_left_for_another() {
 async fn a_silent_worker_is_left_for_another_and_suspect() {
     let (mesh, _) = retried_from(Script::Silent).await;
     mesh.fleet("the silent one is suspect", |fleet| {
-        fleet.workers().filter(|worker| worker.suspect).count() == 1
+        fleet.workers().filter(|worker| worker.is_suspect()).count() == 1
     })
     .await;
 }
@@ -102,7 +102,7 @@ async fn a_worker_that_stalls_before_the_first_piece_is_left_for_another() {
     })
     .await;
     mesh.fleet("the stalled one is suspect", |fleet| {
-        fleet.workers().filter(|worker| worker.suspect).count() == 1
+        fleet.workers().filter(|worker| worker.is_suspect()).count() == 1
     })
     .await;
 }
@@ -118,8 +118,8 @@ async fn waiting_for_a_turn_is_no_stall_and_the_answer_comes_when_its_turn_does(
             .await
             .expect("lives");
         // A request that stalls after its turn came measures the time.
-        let stalls = mesh.worker_with(11, Script::BeginOnly, |beat| {
-            beat.models[0].model = "other@1.0".parse().expect("valid");
+        let stalls = mesh.worker_with(11, Script::BeginOnly, |says| {
+            says.models()[0].model = "other@1.0".parse().expect("valid");
         });
         let _stalls = stalls.await;
         let mut other = request("b");
@@ -133,7 +133,7 @@ async fn waiting_for_a_turn_is_no_stall_and_the_answer_comes_when_its_turn_does(
     let begun = (answer.events.iter()).any(|it| matches!(it, AnswerEvent::Begun(_)));
     assert!(!begun, "kept to itself: {:?}", answer.events);
     let fleet = mesh.orchestrator.fleet_snapshot();
-    assert!(!fleet.worker(&worker.id()).expect("there").suspect);
+    assert!(!fleet.worker(&worker.id()).expect("there").is_suspect());
 }
 
 #[tokio::test]
@@ -155,7 +155,7 @@ async fn a_turn_that_never_comes_is_told_as_overload_and_blames_nobody() {
         assert_eq!(answer.failed().retry_after_ms, Some(5_000));
         assert_eq!(other.scripted.orders(), 0, "no retry elsewhere");
         let fleet = mesh.orchestrator.fleet_snapshot();
-        assert!(fleet.workers().all(|worker| !worker.suspect));
+        assert!(fleet.workers().all(|worker| !worker.is_suspect()));
         let job = mesh.job(&request("a")).await;
         assert_eq!((job.state, job.attempts), (JobState::Failed, 1));
     }
@@ -253,8 +253,7 @@ async fn a_known_model_that_nothing_serves_is_unavailable_and_costs_no_job() {
     let mesh = Mesh::start().await;
     let mut worker = mesh.worker(10, Script::Answer(1)).await;
     mesh.remembers().await;
-    let mut goodbye = worker.beat(9);
-    goodbye.state = tether_wire::heartbeat::WorkerState::Leaving;
+    let goodbye = worker.goodbye(9);
     worker.send(&goodbye).await;
     mesh.fleet("nobody is there", |fleet| fleet.is_empty())
         .await;
@@ -276,7 +275,7 @@ async fn what_the_tenant_did_wrong_is_told_as_it_is_and_tried_once() {
     assert_eq!(answer.error, Some(wrong));
     assert_eq!(first.scripted.orders() + second.scripted.orders(), 1);
     let suspects = mesh.orchestrator.fleet_snapshot();
-    assert!(suspects.workers().all(|worker| !worker.suspect));
+    assert!(suspects.workers().all(|worker| !worker.is_suspect()));
 }
 
 #[tokio::test]
@@ -379,16 +378,12 @@ async fn time_that_is_over_is_said_and_ends_the_work() {
 }
 
 #[tokio::test]
-async fn only_gateways_submit_and_only_workers_have_presence() {
+async fn only_gateways_submit_and_read_the_directory() {
     let mesh = Mesh::start().await;
     let worker = mesh.worker(10, Script::Answer(1)).await;
     let id = mesh.orchestrator.id();
     let link = worker.node.linked(&id).expect("linked");
-    for (link, method) in [
-        (link.clone(), method::SUBMIT),
-        (link, method::DIRECTORY),
-        (mesh.link().await, method::PRESENCE),
-    ] {
+    for method in [method::SUBMIT, method::DIRECTORY] {
         let mut call = link
             .call(method, Some(PATIENCE), &codec::encode(&request("a")))
             .await

@@ -32,8 +32,7 @@ async fn a_key_whose_request_gave_nothing_may_run_again() {
         Code::Overloaded
     );
     let _good = mesh.worker(11, Script::Answer(2)).await;
-    let mut goodbye = bad.beat(5);
-    goodbye.state = tether_wire::heartbeat::WorkerState::Leaving;
+    let goodbye = bad.goodbye(5);
     bad.send(&goodbye).await;
     mesh.fleet("only the good one", |fleet| fleet.len() == 1)
         .await;

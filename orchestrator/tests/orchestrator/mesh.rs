@@ -15,13 +15,15 @@ use tether_orchestrator::store::MetadataStore;
 use tether_orchestrator::store::sqlite::SqliteStore;
 use tether_orchestrator::{Orchestrator, OrchestratorConfig, start_with_store};
 use tether_telemetry::metrics::{OrchestratorMetrics, Registry};
+use tether_wire::beat::NodeState;
+use tether_wire::card::{ModelOffer, WorkerCard};
 use tether_wire::codec;
 use tether_wire::grant::Access;
-use tether_wire::heartbeat::{ModelOffer, WorkerState};
-use tether_wire::infer::{AnswerEvent, InferRequest, Input, MAX_EVENT_BYTES, Presence, Sampling};
+use tether_wire::infer::{AnswerEvent, InferRequest, Input, MAX_EVENT_BYTES, Sampling};
 use tether_wire::rpc::{Code, RpcError, method};
+use tether_wire::spread::Push;
 use tether_wire::{
-    CorrelationId, Digest, Heartbeat, MeshId, NodeId, NodeKey, Role, Signed, TenantId, Tier,
+    Beat, Card, CorrelationId, Digest, MeshId, NodeId, NodeKey, Role, Signed, TenantId, Tier,
 };
 
 pub const DIGEST: Digest = Digest([7; 32]);
@@ -45,6 +47,11 @@ impl Service for NoService {
     fn serve(&self, _: Incoming) -> BoxFuture<'static, Result<(), RpcError>> {
         Box::pin(async { Err(RpcError::new(Code::Unimplemented, "nothing here")) })
     }
+}
+
+/// For nodes that only call.
+pub fn no_service() -> Arc<dyn Service> {
+    Arc::new(NoService)
 }
 
 pub struct Mesh {
@@ -120,12 +127,12 @@ impl Mesh {
         &self,
         n: u8,
         script: Script,
-        change: impl FnOnce(&mut Heartbeat),
+        change: impl FnOnce(&mut Says),
     ) -> Worker {
         let mut worker = self.silent_worker(n, script).await;
-        let mut beat = worker.beat(1);
-        change(&mut beat);
-        worker.send(&beat).await;
+        let mut says = worker.says(1);
+        change(&mut says);
+        worker.send(&says).await;
         let id = worker.id();
         self.fleet("the worker is there", move |fleet| {
             fleet.worker(&id).is_some()
@@ -145,7 +152,7 @@ impl Mesh {
         let scripted = Arc::new(Scripted::new(key.id(), script));
         let (mut config, _) = self.local.config(key.clone(), Role::Worker);
         let grant = (self.local).grant(key.id(), Role::Worker, |grant| grant.tier = tier);
-        config.grant = Some(grant);
+        config.grant = Some(grant.clone());
         let node = Node::start(config, scripted.clone())
             .await
             .expect("a worker");
@@ -162,6 +169,7 @@ impl Mesh {
         Worker {
             mesh: self.local.mesh.id,
             key,
+            grant: Some(grant),
             node,
             scripted,
             presence,
@@ -239,7 +247,7 @@ impl Mesh {
     }
 }
 
-async fn boot(
+pub async fn boot(
     config: OrchestratorConfig,
     data: &Path,
     node: NodeConfig,
@@ -255,9 +263,24 @@ async fn boot(
         .expect("an orchestrator")
 }
 
+/// What a worker says of itself.
+#[derive(Clone)]
+pub struct Says {
+    pub card: Card,
+    pub beat: Beat,
+}
+
+impl Says {
+    /// What it offers.
+    pub fn models(&mut self) -> &mut Vec<ModelOffer> {
+        &mut self.card.worker.as_mut().expect("a worker").models
+    }
+}
+
 pub struct Worker {
     pub mesh: MeshId,
     pub key: NodeKey,
+    pub grant: Option<Vec<u8>>,
     pub node: Node,
     pub scripted: Arc<Scripted>,
     pub presence: Call,
@@ -268,63 +291,85 @@ impl Worker {
         self.key.id()
     }
 
-    pub fn beat(&self, seq: u64) -> Heartbeat {
-        Heartbeat {
-            worker: self.id(),
+    /// That it serves and has nothing to do, in its beat of this number.
+    pub fn says(&self, seq: u64) -> Says {
+        let card = Card {
+            role: Role::Worker,
+            epoch: 1,
+            revision: 1,
+            issued_ms: now_ms(),
+            region: region(),
+            grant: self.grant.clone(),
+            agent: String::new(),
+            minor: 0,
+            addresses: Vec::new(),
+            worker: Some(WorkerCard {
+                gpu_class: "cpu".into(),
+                vram_gb: 0,
+                accelerators: 0,
+                capacity: 4,
+                models: vec![ModelOffer {
+                    model: "tiny@1.0".parse().expect("valid"),
+                    digest: DIGEST,
+                    warm: true,
+                    context_tokens: 2_048,
+                    adapters: Vec::new(),
+                    numerics_class: String::new(),
+                }],
+                faults: Vec::new(),
+                price_per_1k_micro: 0,
+                tier: Tier::Trusted,
+                engine: "scripted".into(),
+            }),
+        };
+        let beat = Beat {
             epoch: 1,
             seq,
             nonce: [0; 16],
             issued_ms: now_ms(),
-            state: WorkerState::Serving,
-            region: region(),
-            gpu_class: "cpu".into(),
-            vram_gb: 0,
-            accelerators: 0,
-            capacity: 4,
+            state: NodeState::Serving,
+            card: Digest([0; 32]),
             queue_depth: 0,
             in_flight: 0,
-            models: vec![ModelOffer {
-                model: "tiny@1.0".parse().expect("valid"),
-                digest: DIGEST,
-                warm: true,
-                context_tokens: 2_048,
-                adapters: Vec::new(),
-                numerics_class: String::new(),
-            }],
-            faults: Vec::new(),
-            price_per_1k_micro: 0,
-            tier: Tier::Trusted,
-            engine: "scripted".into(),
             tokens_per_s: 0.0,
             first_token_ms: 0,
-            minor: 0,
-            addresses: Vec::new(),
+        };
+        Says { card, beat }
+    }
+
+    /// Its goodbye.
+    pub fn goodbye(&self, seq: u64) -> Says {
+        let mut says = self.says(seq);
+        says.beat.state = NodeState::Leaving;
+        says
+    }
+
+    /// Card and beat, sealed.
+    pub fn seal(&self, says: &Says) -> Push {
+        let card = Signed::seal(&self.key, &self.mesh, &says.card).expect("inside limits");
+        let mut beat = says.beat.clone();
+        beat.card = Digest::of(card.as_bytes());
+        let beat = Signed::seal(&self.key, &self.mesh, &beat).expect("inside limits");
+        Push {
+            beat: beat.as_bytes().to_vec(),
+            card: Some(card.as_bytes().to_vec()),
         }
     }
 
-    pub fn seal(&self, beat: &Heartbeat) -> Vec<u8> {
-        let sealed = Signed::seal(&self.key, &self.mesh, beat).expect("inside limits");
-        sealed.as_bytes().to_vec()
+    pub async fn send(&mut self, says: &Says) {
+        let push = self.seal(says);
+        self.push(&push).await;
     }
 
-    pub async fn send(&mut self, beat: &Heartbeat) {
-        let sealed = self.seal(beat);
-        self.send_bytes(sealed).await;
-    }
-
-    pub async fn send_bytes(&mut self, heartbeat: Vec<u8>) {
-        let presence = Presence {
-            heartbeat,
-            topics: vec!["tether/presence/local".into()],
-        };
-        let sent = self.presence.send(&codec::encode(&presence)).await;
+    pub async fn push(&mut self, push: &Push) {
+        let sent = self.presence.send(&codec::encode(push)).await;
         sent.expect("sent");
     }
 }
 
 /// Makes a worker score worse than others by more than what counts as equal.
-pub fn cold(beat: &mut Heartbeat) {
-    beat.models[0].warm = false;
+pub fn cold(says: &mut Says) {
+    says.models()[0].warm = false;
 }
 
 pub fn request(token: &str) -> InferRequest {

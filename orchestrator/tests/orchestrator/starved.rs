@@ -30,6 +30,7 @@ impl Machine {
         let (key, in_mesh) = (key(&mesh.local, n), mesh.local.mesh.id);
         let scripted = Arc::new(Scripted::new(key.id(), script));
         let (config, _) = mesh.local.config(key.clone(), Role::Worker);
+        let grant = config.grant.clone();
         let orchestrator = mesh.orchestrator.id();
         let started = self.0.run(async move {
             let node = Node::start(config, scripted.clone()).await;
@@ -40,13 +41,14 @@ impl Machine {
             Worker {
                 mesh: in_mesh,
                 key,
+                grant,
                 presence: presence.expect("called"),
                 node,
                 scripted,
             }
         });
         let mut worker = started.await;
-        let beat = worker.beat(1);
+        let beat = worker.says(1);
         worker.send(&beat).await;
         let id = worker.id();
         mesh.fleet("the worker is there", move |fleet| {
@@ -66,7 +68,9 @@ async fn submit(mesh: &Mesh, request: &InferRequest) -> Answer {
 
 async fn suspect(mesh: &Mesh, id: NodeId, suspect: bool) {
     mesh.fleet("the suspicion", move |fleet| {
-        fleet.worker(&id).is_some_and(|it| it.suspect == suspect)
+        fleet
+            .worker(&id)
+            .is_some_and(|it| it.is_suspect() == suspect)
     })
     .await;
 }
@@ -106,7 +110,7 @@ async fn a_worker_starved_for_ten_seconds_keeps_its_stream_and_is_well_at_its_ne
     assert!(answer.is_whole(), "{:?}", answer.error);
     assert_eq!(answer.text(), "xxx");
     assert_eq!(mesh.job(&wanted).await.attempts, 1);
-    let beat = worker.beat(2);
+    let beat = worker.says(2);
     worker.send(&beat).await;
     suspect(&mesh, worker.id(), false).await;
 }

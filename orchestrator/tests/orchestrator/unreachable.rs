@@ -3,13 +3,13 @@
 use crate::mesh::{Mesh, Worker, request};
 use crate::script::Script;
 use std::time::Duration;
-use tether_orchestrator::presence::REDIAL_AFTER_MS;
+use tether_orchestrator::fleet::keeper::REDIAL_AFTER_MS;
 use tether_wire::rpc::Code;
 
 /// Waits until the link to the only worker is known to be lost.
 async fn lost(mesh: &Mesh) {
     mesh.fleet("the link is lost", |fleet| {
-        fleet.workers().all(|worker| worker.redial_mono_ms > 0)
+        fleet.workers().all(|worker| worker.redial_mono_ms() > 0)
     })
     .await;
 }

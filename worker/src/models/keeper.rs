@@ -11,7 +11,7 @@ use std::time::Duration;
 use tether_artifact_store::{ArtifactError, Trust, VerifiedArtifact, verify};
 use tether_telemetry::metrics::WorkerMetrics;
 use tether_wire::Digest;
-use tether_wire::heartbeat::ModelOffer;
+use tether_wire::card::ModelOffer;
 use tokio::sync::{Semaphore, watch};
 
 /// Keeps one model.

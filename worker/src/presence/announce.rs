@@ -7,9 +7,8 @@ use tether_wire::Topic;
 use tokio::sync::watch;
 
 /// Announces the region, and models as they come and go.
-pub(crate) async fn run(node: Node, models: Option<watch::Receiver<Vec<ModelStatus>>>) {
+pub(super) async fn run(node: Node, mut models: watch::Receiver<Vec<ModelStatus>>) {
     announce(&node, &Topic::Presence(node.region().clone())).await;
-    let Some(mut models) = models else { return };
     let mut announced = BTreeSet::new();
     loop {
         let served: BTreeSet<Topic> = models::offers(&models.borrow_and_update())

@@ -2,7 +2,6 @@
 //! that writes down what it is told, and a worker.
 
 use crate::engines::command;
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,12 +13,14 @@ use tether_net::{
     BoxFuture, Call, Incoming, Link, LinkLimits, Node, NodeConfig, Service, bootstrap,
 };
 use tether_telemetry::metrics::{NetMetrics, Registry, WorkerMetrics};
+use tether_wire::card::WorkerCard;
 use tether_wire::grant::{Access, Mesh};
-use tether_wire::infer::{AnswerEvent, Input, MAX_EVENT_BYTES, Presence, Sampling, WorkOrder};
+use tether_wire::infer::{AnswerEvent, Input, MAX_EVENT_BYTES, Sampling, WorkOrder};
 use tether_wire::rpc::{Code, RpcError, method};
+use tether_wire::spread::{MAX_PUSH_BYTES, Push};
 use tether_wire::{
-    CorrelationId, Digest, Grant, Heartbeat, MeshId, NodeKey, Region, Role, Signed, TenantId, Tier,
-    Topic, Verified, codec,
+    Beat, Card, CorrelationId, Digest, Grant, MeshId, NodeKey, Region, Role, Signed, TenantId,
+    Tier, Topic, Verified, codec,
 };
 use tether_worker::engine::protocol::EngineKind;
 use tether_worker::{EngineCommand, ModelConfig, ModelState, Worker, WorkerConfig};
@@ -161,7 +162,7 @@ impl TestMesh {
 
     /// An orchestrator, announced where workers look for it.
     pub(crate) async fn orchestrator(&self) -> TestOrchestrator {
-        let (seen, presences) = mpsc::unbounded_channel();
+        let (seen, pushes) = mpsc::unbounded_channel();
         let service = Arc::new(Ears { seen });
         let config = self.node_config(key(), Role::Orchestrator);
         let node = Node::start(config, service).await.expect("a node");
@@ -169,8 +170,9 @@ impl TestMesh {
         node.announce(&control).await.expect("announced");
         TestOrchestrator {
             node,
-            presences,
+            pushes,
             mesh: self.mesh.id,
+            card: None,
         }
     }
 
@@ -268,29 +270,47 @@ impl TestWorker {
 /// A node in the role of an orchestrator.
 pub(crate) struct TestOrchestrator {
     pub(crate) node: Node,
-    presences: mpsc::UnboundedReceiver<Presence>,
+    pushes: mpsc::UnboundedReceiver<Push>,
     mesh: MeshId,
+    /// The last card that was pushed.
+    card: Option<(Digest, Verified<Card>)>,
+}
+
+/// What a worker said: a beat, and the card that it names.
+pub(crate) struct Said {
+    pub(crate) beat: Verified<Beat>,
+    pub(crate) card: Verified<Card>,
+    pub(crate) worker: WorkerCard,
 }
 
 impl TestOrchestrator {
-    /// The next heartbeat, verified, and the topics it is for.
-    pub(crate) async fn heartbeat(&mut self) -> (Verified<Heartbeat>, BTreeSet<String>) {
-        let presence = patiently(self.presences.recv()).await.expect("it lives");
-        let sealed = Signed::<Heartbeat>::from_bytes(presence.heartbeat);
-        let heartbeat = sealed.verify(&self.mesh).expect("rightly signed");
-        (heartbeat, presence.topics.into_iter().collect())
+    /// What is said next, verified.
+    pub(crate) async fn said(&mut self) -> Said {
+        let push = patiently(self.pushes.recv()).await.expect("it lives");
+        let beat = Signed::<Beat>::from_bytes(push.beat).verify(&self.mesh);
+        let beat = beat.expect("rightly signed");
+        if let Some(card) = push.card {
+            let digest = Digest::of(&card);
+            let card = Signed::<Card>::from_bytes(card).verify(&self.mesh);
+            self.card = Some((digest, card.expect("rightly signed")));
+        }
+        let (digest, card) = self.card.clone().expect("the first push brings it");
+        assert_eq!(beat.card, digest, "a beat names the card that was pushed");
+        assert_eq!(beat.signer(), card.signer());
+        Said {
+            worker: card.worker.clone().expect("a worker's card"),
+            beat,
+            card,
+        }
     }
 
-    /// The next heartbeat that is as wished.
-    pub(crate) async fn heartbeat_where(
-        &mut self,
-        wish: impl Fn(&Heartbeat) -> bool,
-    ) -> (Verified<Heartbeat>, BTreeSet<String>) {
+    /// What is said next that is as wished.
+    pub(crate) async fn said_where(&mut self, wish: impl Fn(&Said) -> bool) -> Said {
         let found = async {
             loop {
-                let (heartbeat, topics) = self.heartbeat().await;
-                if wish(&heartbeat) {
-                    return (heartbeat, topics);
+                let said = self.said().await;
+                if wish(&said) {
+                    return said;
                 }
             }
         };
@@ -360,9 +380,9 @@ pub(crate) fn order(n: u8, digest: Digest, text: &str) -> WorkOrder {
     }
 }
 
-/// Writes down heartbeats.
+/// Writes down what is pushed.
 struct Ears {
-    seen: mpsc::UnboundedSender<Presence>,
+    seen: mpsc::UnboundedSender<Push>,
 }
 
 impl Service for Ears {
@@ -372,10 +392,10 @@ impl Service for Ears {
             if call.method() != method::PRESENCE {
                 return Err(RpcError::new(Code::Unimplemented, "ears only"));
             }
-            while let Some(item) = call.recv(64 * 1024).await? {
-                let presence = codec::decode("presence", &item, 64 * 1024)
+            while let Some(item) = call.recv(MAX_PUSH_BYTES).await? {
+                let push = Push::decode(&item)
                     .map_err(|error| RpcError::new(Code::Invalid, error.to_string()))?;
-                if seen.send(presence).is_err() {
+                if seen.send(push).is_err() {
                     break;
                 }
             }

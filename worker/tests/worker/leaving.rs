@@ -56,7 +56,7 @@ async fn a_caller_that_goes_keeps_its_slot_until_the_engine_let_go_of_its_reques
     let load = worker.worker.status().load;
     assert_eq!((load.running, load.waiting), (1, 1));
     orchestrator
-        .heartbeat_where(|beat| (beat.in_flight, beat.queue_depth) == (1, 1))
+        .said_where(|said| (said.beat.in_flight, said.beat.queue_depth) == (1, 1))
         .await;
 
     drop(engine_holds_on);
@@ -65,7 +65,7 @@ async fn a_caller_that_goes_keeps_its_slot_until_the_engine_let_go_of_its_reques
     let load = worker.worker.status().load;
     assert_eq!((load.running, load.waiting), (0, 0));
     orchestrator
-        .heartbeat_where(|beat| (beat.in_flight, beat.queue_depth) == (0, 0))
+        .said_where(|said| (said.beat.in_flight, said.beat.queue_depth) == (0, 0))
         .await;
     assert_eq!(process(), before, "the same engine");
 }

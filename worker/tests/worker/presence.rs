@@ -2,7 +2,7 @@
 
 use crate::fixture::{TestMesh, artifact, patiently};
 use std::time::Duration;
-use tether_wire::heartbeat::WorkerState;
+use tether_wire::beat::NodeState;
 use tether_wire::{NodeKey, Topic};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -11,24 +11,22 @@ async fn heartbeats_are_signed_ordered_and_say_what_is_served() {
     let (dir, digest) = artifact();
     let mut orchestrator = mesh.orchestrator().await;
     let worker = mesh.worker(&[dir.path()], |_| ()).await;
-    let (beat, topics) = orchestrator
-        .heartbeat_where(|beat| !beat.models.is_empty())
+    let said = orchestrator
+        .said_where(|said| !said.worker.models.is_empty())
         .await;
-    assert_eq!(beat.signer(), worker.worker.id());
-    assert_eq!(beat.state, WorkerState::Serving);
-    assert_eq!(beat.region, mesh.region);
-    assert_eq!(beat.models[0].digest, digest);
-    assert!(beat.models[0].warm);
-    assert_eq!(beat.models[0].context_tokens, 2_048);
-    assert_eq!(beat.engine, "echo");
-    assert!(beat.faults.is_empty() && beat.vram_gb > 0);
-    assert!(!beat.addresses.is_empty());
-    let expected = ["tether/presence/test", "tether/models/echo/1.0/test"];
-    assert_eq!(topics, expected.map(str::to_owned).into());
-    let (next, _) = orchestrator.heartbeat().await;
-    assert_eq!(next.epoch, beat.epoch);
-    assert!(next.seq > beat.seq);
-    assert_ne!(next.nonce, beat.nonce);
+    assert_eq!(said.beat.signer(), worker.worker.id());
+    assert_eq!(said.beat.state, NodeState::Serving);
+    assert_eq!(said.card.region, mesh.region);
+    assert_eq!(said.worker.models[0].digest, digest);
+    assert!(said.worker.models[0].warm);
+    assert_eq!(said.worker.models[0].context_tokens, 2_048);
+    assert_eq!(said.worker.engine, "echo");
+    assert!(said.worker.faults.is_empty() && said.worker.vram_gb > 0);
+    assert!(!said.card.addresses.is_empty());
+    let next = orchestrator.said().await;
+    assert_eq!(next.beat.epoch, said.beat.epoch);
+    assert!(next.beat.seq > said.beat.seq);
+    assert_ne!(next.beat.nonce, said.beat.nonce);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,11 +61,11 @@ async fn an_orchestrator_that_comes_later_is_found_and_one_that_is_lost_is_repla
     let worker = mesh.worker(&[], |config| config.orchestrators = 1).await;
     assert_eq!(worker.worker.status().orchestrators, 0);
     let mut first = mesh.orchestrator().await;
-    first.heartbeat().await;
+    first.said().await;
     first.node.shutdown().await;
     let mut second = mesh.orchestrator().await;
-    let (beat, _) = second.heartbeat().await;
-    assert_eq!(beat.signer(), worker.worker.id());
+    let said = second.said().await;
+    assert_eq!(said.beat.signer(), worker.worker.id());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,16 +75,16 @@ async fn a_worker_that_starts_again_has_a_higher_epoch() {
     let data = tempfile::tempdir().expect("tempdir");
     let key = NodeKey::from_seed([42; 32]);
     let first = mesh.worker_in(data.path(), key.clone(), &[], |_| ()).await;
-    let (before, _) = orchestrator.heartbeat().await;
+    let before = orchestrator.said().await;
     first.drain(Duration::from_secs(1)).await;
     drop(first);
     // Its clock was ahead, in its first life.
     let path = data.path().join("epoch");
-    std::fs::write(&path, (before.epoch + 1_000_000_000).to_string()).expect("write");
+    std::fs::write(&path, (before.beat.epoch + 1_000_000_000).to_string()).expect("write");
     let _second = mesh.worker_in(data.path(), key, &[], |_| ()).await;
-    let (after, _) = orchestrator
-        .heartbeat_where(|beat| beat.epoch != before.epoch)
+    let after = orchestrator
+        .said_where(|said| said.beat.epoch != before.beat.epoch)
         .await;
-    assert_eq!(after.epoch, before.epoch + 1_000_000_001);
-    assert!(after.issued_ms >= before.issued_ms);
+    assert_eq!(after.beat.epoch, before.beat.epoch + 1_000_000_001);
+    assert!(after.beat.issued_ms >= before.beat.issued_ms);
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use tether_artifact_store::{MANIFEST_FILE, sign};
 use tether_wire::NodeKey;
-use tether_wire::heartbeat::WorkerState;
+use tether_wire::beat::NodeState;
 use tether_wire::infer::AnswerEvent;
 use tether_wire::rpc::Code;
 use tether_worker::{ModelState, Worker};
@@ -40,13 +40,12 @@ async fn each_damaged_artifact_is_a_fault_of_its_own_and_the_good_one_is_served(
     let folders = [path(0), path(1), path(2), path(3), good.path()];
     let worker = mesh.worker(&folders, |_| ()).await;
 
-    let (beat, topics) = orchestrator
-        .heartbeat_where(|beat| beat.faults.len() == 4 && !beat.models.is_empty())
+    let said = orchestrator
+        .said_where(|said| said.worker.faults.len() == 4 && !said.worker.models.is_empty())
         .await;
-    assert_eq!(beat.state, WorkerState::Serving);
-    assert_eq!(beat.models.len(), 1);
-    assert_eq!(beat.models[0].digest, digest);
-    assert_eq!(topics.len(), 2);
+    assert_eq!(said.beat.state, NodeState::Serving);
+    assert_eq!(said.worker.models.len(), 1);
+    assert_eq!(said.worker.models[0].digest, digest);
     let codes = [
         "corrupt-file",
         "untrusted-publisher",
@@ -54,7 +53,7 @@ async fn each_damaged_artifact_is_a_fault_of_its_own_and_the_good_one_is_served(
         "missing-manifest",
     ];
     for (n, code) in codes.iter().enumerate() {
-        let fault = &beat.faults[n];
+        let fault = &said.worker.faults[n];
         assert_eq!(fault.model, path(n).display().to_string());
         assert!(fault.reason.starts_with(code), "{}", fault.reason);
     }
@@ -103,7 +102,7 @@ async fn an_engine_that_dies_is_not_offered_until_it_is_back() {
         .worker(&[dir.path()], |config| config.engine.echo_delay_ms = 50)
         .await;
     orchestrator
-        .heartbeat_where(|beat| !beat.models.is_empty())
+        .said_where(|said| !said.worker.models.is_empty())
         .await;
     let mut call = orchestrator
         .order(&worker.worker, &order(1, digest, &"word ".repeat(500)))
@@ -114,10 +113,10 @@ async fn an_engine_that_dies_is_not_offered_until_it_is_back() {
     assert_eq!(error.code, Code::Unavailable);
     assert!(error.message.contains("SIGKILL"), "{error}");
     orchestrator
-        .heartbeat_where(|beat| beat.models.is_empty())
+        .said_where(|said| said.worker.models.is_empty())
         .await;
     orchestrator
-        .heartbeat_where(|beat| !beat.models.is_empty())
+        .said_where(|said| !said.worker.models.is_empty())
         .await;
     let call = orchestrator
         .order(&worker.worker, &order(2, digest, "again"))
@@ -134,23 +133,22 @@ async fn a_file_that_changed_under_a_running_engine_is_not_loaded_when_the_engin
     let folders = [changed.path(), good.path()];
     let worker = mesh.worker(&folders, |_| ()).await;
     orchestrator
-        .heartbeat_where(|beat| beat.models.len() == 2)
+        .said_where(|said| said.worker.models.len() == 2)
         .await;
     flip_a_bit(&changed.path().join("model.safetensors"));
     kill_engine(&worker.worker, 0);
 
-    let (beat, topics) = orchestrator
-        .heartbeat_where(|beat| {
-            let codes = beat.faults.iter().map(|fault| fault.reason.as_str());
+    let said = orchestrator
+        .said_where(|said| {
+            let codes = said.worker.faults.iter().map(|fault| fault.reason.as_str());
             codes
                 .clone()
                 .any(|reason| reason.starts_with("corrupt-file"))
         })
         .await;
-    assert_eq!(beat.state, WorkerState::Serving);
-    assert_eq!(beat.models.len(), 1);
-    assert_eq!(beat.models[0].digest, good_digest);
-    assert!(topics.iter().all(|topic| !topic.contains("changed")));
+    assert_eq!(said.beat.state, NodeState::Serving);
+    assert_eq!(said.worker.models.len(), 1);
+    assert_eq!(said.worker.models[0].digest, good_digest);
     let mut order_of_changed = order(1, digest, "x");
     order_of_changed.model = "changed@1.0".parse().expect("valid");
     let refused = orchestrator.order(&worker.worker, &order_of_changed).await;
@@ -175,20 +173,20 @@ async fn files_beside_the_listed_ones_never_reach_the_engine() {
         .worker_running("lists_its_files", &[dir.path()], |_| ())
         .await;
     let listed = "config.json model.safetensors tokenizer.json";
-    let (beat, _) = orchestrator
-        .heartbeat_where(|beat| !beat.models.is_empty())
+    let said = orchestrator
+        .said_where(|said| !said.worker.models.is_empty())
         .await;
-    assert_eq!(beat.engine, listed);
+    assert_eq!(said.worker.engine, listed);
     // Nor after a restart, for which the view is made anew.
     fs::write(dir.path().join("config_extra.json"), "{}").expect("written");
     kill_engine(&worker.worker, 0);
     orchestrator
-        .heartbeat_where(|beat| beat.models.is_empty())
+        .said_where(|said| said.worker.models.is_empty())
         .await;
-    let (beat, _) = orchestrator
-        .heartbeat_where(|beat| !beat.models.is_empty())
+    let said = orchestrator
+        .said_where(|said| !said.worker.models.is_empty())
         .await;
-    assert_eq!(beat.engine, listed);
+    assert_eq!(said.worker.engine, listed);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,11 +196,11 @@ async fn a_worker_whose_every_model_is_refused_keeps_saying_so() {
     let (dir, _) = artifact();
     flip_a_bit(&dir.path().join("config.json"));
     let _worker = mesh.worker(&[dir.path()], |_| ()).await;
-    let (first, _) = orchestrator
-        .heartbeat_where(|beat| !beat.faults.is_empty())
+    let first = orchestrator
+        .said_where(|said| !said.worker.faults.is_empty())
         .await;
-    assert_eq!(first.state, WorkerState::Serving);
-    assert!(first.models.is_empty());
-    let (next, _) = orchestrator.heartbeat().await;
-    assert_eq!(next.faults, first.faults);
+    assert_eq!(first.beat.state, NodeState::Serving);
+    assert!(first.worker.models.is_empty());
+    let next = orchestrator.said().await;
+    assert_eq!(next.worker.faults, first.worker.faults);
 }

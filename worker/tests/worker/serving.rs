@@ -180,10 +180,10 @@ async fn what_an_engine_does_not_run_at_once_waits_in_the_workers_queue() {
             config.queue_timeout_ms = 60_000;
         })
         .await;
-    let (beat, _) = orchestrator
-        .heartbeat_where(|beat| !beat.models.is_empty())
+    let said = orchestrator
+        .said_where(|said| !said.worker.models.is_empty())
         .await;
-    assert_eq!(beat.capacity, 1, "what it really runs at once");
+    assert_eq!(said.worker.capacity, 1, "what it really runs at once");
     let mut first = orchestrator
         .order(&worker.worker, &order(1, digest, "x"))
         .await;
@@ -360,7 +360,7 @@ async fn a_draining_worker_ends_what_it_has_and_takes_nothing_new() {
         .await;
     worker.serving().await;
     orchestrator
-        .heartbeat_where(|beat| !beat.models.is_empty())
+        .said_where(|said| !said.worker.models.is_empty())
         .await;
     let text = "word ".repeat(40);
     let mut running = orchestrator
@@ -370,9 +370,9 @@ async fn a_draining_worker_ends_what_it_has_and_takes_nothing_new() {
 
     let drain = worker.worker.drain(Duration::from_secs(30));
     let meanwhile = async {
-        use tether_wire::heartbeat::WorkerState;
+        use tether_wire::beat::NodeState;
         orchestrator
-            .heartbeat_where(|beat| beat.state == WorkerState::Draining)
+            .said_where(|said| said.beat.state == NodeState::Draining)
             .await;
         let refused = orchestrator
             .order(&worker.worker, &order(2, digest, "x"))
@@ -380,10 +380,10 @@ async fn a_draining_worker_ends_what_it_has_and_takes_nothing_new() {
         assert_eq!(refused.refused().await.code, Code::Unavailable);
         let events = running.events().await.expect("it came to its end");
         assert!(matches!(events.last(), Some(AnswerEvent::Done(_))));
-        let (goodbye, _) = orchestrator
-            .heartbeat_where(|beat| beat.state == WorkerState::Leaving)
+        let goodbye = orchestrator
+            .said_where(|said| said.beat.state == NodeState::Leaving)
             .await;
-        assert_eq!(goodbye.in_flight, 0);
+        assert_eq!(goodbye.beat.in_flight, 0);
     };
     let (all_ended, ()) = tokio::join!(drain, meanwhile);
     assert!(all_ended);

@@ -2,8 +2,9 @@
 
 use tether_wire::beat::BEAT_INTERVAL_MS;
 
-/// Least time between two beats: changes that come together go out together.
-pub(super) const COALESCE_MS: u64 = 50;
+/// Least time between two beats: changes that come together go out together, and however often a
+/// node changes, an orchestrator is told no more often than it takes. [T-PUS-5]
+pub(super) const COALESCE_MS: u64 = 1_000 / tether_wire::spread::MAX_PUSHES_PER_SECOND as u64;
 /// By how much a beat may come early, so that a fleet that started at once does not beat at once.
 const JITTER_MS: u64 = BEAT_INTERVAL_MS / 10;
 
@@ -71,10 +72,10 @@ mod tests {
         cadence.spoken(3_000, 0.0);
         cadence.changed(3_001);
         cadence.changed(3_020);
-        cadence.changed(3_049);
-        assert_eq!(cadence.due_ms(), 3_050, "three changes, one beat");
-        cadence.spoken(3_050, 0.0);
-        assert_eq!(cadence.due_ms(), 8_050);
+        cadence.changed(3_099);
+        assert_eq!(cadence.due_ms(), 3_100, "three changes, one beat");
+        cadence.spoken(3_100, 0.0);
+        assert_eq!(cadence.due_ms(), 8_100);
     }
 
     #[test]

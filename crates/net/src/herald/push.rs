@@ -47,6 +47,7 @@ pub(super) async fn run(
     link: Link,
     mut sealed: watch::Receiver<Option<Arc<Sealed>>>,
     wishes: mpsc::Sender<()>,
+    mut on_push: impl FnMut(),
 ) -> Result<(), RpcError> {
     let mut pushed = Pushed {
         card: None,
@@ -82,6 +83,7 @@ pub(super) async fn run(
         };
         if let Some(push) = pushed.push(&newest) {
             call.send(&codec::encode(&push)).await?;
+            on_push();
         }
         if newest.is_goodbye {
             call.finish_sending().await;

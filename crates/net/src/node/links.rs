@@ -86,7 +86,7 @@ impl Links {
                 old.close("a newer link to this peer took its place");
                 by_peer.remove(&peer);
                 let reason = old.mark_down(String::new());
-                self.tell_down(&old, reason);
+                self.tell_down(&old, reason, false);
             }
             (_, None) => {}
         }
@@ -97,12 +97,12 @@ impl Links {
     }
 
     /// The link is down, for this reason.
-    pub(super) fn remove(&self, link: &Link, reason: String) {
+    pub(super) fn remove(&self, link: &Link, reason: String, is_surplus: bool) {
         let mut by_peer = self.by_peer();
         let peer = link.peer().id;
         if by_peer.get(&peer).is_some_and(|known| known.is_same(link)) {
             by_peer.remove(&peer);
-            self.tell_down(link, reason);
+            self.tell_down(link, reason, is_surplus);
         }
     }
 
@@ -123,14 +123,18 @@ impl Links {
         });
     }
 
-    fn tell_down(&self, link: &Link, reason: String) {
+    fn tell_down(&self, link: &Link, reason: String, is_surplus: bool) {
         let role = role_name(link.peer().role);
         if link.is_quiet() {
             self.metrics.link_quiet(role, false);
         }
         self.metrics.link_down(role);
         let peer = link.peer().clone();
-        self.tell(LinkEvent::Down { peer, reason });
+        self.tell(LinkEvent::Down {
+            peer,
+            reason,
+            is_surplus,
+        });
     }
 
     fn tell(&self, event: LinkEvent) {
@@ -144,7 +148,7 @@ impl Links {
             LinkEvent::Lively(peer) => {
                 tracing::info!(peer = %peer.id, role = %peer.role, "a quiet link is heard again");
             }
-            LinkEvent::Down { peer, reason } => {
+            LinkEvent::Down { peer, reason, .. } => {
                 tracing::info!(peer = %peer.id, role = %peer.role, reason, "link down");
             }
         }

@@ -53,9 +53,9 @@ async fn run(node: Arc<Inner>, link: Link, place: Place) {
     let expiry = grant_expiry(&link);
     tokio::pin!(closed, expiry);
     let mut may_expire = true;
-    let reason = loop {
+    let (code, reason) = loop {
         tokio::select! {
-            (_, reason) = &mut closed => break reason,
+            end = &mut closed => break end,
             () = &mut expiry, if may_expire => {
                 may_expire = false;
                 tracing::info!(peer = %link.peer().id, "the peer's grant is over, its link is closed");
@@ -67,12 +67,13 @@ async fn run(node: Arc<Inner>, link: Link, place: Place) {
                     node.tasks.spawn(call);
                 }
                 // The end of the connection follows.
-                Err(_) => break (&mut closed).await.1,
+                Err(_) => break (&mut closed).await,
             },
         }
     };
     let reason = link.mark_down(reason);
-    node.links.remove(&link, reason);
+    let is_surplus = code == Some(CloseCode::Surplus as u64);
+    node.links.remove(&link, reason, is_surplus);
     drop(place);
 }
 

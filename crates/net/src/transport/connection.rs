@@ -11,7 +11,7 @@ use tether_wire::NodeId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum CloseCode {
-    /// The node stops, or the link is no longer wanted.
+    /// The node stops.
     Done = 0,
     /// The greeting was refused.
     Refused = 1,
@@ -19,6 +19,8 @@ pub(crate) enum CloseCode {
     Duplicate = 2,
     /// The peer's grant is over.
     Expired = 3,
+    /// The node lives and needs this link no more.
+    Surplus = 4,
 }
 
 /// What can go wrong on a stream.

@@ -135,6 +135,8 @@ impl Keeper {
     }
 
     fn say_if_lonely(&mut self, alone: bool) {
+        // An orchestrator may well be the only one.
+        let alone = alone && self.node.role() != Role::Orchestrator;
         if self.lonely.is_due(alone, Instant::now()) {
             let (region, mesh) = (self.node.region(), self.node.mesh().id);
             tracing::warn!(
@@ -188,7 +190,7 @@ impl Keeper {
             }
             let link = links.iter().find(|link| link.peer().id == id);
             if let Some(link) = link.filter(|link| link.origin().dialled_here && link.is_idle()) {
-                link.close("this node has better links");
+                link.release("this node has better links");
             }
         }
     }

@@ -3,7 +3,7 @@
 use crate::mesh::{TestMesh, start};
 use std::sync::Arc;
 use tether_net::testing::within;
-use tether_net::{BoxFuture, Herald, Incoming, Load, Node, Service, Told};
+use tether_net::{BoxFuture, Herald, Incoming, Link, Load, Node, Nudge, Pushes, Service, Told};
 use tether_wire::beat::NodeState;
 use tether_wire::rpc::{RpcError, method};
 use tether_wire::spread::{Push, PushReply};
@@ -47,7 +47,9 @@ struct World {
     orchestrator: Node,
     gateway: Node,
     told: watch::Sender<Told>,
-    herald: Herald,
+    links: watch::Sender<Vec<Link>>,
+    nudge: Nudge,
+    pushes_out: Pushes,
 }
 
 impl World {
@@ -70,8 +72,12 @@ impl World {
             in_flight: 4,
             ..Load::default()
         };
+        let herald = Herald::start(&gateway, 9, teller, load);
+        let (links, linked) = watch::channel(Vec::new());
         Self {
-            herald: Herald::start(&gateway, 9, teller, load),
+            nudge: herald.nudge(),
+            pushes_out: Pushes::start(herald, linked, || ()),
+            links,
             mesh,
             pushes,
             wants_card,
@@ -81,13 +87,24 @@ impl World {
         }
     }
 
-    /// Pushes to the orchestrator, in a task of its own.
-    async fn push(&self) -> tokio::task::JoinHandle<Result<(), RpcError>> {
+    /// Lets beats be pushed to the orchestrator, until the links are others.
+    async fn push(&self) {
         let link = self
             .gateway
             .link(self.orchestrator.id(), Role::Orchestrator);
-        let link = link.await.expect("linked");
-        tokio::spawn(self.herald.push_over(link))
+        self.links.send_replace(vec![link.await.expect("linked")]);
+    }
+
+    /// Lets nothing be pushed any more.
+    async fn stop(&self) {
+        self.links.send_replace(Vec::new());
+        self.heard_by(0).await;
+    }
+
+    async fn heard_by(&self, count: usize) {
+        let mut hearing = self.pushes_out.hearing();
+        let heard = within(hearing.wait_for(|now| *now == count)).await;
+        heard.expect("it goes on");
     }
 
     async fn next(&mut self) -> (Verified<Beat>, Option<Verified<Card>>) {
@@ -121,7 +138,7 @@ impl World {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_call_gets_a_beat_of_its_own_with_the_card_and_then_beats_alone() {
     let mut world = World::new().await;
-    let pushing = world.push().await;
+    world.push().await;
     let (first, card) = world.next().await;
     let card = card.expect("the first push brings the card");
     assert_eq!((first.epoch, first.in_flight), (9, 4));
@@ -138,8 +155,9 @@ async fn a_new_call_gets_a_beat_of_its_own_with_the_card_and_then_beats_alone() 
         "at once, not in five seconds"
     );
     assert!(card.is_none(), "it is known");
-    pushing.abort();
-    let _again = world.push().await;
+    world.heard_by(1).await;
+    world.stop().await;
+    world.push().await;
     let (third, card) = world.until(|_, card| card.is_some()).await;
     assert!(third.order() > second.order(), "never one that was seen");
     assert!(card.is_some());
@@ -148,7 +166,7 @@ async fn a_new_call_gets_a_beat_of_its_own_with_the_card_and_then_beats_alone() 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_orchestrator_that_wants_the_card_gets_it() {
     let mut world = World::new().await;
-    let _pushing = world.push().await;
+    world.push().await;
     let (first, _) = world.next().await;
     world.wants_card.send_modify(|count| *count += 1);
     let (beat, _) = world.until(|_, card| card.is_some()).await;
@@ -158,14 +176,31 @@ async fn an_orchestrator_that_wants_the_card_gets_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_goodbye_is_heard_and_is_the_last() {
     let mut world = World::new().await;
-    let pushing = world.push().await;
+    world.push().await;
     world.next().await;
-    within(world.herald.goodbye()).await;
+    within(world.pushes_out.goodbye()).await;
+    world.heard_by(0).await;
     let (last, _) = world
         .until(|beat, _| beat.state == NodeState::Leaving)
         .await;
-    assert!(within(pushing).await.expect("no panic").is_ok());
-    let sealed = world.herald.sealed().borrow().clone().expect("sealed");
-    assert_eq!(sealed.order, last.order(), "nothing came after it");
-    assert!(world.pushes.try_recv().is_err());
+    assert_eq!(last.state, NodeState::Leaving);
+    world.nudge.soon();
+    assert!(world.pushes.try_recv().is_err(), "nothing came after it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_the_load_tells_is_said_when_asked_for_and_not_five_seconds_later() {
+    let mut world = World::new().await;
+    world.push().await;
+    let said = async {
+        // By itself it would take longer than the test waits.
+        let (mut last, _) = world.next().await;
+        for _ in 0..20 {
+            world.nudge.soon();
+            let (next, _) = world.next().await;
+            assert!(next.order() > last.order());
+            last = next;
+        }
+    };
+    within(said).await;
 }

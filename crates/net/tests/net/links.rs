@@ -160,3 +160,26 @@ async fn a_node_that_is_shut_down_says_goodbye() {
         .await;
     assert!(error.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_needs_a_link_no_more_is_told_from_one_that_stops() {
+    let mesh = TestMesh::new();
+    let mut orchestrator = mesh.node(Role::Orchestrator).await;
+    let worker = mesh.node(Role::Worker).await;
+    let mut lost_as_surplus = Vec::new();
+    for ends in ["release", "close"] {
+        let link = worker.link_to(&orchestrator).await;
+        orchestrator.up(worker.id()).await;
+        match ends {
+            "release" => link.release("there are better ones"),
+            _ => link.close("enough"),
+        }
+        loop {
+            if let LinkEvent::Down { is_surplus, .. } = orchestrator.event().await {
+                lost_as_surplus.push(is_surplus);
+                break;
+            }
+        }
+    }
+    assert_eq!(lost_as_surplus, [true, false]);
+}

@@ -114,7 +114,7 @@ impl TestNode {
     pub(crate) async fn down(&mut self, id: NodeId) -> String {
         loop {
             match self.event().await {
-                LinkEvent::Down { peer, reason } if peer.id == id => return reason,
+                LinkEvent::Down { peer, reason, .. } if peer.id == id => return reason,
                 _ => {}
             }
         }

@@ -100,7 +100,7 @@ async fn a_killed_peer_is_quiet_first_and_down_later() {
     let event = orchestrator.turn().await;
     assert!(is_quiet_of(&event, worker.id()), "{event:?}");
     let event = orchestrator.turn().await;
-    let LinkEvent::Down { peer, reason } = event else {
+    let LinkEvent::Down { peer, reason, .. } = event else {
         panic!("{event:?}")
     };
     assert_eq!(peer.id, worker.id());

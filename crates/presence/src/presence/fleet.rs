@@ -131,6 +131,12 @@ impl Fleet {
         (self.buckets.iter()).flat_map(|bucket| bucket.nodes.iter().map(|(id, node)| (id, &**node)))
     }
 
+    /// Walks over all of them. What counts, or is compared, is changed by [`Self::change`] alone.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Node> {
+        (self.buckets.iter_mut())
+            .flat_map(|bucket| bucket.nodes.values_mut().map(|node| &mut **node))
+    }
+
     /// Nodes behind this one, in the order of ids.
     pub(crate) fn after(&self, id: Option<&NodeId>) -> impl Iterator<Item = (&NodeId, &Node)> {
         let first = id.map_or(0, |id| usize::from(id.0[0]));

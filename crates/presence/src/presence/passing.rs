@@ -2,7 +2,7 @@
 //! [T-LIV-2], [T-LIV-5], [T-LIV-6]
 
 use super::node::{Link, Node, Standing};
-use super::{News, Presence, TOMBSTONE_MS, Wheel};
+use super::{News, Presence, STALL_MS, TOMBSTONE_MS, Wheel};
 use crate::event::{Effect, Gone, Now};
 use crate::rejected::Rejected;
 use tether_wire::NodeId;
@@ -23,6 +23,18 @@ impl Presence {
         if slot < node.due_slot {
             node.due_slot = slot;
             self.wheel.put(id, slot);
+        }
+    }
+
+    /// The time in which this machine was not run is taken out of everybody's silence, before
+    /// anything is decided: what they said meanwhile waits to be read.
+    pub(super) fn forgive_stall(&mut self, now: Now) {
+        let gap_ms = now.mono_ms.saturating_sub(self.ran_ms);
+        self.ran_ms = self.ran_ms.max(now.mono_ms);
+        if gap_ms > STALL_MS {
+            for node in self.fleet.iter_mut().filter(|node| node.is_live()) {
+                node.heard_ms = (node.heard_ms + gap_ms).min(now.mono_ms);
+            }
         }
     }
 
@@ -89,13 +101,20 @@ impl Presence {
         self.suspect(id, effects)
     }
 
-    /// Not told to others: what is quiet here may be lively elsewhere, and breaks soon if it is not.
+    pub(super) fn link_closed(&mut self, id: NodeId) -> News {
+        if let Some(node) = self.fleet.get_mut(&id) {
+            node.link = Link::None;
+        }
+        News::None
+    }
+
+    /// Told to others too: whoever hears the node itself knows better, and for the rest it is chosen
+    /// last until its next beat, at worst.
     pub(super) fn link_quiet(&mut self, id: NodeId, effects: &mut Vec<Effect>) -> News {
         if let Some(node) = self.fleet.get_mut(&id) {
             node.link = Link::Quiet;
         }
-        self.suspect(id, effects);
-        News::None
+        self.suspect(id, effects)
     }
 
     pub(super) fn link_lively(&mut self, id: NodeId, now: Now, effects: &mut Vec<Effect>) -> News {

@@ -2,7 +2,7 @@
 
 use super::peer::Given;
 use super::queue::Queue;
-use super::{BATCH_BYTES, MAX_HOLDINGS, Spread};
+use super::{BATCH_BYTES, MAX_HOLDINGS, OWN_BEAT_MS, Spread};
 use crate::event::Now;
 use crate::presence::{Node, REPLAYABLE_MS, Standing};
 use serde_bytes::ByteBuf;
@@ -31,11 +31,14 @@ impl Filling {
             && self.batch.cards.len() < MAX_BATCH_ENTRIES
     }
 
-    fn node(&mut self, node: &Node, with_card: bool) {
-        if let (true, Some(card)) = (with_card, node.current_card()) {
+    fn card(&mut self, node: &Node) {
+        if let Some(card) = node.current_card() {
             self.bytes += CARD_BYTES + card.sealed.len();
             self.batch.cards.push(ByteBuf::from(card.sealed.to_vec()));
         }
+    }
+
+    fn beat(&mut self, node: &Node) {
         self.bytes += BEAT_BYTES + node.beat.len();
         self.batch.beats.push(RelayedBeat {
             epoch: node.order.epoch,
@@ -49,16 +52,17 @@ impl Filling {
 impl Spread {
     /// The next batch for a peer, if there is something to say and room for it.
     pub(super) fn next_batch(&mut self, to: &NodeId, now: Now) -> Option<Batch> {
-        if self.peers.get(to)?.room == 0 {
+        let peer = self.peers.get(to)?;
+        if peer.room == 0 || peer.quiet {
             return None;
         }
         let mut filling = Filling::default();
         self.fill_small(to, &mut filling);
         self.fill_compare(to, now, &mut filling);
+        let (own, fleet) = (self.id, self.presence.fleet());
         let peer = self.peers.get_mut(to)?;
-        let fleet = self.presence.fleet();
         for queue in [&mut peer.fresh, &mut peer.asked] {
-            fill_queue(queue, |id| fleet.get(id), &mut filling);
+            fill_queue(queue, |id| fleet.get(id), own, now, &mut filling);
         }
         self.fill_fleet(to, now, &mut filling);
         if filling.batch.is_empty() {
@@ -70,7 +74,10 @@ impl Spread {
 
     /// Links, controls, suspicions and wants.
     fn fill_small(&mut self, to: &NodeId, filling: &mut Filling) {
-        let linked: Vec<NodeId> = self.peers.keys().copied().collect();
+        let linked: Vec<NodeId> = (self.peers.iter())
+            .filter(|(_, peer)| !peer.quiet)
+            .map(|(id, _)| *id)
+            .collect();
         let Some(peer) = self.peers.get_mut(to) else {
             return;
         };
@@ -146,8 +153,8 @@ impl Spread {
                 return;
             }
             peer.given = Given::Until(*id);
-            if is_given(node, now) && id != to {
-                filling.node(node, false);
+            if is_given(node, now) && id != to && *id != self.id {
+                filling.beat(node);
             }
         }
         peer.given = Given::All;
@@ -176,6 +183,8 @@ pub(super) fn is_answered(node: &Node) -> bool {
 fn fill_queue<'a>(
     queue: &mut Queue,
     node: impl Fn(&NodeId) -> Option<&'a Node>,
+    own: NodeId,
+    now: Now,
     filling: &mut Filling,
 ) {
     while filling.has_room() {
@@ -183,7 +192,14 @@ fn fill_queue<'a>(
             return;
         };
         if let Some(known) = node(&id) {
-            filling.node(known, with_card);
+            if with_card {
+                filling.card(known);
+            }
+            // Its own beat shows a peer its clock, and so must just have been made.
+            let age_ms = now.unix_ms.saturating_sub(known.issued_ms);
+            if id != own || age_ms <= OWN_BEAT_MS {
+                filling.beat(known);
+            }
         }
         queue.pop();
     }

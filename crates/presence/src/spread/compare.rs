@@ -16,12 +16,15 @@ impl Spread {
         let fifth = COMPARE_MS / 5;
         let jitter = self.draw() % (2 * fifth);
         self.compare_at_ms = now.mono_ms + COMPARE_MS - fifth + jitter;
-        if self.peers.is_empty() {
+        let lively = self.peers.values().filter(|peer| !peer.quiet).count();
+        if lively == 0 {
             return;
         }
-        let at = usize::try_from(self.draw() % self.peers.len() as u64).unwrap_or_default();
-        if let Some(peer) = self.peers.values_mut().nth(at) {
+        let at = usize::try_from(self.draw() % lively as u64).unwrap_or_default();
+        if let Some(peer) = (self.peers.values_mut()).filter(|it| !it.quiet).nth(at) {
             peer.compare.summary = true;
+            // Should the last word about links be lost, it comes again.
+            peer.tell_linked = true;
         }
     }
 

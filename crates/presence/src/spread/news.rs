@@ -14,12 +14,20 @@ impl Spread {
             Event::Card(card) => Some(card.node()),
             _ => None,
         };
-        let lost = match &event {
+        let doubted = match &event {
             Event::LinkLost(node) => Some(*node),
+            Event::LinkQuiet(node) => {
+                self.peer_is_quiet(node, true);
+                Some(*node)
+            }
+            Event::LinkLively(node) => {
+                self.peer_is_quiet(node, false);
+                None
+            }
             _ => None,
         };
         let news = self.presence.apply(event, now, &mut self.effects);
-        if let (Some(node), true) = (lost, news == News::Changed) {
+        if let (Some(node), true) = (doubted, news == News::Changed) {
             self.pass_suspicion(node, &self.peer_ids());
         }
         let carded = self.emit(outputs, None);
@@ -143,7 +151,8 @@ impl Spread {
         }
         for id in to.iter().filter(|id| **id != node) {
             if let Some(peer) = self.peers.get_mut(id) {
-                peer.fresh.push(node, with_card);
+                let introduces = node == self.id && !std::mem::replace(&mut peer.knows_us, true);
+                peer.fresh.push(node, with_card || introduces);
             }
         }
     }
@@ -193,7 +202,7 @@ impl Spread {
             return 0;
         }
         if known.rank.0 != generation {
-            let near = self.peers.iter().filter(|(_, peer)| peer.near);
+            let near = (self.peers.iter()).filter(|(_, peer)| peer.near && !peer.quiet);
             let rank = plan::rank(node, &self.id, near.map(|(id, _)| id));
             known.rank = (
                 generation,

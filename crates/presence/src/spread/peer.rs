@@ -10,6 +10,11 @@ use tether_wire::{Digest, NodeId};
 pub(super) struct Peer {
     /// Whether nodes that are linked here may be linked there.
     pub(super) near: bool,
+    /// Whether nothing comes over its link: then it is as good as no peer, but that what waits for
+    /// it stays. [T-SPR-3]
+    pub(super) quiet: bool,
+    /// Whether it was given this orchestrator's own card.
+    pub(super) knows_us: bool,
     /// The orchestrators that it says it is linked with.
     pub(super) linked: BTreeSet<NodeId>,
     /// Batches that may be sent before one is written.
@@ -50,6 +55,8 @@ impl Peer {
     pub(super) fn new(near: bool, controls: Vec<Digest>) -> Self {
         Self {
             near,
+            quiet: false,
+            knows_us: false,
             linked: BTreeSet::new(),
             room: ROOM,
             tell_linked: true,

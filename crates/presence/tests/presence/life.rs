@@ -91,6 +91,7 @@ fn what_was_never_heard_of_cannot_be_suspected_lost_or_lively() {
     for event in [
         suspicion(1, 1, 1),
         Event::LinkLost(id(1)),
+        Event::LinkClosed(id(1)),
         Event::LinkQuiet(id(1)),
         Event::LinkLively(id(1)),
         Event::Again(id(1)),
@@ -156,4 +157,59 @@ fn a_node_that_comes_and_goes_all_the_time_costs_no_more_than_one() {
             .count(),
         1
     );
+}
+
+#[test]
+fn a_link_that_is_closed_in_good_order_leaves_no_doubt_and_no_say() {
+    let mut machine = Machine::new();
+    machine.direct(&beat(1, 1, 1, 0));
+    assert!(machine.handle(Event::LinkClosed(id(1))).is_empty());
+    assert!(!machine.is_suspect(1));
+    // It is not heard here any more, so that others know better.
+    assert!(suspected(&machine.handle(suspicion(1, 1, 1))));
+    machine.direct(&beat(1, 1, 2, 0));
+    machine.handle(Event::LinkQuiet(id(1)));
+    machine.handle(Event::LinkClosed(id(1)));
+    assert!(machine.is_suspect(1), "a doubt that was there stays");
+}
+
+#[test]
+fn the_time_in_which_an_orchestrator_was_not_run_is_nobodys_silence() {
+    let mut machine = Machine::new();
+    machine.direct(&beat(1, 1, 1, 0));
+    machine.go_to(4_000);
+    machine.now = at(64_000);
+    let effects = machine.handle(Event::Tick);
+    assert!(effects.is_empty(), "{effects:?}");
+    // Its four seconds before count on.
+    assert!(!suspected(&machine.go_to(68_950)));
+    assert!(suspected(&machine.go_to(69_150)));
+    assert!(gone(&machine.go_to(74_950)).is_none());
+    assert_eq!(gone(&machine.go_to(75_150)), Some(Gone::Expired));
+}
+
+#[test]
+fn what_was_made_before_a_stall_is_no_fresher_for_it() {
+    let mut machine = Machine::new();
+    machine.relayed(&beat(1, 1, 1, 1));
+    machine.go_to(1_000);
+    machine.now = at(31_000);
+    // Read before the first tick, twelve seconds old; and one that is too old.
+    machine.relayed(&beat(1, 1, 2, 19_000));
+    let late = machine.relayed(&beat(2, 1, 1, 16_000));
+    assert_eq!(rejected(&late), Some(Rejected::Stale));
+    assert!(gone(&machine.go_to(31_500)).is_none());
+    assert!(machine.is_live(1));
+    assert!(gone(&machine.go_to(45_200)).is_some());
+}
+
+#[test]
+fn a_busy_second_is_no_stall() {
+    let mut machine = Machine::new();
+    machine.direct(&beat(1, 1, 1, 0));
+    for second in 1..=15 {
+        machine.now = at(second * 1_000);
+        machine.handle(Event::Tick);
+    }
+    assert!(!machine.is_live(1));
 }

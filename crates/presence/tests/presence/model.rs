@@ -2,6 +2,7 @@
 
 use crate::support::*;
 use std::collections::BTreeMap;
+use tether_presence::presence::STALL_MS;
 use tether_presence::{Event, Now, Origin, Presence, Settings};
 use tether_wire::beat::{EXPIRY_MS, MAX_SKEW_MS, Order};
 use tether_wire::{Beat, Verified};
@@ -109,9 +110,13 @@ impl Model {
                 self.revoked.push(n);
                 self.handle(Event::Revoked(id(n)));
             }
+            // In steps: what is longer than a stall would be nobody's silence.
             Step::Wait(ms) => {
-                self.ms += ms;
-                self.handle(Event::Tick);
+                let end = self.ms + ms;
+                while self.ms < end {
+                    self.ms = (self.ms + STALL_MS).min(end);
+                    self.handle(Event::Tick);
+                }
             }
             Step::Forget => {
                 self.presence = Presence::new(Settings::default(), self.now());

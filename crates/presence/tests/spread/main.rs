@@ -4,6 +4,7 @@ mod bounds;
 mod heal;
 mod mesh;
 mod newcomer;
+mod quiet;
 #[path = "../support/mod.rs"]
 mod support;
 mod world;

@@ -25,6 +25,9 @@ pub struct Expect {
     /// Time after the last disturbance within which the view of each orchestrator is the truth, and
     /// stays so.
     pub converge_within_ms: f64,
+    /// Time within which a node that died by `kill -9` is suspect in every view that shows it.
+    #[serde(default)]
+    pub suspect_within_ms: Option<f64>,
     /// Time from its start within which an orchestrator that joins has the whole fleet.
     #[serde(default)]
     pub newcomer_within_ms: Option<f64>,
@@ -61,6 +64,7 @@ impl Expect {
             hour,
         )?;
         for (field, value) in [
+            ("expect.suspect_within_ms", self.suspect_within_ms),
             ("expect.newcomer_within_ms", self.newcomer_within_ms),
             ("expect.relink_within_ms", self.relink_within_ms),
             ("expect.revoked_within_ms", self.revoked_within_ms),

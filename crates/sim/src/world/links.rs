@@ -292,9 +292,12 @@ impl<M: Machine> World<M> {
             if self.is_brain(peer) {
                 self.feed(host, Input::PeerDown(peer_id), None);
             }
-            if is_broken {
-                self.feed(host, Input::LinkLost(peer_id), None);
-            }
+            let how = if is_broken {
+                Input::LinkLost(peer_id)
+            } else {
+                Input::LinkClosed(peer_id)
+            };
+            self.feed(host, how, None);
         }
         self.keep(host);
     }

@@ -44,7 +44,11 @@ impl Machine for Naive {
                     }
                 }
             }
-            Input::LinkLost(_) | Input::LinkQuiet(_) | Input::LinkLively(_) | Input::Revoke(_) => {}
+            Input::LinkLost(_)
+            | Input::LinkClosed(_)
+            | Input::LinkQuiet(_)
+            | Input::LinkLively(_)
+            | Input::Revoke(_) => {}
             Input::Tick => self.tick(now, outputs),
         }
     }

@@ -60,6 +60,10 @@ label_set!(
     State { state: &'static str }
 );
 label_set!(
+    /// One role in one state.
+    RoleState { role: &'static str, state: &'static str }
+);
+label_set!(
     /// One code.
     ByCode { code: &'static str }
 );

@@ -1,6 +1,6 @@
 //! What an orchestrator decides.
 
-use super::labels::{Outcome, Reason, State};
+use super::labels::{Outcome, Reason, RoleState, State};
 use super::registry::{
     FIRST_TOKEN_SECONDS, Histograms, REQUEST_SECONDS, Registry, SHORT_SECONDS, SIZES,
 };
@@ -18,6 +18,7 @@ pub struct OrchestratorMetrics {
     heartbeats_accepted: Counter,
     heartbeats_rejected: Family<Reason, Counter>,
     fleet: Family<State, Gauge>,
+    nodes: Family<RoleState, Gauge>,
     dispatches: Family<Outcome, Counter>,
     retries: Family<Reason, Counter>,
     attempt_seconds: Histograms<Outcome>,
@@ -46,6 +47,11 @@ impl OrchestratorMetrics {
             fleet: d.add(
                 "tether_orchestrator_fleet_workers",
                 "Workers in the fleet view, by state",
+                Family::default(),
+            ),
+            nodes: d.add(
+                "tether_orchestrator_nodes",
+                "Gateways and orchestrators that are there, by role and state",
                 Family::default(),
             ),
             dispatches: d.add(
@@ -118,6 +124,15 @@ impl OrchestratorMetrics {
     /// How many workers are in each state. States that are not named keep their count.
     pub fn set_fleet(&self, counts: &[(&'static str, usize)]) {
         set_all(&self.fleet, counts);
+    }
+
+    /// How many other nodes are there, by role and state.
+    pub fn set_nodes(&self, counts: &[(&'static str, &'static str, usize)]) {
+        for (role, state, count) in counts {
+            self.nodes
+                .get_or_create(&RoleState { role, state })
+                .set(i64::try_from(*count).unwrap_or(i64::MAX));
+        }
     }
 
     /// A request ended: `ok`, or the code of its error.

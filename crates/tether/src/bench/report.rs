@@ -23,7 +23,7 @@ impl Report {
     }
 
     pub(super) fn print(&self) -> Result<(), StdoutError> {
-        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let cores = cores();
         let (cpu, version) = (cpu(), env!("CARGO_PKG_VERSION"));
         stdout::line(format_args!(
             "Version {version}, {} runs, medians; {cpu}, {cores} cores.\n\n{}",
@@ -38,6 +38,15 @@ impl Report {
             "samples": self.samples,
         }))
     }
+}
+
+/// The machine, for people.
+pub(super) fn machine() -> String {
+    format!("{}, {} cores", cpu(), cores())
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(0, usize::from)
 }
 
 /// Name of the processor, where the system tells it.

@@ -54,7 +54,9 @@ impl GatewayArgs {
                 NetMetrics::register(&registry),
             );
             let metrics = GatewayMetrics::register(&registry);
-            let gateway = tether_gateway::start(section, node_config, metrics, registry).await?;
+            let data_dir = Some(node.data_dir.as_path()).filter(|it| !it.as_os_str().is_empty());
+            let gateway =
+                tether_gateway::start(section, data_dir, node_config, metrics, registry).await?;
             let url = format!("http://{}", gateway.addr());
             info!(%id, url, "gateway listens");
             let ready =

@@ -62,6 +62,7 @@ impl Core {
                 listen: plan.gateway_listen,
                 ..GatewayConfig::default()
             },
+            None,
             node(
                 &plan.gateway,
                 Role::Gateway,
@@ -104,7 +105,7 @@ impl Core {
                     link.close("its process ended");
                 }
             }),
-            epoch: Arc::new(move |worker| Some(fleet.snapshot().worker(&worker)?.beat.epoch)),
+            epoch: Arc::new(move |worker| Some(fleet.snapshot().worker(&worker)?.epoch())),
         }
     }
 

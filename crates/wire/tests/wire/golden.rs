@@ -9,14 +9,12 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use std::path::PathBuf;
 use tether_wire::codec;
 use tether_wire::directory::{DirectoryUpdate, api_key_hash};
-use tether_wire::infer::{AnswerEvent, InferRequest, Presence, WorkOrder};
+use tether_wire::infer::{AnswerEvent, InferRequest, WorkOrder};
 use tether_wire::link::{Hello, HelloAnswer};
 use tether_wire::record::Record;
 use tether_wire::rpc::{CallHead, RpcError};
 use tether_wire::spread::{Batch, Push, PushReply};
-use tether_wire::{
-    CorrelationId, Grant, Heartbeat, Manifest, MeshId, Signable, Signed, Topic, topic,
-};
+use tether_wire::{Beat, CorrelationId, Grant, Manifest, MeshId, Signable, Signed, Topic, topic};
 
 /// Compares with the committed bytes; `TETHER_BLESS=1` commits these instead.
 fn golden(name: &str, bytes: &[u8]) {
@@ -75,7 +73,6 @@ plain!(event_accepted, samples::accepted(), AnswerEvent);
 plain!(event_begun, samples::begun(), AnswerEvent);
 plain!(event_chunk, samples::chunk(), AnswerEvent);
 plain!(event_done, samples::done(), AnswerEvent);
-plain!(presence, samples::presence(), Presence);
 plain!(
     directory_update,
     samples::directory_update(),
@@ -103,15 +100,6 @@ fn grant_delegated() {
     golden("grant_delegated", signed.as_bytes());
     let read = Signed::<Grant>::from_bytes(signed.as_bytes());
     assert!(read.verify_grant(&samples::mesh(), samples::NOW_MS).is_ok());
-}
-
-#[test]
-fn heartbeat() {
-    sealed(
-        "heartbeat",
-        &samples::sealed_heartbeat(),
-        &samples::heartbeat(),
-    );
 }
 
 #[test]
@@ -182,19 +170,15 @@ fn signing_input(domain: &str, mesh: [u8; 32], body: &[u8]) -> Vec<u8> {
 #[test]
 fn an_envelope_made_by_hand_from_the_specification_is_accepted() {
     let key = SigningKey::from_bytes(&[2; 32]);
-    let body = codec::encode(&samples::heartbeat());
-    let input = signing_input("tether/heartbeat/1", samples::mesh().0, &body);
+    let body = codec::encode(&samples::beat());
+    let input = signing_input("tether/beat/1", samples::mesh().0, &body);
     let mut envelope = vec![1];
     envelope.extend(key.verifying_key().to_bytes());
     envelope.extend(key.sign(&input).to_bytes());
     envelope.extend(&body);
-    let signed = Signed::<Heartbeat>::from_bytes(envelope);
+    let signed = Signed::<Beat>::from_bytes(envelope);
     assert!(signed.verify(&samples::mesh()).is_ok());
-    assert_eq!(
-        signed,
-        samples::sealed_heartbeat(),
-        "Ed25519 is deterministic"
-    );
+    assert_eq!(signed, samples::sealed_beat(), "Ed25519 is deterministic");
 }
 
 #[test]

@@ -6,7 +6,6 @@ use ed25519_dalek::{Signer, SigningKey};
 use serde::Serialize;
 use tether_wire::codec::{self, CodecError, MAX_DEPTH};
 use tether_wire::grant::MAX_GRANT_LIFE_MS;
-use tether_wire::heartbeat::{MAX_ADAPTERS, MAX_ADDRESSES, MAX_MODELS};
 use tether_wire::infer::{
     InferRequest, Input, MAX_LOGIT_BIAS, MAX_MESSAGES, MAX_RETRY_TOKEN_BYTES, MAX_STOP_BYTES,
     MAX_STOPS, Message, Speaker,
@@ -19,8 +18,8 @@ use tether_wire::spread::{
     BUCKETS, Batch, MAX_BATCH_BYTES, MAX_BATCH_ENTRIES, MAX_LINKED, MAX_PUSH_BYTES, Push,
 };
 use tether_wire::{
-    Beat, Card, CorrelationId, Digest, Grant, Heartbeat, Manifest, NodeId, NodeKey, Signable,
-    Signed, VerifyError, beat, card,
+    Beat, Card, CorrelationId, Digest, Grant, Manifest, NodeId, NodeKey, Signable, Signed,
+    VerifyError, beat, card,
 };
 
 /// An envelope of any body, as a member of the mesh could make it with its own software.
@@ -54,42 +53,6 @@ fn refused<T: Signable + std::fmt::Debug>(seed: [u8; 32], value: &T, expected: &
         .verify(&samples::mesh())
         .expect_err("not received");
     assert_eq!(named(received), expected);
-}
-
-/// [T-PRE-1], [T-PRE-6]
-#[test]
-fn a_heartbeat_beyond_its_bounds_is_refused() {
-    let beyond = |field: &str, change: fn(&mut Heartbeat)| {
-        let mut heartbeat = samples::heartbeat();
-        change(&mut heartbeat);
-        refused([2; 32], &heartbeat, field);
-    };
-    beyond("worker", |h| h.worker = NodeId([9; 32]));
-    beyond("capacity", |h| h.capacity = 0);
-    beyond("capacity", |h| h.capacity = 65_537);
-    beyond("gpu_class", |h| h.gpu_class = "x".repeat(33));
-    beyond("engine", |h| h.engine = "x".repeat(65));
-    beyond("tokens_per_s", |h| h.tokens_per_s = f32::NAN);
-    beyond("tokens_per_s", |h| h.tokens_per_s = f32::INFINITY);
-    beyond("tokens_per_s", |h| h.tokens_per_s = -1.0);
-    beyond("models", |h| {
-        h.models = vec![h.models[0].clone(); MAX_MODELS + 1];
-        h.models.iter_mut().for_each(|offer| offer.adapters.clear());
-    });
-    beyond("faults", |h| {
-        h.faults = vec![h.faults[0].clone(); MAX_MODELS + 1];
-    });
-    beyond("faults", |h| h.faults[0].reason = "x".repeat(640));
-    beyond("adapters", |h| {
-        h.models[0].adapters = vec![Digest([0; 32]); MAX_ADAPTERS + 1];
-    });
-    beyond("numerics_class", |h| {
-        h.models[0].numerics_class = "x".repeat(97);
-    });
-    beyond("addresses", |h| {
-        h.addresses = vec!["192.0.2.1:1".into(); MAX_ADDRESSES + 1];
-    });
-    beyond("addresses", |h| h.addresses[0] = "x".repeat(65));
 }
 
 /// [T-CRD-2], [T-CRD-3]
@@ -211,17 +174,15 @@ fn a_batch_beyond_its_bounds_is_refused_by_the_fields_name() {
 /// [T-ENV-5]
 #[test]
 fn an_envelope_over_the_limit_of_its_kind_is_refused_before_its_signature_is_looked_at() {
-    let bytes = vec![1; Heartbeat::MAX_BYTES + 1];
-    let error = Signed::<Heartbeat>::from_bytes(bytes).verify(&samples::mesh());
+    let bytes = vec![1; Card::MAX_BYTES + 1];
+    let error = Signed::<Card>::from_bytes(bytes).verify(&samples::mesh());
     assert!(matches!(error, Err(VerifyError::TooLarge { .. })));
     // Each within its bound, together too much: not sent.
-    let mut heartbeat = samples::heartbeat();
-    heartbeat.faults = vec![heartbeat.faults[0].clone(); MAX_MODELS];
-    heartbeat
-        .faults
-        .iter_mut()
-        .for_each(|fault| fault.reason = "x".repeat(600));
-    let error = Signed::seal(&samples::worker_key(), &samples::mesh(), &heartbeat);
+    let mut card = samples::card();
+    let worker = card.worker.as_mut().expect("a worker's card");
+    worker.faults = vec![worker.faults[0].clone(); card::MAX_MODELS];
+    (worker.faults.iter_mut()).for_each(|fault| fault.reason = "x".repeat(600));
+    let error = Signed::seal(&samples::worker_key(), &samples::mesh(), &card);
     assert!(matches!(error, Err(VerifyError::TooLarge { .. })));
 }
 

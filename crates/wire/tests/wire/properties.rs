@@ -7,12 +7,13 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tether_wire::card::ModelOffer;
 use tether_wire::codec;
 use tether_wire::directory::{DirectoryUpdate, MAX_UPDATE_BYTES};
 use tether_wire::grant::Access;
 use tether_wire::infer::{
-    AnswerEvent, Chunk, InferRequest, Input, MAX_EVENT_BYTES, MAX_REQUEST_BYTES, Message, Presence,
-    Sampling, Speaker, WorkOrder,
+    AnswerEvent, Chunk, InferRequest, Input, MAX_EVENT_BYTES, MAX_REQUEST_BYTES, Message, Sampling,
+    Speaker, WorkOrder,
 };
 use tether_wire::link::{Hello, HelloAnswer, MAX_HELLO_BYTES, admit};
 use tether_wire::manifest::{FileEntry, is_safe_path};
@@ -20,8 +21,8 @@ use tether_wire::record::{MAX_RECORD_BYTES, Record};
 use tether_wire::rpc::{CallHead, Code, RpcError};
 use tether_wire::spread::{Batch, MAX_BATCH_BYTES, MAX_PUSH_BYTES, Push, PushReply};
 use tether_wire::{
-    Beat, Card, Digest, Grant, Heartbeat, Manifest, ModelName, ModelRef, ModelVersion, NodeId,
-    Region, Role, Signable, Signed, TenantId,
+    Beat, Card, Digest, Grant, Manifest, ModelName, ModelRef, ModelVersion, NodeId, Region, Role,
+    Signable, Signed, TenantId,
 };
 
 /// Reads bytes as one kind of message. What is read can be written, and reads the same again.
@@ -60,7 +61,6 @@ fn read_as_everything(bytes: &[u8]) {
     read_plain::<InferRequest>(bytes, MAX_REQUEST_BYTES);
     read_plain::<WorkOrder>(bytes, MAX_REQUEST_BYTES);
     read_plain::<AnswerEvent>(bytes, MAX_EVENT_BYTES);
-    read_plain::<Presence>(bytes, MAX_EVENT_BYTES);
     read_plain::<DirectoryUpdate>(bytes, MAX_UPDATE_BYTES);
     read_plain::<Record>(bytes, MAX_RECORD_BYTES);
     read_plain::<Push>(bytes, MAX_PUSH_BYTES);
@@ -71,7 +71,6 @@ fn read_as_everything(bytes: &[u8]) {
     read_sealed::<Beat>(bytes);
     read_sealed::<Card>(bytes);
     read_sealed::<Grant>(bytes);
-    read_sealed::<Heartbeat>(bytes);
     read_sealed::<Manifest>(bytes);
     let _ = Record::decode(bytes);
     if let Ok(hello) = Hello::decode(bytes) {
@@ -101,7 +100,6 @@ fn valid_messages() -> Vec<Vec<u8>> {
         codec::encode(&samples::begun()),
         codec::encode(&samples::chunk()),
         codec::encode(&samples::done()),
-        codec::encode(&samples::presence()),
         codec::encode(&samples::directory_update()),
         codec::encode(&samples::push()),
         codec::encode(&samples::push_reply()),
@@ -111,10 +109,8 @@ fn valid_messages() -> Vec<Vec<u8>> {
         samples::sealed_beat().as_bytes().to_vec(),
         samples::sealed_card().as_bytes().to_vec(),
         codec::encode(&samples::grant()),
-        codec::encode(&samples::heartbeat()),
         codec::encode(&samples::manifest()),
         samples::sealed_grant().as_bytes().to_vec(),
-        samples::sealed_heartbeat().as_bytes().to_vec(),
         samples::sealed_manifest().as_bytes().to_vec(),
     ]
 }
@@ -229,23 +225,20 @@ proptest! {
     }
 
     #[test]
-    fn a_heartbeat_is_verified_as_it_was_sealed_and_by_no_other_mesh(
-        (epoch, seq, issued_ms) in any::<(u64, u64, u64)>(),
-        nonce in any::<[u8; 16]>(),
-        load in (1u32..=65_536, any::<u32>(), any::<u32>()),
+    fn a_card_is_verified_as_it_was_sealed_and_by_no_other_mesh(
+        (epoch, revision, issued_ms) in any::<(u64, u64, u64)>(),
+        capacity in 1u32..=65_536,
         offered in vec(model(), 0..8),
         other in any::<[u8; 32]>(),
     ) {
-        let template = samples::heartbeat().models[0].clone();
-        let heartbeat = Heartbeat {
-            epoch, seq, issued_ms, nonce,
-            capacity: load.0, queue_depth: load.1, in_flight: load.2,
-            models: offered.into_iter().map(|model| tether_wire::heartbeat::ModelOffer { model, ..template.clone() }).collect(),
-            ..samples::heartbeat()
-        };
-        let signed = Signed::seal(&samples::worker_key(), &samples::mesh(), &heartbeat).expect("inside its limits");
+        let mut card = Card { epoch, revision, issued_ms, ..samples::card() };
+        let worker = card.worker.as_mut().expect("a worker's card");
+        let template = worker.models[0].clone();
+        worker.capacity = capacity;
+        worker.models = offered.into_iter().map(|model| ModelOffer { model, ..template.clone() }).collect();
+        let signed = Signed::seal(&samples::worker_key(), &samples::mesh(), &card).expect("inside its limits");
         let read = signed.verify(&samples::mesh()).expect("valid");
-        prop_assert_eq!(&*read, &heartbeat);
+        prop_assert_eq!(&*read, &card);
         prop_assume!(other != samples::mesh().0);
         prop_assert!(signed.verify(&tether_wire::MeshId(other)).is_err());
     }

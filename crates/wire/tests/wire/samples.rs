@@ -3,12 +3,11 @@
 use serde_bytes::ByteBuf;
 use std::collections::BTreeMap;
 use tether_wire::beat::NodeState;
-use tether_wire::card::{self, WorkerCard};
+use tether_wire::card::{ModelFault, ModelOffer, WorkerCard};
 use tether_wire::directory::{Availability, DirectoryUpdate, ModelEntry, TenantEntry};
-use tether_wire::heartbeat::{ModelFault, ModelOffer, WorkerState};
 use tether_wire::infer::{
-    Accepted, AnswerEvent, Begun, Chunk, Done, Finish, InferRequest, Input, Message, Presence,
-    Sampling, Speaker, Usage, WorkOrder,
+    Accepted, AnswerEvent, Begun, Chunk, Done, Finish, InferRequest, Input, Message, Sampling,
+    Speaker, Usage, WorkOrder,
 };
 use tether_wire::link::{Hello, HelloAnswer, Refusal, RefusalCode};
 use tether_wire::manifest::{FileEntry, Format};
@@ -16,8 +15,8 @@ use tether_wire::record::Record;
 use tether_wire::rpc::{CallHead, Code, RpcError, method};
 use tether_wire::spread::{BUCKETS, Batch, Holding, Push, PushReply, RelayedBeat, Suspicion};
 use tether_wire::{
-    Beat, Card, CorrelationId, Digest, Grant, Heartbeat, Manifest, MeshId, ModelRef, NodeKey,
-    Region, Role, Signed, TenantId, Tier,
+    Beat, Card, CorrelationId, Digest, Grant, Manifest, MeshId, ModelRef, NodeKey, Region, Role,
+    Signed, TenantId, Tier,
 };
 
 /// 15 January 2027, 08:00 UTC.
@@ -77,47 +76,6 @@ pub(crate) fn delegated_grant() -> Signed<Grant> {
         ..grant()
     };
     Signed::seal(&regional_operator(), &mesh(), &given).expect("inside its limits")
-}
-
-pub(crate) fn heartbeat() -> Heartbeat {
-    Heartbeat {
-        worker: worker_key().id(),
-        epoch: NOW_MS,
-        seq: 42,
-        nonce: *b"0123456789abcdef",
-        issued_ms: NOW_MS + 5_000,
-        state: WorkerState::Serving,
-        region: region(),
-        gpu_class: "cpu".into(),
-        vram_gb: 24,
-        accelerators: 1,
-        capacity: 8,
-        queue_depth: 2,
-        in_flight: 3,
-        models: vec![ModelOffer {
-            model: model(),
-            digest: Digest([4; 32]),
-            warm: true,
-            context_tokens: 2_048,
-            adapters: vec![Digest([5; 32])],
-            numerics_class: "mistralrs-0.8.1/x86-64-v3/q8_0".into(),
-        }],
-        faults: vec![ModelFault {
-            model: "other@2.1".into(),
-            reason: "the manifest is signed by a stranger".into(),
-        }],
-        price_per_1k_micro: 250,
-        tier: Tier::Trusted,
-        engine: "mistralrs 0.8.1".into(),
-        tokens_per_s: 320.5,
-        first_token_ms: 12,
-        minor: 0,
-        addresses: vec!["192.0.2.7:4433".into()],
-    }
-}
-
-pub(crate) fn sealed_heartbeat() -> Signed<Heartbeat> {
-    Signed::seal(&worker_key(), &mesh(), &heartbeat()).expect("inside its limits")
 }
 
 pub(crate) fn manifest() -> Manifest {
@@ -278,16 +236,6 @@ pub(crate) fn done() -> AnswerEvent {
     })
 }
 
-pub(crate) fn presence() -> Presence {
-    Presence {
-        heartbeat: sealed_heartbeat().as_bytes().to_vec(),
-        topics: vec![
-            "tether/presence/local".into(),
-            "tether/models/tether-tiny/1.0/local".into(),
-        ],
-    }
-}
-
 pub(crate) fn directory_update() -> DirectoryUpdate {
     DirectoryUpdate {
         version: 12,
@@ -306,19 +254,6 @@ pub(crate) fn directory_update() -> DirectoryUpdate {
 }
 
 pub(crate) fn card() -> Card {
-    let heartbeat = heartbeat();
-    let offer = |it: ModelOffer| card::ModelOffer {
-        model: it.model,
-        digest: it.digest,
-        warm: it.warm,
-        context_tokens: it.context_tokens,
-        adapters: it.adapters,
-        numerics_class: it.numerics_class,
-    };
-    let fault = |it: ModelFault| card::ModelFault {
-        model: it.model,
-        reason: it.reason,
-    };
     Card {
         role: Role::Worker,
         epoch: NOW_MS,
@@ -334,8 +269,18 @@ pub(crate) fn card() -> Card {
             vram_gb: 24,
             accelerators: 1,
             capacity: 8,
-            models: heartbeat.models.into_iter().map(offer).collect(),
-            faults: heartbeat.faults.into_iter().map(fault).collect(),
+            models: vec![ModelOffer {
+                model: model(),
+                digest: Digest([4; 32]),
+                warm: true,
+                context_tokens: 2_048,
+                adapters: vec![Digest([5; 32])],
+                numerics_class: "mistralrs-0.8.1/x86-64-v3/q8_0".into(),
+            }],
+            faults: vec![ModelFault {
+                model: "other@2.1".into(),
+                reason: "the manifest is signed by a stranger".into(),
+            }],
             price_per_1k_micro: 250,
             tier: Tier::Trusted,
             engine: "mistralrs 0.8.1".into(),

@@ -1,0 +1,140 @@
+//! The fleet as others have it: to read, and to tell what came.
+
+use super::keeper::{Keeper, MAX_ASIDE, MAX_OUTGOING, MAX_PENDING, Readers};
+use super::snapshot::Snapshot;
+use crate::clock;
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+use tether_presence::check::Sifted;
+use tether_presence::{Input, Now, Settings};
+use tether_telemetry::metrics::OrchestratorMetrics;
+use tether_wire::NodeId;
+use tether_wire::spread::Batch;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+/// What a fleet is started with.
+#[derive(Debug)]
+pub struct FleetSettings {
+    /// This orchestrator.
+    pub id: NodeId,
+    /// Bounds of presence.
+    pub presence: Settings,
+    /// Random: for jitter and the order of equals.
+    pub seed: u64,
+    /// What is counted.
+    pub metrics: Arc<OrchestratorMetrics>,
+    /// Ends the keeper.
+    pub stop: CancellationToken,
+}
+
+/// What the keeper has for the edge of links.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// A batch for a peer. When it is written to its link, or can never be, tell
+    /// [`Input::Written`]; no answer is needed once [`Input::PeerDown`] was told.
+    Send {
+        /// Which orchestrator.
+        to: NodeId,
+        /// What.
+        batch: Batch,
+    },
+    /// A node pushed a beat whose card is not held: it is to be asked for it over its call. Asked
+    /// again with its next beat, so this may be dropped.
+    WantCard(NodeId),
+    /// A control message that is not held: verify it, then tell [`Input::Control`].
+    Control {
+        /// Who sent it.
+        from: NodeId,
+        /// Its sealed bytes.
+        sealed: Vec<u8>,
+    },
+}
+
+/// What the keeper is told.
+#[derive(Debug)]
+pub(super) enum Told {
+    Input(Box<Input>),
+    Suspect(NodeId, &'static str),
+    Unreachable(NodeId, &'static str),
+    Sift(Box<Batch>, oneshot::Sender<Sifted>),
+}
+
+/// The fleet, for those who read it and those who have news. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    inbox: mpsc::Sender<Told>,
+    changed: watch::Receiver<u64>,
+}
+
+impl Fleet {
+    /// Starts the keeper. What comes back beside it is for the edge of links.
+    #[must_use]
+    pub fn start(settings: FleetSettings) -> (Self, mpsc::Receiver<Outgoing>) {
+        Self::start_by(settings, clock::now)
+    }
+
+    /// The same by another clock.
+    pub(super) fn start_by(
+        settings: FleetSettings,
+        clock: impl Fn() -> Now + Send + 'static,
+    ) -> (Self, mpsc::Receiver<Outgoing>) {
+        let (inbox, told) = mpsc::channel(MAX_PENDING);
+        let (outgoing, edge) = mpsc::channel(MAX_OUTGOING + MAX_ASIDE);
+        let (published, changed) = watch::channel(0);
+        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+        let readers = Readers {
+            snapshot: snapshot.clone(),
+            published,
+        };
+        let stop = settings.stop.clone();
+        let keeper = Keeper::new(settings, readers, outgoing, Box::new(clock));
+        tokio::spawn(keeper.run(told, stop));
+        let fleet = Self {
+            snapshot,
+            inbox,
+            changed,
+        };
+        (fleet, edge)
+    }
+
+    /// The fleet as it is now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Told whenever a node came, went, changed, or is doubted; not of each change of load.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.clone()
+    }
+
+    /// Tells what came, verified. Waits while too much is pending; who gets how much of that is
+    /// the edge's to decide.
+    pub async fn tell(&self, input: Input) {
+        // The keeper ends only with the orchestrator, and then nobody needs to know.
+        let _ = self.inbox.send(Told::Input(Box::new(input))).await;
+    }
+
+    /// Takes out of a peer's batch what is held already, before a verification is spent on it.
+    /// Nothing once the orchestrator ends.
+    pub async fn sift(&self, batch: Batch) -> Option<Sifted> {
+        let (reply, sifted) = oneshot::channel();
+        let _ = self.inbox.send(Told::Sift(Box::new(batch), reply)).await;
+        sifted.await.ok()
+    }
+
+    /// Says that a worker may be dead: chosen last until its next heartbeat, or until its link
+    /// speaks again.
+    pub async fn suspect(&self, worker: NodeId, why: &'static str) {
+        let _ = self.inbox.send(Told::Suspect(worker, why)).await;
+    }
+
+    /// Says that the link to a node broke or cannot be had: suspect, and not dialled until it is
+    /// heard or a while went by.
+    pub async fn unreachable(&self, node: NodeId, why: &'static str) {
+        let _ = self.inbox.send(Told::Unreachable(node, why)).await;
+    }
+}

@@ -1,0 +1,101 @@
+//! The readers' side: the fleet at one moment.
+
+use super::index::Index;
+use super::roll::Roll;
+use super::worker::{Found, SUSPECT, UNAVAILABLE, WorkerView};
+use crate::catalogue::Offered;
+use rand::Rng;
+use std::sync::Arc;
+use tether_wire::card::ModelOffer;
+use tether_wire::{Digest, ModelName, ModelRef, NodeId, Region};
+
+/// States of workers, as people see them.
+pub const STATES: [&str; 6] = [
+    "starting",
+    "serving",
+    UNAVAILABLE,
+    "draining",
+    SUSPECT,
+    "unknown",
+];
+
+/// The fleet at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub(super) workers: Roll,
+    pub(super) index: Arc<Index>,
+}
+
+impl Snapshot {
+    /// The best who serve an artifact for a request from a region, suspects included, in no order;
+    /// of many some, and among those some drawn by chance. No more are looked at however large the
+    /// fleet is. (FLT-2)
+    #[must_use]
+    pub fn candidates(
+        &self,
+        model: &ModelRef,
+        digest: &Digest,
+        region: &Region,
+        rng: &mut impl Rng,
+    ) -> Vec<Found<'_>> {
+        let mut found = Vec::new();
+        (self.index).find((model, digest), region, rng, &mut found);
+        found.retain(|it| !it.worker.is_withdrawn());
+        found
+    }
+
+    /// Whether somebody takes requests for an artifact under this name, suspects included.
+    #[must_use]
+    pub fn serves(&self, model: &ModelRef, digest: &Digest) -> bool {
+        self.index.is_served(model, digest)
+    }
+
+    /// Whether those who offer what this worker offers are found: not where more is offered than
+    /// is kept.
+    #[must_use]
+    pub fn finds(&self, worker: &WorkerView, offer: &ModelOffer) -> bool {
+        self.index.has_group(worker, offer)
+    }
+
+    /// Each artifact that is offered under each name, whether its workers take requests or not,
+    /// and for each one of them, a trusted one first.
+    #[must_use]
+    pub fn offers(&self) -> Vec<Offered> {
+        self.index.offers()
+    }
+
+    /// The model that a tenant means, among those that are served: `NAME@MAJOR.MINOR`, or `NAME`
+    /// for its highest version. Those of trusted workers come first.
+    #[must_use]
+    pub fn find(&self, text: &str) -> Option<&ModelOffer> {
+        if text.contains('@') {
+            let model: ModelRef = text.parse().ok()?;
+            let version = model.version.numbers();
+            return self.index.named(&model.name, Some(version));
+        }
+        self.index.named(&ModelName::new(text).ok()?, None)
+    }
+
+    /// A worker.
+    #[must_use]
+    pub fn worker(&self, id: &NodeId) -> Option<&Arc<WorkerView>> {
+        self.workers.get(id)
+    }
+
+    /// All workers.
+    pub fn workers(&self) -> impl Iterator<Item = &Arc<WorkerView>> {
+        self.workers.iter()
+    }
+
+    /// How many workers there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.workers.is_empty()
+    }
+}
