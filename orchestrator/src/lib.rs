@@ -11,7 +11,8 @@
 //! * [`tenants`], [`releases`] – files that people and publishers write
 //!
 //! Edges:
-//! * [`discovery`] – cards and beats from links, verified, into [`fleet`]
+//! * [`discovery`] – cards and beats from links, verified, into [`fleet`]; calls among orchestrators
+//! * `desk` – gives each call to who serves it
 //! * `dispatch` – a request from the gateway's call to its end
 //! * [`store`] – what must survive a crash; [`store::sqlite`] alone knows SQL
 //! * [`admin`] – HTTP on loopback
@@ -29,6 +30,7 @@ pub mod admin;
 pub mod catalogue;
 mod clock;
 pub mod config;
+mod desk;
 pub mod directory;
 pub mod discovery;
 mod dispatch;

@@ -4,6 +4,7 @@ use crate::admin::{self, Admin};
 use crate::catalogue::{self, Catalogue};
 use crate::clock;
 use crate::config::{ConfigError, OrchestratorConfig};
+use crate::desk::Desk;
 use crate::directory::serve::Directory;
 use crate::discovery::{self, Intake, Own, Spreading};
 use crate::dispatch::Dispatcher;
@@ -21,9 +22,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tether_net::{BoxFuture, Incoming, NetError, Node, NodeConfig, Service, Uplinks, epoch};
+use tether_net::{NetError, Node, NodeConfig, Uplinks, epoch};
 use tether_telemetry::metrics::{OrchestratorMetrics, Registry};
-use tether_wire::rpc::{Code, RpcError, method};
 use tether_wire::{Digest, NodeId, Topic};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
@@ -376,41 +376,5 @@ impl Orchestrator {
         let _ = tokio::time::timeout(FINISH_TIMEOUT, self.tasks.wait()).await;
         self.store.close().await?;
         Ok(())
-    }
-}
-
-/// Gives each call to who serves it.
-struct Desk {
-    intake: Arc<Intake>,
-    spreading: Arc<Spreading>,
-    directory: Arc<Directory>,
-    dispatcher: Arc<Dispatcher>,
-}
-
-impl Service for Desk {
-    fn serve(&self, call: Incoming) -> BoxFuture<'static, Result<(), RpcError>> {
-        match call.method() {
-            method::SUBMIT => Box::pin(self.dispatcher.clone().serve(call)),
-            method::PRESENCE => {
-                let intake = self.intake.clone();
-                Box::pin(async move { intake.serve(call).await })
-            }
-            method::SPREAD => {
-                let spreading = self.spreading.clone();
-                Box::pin(spreading.serve(call))
-            }
-            method::DIRECTORY => {
-                let directory = self.directory.clone();
-                Box::pin(async move { directory.serve(call).await })
-            }
-            other => {
-                let shown: String = other.chars().take(64).collect();
-                let error = RpcError::new(
-                    Code::Unimplemented,
-                    format!("an orchestrator has no method `{shown}`"),
-                );
-                Box::pin(std::future::ready(Err(error)))
-            }
-        }
     }
 }

@@ -137,6 +137,9 @@ impl Intake {
     /// Verifies what waits and tells the fleet, until `stop`.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         loop {
+            if stop.is_cancelled() {
+                return;
+            }
             let batch = lock(&self.waiting).take(MAX_BATCH);
             if batch.is_empty() {
                 tokio::select! {

@@ -157,6 +157,12 @@ impl Member {
         self.metric(&line).await;
     }
 
+    /// Waits until as many nodes of a role are suspect here.
+    pub async fn suspects(&self, role: &str, count: usize) {
+        let line = format!(r#"tether_orchestrator_nodes{{role="{role}",state="suspect"}} {count}"#);
+        self.metric(&line).await;
+    }
+
     /// Waits until so many heartbeats were dropped for a reason.
     pub async fn rejected(&self, reason: &str, least: u64) {
         within(reason, async {

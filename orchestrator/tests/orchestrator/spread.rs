@@ -125,12 +125,14 @@ async fn a_worker_whose_orchestrators_all_die_is_in_the_fleet_of_the_next_one() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_orchestrator_that_stops_is_gone_in_the_view_of_the_others() {
+async fn an_orchestrator_that_stops_is_gone_for_the_others_and_a_gateway_is_there_for_all() {
     let mut fleets = Fleets::start(3).await;
     let leaving = fleets.members.remove(1);
     leaving.orchestrator.shutdown().await.expect("stops");
-    // At once, and not only once it has been silent for 15 s: `all_met` counts neither.
     fleets.all_met().await;
+    for member in &fleets.members {
+        member.suspects("orchestrator", 0).await;
+    }
     let (gateway, _) = fleets
         .local
         .config(crate::mesh::key(&fleets.local, 3), Role::Gateway);
