@@ -1,5 +1,5 @@
 //! `kill -9` of workers: a tenant notices nothing while another is there, and `up` starts the dead
-//! again, also one that lives and says nothing. What a tenant is told when none is left is in `five_processes.rs`, where nothing does.
+//! again, also one that lives and says nothing, or while the disk is full. What a tenant is told when none is left is in `five_processes.rs`, where nothing does.
 
 mod support;
 
@@ -55,6 +55,32 @@ fn a_worker_that_keeps_dying_is_started_again_and_again() {
             .answer()
             .contains("Paris")
     );
+}
+
+#[test]
+fn a_worker_that_dies_while_run_json_cannot_be_written_takes_no_mesh_down() {
+    let mesh = Mesh::start(&[]);
+    let (id, pid) = mesh.workers()[0].clone();
+    let (run_file, aside) = (mesh.dir().join("run.json"), mesh.dir().join("aside"));
+    // A folder in its place stands for a full disk: the file cannot be replaced, by root neither.
+    std::fs::rename(&run_file, &aside).expect("moved");
+    std::fs::create_dir(&run_file).expect("made");
+    signal(pid, "KILL");
+    eventually("it is told", || {
+        mesh.log().contains("run.json is out of date")
+    });
+    eventually("the worker is back and answers", || {
+        let reply = mesh.chat("What is the capital of France?");
+        reply.status == 200 && reply.worker() == id
+    });
+    assert!(is_alive(mesh.pid()));
+    std::fs::remove_dir(&run_file).expect("there is space again");
+    eventually("it is written", || run_file.exists());
+    let (same, new) = mesh.workers()[0].clone();
+    assert!(same == id && new != pid && is_alive(new));
+    let told = mesh.log().matches("run.json is out of date").count();
+    assert_eq!(told, 1, "{}", mesh.log());
+    assert_eq!(mesh.stop(), Some(0));
 }
 
 #[test]

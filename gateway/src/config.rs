@@ -117,10 +117,10 @@ impl GatewayConfig {
 
     /// The most bytes of bodies that one tenant may hold.
     pub(crate) fn max_body_bytes_per_tenant(&self) -> usize {
-        let percent = usize::from(self.max_body_share_per_tenant_percent);
-        // Divided first: the total may be any number.
-        (self.max_body_bytes_in_flight / 100)
-            .saturating_mul(percent)
+        let percent = u128::from(self.max_body_share_per_tenant_percent);
+        let share = self.max_body_bytes_in_flight as u128 * percent / 100;
+        usize::try_from(share)
+            .unwrap_or(usize::MAX)
             .max(self.max_body_bytes)
     }
 
@@ -158,5 +158,22 @@ mod tests {
             let named = error.starts_with("gateway.max_body_share_per_tenant_percent is");
             assert!(named, "{error}");
         }
+    }
+
+    #[test]
+    fn a_tenants_share_of_bodies_is_exact() {
+        let share = |total, percent| {
+            let config = GatewayConfig {
+                max_body_bytes: 1_024,
+                max_body_bytes_in_flight: total,
+                max_body_share_per_tenant_percent: percent,
+                ..GatewayConfig::default()
+            };
+            config.max_body_bytes_per_tenant()
+        };
+        assert_eq!(share(268_435_499, 100), 268_435_499, "all of it");
+        assert_eq!(share(9_999, 50), 4_999);
+        assert_eq!(share(9_999, 1), 1_024, "one body always fits");
+        assert_eq!(share(usize::MAX, 100), usize::MAX, "does not overflow");
     }
 }

@@ -140,7 +140,8 @@ pub trait MetadataStore: Send + Sync + 'static {
     fn known_models(&self) -> StoreFuture<'_, Vec<KnownModel>>;
     /// Forgets at most `limit` jobs that ended before a time, and says how many.
     fn prune(&self, before_ms: u64, limit: u32) -> StoreFuture<'_, usize>;
-    /// How many jobs are in each state. Asked for at every scrape, so it counts none of them then.
+    /// How many jobs are in each state. Asked for at every scrape, so it counts none of them then,
+    /// and waits for no commit.
     fn counts(&self) -> StoreFuture<'_, Vec<(JobState, usize)>>;
     /// Finishes what waits and closes it.
     fn close(&self) -> StoreFuture<'_, ()>;

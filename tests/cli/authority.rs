@@ -33,7 +33,13 @@ fn an_operator_makes_a_mesh_and_gives_roles() {
         let text = String::from_utf8(output.stdout).expect("UTF-8");
         text.trim().parse::<u64>().expect("a serial")
     });
-    assert_eq!(serials, [1, 2]);
+    assert_ne!(serials[0], serials[1]);
+    let list = Tether::ok(&["grant", "ls", text(&operator.path("mesh")), "--json"]);
+    let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
+    for (entry, serial) in list.as_array().expect("entries").iter().zip(serials) {
+        assert_eq!(entry["serial"], serial);
+        assert!(serial < 1 << 53, "exact in every reader of JSON: {serial}");
+    }
     let shown = Tether::ok(&["grant", "show", text(&operator.path("w.grant"))]);
     for word in [operator.mesh.as_str(), "worker", "eu", "trusted", "holds"] {
         assert!(shown.contains(word), "{word} in {shown}");
@@ -128,6 +134,29 @@ fn an_operators_key_that_is_kept_elsewhere_gives_roles_in_its_mesh_and_no_other(
         );
     }
     assert!(!operator.path("w3.grant").exists());
+    // The copy's register is another, and what it gives is told from what the mesh's folder gave.
+    let here = operator.issue("x", "worker", &[]);
+    let serials = [first, named, here].map(|output| output.stdout);
+    assert!(serials[0] != serials[1] && serials[0] != serials[2] && serials[1] != serials[2]);
+    // A link is no copy: its grants are in the register of the mesh's folder.
+    let link = operator.path("link.key");
+    std::os::unix::fs::symlink(operator.path("mesh/operator.key"), &link).expect("linked");
+    let out = operator.path("linked.grant");
+    let args = [
+        "grant",
+        "issue",
+        "--operator",
+        text(&link),
+        "--subject",
+        &id,
+    ];
+    let serial = Tether::ok(&[&args[..], &["--role", "worker", "--out", text(&out)]].concat());
+    let list = Tether::ok(&["grant", "ls", text(&operator.path("mesh"))]);
+    assert!(
+        list.contains(&serial) && list.lines().count() == 3,
+        "{list}"
+    );
+    assert!(!operator.path("grants.jsonl").exists());
 }
 
 #[test]

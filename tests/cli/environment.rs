@@ -62,6 +62,15 @@ fn what_kubernetes_sets_is_passed_over_and_what_nothing_reads_is_told() {
         ("TETHER_GATEWAY_SERVICE_HOST", "10.0.0.1"),
         ("TETHER_GATEWAY_PORT", "tcp://10.0.0.1:8080"),
         ("TETHER_GATEWAY_PORT_8080_TCP_ADDR", "10.0.0.1"),
+        // Of a service `tether-worker--canary`, and of one `tether--edge`.
+        ("TETHER_WORKER__CANARY_SERVICE_HOST", "10.0.0.2"),
+        ("TETHER_WORKER__CANARY_SERVICE_PORT", "8080"),
+        ("TETHER_WORKER__CANARY_PORT", "tcp://10.0.0.2:8080"),
+        ("TETHER_WORKER__CANARY_PORT_8080_TCP", "tcp://10.0.0.2:8080"),
+        ("TETHER__EDGE_SERVICE_HOST", "10.0.0.3"),
+        ("TETHER__EDGE_PORT", "tcp://10.0.0.3:8080"),
+        ("TETHER_BOOTSTRAP__A_SERVICE_HOST", "10.0.0.4"),
+        ("TETHER_BOOTSTRAP__A_PORT", "tcp://10.0.0.4:49737"),
     ];
     let passed = with(&links, &check);
     assert!(passed.status.success(), "{}", stderr(&passed));
@@ -111,6 +120,14 @@ fn the_case_of_a_variables_letters_makes_no_difference() {
         (
             &[("tether_worker__slots", "7"), ("TETHER_WORKER__SLOTS", "8")],
             "keep one",
+        ),
+        // Which blanks are read past, so that the two names must be told apart.
+        (
+            &[
+                ("TETHER_WORKER__SLOTS ", "7"),
+                ("TETHER_WORKER__SLOTS", "8"),
+            ],
+            "\"TETHER_WORKER__SLOTS \"",
         ),
     ] {
         let bad = with(variables, &check);

@@ -1,8 +1,10 @@
 //! Data folders that others may write to.
 
-use crate::operator::{FAILURE, Operator, fails, stderr, text};
+use crate::operator::{FAILURE, Operator, fails, mode, text};
 use crate::support::Tether;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
 
 #[test]
 fn a_folder_that_others_write_to_is_refused_and_left_as_it_is() {
@@ -32,24 +34,73 @@ fn a_folder_that_others_write_to_is_refused_and_left_as_it_is() {
     assert_eq!(left, 0, "nothing was put into it");
 }
 
-#[test]
-fn a_folder_that_only_a_group_writes_to_is_used_or_the_way_out_is_named() {
-    let operator = Operator::new();
-    let dir = operator.path("group");
-    std::fs::create_dir(&dir).expect("made");
-    let set_mode = |mode| {
-        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(mode)).expect("set");
+/// What `id` says of this process.
+fn id(option: &str) -> String {
+    let output = Command::new("id").arg(option).output().expect("POSIX");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    text.trim().to_owned()
+}
+
+/// Whether this process's user is alone in a group, as `/etc/passwd` and `/etc/group` have it: the
+/// primary group, of the user's name, and no other user is in it.
+fn is_alone_in(gid: u32) -> bool {
+    let table = |path: &str| -> Vec<Vec<String>> {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let lines = text.lines();
+        lines
+            .map(|line| line.split(':').map(str::to_owned).collect())
+            .filter(|fields: &Vec<String>| fields.len() >= 4)
+            .collect()
     };
-    // Which of the two depends on who runs the tests: what decides has tests of its own.
-    set_mode(0o775);
-    let made = Tether::output(&["mesh", "new", text(&dir)]);
-    if !made.status.success() {
-        let said = stderr(&made);
-        assert!(
-            said.contains("0775") && said.contains("chmod g-w"),
-            "{said}"
-        );
-        set_mode(0o755);
-        Tether::ok(&["mesh", "new", text(&dir)]);
+    let (name, gid) = (id("-un"), gid.to_string());
+    let (users, groups) = (table("/etc/passwd"), table("/etc/group"));
+    let in_it: Vec<&str> = users
+        .iter()
+        .filter(|user| user[3] == gid)
+        .map(|user| user[0].as_str())
+        .collect();
+    let group = groups.iter().find(|group| group[2] == gid);
+    in_it == [name.as_str()]
+        && group.is_some_and(|group| group[0] == name && (group[3].is_empty() || group[3] == name))
+}
+
+#[test]
+fn a_folder_that_a_group_writes_to_is_used_where_its_user_is_alone_in_the_group() {
+    let operator = Operator::new();
+    let make = |name: &str, group: Option<u32>| {
+        let dir = operator.path(name);
+        std::fs::create_dir(&dir).expect("made");
+        std::os::unix::fs::chown(&dir, None, group).expect("a group of ours");
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o775)).expect("set");
+        dir
+    };
+    let is_refused = |dir: &Path| {
+        let args = ["mesh", "new", text(dir)];
+        fails(&args, FAILURE, &["0775", "chmod g-w"]);
+        let left = std::fs::read_dir(dir).expect("read").count();
+        assert_eq!(left, 0, "nothing was put into it");
+        // The way out that was named.
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).expect("set");
+        Tether::ok(&args);
+    };
+    let own = make("own", None);
+    let gid = std::fs::metadata(&own).expect("it is there").gid();
+    if is_alone_in(gid) {
+        Tether::ok(&["mesh", "new", text(&own)]);
+        assert_eq!(mode(&own), 0o775, "as it was");
+    } else {
+        is_refused(&own);
+    }
+    // A group that is not the primary one is never evidently ours alone. Root may give any, and
+    // others one that they are in.
+    let further = match id("-u").as_str() {
+        "0" => Some(u32::from(u16::MAX) - 1),
+        _ => id("-G")
+            .split(' ')
+            .map(|gid| gid.parse().expect("a number"))
+            .find(|other: &u32| *other != gid && other.to_string() != id("-g")),
+    };
+    if let Some(further) = further {
+        is_refused(&make("further", Some(further)));
     }
 }

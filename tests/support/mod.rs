@@ -243,6 +243,11 @@ impl Mesh {
         self.process.as_ref().expect("runs").pid()
     }
 
+    /// What `tether up` logged.
+    pub fn log(&self) -> String {
+        self.process.as_ref().expect("runs").log()
+    }
+
     /// URL of the gateway, without a path.
     pub fn gateway(&self) -> &str {
         self.ready["gateway"].as_str().expect("a URL")

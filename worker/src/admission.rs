@@ -87,9 +87,10 @@ impl Slots {
         })
     }
 
-    /// Waits until a caller went whose request is still at work, or such a request gave its place back.
-    /// Whoever gave the order counts it as gone since its caller went, so only this worker knows. For
-    /// one who waits.
+    /// Waits until a caller went whose request is still at work, such a request gave its place back, or
+    /// one that waited gave up. Whoever gave the order counts it as gone since its caller went, and
+    /// knows of those who wait only what it was told, so only this worker knows. However many go, it
+    /// is told once. For one who waits.
     pub(crate) async fn departure(&self) {
         self.inner.departures.notified().await;
     }
@@ -138,7 +139,8 @@ impl Drop for Place {
                 }
             }
         });
-        if self.is_leaving {
+        // Whoever has a turn left had not begun to work.
+        if self.is_leaving || self.turn.is_some() {
             self.slots.inner.departures.notify_one();
         }
     }
@@ -201,5 +203,28 @@ mod tests {
         drop(place);
         assert!(told() && !told());
         assert_eq!(slots.load().running, 0);
+    }
+
+    #[tokio::test]
+    async fn the_queue_is_told_as_shorter_when_those_who_wait_give_up() {
+        let limits = Limits {
+            slots: 1,
+            queue: 3,
+            per_tenant: 0,
+        };
+        let registry = tether_telemetry::metrics::Registry::default();
+        let slots = Slots::new(limits, WorkerMetrics::register(&registry));
+        let told = || slots.departure().now_or_never().is_some();
+        let first = slots.admit(&claim()).expect("a slot");
+        let waiting = [(); 3].map(|()| slots.admit(&claim()).expect("the queue"));
+        assert!(!told());
+        let [mut patient, impatient @ ..] = waiting;
+        drop(impatient);
+        assert_eq!(slots.load().waiting, 1);
+        assert!(told() && !told(), "once for all that went together");
+        drop(first);
+        patient.turn().await;
+        drop(patient);
+        assert!(!told(), "whoever gave the order knows");
     }
 }

@@ -20,6 +20,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// Most bytes of the words about a fault, so that it fits a card.
 const MAX_REASON_BYTES: usize = 400;
+/// Most bytes of all faults in a card together: less than half of what a card may have.
+const MAX_FAULTS_BYTES: usize = 6 * 1024;
 /// Most bytes of the name of what was to be served, so that it fits a card.
 const MAX_CONFIGURED_BYTES: usize = 200;
 
@@ -201,16 +203,22 @@ pub(crate) fn capacity(models: &[ModelStatus], slots: u32) -> u32 {
     sequences.clamp(1, slots.max(1))
 }
 
-/// What the card says of models that should be served and are not.
+/// What the card says of models that should be served and are not. The more there are, the shorter
+/// each is told, so that there is room for what is served; all is in the log.
 pub(crate) fn faults(models: &[ModelStatus]) -> Vec<ModelFault> {
-    models
+    let faulted: Vec<_> = models
         .iter()
         .filter_map(|model| match &model.state {
-            ModelState::Faulted { code, reason, .. } => Some(ModelFault {
-                model: cut(&model.configured, MAX_CONFIGURED_BYTES),
-                reason: cut(&format!("{code}: {reason}"), MAX_REASON_BYTES),
-            }),
+            ModelState::Faulted { code, reason, .. } => Some((&model.configured, code, reason)),
             _ => None,
+        })
+        .collect();
+    let half = MAX_FAULTS_BYTES / faulted.len().max(1) / 2;
+    faulted
+        .into_iter()
+        .map(|(configured, code, reason)| ModelFault {
+            model: cut(configured, MAX_CONFIGURED_BYTES.min(half)),
+            reason: cut(&format!("{code}: {reason}"), MAX_REASON_BYTES.min(half)),
         })
         .collect()
 }
@@ -263,6 +271,16 @@ mod tests {
             code: "corrupt-file",
             reason: "é".repeat(1_000),
         })
+    }
+
+    #[test]
+    fn many_faults_are_told_shortly_and_leave_room_in_the_card() {
+        let many: Vec<_> = (0..64).map(|_| fault(None)).collect();
+        let told = faults(&many);
+        assert_eq!(told.len(), 64, "none is kept secret");
+        let bytes: usize = told.iter().map(|it| it.model.len() + it.reason.len()).sum();
+        assert!(bytes <= MAX_FAULTS_BYTES, "{bytes} bytes");
+        assert!(told.iter().all(|it| it.reason.starts_with("corrupt-file")));
     }
 
     #[test]

@@ -147,7 +147,7 @@ impl Starvable {
     /// A runtime that runs.
     #[expect(clippy::new_without_default, reason = "it starts a thread")]
     pub fn new() -> Self {
-        let (handle, given) = mpsc::channel();
+        let (handle, given) = mpsc::sync_channel(1);
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()

@@ -14,7 +14,7 @@
 //! * `host`, `world` – hosts, their processes, and what happens to them
 //! * `recorder` – what an attacker sends again
 //! * `judge`, `found`, [`outcome`] – the truth, the views, and what is wrong between them
-//! * [`run`], [`report`], [`trace`] – many seeds, tables, and what led to a failure
+//! * [`mod@run`], [`report`], [`trace`] – many seeds, tables, and what led to a failure
 //!
 //! What is deliberately absent: bandwidth, congestion, the cost of CPU. Presence sends little; what
 //! it costs is measured by benchmarks.

@@ -1,5 +1,6 @@
 //! `tether-sim run SCENARIO.toml`: runs a scenario over seeds, and a seed that failed again.
 //! `tether-sim table SCENARIO.toml…`: runs several, for the tables of `docs/benchmarks.md`.
+#![forbid(unsafe_code)]
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};

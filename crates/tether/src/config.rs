@@ -58,8 +58,9 @@ pub(crate) enum ConfigError {
     /// A model that was given on the command line.
     #[error("--model {} {why}", dir.display())]
     Model { dir: PathBuf, why: String },
-    /// A variable that nothing reads: the same for the environment.
-    #[error("environment variable {name} {why}")]
+    /// A variable that nothing reads: the same for the environment. The name is quoted, since
+    /// blanks may be part of it.
+    #[error("environment variable {name:?} {why}")]
     Variable { name: String, why: String },
     /// Which role the file is for cannot be told.
     #[error(

@@ -176,13 +176,11 @@ impl UpArgs {
         ready::all_routable(plan, core).await?;
         let first = ready::first_prompt(plan, core, begin).await?;
         let mut pids = workers.pids();
-        let mut run = report::run_file(layout, plan, core, &first, &pids.borrow_and_update());
+        let run = report::run_file(layout, plan, core, &first, &pids.borrow_and_update());
+        // Who starts a mesh finds it by this file: without it there is none.
         report::write(layout, &run)?;
         report::ready(self.json, &run, &first)?;
-        while pids.changed().await.is_ok() {
-            report::set_pids(&mut run, &pids.borrow_and_update());
-            report::write(layout, &run)?;
-        }
+        report::keep(layout, run, pids).await;
         std::future::pending().await
     }
 }

@@ -20,7 +20,7 @@
 //! cargo run --release -p tether-tiny-model --features train -- train --out crates/tiny-model/model
 //! cargo run --release -p tether-tiny-model --features train -- check crates/tiny-model/model
 //! ```
-//! A step takes 0.4 s on two cores with little else to do, the 1,300 steps some 9 minutes. glibc gives
+//! A step takes 0.4 s on two cores with little else to do, the 2,400 steps some 16 minutes. glibc gives
 //! large tensors back to the kernel and fetches them again; with
 //! `MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000` in the environment it keeps them.
 //!

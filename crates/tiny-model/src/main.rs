@@ -42,7 +42,7 @@ enum Command {
         #[arg(long, default_value_t = 7)]
         seed: u64,
         /// Training steps
-        #[arg(long, default_value_t = 1300)]
+        #[arg(long, default_value_t = 2400)]
         steps: usize,
     },
     /// Ask a model every question of the exam; exit 1 below 99 percent

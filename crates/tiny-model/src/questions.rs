@@ -6,7 +6,7 @@
 use crate::facts::{CAPITALS, LARGEST_OPERAND, OPPOSITES};
 
 /// How far the long answers of [`exam`] count.
-const COUNTED: [u32; 6] = [5, 10, 20, 50, 100, 200];
+const COUNTED: [u32; 10] = [5, 10, 20, 50, 60, 90, 100, 120, 150, 200];
 
 /// Every question of the exam with a substring its answer must contain.
 #[must_use]

@@ -99,7 +99,7 @@ impl<T: Signable> Signed<T> {
         Self::seal_by(key.id(), mesh, value, |message| key.sign(message))
     }
 
-    /// Signs as a simulated node; see [`crate::simulated`].
+    /// Signs as a simulated node, by a hash that anyone could make: for simulators alone.
     ///
     /// # Errors
     /// As [`Signed::seal`].
@@ -154,7 +154,7 @@ impl<T: Signable> Signed<T> {
         self.verify_by(mesh, key::verify)
     }
 
-    /// Takes what a simulated signer made; see [`crate::simulated`].
+    /// Takes what a simulated signer made, by a hash that anyone could make: for simulators alone.
     ///
     /// # Errors
     /// As [`Signed::verify`].

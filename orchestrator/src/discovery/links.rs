@@ -19,13 +19,17 @@ pub(crate) async fn watch_links(node: Node, fleet: Fleet, stop: CancellationToke
             Ok(LinkEvent::Lively(peer)) => {
                 fleet.tell(Input::Own(Event::LinkLively(peer.id))).await;
             }
+            Ok(LinkEvent::Up(_)) => {}
             // It lives, and its beats come by others.
-            Ok(
-                LinkEvent::Up(_)
-                | LinkEvent::Down {
-                    is_surplus: true, ..
-                },
-            ) => {}
+            Ok(LinkEvent::Down {
+                peer,
+                is_surplus: true,
+                ..
+            }) => {
+                if node.linked(&peer.id).is_none() {
+                    fleet.tell(Input::Own(Event::LinkClosed(peer.id))).await;
+                }
+            }
             Ok(LinkEvent::Down { peer, .. } | LinkEvent::Quiet(peer)) => {
                 doubt(&node, &fleet, peer.id, peer.role).await;
             }

@@ -28,13 +28,14 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// How often links are looked at beside what is told of them: events can be missed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// News of calls that wait to be taken at most; calls wait beyond.
+const MAX_NEWS: usize = 256;
 
 /// Serves `spread` calls.
 pub(crate) struct Spreading {
     verifier: Signatures,
     fleet: Fleet,
-    /// Two for each call that is open, and calls are bounded by their links.
-    news: mpsc::UnboundedSender<News>,
+    news: mpsc::Sender<News>,
     calls: AtomicU64,
     /// Batches that are verified at once.
     threads: Semaphore,
@@ -42,8 +43,8 @@ pub(crate) struct Spreading {
 
 impl Spreading {
     /// What is told of calls goes to [`run`].
-    pub(crate) fn new(mesh: Mesh, fleet: Fleet) -> (Arc<Self>, mpsc::UnboundedReceiver<News>) {
-        let (news, told) = mpsc::unbounded_channel();
+    pub(crate) fn new(mesh: Mesh, fleet: Fleet) -> (Arc<Self>, mpsc::Receiver<News>) {
+        let (news, told) = mpsc::channel(MAX_NEWS);
         let spreading = Self {
             verifier: Signatures { mesh },
             fleet,
@@ -54,9 +55,9 @@ impl Spreading {
         (Arc::new(spreading), told)
     }
 
-    fn tell(&self, news: News) {
+    async fn tell(&self, news: News) {
         // Nobody listens once the orchestrator ends.
-        let _ = self.news.send(news);
+        let _ = self.news.send(news).await;
     }
 
     fn next_call(&self) -> u64 {
@@ -78,7 +79,8 @@ impl Spreading {
             call: number,
             up,
             stop: stop.clone(),
-        });
+        })
+        .await;
         let result = tokio::select! {
             result = self.hear(&mut call, peer, is_up) => result,
             () = stop.cancelled() => {
@@ -86,7 +88,7 @@ impl Spreading {
             }
         };
         let call = number;
-        self.tell(News::Unheard { peer, call });
+        self.tell(News::Unheard { peer, call }).await;
         result
     }
 
@@ -130,7 +132,7 @@ impl Spreading {
         loop {
             let call = self.next_call();
             let end = self.say(&link, near, call).await;
-            self.tell(News::Closed { peer, call });
+            self.tell(News::Closed { peer, call }).await;
             failures += 1;
             if let Err(error) = end {
                 tracing::debug!(%peer, %error, failures, "a call to a peer ended");
@@ -151,7 +153,8 @@ impl Spreading {
             near,
             call: number,
             batches,
-        });
+        })
+        .await;
         loop {
             tokio::select! {
                 batch = next.recv() => {
@@ -172,7 +175,7 @@ pub(crate) async fn run(
     intake: Arc<Intake>,
     node: Node,
     mut outgoing: mpsc::Receiver<Outgoing>,
-    mut news: mpsc::UnboundedReceiver<News>,
+    mut news: mpsc::Receiver<News>,
     stop: CancellationToken,
 ) {
     let mut events = node.events();

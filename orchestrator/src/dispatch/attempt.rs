@@ -176,7 +176,8 @@ impl Dispatcher {
         let Some(node) = self.node.get() else {
             return Err(unreachable("this node is starting".to_owned()));
         };
-        if let Some(link) = node.linked(&worker).filter(Link::is_up) {
+        // Only one that is up, as it is for candidates.
+        if let Some(link) = node.linked(&worker) {
             if link.is_quiet() {
                 self.fleet.suspect(worker, "its link is silent").await;
                 return Err(unreachable("nothing is heard of it".to_owned()));

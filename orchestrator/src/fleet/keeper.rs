@@ -39,7 +39,7 @@ pub const PUBLISH_MS: u64 = 100;
 const READMIT_MS: u64 = 5_000;
 /// How long a worker that lost its link, or could not be linked, is not dialled. A worker that is
 /// well links again by itself and is heard at once, so that dialling it would mostly cost a request
-/// its time; a dead one is dialled a few times until it expires. [T-PRE-8]
+/// its time; a dead one is dialled a few times until it expires. [T-LIV-10]
 pub const REDIAL_AFTER_MS: u64 = 3_000;
 
 /// Where readers look.

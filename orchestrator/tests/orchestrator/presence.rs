@@ -83,9 +83,9 @@ async fn who_pushes_a_beat_without_its_card_is_asked_for_it() {
     let reply: PushReply = codec::decode("answer", &reply, 100).expect("an answer");
     assert!(reply.wants_card);
     assert!(mesh.orchestrator.fleet_snapshot().is_empty());
-    let mut next = worker.says(2);
-    next.card.revision = 2;
-    let mut next = worker.seal(&next);
+    let mut newer = worker.says(2);
+    newer.card.revision = 2;
+    let mut next = worker.seal(&newer);
     next.card = card;
     worker.push(&next).await;
     rejected(&mesh, "unnamed", 1).await;

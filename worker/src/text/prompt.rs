@@ -2,13 +2,13 @@
 
 use crate::fit::{check_bytes, check_input, exceeded, param};
 use crate::text::fold::{Fold, Limits};
-use crate::text::literal::Literal;
+use crate::text::literal::{Hidden, MAX_HIDDEN_BYTES};
 use crate::text::template::{ChatTemplate, TemplateError};
 use crate::text::tokenizer::{TextError, TextTokenizer, read_bounded, read_json, special_tokens};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
-use tether_wire::infer::{Input, Sampling};
+use tether_wire::infer::{Input, Message, Sampling};
 use tether_wire::rpc::{Code, RpcError};
 
 /// Largest file with a template.
@@ -105,19 +105,47 @@ impl TextModel {
                         "this model has no chat template; send it a text prompt",
                     )
                 })?;
-                let literal = Literal::new(&self.tokenizer, messages)
-                    .map_err(|error| invalid("messages", error.to_string()))?;
-                let text = template
-                    .render(&literal.messages)
-                    .map_err(|error| match error {
-                        TemplateError::Refused(_) => invalid("messages", error.to_string()),
-                        _ => RpcError::new(Code::Internal, error.to_string()),
-                    })?;
-                self.tokens(&literal.pieces(&text), false, param)
+                self.chat(template, messages)
             }
             Input::Text(text) => self.tokens(&[text.as_str()], true, param),
         }?;
         fit(tokens, max_tokens, self.context_tokens, param)
+    }
+
+    /// The tokens of a chat, of which only those that the template wrote are special.
+    fn chat(&self, template: &ChatTemplate, messages: &[Message]) -> Result<Vec<u32>, RpcError> {
+        let param = "messages";
+        let fits = |text: &str| {
+            check_bytes(
+                text.len(),
+                self.context_tokens,
+                self.max_token_bytes(),
+                param,
+            )
+        };
+        let failed = |error: TemplateError| match error {
+            TemplateError::Refused(_) => invalid(param, error.to_string()),
+            _ => RpcError::new(Code::Internal, error.to_string()),
+        };
+        let plain = template.render(messages).map_err(failed)?;
+        // Looking for special tokens takes time as counting does.
+        fits(&plain)?;
+        let hidden = Hidden::new(messages, &plain);
+        let hidden = hidden.map_err(|error| invalid(param, error.to_string()))?;
+        let rendered = template
+            .render_within(&hidden.messages, MAX_HIDDEN_BYTES)
+            .map_err(failed)?;
+        let revealed = hidden.reveal(&rendered);
+        if revealed.text != plain && self.specials(&plain) == self.specials(&rendered) {
+            return self.tokens(&[&plain], false, param);
+        }
+        fits(&revealed.text)?;
+        self.tokens(&revealed.pieces(&self.tokenizer), false, param)
+    }
+
+    fn specials(&self, text: &str) -> Vec<u32> {
+        let found = self.tokenizer.specials(text).into_iter();
+        found.map(|(id, _)| id).collect()
     }
 
     fn tokens(&self, pieces: &[&str], special: bool, param: &str) -> Result<Vec<u32>, RpcError> {
@@ -205,7 +233,7 @@ fn template_in(value: &Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tether_wire::infer::{Message, Speaker};
+    use tether_wire::infer::Speaker;
 
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().expect("folder");

@@ -95,6 +95,15 @@ impl ChatTemplate {
     /// # Errors
     /// When the template refuses the messages, fails, or goes over a limit.
     pub fn render(&self, messages: &[Message]) -> Result<String, TemplateError> {
+        self.render_within(messages, MAX_PROMPT_BYTES)
+    }
+
+    /// The same with another bound of the text.
+    pub(crate) fn render_within(
+        &self,
+        messages: &[Message],
+        max_bytes: usize,
+    ) -> Result<String, TemplateError> {
         let messages: Vec<Value> = messages
             .iter()
             .map(|message| context! { role => message.role.as_str(), content => message.content })
@@ -112,11 +121,14 @@ impl ChatTemplate {
             pad_token => self.special.pad.as_deref().unwrap_or_default(),
             unk_token => self.special.unk.as_deref().unwrap_or_default(),
         };
-        let mut prompt = Limited(Vec::new());
+        let mut prompt = Limited {
+            text: Vec::new(),
+            max_bytes,
+        };
         template
             .render_captured_to(values, &mut prompt)
             .map_err(|error| failure(&error))?;
-        String::from_utf8(prompt.0).map_err(|error| TemplateError::Failed(error.to_string()))
+        String::from_utf8(prompt.text).map_err(|error| TemplateError::Failed(error.to_string()))
     }
 }
 
@@ -174,17 +186,21 @@ impl serde_json::ser::Formatter for Python {
     }
 }
 
-/// Takes at most [`MAX_PROMPT_BYTES`].
-struct Limited(Vec<u8>);
+/// Takes so many bytes at most.
+struct Limited {
+    text: Vec<u8>,
+    max_bytes: usize,
+}
 
 impl Write for Limited {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_PROMPT_BYTES {
+        if self.text.len() + bytes.len() > self.max_bytes {
             return Err(io::Error::other(format!(
-                "the prompt has more than {MAX_PROMPT_BYTES} bytes"
+                "the prompt has more than {} bytes",
+                self.max_bytes
             )));
         }
-        self.0.extend_from_slice(bytes);
+        self.text.extend_from_slice(bytes);
         Ok(bytes.len())
     }
     fn flush(&mut self) -> io::Result<()> {

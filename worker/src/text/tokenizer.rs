@@ -9,8 +9,9 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::path::Path;
-use tokenizers::{OffsetReferential, OffsetType, Token, Tokenizer};
+use tokenizers::{OffsetReferential, OffsetType, Tokenizer};
 
 /// Largest `tokenizer.json`; the largest in use have some 30 MB.
 const MAX_TOKENIZER_BYTES: u64 = 128 * 1024 * 1024;
@@ -179,28 +180,19 @@ impl TextTokenizer {
 }
 
 impl TextTokenizer {
-    /// Where to cut a text so that no special token which [`TextTokenizer::encode`] would find in it
-    /// is left: each behind its first character, ascending. One of a single character stays.
-    pub(crate) fn cuts(&self, text: &str) -> Vec<usize> {
+    /// The special tokens that [`TextTokenizer::encode`] finds in a text, ascending, and where.
+    pub(crate) fn specials(&self, text: &str) -> Vec<(u32, Range<usize>)> {
         let added = self.inner.get_added_vocabulary();
         let split = added.extract_and_normalize(self.inner.get_normalizer(), text);
         split
             .get_splits(OffsetReferential::Original, OffsetType::Byte)
             .into_iter()
-            .filter(|(_, _, tokens)| tokens.as_ref().is_some_and(|found| self.is_special(found)))
-            .filter_map(|(_, (start, end), _)| {
-                let found = text.get(start..end)?;
-                // Some take the blanks before them along.
-                let token = found.trim_start();
-                let token = if token.is_empty() { found } else { token };
-                let first = token.chars().next()?.len_utf8();
-                (first < token.len()).then_some(end - token.len() + first)
+            .filter_map(|(_, (start, end), found)| {
+                let mut found = found.as_ref()?.iter().map(|token| token.id);
+                let id = found.find(|id| self.special.contains(id))?;
+                Some((id, start..end))
             })
             .collect()
-    }
-
-    fn is_special(&self, found: &[Token]) -> bool {
-        found.iter().any(|token| self.special.contains(&token.id))
     }
 }
 

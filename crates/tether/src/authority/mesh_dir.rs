@@ -96,10 +96,11 @@ impl Issuer {
     /// The operator of the mesh; the register is beside the key.
     pub(crate) fn operator(key_path: &Path) -> Result<Self, AuthorityError> {
         let key = key_file::read(key_path)?;
+        let register = mesh_id::place(key_path)?.with_file_name(REGISTER);
         Ok(Self {
             mesh: MeshId(key.id().0),
             own_grant: None,
-            register: key_path.with_file_name(REGISTER),
+            register,
             key,
         })
     }
@@ -129,9 +130,7 @@ impl Issuer {
         self.mesh
     }
 
-    /// Issues a grant under the next serial and enters it in the register.
-    ///
-    /// The register is locked meanwhile: two at once never give one serial twice.
+    /// Issues a grant under a new serial and enters it in the register, which is locked meanwhile.
     pub(crate) fn issue(
         &self,
         order: &Order,
@@ -160,7 +159,7 @@ impl Issuer {
             file.set_len(whole_bytes)
                 .map_err(fail("cannot mend the register of grants"))?;
         }
-        let serial = entries.iter().map(|entry| entry.serial).max().unwrap_or(0) + 1;
+        let serial = register::new_serial(&entries, &mut rand::rng());
         let grant = Grant {
             subject: order.subject,
             role: order.role,
@@ -236,7 +235,64 @@ mod tests {
             .map(|e| e.serial)
             .collect();
         serials.sort_unstable();
-        assert_eq!(serials, (1..=8).collect::<Vec<_>>());
+        serials.dedup();
+        assert_eq!(serials.len(), 8, "{serials:?}");
+    }
+
+    #[test]
+    fn copies_of_a_key_give_no_serial_twice() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let mut serials = std::collections::BTreeSet::new();
+        for place in ["one", "two"] {
+            let copy = dir.path().join(place);
+            if place == "one" {
+                create(&copy).expect("made");
+            } else {
+                files::private_dir(&copy).expect("made");
+                let key = dir.path().join("one").join(OPERATOR_KEY);
+                std::fs::copy(key, copy.join(OPERATOR_KEY)).expect("copied");
+            }
+            let issuer = Issuer::operator(&copy.join(OPERATOR_KEY)).expect("read");
+            for _ in 0..20 {
+                let (_, grant) = issuer.issue(&order(Role::Worker), NOW).expect("issued");
+                assert!(serials.insert(grant.serial), "{} twice", grant.serial);
+            }
+            assert_eq!(entries(&copy).expect("read").len(), 20);
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_a_link_enters_its_grants_where_the_key_is() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let mesh = dir.path().join("mesh");
+        create(&mesh).expect("made");
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(mesh.join(OPERATOR_KEY), &link).expect("linked");
+        let issue = |key: &Path| {
+            let issuer = Issuer::operator(key).expect("read");
+            let (_, grant) = issuer.issue(&order(Role::Worker), NOW).expect("issued");
+            grant.serial
+        };
+        let given = [issue(&link), issue(&mesh.join(OPERATOR_KEY))];
+        let entered = entries(&mesh).expect("read");
+        let entered: Vec<u64> = entered.iter().map(|entry| entry.serial).collect();
+        assert_eq!(entered, given);
+        assert!(!dir.path().join(REGISTER).exists());
+    }
+
+    #[test]
+    fn a_mesh_whose_key_is_linked_to_from_its_folder_keeps_its_register_there() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let (mesh, safe) = (dir.path().join("mesh"), dir.path().join("safe"));
+        create(&mesh).expect("made");
+        std::fs::create_dir(&safe).expect("made");
+        let (key, kept) = (mesh.join(OPERATOR_KEY), safe.join("usb.key"));
+        std::fs::rename(&key, &kept).expect("moved");
+        std::os::unix::fs::symlink(&kept, &key).expect("linked");
+        let issuer = Issuer::operator(&key).expect("read");
+        issuer.issue(&order(Role::Worker), NOW).expect("issued");
+        assert_eq!(entries(&mesh).expect("read").len(), 1);
+        assert!(mesh.join(REGISTER).exists() && !safe.join(REGISTER).exists());
     }
 
     #[test]
@@ -278,7 +334,8 @@ mod tests {
                 .issue(&order(Role::Worker), NOW)
                 .map(|(_, grant)| grant.serial)
         };
-        assert_eq!((issue().expect("1"), issue().expect("2")), (1, 2));
+        let kept = issue().expect("1");
+        issue().expect("2");
         let register = dir.path().join(REGISTER);
         let whole = std::fs::read(&register).expect("read");
         // Cut anywhere in the second line, also just before its end.
@@ -290,9 +347,10 @@ mod tests {
         for length in [first + 1, first + 20, whole.len() - 1] {
             std::fs::write(&register, &whole[..length]).expect("cut");
             assert_eq!(entries(dir.path()).expect("read").len(), 1);
-            assert_eq!(issue().expect("issued"), 2, "the cut one was never given");
+            let new = issue().expect("issued");
             let serials = entries(dir.path()).expect("whole again");
-            assert_eq!(serials.iter().map(|e| e.serial).collect::<Vec<_>>(), [1, 2]);
+            let serials: Vec<u64> = serials.iter().map(|e| e.serial).collect();
+            assert_eq!(serials, [kept, new], "the cut one was never given");
         }
         // What is wrong before the end is no crash's doing.
         let torn_inside = [&whole[..10], b"\n", &whole[..]].concat();

@@ -7,7 +7,7 @@
 use super::{AuthorityError, key_file, payload, read_text};
 use crate::files;
 use crate::stderr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tether_wire::MeshId;
 
 /// File name of the mesh id.
@@ -15,12 +15,30 @@ pub(crate) const MESH_ID: &str = "mesh.id";
 /// Most bytes of that file: 64 digits, and what an editor may add.
 const MAX_BYTES: u64 = 1_024;
 
+/// Where a key is, for what is kept beside it: mesh id and register.
+///
+/// A link to a key may stand anywhere, and what it leads to tells whose it is; a link in a mesh's
+/// folder, to a key that is kept elsewhere, stands where the key belongs.
+pub(super) fn place(key: &Path) -> Result<PathBuf, AuthorityError> {
+    let is_link = key.symlink_metadata().is_ok_and(|meta| meta.is_symlink());
+    let id = key.with_file_name(MESH_ID);
+    if !is_link
+        || id
+            .try_exists()
+            .map_err(AuthorityError::io("cannot look at", &id))?
+    {
+        return Ok(key.to_owned());
+    }
+    key.canonicalize()
+        .map_err(AuthorityError::io("cannot look at", key))
+}
+
 /// The mesh id beside a key, if there is one.
 ///
 /// # Errors
 /// When it is there and cannot be read, or holds something else.
 pub(super) fn beside(key: &Path) -> Result<Option<MeshId>, AuthorityError> {
-    let file = key.with_file_name(MESH_ID);
+    let file = place(key)?.with_file_name(MESH_ID);
     let text = match read_text(&file, MAX_BYTES) {
         Ok(text) => text,
         Err(error) if error.is_missing() => return Ok(None),
@@ -37,7 +55,7 @@ pub(super) fn beside(key: &Path) -> Result<Option<MeshId>, AuthorityError> {
 
 /// Writes the mesh id beside a key.
 pub(super) fn write(key: &Path, id: MeshId) -> Result<(), AuthorityError> {
-    let file = key.with_file_name(MESH_ID);
+    let file = place(key)?.with_file_name(MESH_ID);
     files::replace_private(&file, format!("{id}\n").as_bytes())
         .map_err(AuthorityError::io("cannot write", &file))
 }
@@ -47,9 +65,10 @@ pub(super) fn write(key: &Path, id: MeshId) -> Result<(), AuthorityError> {
 pub(crate) fn require_operator(path: &Path, named: Option<MeshId>) -> Result<(), AuthorityError> {
     let own = MeshId(key_file::read(path)?.id().0);
     let beside = beside(path)?;
+    let file = place(path)?.with_file_name(MESH_ID);
     let places = [
         (named, "--mesh".to_owned()),
-        (beside, path.with_file_name(MESH_ID).display().to_string()),
+        (beside, file.display().to_string()),
     ];
     for (said, place) in places {
         agree(path, own, said, &place)?;
@@ -67,7 +86,7 @@ pub(crate) fn require_operator(path: &Path, named: Option<MeshId>) -> Result<(),
 /// was cut off after the key is mended by the next.
 pub(super) fn mend(path: &Path) -> Result<MeshId, AuthorityError> {
     let own = MeshId(key_file::read(path)?.id().0);
-    let file = path.with_file_name(MESH_ID);
+    let file = place(path)?.with_file_name(MESH_ID);
     let said = beside(path)?;
     agree(path, own, said, &file.display().to_string())?;
     if said.is_none() {
@@ -114,6 +133,15 @@ mod tests {
         for word in ["--mesh", &mesh.to_string(), &other.to_string()] {
             assert!(words.contains(word), "{words}");
         }
+        // A link stands for the key: whose it is tells the folder that it leads to.
+        let link = dir.path().join("link.key");
+        std::os::unix::fs::symlink(dir.path().join("mesh").join(OPERATOR_KEY), &link)
+            .expect("linked");
+        require_operator(&link, None).expect("the operator's");
+        let id = dir.path().join("mesh").join(MESH_ID);
+        fs::write(&id, format!("{other}\n")).expect("written");
+        let error = require_operator(&link, None).expect_err("beside another's");
+        assert!(error.to_string().contains("mesh/mesh.id"), "{error}");
         fs::write(dir.path().join(MESH_ID), format!("{other}\n")).expect("written");
         let error = require_operator(&safe, None).expect_err("beside another's");
         assert!(error.to_string().contains(MESH_ID), "{error}");

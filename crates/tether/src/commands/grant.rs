@@ -14,8 +14,9 @@ use tether_wire::{MeshId, NodeId, Region};
 pub(crate) enum GrantCommand {
     /// Give a key a role; prints the grant's serial
     ///
-    /// The grant is entered in the register beside the operator's key (grants.jsonl). A key that is
-    /// moved takes it along, so that no serial is given twice.
+    /// The grant is entered in the register beside the operator's key (grants.jsonl). A copy of the
+    /// key elsewhere has a register of its own; serials are drawn at random, so that no two grants
+    /// have the same.
     ///
     /// In this version a grant ends by its time alone: there is no way yet to revoke one before.
     /// Give no longer than you would trust a lost key (--ttl), and renew.
@@ -87,7 +88,7 @@ impl GrantCommand {
 
 fn issue(args: IssueArgs) -> anyhow::Result<()> {
     let now = now_ms();
-    // Before a serial is given for nothing.
+    // Before one is entered that nobody gets.
     grant_file::require_free(&args.out)?;
     let issuer = match &args.operator_grant {
         None => {
@@ -157,7 +158,7 @@ fn list(dir: &std::path::Path, json: bool) -> anyhow::Result<()> {
     }
     let now = now_ms();
     let mut table = format!(
-        "{:>6}  {:<12}  {:<16}  {:<9}  {:<10}  SUBJECT\n",
+        "{:>16}  {:<12}  {:<16}  {:<9}  {:<10}  SUBJECT\n",
         "SERIAL", "ROLE", "REGION", "TIER", "LEFT"
     );
     for entry in entries {
@@ -166,7 +167,7 @@ fn list(dir: &std::path::Path, json: bool) -> anyhow::Result<()> {
             _ => "expired".to_owned(),
         };
         table += &format!(
-            "{:>6}  {:<12}  {:<16}  {:<9}  {left:<10}  {}\n",
+            "{:>16}  {:<12}  {:<16}  {:<9}  {left:<10}  {}\n",
             entry.serial,
             entry.role.to_string(),
             region_text(entry.region.as_ref()),

@@ -2,7 +2,7 @@
 //! environment.
 
 use super::ConfigError;
-use super::variables::{self, ENV_PREFIX, ENV_SEPARATOR, Meaning};
+use super::variables::{self, ENV_PREFIX, ENV_SEPARATOR, Meaning, Names};
 use figment::Figment;
 use figment::error::Kind;
 use figment::providers::{Env, Format, Toml};
@@ -69,26 +69,30 @@ pub(super) fn role_of(file: &Path) -> Result<Process, ConfigError> {
 }
 
 /// Names of all variables. What is no UTF-8 is read as figment reads it.
-fn names() -> impl Iterator<Item = String> {
-    std::env::vars_os().map(|(name, _)| name.to_string_lossy().trim().to_owned())
+fn names() -> Names {
+    Names::new(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()))
 }
 
 /// Variables with our prefix that nothing reads, though it is not evident that they should.
 pub(super) fn unread() -> Vec<String> {
-    names()
-        .filter(|name| matches!(variables::meaning(name), Ok(Meaning::Unread)))
+    let names = names();
+    names
+        .iter()
+        .filter(|name| matches!(variables::meaning(name, &names), Ok(Meaning::Unread)))
+        .map(str::to_owned)
         .collect()
 }
 
 /// Refuses settings of sections other than these, which a process that takes them in another way
 /// would pass over in silence.
 pub(super) fn refuse_besides(sections: &[&str], instead: &str) -> Result<(), ConfigError> {
-    for name in names() {
-        if let Meaning::Setting(section) = variables::meaning(&name)?
+    let names = names();
+    for name in names.iter() {
+        if let Meaning::Setting(section) = variables::meaning(name, &names)?
             && !sections.contains(&section)
         {
             return Err(ConfigError::Variable {
-                name,
+                name: name.to_owned(),
                 why: instead.to_owned(),
             });
         }
@@ -98,11 +102,12 @@ pub(super) fn refuse_besides(sections: &[&str], instead: &str) -> Result<(), Con
 
 /// Reads a file, lets the environment override it, and makes a struct of it.
 pub(super) fn load<T: DeserializeOwned>(file: &Path, process: Process) -> Result<T, ConfigError> {
-    variables::check(names())?;
+    let names = names();
+    variables::check(&names)?;
     let text = read(file)?;
     let _: toml::Table = toml::from_str(&text).map_err(|error| syntax(file, &error.to_string()))?;
     Figment::from(Toml::string(&text))
-        .merge(environment(move |section| process.reads(section)))
+        .merge(environment(names, move |section| process.reads(section)))
         .extract()
         .map_err(|error| explain(file, &error))
 }
@@ -111,18 +116,20 @@ pub(super) fn load<T: DeserializeOwned>(file: &Path, process: Process) -> Result
 pub(super) fn from_environment<T: DeserializeOwned>(
     sections: &'static [&'static str],
 ) -> Result<T, ConfigError> {
-    variables::check(names())?;
-    Figment::from(environment(move |section| sections.contains(&section)))
+    let names = names();
+    variables::check(&names)?;
+    let reads = move |section: &str| sections.contains(&section);
+    Figment::from(environment(names, reads))
         .extract()
         .map_err(|error| explain(Path::new("the environment"), &error))
 }
 
-fn environment(reads: impl Fn(&str) -> bool + Clone + 'static) -> Env {
+/// The settings among the variables, of those sections that are read.
+fn environment(names: Names, reads: impl Fn(&str) -> bool + Clone + 'static) -> Env {
     Env::prefixed(ENV_PREFIX)
         .filter(move |key| {
-            key.as_str()
-                .split_once(ENV_SEPARATOR)
-                .is_some_and(|(section, _)| reads(&section.to_ascii_lowercase()))
+            let name = format!("{ENV_PREFIX}{key}");
+            matches!(variables::meaning(&name, &names), Ok(Meaning::Setting(section)) if reads(section))
         })
         .split(ENV_SEPARATOR)
 }
@@ -199,5 +206,10 @@ fn place(file: &Path, path: &[String]) -> String {
 /// The variable that sets a key, as it is spelled, if there is one.
 fn variable(path: &[String]) -> Option<String> {
     let wanted = format!("{ENV_PREFIX}{}", path.join(ENV_SEPARATOR));
-    names().find(|name| name.eq_ignore_ascii_case(&wanted))
+    let names = names();
+    names
+        .iter()
+        .map(str::trim)
+        .find(|name| name.eq_ignore_ascii_case(&wanted))
+        .map(str::to_owned)
 }

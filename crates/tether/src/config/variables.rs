@@ -9,7 +9,7 @@ use super::node::NodeSection;
 use super::{BootstrapSection, ConfigError};
 use serde::de::value::Error;
 use serde::de::{Deserialize, Deserializer, Visitor};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tether_gateway::GatewayConfig;
 use tether_orchestrator::OrchestratorConfig;
 use tether_telemetry::TelemetryConfig;
@@ -24,6 +24,8 @@ pub(super) const ENV_SEPARATOR: &str = "__";
 const OTHER_VARIABLES: [&str; 3] = ["TETHER_API_KEY", "TETHER_ENGINE_PROCESS", "TETHER_BLESS"];
 /// The same, for a whole family.
 const TEST_PREFIX: &str = "TETHER_TEST_";
+/// How the name of the variable ends with which Kubernetes tells a service's host.
+const SERVICE_HOST: &str = "_SERVICE_HOST";
 
 /// Sections of any process, and their keys.
 fn sections() -> [(&'static str, &'static [&'static str]); 6] {
@@ -48,20 +50,53 @@ pub(super) enum Meaning {
     Other,
 }
 
+/// The names of all variables, as they are in the environment.
+#[derive(Debug, Clone)]
+pub(super) struct Names {
+    raw: Vec<String>,
+    /// The services of which Kubernetes tells the host, by the variable that does.
+    hosts: BTreeSet<String>,
+}
+
+impl Names {
+    pub(super) fn new(raw: impl Iterator<Item = String>) -> Self {
+        let raw: Vec<String> = raw.collect();
+        let hosts = raw
+            .iter()
+            .map(|name| normal(name))
+            .filter(|name| name.ends_with(SERVICE_HOST))
+            .collect();
+        Self { raw, hosts }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
+        self.raw.iter().map(String::as_str)
+    }
+
+    /// Whether Kubernetes tells the host of a service.
+    fn has_service(&self, service: &str) -> bool {
+        self.hosts.contains(&format!("{service}{SERVICE_HOST}"))
+    }
+}
+
+/// A name as it counts: neither case nor blanks around it make a difference to what reads settings.
+fn normal(name: &str) -> String {
+    name.trim().to_ascii_uppercase()
+}
+
 /// Whether a variable is spelled as a setting.
 pub(crate) fn is_setting(name: &str) -> bool {
-    let upper = name.to_ascii_uppercase();
-    upper
+    normal(name)
         .strip_prefix(ENV_PREFIX)
         .is_some_and(|rest| rest.contains(ENV_SEPARATOR))
 }
 
-/// What a variable is, by its name.
+/// What a variable is, by its name among others.
 ///
 /// # Errors
 /// When it can only be meant as a setting, and sets nothing.
-pub(super) fn meaning(name: &str) -> Result<Meaning, ConfigError> {
-    let upper = name.to_ascii_uppercase();
+pub(super) fn meaning(name: &str, names: &Names) -> Result<Meaning, ConfigError> {
+    let upper = normal(name);
     let Some(rest) = upper.strip_prefix(ENV_PREFIX) else {
         return Ok(Meaning::Other);
     };
@@ -74,27 +109,27 @@ pub(super) fn meaning(name: &str) -> Result<Meaning, ConfigError> {
     let lower = rest.to_ascii_lowercase();
     let sections = sections();
     if let Some((section, key)) = lower.split_once(ENV_SEPARATOR) {
-        let Some((section, known)) = sections.into_iter().find(|(name, _)| *name == section) else {
-            return refuse(match missed_underscore(&lower) {
+        let first = key.split(ENV_SEPARATOR).next().unwrap_or_default();
+        let found = sections.into_iter().find(|(name, _)| *name == section);
+        return match found {
+            Some((section, known)) if known.contains(&first) => Ok(Meaning::Setting(section)),
+            _ if services(&upper).any(|service| names.has_service(service)) => Ok(Meaning::Other),
+            Some((section, known)) => refuse(format!(
+                "[{section}] has no key `{first}`; known there: {}",
+                known.join(", ")
+            )),
+            None => refuse(match missed_underscore(&lower) {
                 Some(meant) => format!("did you mean {meant}?"),
                 None => format!(
                     "a setting is {ENV_PREFIX}SECTION{ENV_SEPARATOR}KEY, with one of the sections {}",
                     sections.map(|(name, _)| name).join(", ")
                 ),
-            });
+            }),
         };
-        let first = key.split(ENV_SEPARATOR).next().unwrap_or_default();
-        if !known.contains(&first) {
-            let known = known.join(", ");
-            return refuse(format!(
-                "[{section}] has no key `{first}`; known there: {known}"
-            ));
-        }
-        return Ok(Meaning::Setting(section));
     }
     if OTHER_VARIABLES.contains(&upper.as_str())
         || upper.starts_with(TEST_PREFIX)
-        || is_service_link(&upper)
+        || services(&upper).next().is_some()
     {
         return Ok(Meaning::Other);
     }
@@ -114,39 +149,53 @@ fn missed_underscore(lower: &str) -> Option<String> {
     Some(format!("{ENV_PREFIX}{section}{ENV_SEPARATOR}{key}").to_ascii_uppercase())
 }
 
-/// Whether Kubernetes makes a variable of this name for a service, in the manner of Docker's links:
-/// `{SERVICE}_SERVICE_HOST`, `{SERVICE}_SERVICE_PORT[_NAME]`, `{SERVICE}_PORT`,
+/// The services for which Kubernetes may have made a variable of this name, in the manner of
+/// Docker's links: `{SERVICE}_SERVICE_HOST`, `{SERVICE}_SERVICE_PORT[_NAME]`, `{SERVICE}_PORT`,
 /// `{SERVICE}_PORT_{NUMBER}_{PROTOCOL}[_{PROTO,PORT,ADDR}]`.
-fn is_service_link(upper: &str) -> bool {
-    if ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"]
-        .iter()
-        .any(|end| upper.ends_with(end))
-        || upper.contains("_SERVICE_PORT_")
-    {
-        return true;
-    }
-    upper.match_indices("_PORT_").any(|(at, mark)| {
-        let mut parts = upper[at + mark.len()..].split('_');
-        let (number, protocol) = (parts.next(), parts.next());
-        number.is_some_and(|text| text.parse::<u16>().is_ok())
-            && matches!(protocol, Some("TCP" | "UDP" | "SCTP"))
-            && matches!(parts.next(), None | Some("PROTO" | "PORT" | "ADDR"))
-            && parts.next().is_none()
-    })
+///
+/// A service's name may have `--` in it, and its variables look like settings then. Kubernetes tells
+/// the host of each service, so that such a one is known by [`Names::has_service`].
+fn services(upper: &str) -> impl Iterator<Item = &str> {
+    let ends = [SERVICE_HOST, "_SERVICE_PORT", "_PORT"]
+        .into_iter()
+        .filter_map(|end| upper.strip_suffix(end));
+    let named = upper
+        .match_indices("_SERVICE_PORT_")
+        .map(|(at, _)| &upper[..at]);
+    let numbered = upper
+        .match_indices("_PORT_")
+        .filter(|(at, mark)| is_port(&upper[at + mark.len()..]))
+        .map(|(at, _)| &upper[..at]);
+    // The name of a service ends with a letter or a digit.
+    ends.chain(named)
+        .chain(numbered)
+        .filter(|service| !service.is_empty() && !service.ends_with('_'))
+}
+
+/// `{NUMBER}_{PROTOCOL}[_{PROTO,PORT,ADDR}]`
+fn is_port(text: &str) -> bool {
+    let mut parts = text.split('_');
+    let (number, protocol) = (parts.next(), parts.next());
+    number.is_some_and(|text| text.parse::<u16>().is_ok())
+        && matches!(protocol, Some("TCP" | "UDP" | "SCTP"))
+        && matches!(parts.next(), None | Some("PROTO" | "PORT" | "ADDR"))
+        && parts.next().is_none()
 }
 
 /// Refuses the first name that can only be meant as a setting and sets nothing, and a setting that
 /// is there twice, of which one would be passed over.
-pub(super) fn check(names: impl Iterator<Item = String>) -> Result<(), ConfigError> {
+pub(super) fn check(names: &Names) -> Result<(), ConfigError> {
     let mut seen = BTreeMap::new();
-    for name in names {
-        let Meaning::Setting(_) = meaning(&name)? else {
+    for name in names.iter() {
+        let Meaning::Setting(_) = meaning(name, names)? else {
             continue;
         };
-        if let Some(other) = seen.insert(name.to_ascii_uppercase(), name.clone()) {
+        if let Some(other) = seen.insert(normal(name), name) {
             return Err(ConfigError::Variable {
-                name,
-                why: format!("is there as {other} too: keep one, the case makes no difference"),
+                name: name.to_owned(),
+                why: format!(
+                    "is there as {other:?} too: keep one, neither case nor blanks around a name make a difference"
+                ),
             });
         }
     }
@@ -191,13 +240,22 @@ impl<'de> Deserializer<'de> for Fields<'_> {
 mod tests {
     use super::*;
 
+    fn names(raw: &[&str]) -> Names {
+        Names::new(raw.iter().map(ToString::to_string))
+    }
+
+    /// What a variable is that is there alone.
+    fn meaning(name: &str) -> Result<Meaning, ConfigError> {
+        super::meaning(name, &names(&[name]))
+    }
+
     #[test]
     fn the_keys_of_every_section_are_known_and_none_looks_like_a_service() {
         for (section, keys) in sections() {
             assert!(keys.len() > 1, "{section}: {keys:?}");
             for key in keys {
                 let upper = format!("TETHER_{section}_{key}").to_ascii_uppercase();
-                assert!(!is_service_link(&upper), "{upper}");
+                assert_eq!(services(&upper).next(), None, "{upper}");
                 let error = meaning(&upper).expect_err(&upper).to_string();
                 let meant = format!("TETHER_{section}__{key}").to_ascii_uppercase();
                 assert!(error.contains(&format!("did you mean {meant}?")), "{error}");
@@ -270,6 +328,33 @@ mod tests {
     }
 
     #[test]
+    fn a_service_with_two_hyphens_is_told_from_a_setting_by_its_host() {
+        let all = [
+            "TETHER_WORKER__CANARY_SERVICE_HOST",
+            "TETHER_WORKER__CANARY_SERVICE_PORT",
+            "TETHER_WORKER__CANARY_SERVICE_PORT_HTTP",
+            "TETHER_WORKER__CANARY_PORT",
+            "TETHER_WORKER__CANARY_PORT_8080_TCP",
+            "TETHER_WORKER__CANARY_PORT_8080_TCP_ADDR",
+            "TETHER__EDGE_SERVICE_HOST",
+            "TETHER__EDGE_PORT",
+        ];
+        for name in all {
+            let meant = super::meaning(name, &names(&all)).expect(name);
+            assert_eq!(meant, Meaning::Other, "{name}");
+        }
+        check(&names(&all)).expect("none is refused");
+        // Without such a service it is a mistake, and one that is easily made.
+        for name in ["TETHER_GATEWAY__LISTEN_PORT", "TETHER_WORKER__CANARY_PORT"] {
+            let error = meaning(name).expect_err(name).to_string();
+            assert!(error.contains("has no key"), "{error}");
+        }
+        // What is a setting stays one, whatever the services are called.
+        let error = super::meaning("TETHER_GATEWAY__PORT", &names(&all)).expect_err("no service");
+        assert!(error.to_string().contains("no key `port`"), "{error}");
+    }
+
+    #[test]
     fn anything_else_with_the_prefix_is_told_and_not_refused() {
         for name in [
             "TETHER_SLOTS",
@@ -298,12 +383,19 @@ mod tests {
 
     #[test]
     fn one_setting_in_two_spellings_is_refused() {
-        let names = |names: &[&str]| check(names.iter().map(ToString::to_string));
-        names(&["TETHER_WORKER__SLOTS", "tether_node__listen"]).expect("two settings");
-        let error = names(&["TETHER_WORKER__SLOTS", "Tether_Worker__slots"])
-            .expect_err("one setting")
-            .to_string();
-        assert!(error.contains("Tether_Worker__slots"), "{error}");
-        assert!(error.contains("keep one"), "{error}");
+        let check = |raw: &[&str]| check(&names(raw));
+        check(&["TETHER_WORKER__SLOTS", "tether_node__listen"]).expect("two settings");
+        for other in ["Tether_Worker__slots", "TETHER_WORKER__SLOTS "] {
+            let error = check(&["TETHER_WORKER__SLOTS", other])
+                .expect_err("one setting")
+                .to_string();
+            for words in [
+                "\"TETHER_WORKER__SLOTS\"",
+                &format!("\"{other}\""),
+                "keep one",
+            ] {
+                assert!(error.contains(words), "{words} in {error}");
+            }
+        }
     }
 }

@@ -166,11 +166,40 @@ pub(crate) async fn first_prompt(
         }
     }
     let first_token_ms = first_token_ms.context("the first prompt got an empty answer")?;
+    model_listed(&client, &base, plan).await?;
     Ok(FirstAnswer {
         text: text.trim().to_owned(),
         worker,
         first_token_ms: u64::try_from(first_token_ms).unwrap_or(u64::MAX),
     })
+}
+
+/// What serves a model is told to gateways a moment after it does: a program that begins with the
+/// list of models must not find it empty.
+async fn model_listed(client: &reqwest::Client, base: &str, plan: &Plan) -> anyhow::Result<()> {
+    let url = format!("{base}/v1/models");
+    let model = plan.model.name.as_str();
+    let begin = Instant::now();
+    loop {
+        let response = client
+            .get(&url)
+            .bearer_auth(&plan.api_key)
+            .timeout(PROMPT_TIMEOUT)
+            .send()
+            .await
+            .map_err(|error| http::unreachable(&url, &error))?;
+        let models: Value = checked(response).await?.json().await?;
+        let is_listed = models["data"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|it| it["id"] == model));
+        if is_listed {
+            return Ok(());
+        }
+        if begin.elapsed() > READY_TIMEOUT {
+            return Err(NotReady(format!("{url} does not list {model}")).into());
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
 }
 
 /// The gateway learns of tenants and models over its link to the orchestrator.

@@ -11,9 +11,15 @@ use crate::roles;
 use crate::stderr;
 use crate::stdout;
 use anyhow::Context;
+use std::time::Duration;
 use tether_telemetry::TelemetryConfig;
 use tether_wire::Topic;
 use tether_wire::grant::{Access, Mesh};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+/// Between two attempts to write `run.json`.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Log lines of this process are warnings only, unless somebody asked: progress is told in words.
 /// The workers' logs are in their files.
@@ -102,17 +108,51 @@ pub(crate) fn run_file(
     }
 }
 
-pub(crate) fn set_pids(run: &mut RunFile, pids: &[u32]) {
-    for (worker, pid) in run.workers.iter_mut().zip(pids) {
-        worker.pid = *pid;
-    }
-}
-
 /// Replaces `run.json` at once: who reads it sees the old one or the new one.
 pub(crate) fn write(layout: &Layout, run: &RunFile) -> anyhow::Result<()> {
     let path = layout.run_file();
     let text = serde_json::to_vec(run).context("cannot encode the ready object")?;
     files::replace_private(&path, &text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Keeps `run.json` true for as long as process ids change.
+pub(crate) async fn keep(layout: &Layout, mut run: RunFile, pids: watch::Receiver<Vec<u32>>) {
+    let write = |pids: &[u32]| {
+        for (worker, pid) in run.workers.iter_mut().zip(pids) {
+            worker.pid = *pid;
+        }
+        write(layout, &run)
+    };
+    keep_with(pids, write).await;
+}
+
+/// A mesh that serves does not end over a file that cannot be written now, as on a full disk: it
+/// is told once, and tried again until it can be.
+async fn keep_with(
+    mut pids: watch::Receiver<Vec<u32>>,
+    mut write: impl FnMut(&[u32]) -> anyhow::Result<()>,
+) {
+    while pids.changed().await.is_ok() {
+        let mut was_told = false;
+        loop {
+            // The newest each time: what changed meanwhile is written with it.
+            let now = pids.borrow_and_update().clone();
+            match write(&now) {
+                Ok(()) => break,
+                Err(error) if !was_told => {
+                    was_told = true;
+                    warn!(
+                        "run.json is out of date, and is written as soon as it can be: {error:#}"
+                    );
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(RETRY_INTERVAL).await;
+        }
+        if was_told {
+            info!("run.json is up to date again");
+        }
+    }
 }
 
 /// The ready line, or for a person the answer and what to do next.
@@ -151,4 +191,33 @@ Ready: {workers}, first token {seconds:.1} s after the start. Ctrl-C stops it.",
     );
     // As for the ready line: a mesh that should run does not end as if all were well.
     stdout::line(text).map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_cannot_be_written_is_tried_again_until_it_can_be() {
+        let (sender, pids) = watch::channel(vec![1]);
+        let (mut attempts, mut written) = (0, Vec::new());
+        sender.send_replace(vec![2]);
+        let mut sender = Some(sender);
+        keep_with(pids, |pids| {
+            attempts += 1;
+            match attempts {
+                // A worker is started again meanwhile; then none is any more.
+                1 => drop(sender.as_ref().expect("not yet").send_replace(vec![3])),
+                2 => drop(sender.take()),
+                _ => {
+                    written.push(pids.to_vec());
+                    return Ok(());
+                }
+            }
+            anyhow::bail!("no space left on device")
+        })
+        .await;
+        assert_eq!(attempts, 3);
+        assert_eq!(written, [[3]], "the newest, once");
+    }
 }

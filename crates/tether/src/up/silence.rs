@@ -4,9 +4,10 @@
 //! A process can be there and do nothing: stopped by a signal, or stuck. It ends by itself never, so
 //! waiting for its end is not enough. A heartbeat is what tells the living: a worker sends one every
 //! 5 s also while it loads a model, however long that takes, and has expired from the fleet after
-//! 15 s without. Only a worker that was heard in this life is judged: one that never was has a reason
-//! to be told, and the same start again would not change it.
+//! 15 s without. The first of a life comes once the worker is linked, before it loads anything; one
+//! that was never heard is given longer, since what keeps it may be a machine that is slow to start.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 /// How often one looks.
@@ -14,9 +15,33 @@ pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a worker may be expired. A live one that lost its orchestrator dials again at least
 /// every 10 s, so this is three attempts that failed.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a life may go on without a first heartbeat: many times what a start takes.
+const FIRST_PATIENCE: Duration = Duration::from_secs(120);
 /// Looks that are further apart tell of our own sleep (Ctrl-Z, a machine without time to spare),
 /// after which a worker needs a moment to be heard again.
 const OWN_STALL: Duration = Duration::from_secs(5);
+
+/// Why a process is ended that lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Silent {
+    /// It has sent no heartbeat in this life.
+    FromTheStart,
+    /// It was heard, has expired from the fleet, and did not come back.
+    NoLongerHeard,
+}
+
+impl fmt::Display for Silent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FromTheStart => write!(
+                f,
+                "was not heard of in the {} s since its start",
+                FIRST_PATIENCE.as_secs()
+            ),
+            Self::NoLongerHeard => f.write_str("is not heard of any more"),
+        }
+    }
+}
 
 /// What is known of one worker. Its lives are told apart by the epoch of its heartbeats, which
 /// grows with each start: what is left in the fleet of a life before says nothing of this one.
@@ -37,27 +62,29 @@ impl Silence {
         };
     }
 
-    /// The epoch under which the fleet has the worker now, if it does: whether to end its process.
-    pub(super) fn look(&mut self, now: Instant, epoch: Option<u64>) -> bool {
+    /// The epoch under which the fleet has the worker now, if it does: whether, and why, to end its
+    /// process.
+    pub(super) fn look(&mut self, now: Instant, epoch: Option<u64>) -> Option<Silent> {
         let last = self.looked.replace(now);
         if epoch > self.past_epoch {
             self.was_heard = true;
             self.since = None;
-            return false;
-        }
-        if !self.was_heard {
-            return false;
+            return None;
         }
         if last.is_some_and(|last| now.duration_since(last) > OWN_STALL) {
             self.since = None;
         }
         let since = *self.since.get_or_insert(now);
-        let is_over = now.duration_since(since) >= PATIENCE;
-        if is_over {
-            // Told once; a process that does not even end is told of again.
-            self.since = None;
+        let (patience, why) = match self.was_heard {
+            true => (PATIENCE, Silent::NoLongerHeard),
+            false => (FIRST_PATIENCE, Silent::FromTheStart),
+        };
+        if now.duration_since(since) < patience {
+            return None;
         }
-        is_over
+        // Told once; a process that does not even end is told of again.
+        self.since = None;
+        Some(why)
     }
 }
 
@@ -65,15 +92,21 @@ impl Silence {
 mod tests {
     use super::*;
 
-    /// Looks once a second, from one second to another; the seconds at which the end was decided.
+    use Silent::{FromTheStart, NoLongerHeard};
+
+    /// Looks once a second, from one second to another; the seconds at which the end was decided,
+    /// and why.
     fn looks(
         silence: &mut Silence,
         begin: Instant,
         seconds: std::ops::Range<u64>,
         epoch: impl Fn(u64) -> Option<u64>,
-    ) -> Vec<u64> {
+    ) -> Vec<(u64, Silent)> {
         seconds
-            .filter(|second| silence.look(begin + Duration::from_secs(*second), epoch(*second)))
+            .filter_map(|second| {
+                let why = silence.look(begin + Duration::from_secs(second), epoch(second))?;
+                Some((second, why))
+            })
             .collect()
     }
 
@@ -83,7 +116,7 @@ mod tests {
         let ended = looks(&mut silence, begin, 0..60, |second| {
             (second < 10).then_some(7)
         });
-        assert_eq!(ended, [10 + 30]);
+        assert_eq!(ended, [(10 + 30, NoLongerHeard)]);
     }
 
     #[test]
@@ -92,33 +125,50 @@ mod tests {
         let ended = looks(&mut silence, begin, 0..600, |second| {
             (second % 31 == 0).then_some(7)
         });
-        assert_eq!(ended, [0; 0]);
+        assert_eq!(ended, []);
     }
 
     #[test]
-    fn a_worker_that_was_never_heard_is_left_alone() {
+    fn a_worker_that_is_never_heard_is_ended_after_a_longer_time() {
         let (begin, mut silence) = (Instant::now(), Silence::default());
-        assert_eq!(looks(&mut silence, begin, 0..600, |_| None), [0; 0]);
-        // Nor is one judged by what is left of its last life.
-        silence.look(begin, Some(7));
+        let ended = looks(&mut silence, begin, 0..300, |_| None);
+        assert_eq!(ended, [(120, FromTheStart), (241, FromTheStart)]);
+        // A slow start is none.
+        silence.new_life(None);
+        let slow = looks(&mut silence, begin, 300..500, |second| {
+            (second >= 300 + 119).then_some(7)
+        });
+        assert_eq!(slow, []);
+    }
+
+    #[test]
+    fn a_new_life_is_not_judged_by_what_is_left_of_the_last() {
+        let (begin, mut silence) = (Instant::now(), Silence::default());
+        assert_eq!(looks(&mut silence, begin, 0..50, |_| Some(7)), []);
         silence.new_life(Some(7));
-        let stale = looks(&mut silence, begin, 600..1_200, |second| {
-            (second < 615).then_some(7)
+        // What the fleet has of it still is no sign of life, and its expiry none of death.
+        let ended = looks(&mut silence, begin, 50..200, |second| {
+            (second < 65).then_some(7)
         });
-        assert_eq!(stale, [0; 0]);
-        let ended = looks(&mut silence, begin, 1_200..1_260, |second| {
-            (second < 1_210).then_some(8)
+        assert_eq!(ended, [(50 + 120, FromTheStart)]);
+        silence.new_life(None);
+        let ended = looks(&mut silence, begin, 200..260, |second| {
+            (second < 210).then_some(8)
         });
-        assert_eq!(ended, [1_240], "once it was heard it is");
+        assert_eq!(ended, [(240, NoLongerHeard)], "once it was heard");
     }
 
     #[test]
     fn our_own_sleep_is_not_the_workers_silence() {
         let (begin, mut silence) = (Instant::now(), Silence::default());
-        assert!(!silence.look(begin, Some(7)));
+        assert_eq!(silence.look(begin, Some(7)), None);
         let back = begin + Duration::from_secs(3_600);
-        assert!(!silence.look(back, None), "it could not be heard");
+        assert_eq!(silence.look(back, None), None, "it could not be heard");
         let ended = looks(&mut silence, back, 1..60, |_| None);
-        assert_eq!(ended, [30]);
+        assert_eq!(ended, [(30, NoLongerHeard)]);
+        silence.new_life(None);
+        assert_eq!(silence.look(begin, None), None);
+        let ended = looks(&mut silence, back, 0..200, |_| None);
+        assert_eq!(ended, [(120, FromTheStart)], "nor before the first one");
     }
 }

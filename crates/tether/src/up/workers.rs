@@ -148,8 +148,8 @@ impl Watcher {
             let end = tokio::select! {
                 end = child.wait() => end,
                 () = tokio::time::sleep(LOOK_INTERVAL) => {
-                    if silence.look(Instant::now(), (self.view.epoch)(self.plan.id)) {
-                        warn!(worker = name, "worker lives and is not heard of: its process is ended");
+                    if let Some(why) = silence.look(Instant::now(), (self.view.epoch)(self.plan.id)) {
+                        warn!(worker = name, "worker lives and {why}: its process is ended");
                         // It may just have ended by itself, which is what comes next anyway.
                         let _ = child.start_kill();
                     }

@@ -135,7 +135,7 @@ impl Kind {
             Self::Short => 24,
             Self::Dialogue => 8,
             Self::CountFar => 6,
-            Self::CountFarthest => 1,
+            Self::CountFarthest => 2,
         }
     }
 
@@ -152,7 +152,7 @@ impl Kind {
                 corpus::counting(chance, to)
             }
             Self::CountFarthest => {
-                let to = if chance.random_bool(0.4) {
+                let to = if chance.random_bool(0.25) {
                     200
                 } else {
                     corpus::count_target(chance, 60..=150)

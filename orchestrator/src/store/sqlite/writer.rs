@@ -3,19 +3,21 @@
 //! A commit costs a flush of the disk, whatever it holds. While one flush runs the next operations
 //! gather, so that the store keeps up with any load at the price of one flush of delay.
 
-use super::disk;
+use super::{counts, disk};
+use crate::job::JobState;
 use crate::store::StoreError;
 use rusqlite::Connection;
 use std::fs::File;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Operations that wait for the writer at most; callers wait beyond.
 pub const MAX_PENDING: usize = 1_024;
 /// Operations that share one commit at most.
 pub const MAX_GROUP: usize = 256;
 
-/// Told of each commit: how many operations it held and how long it took.
+/// Told of each commit that changed something: how many operations it held and how long it took.
+/// One that only read flushes nothing.
 pub type OnCommit = Box<dyn Fn(usize, Duration) + Send>;
 
 /// Tells the caller of an operation; it is given the fate of the commit.
@@ -24,6 +26,9 @@ type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 /// An operation: given the connection inside a transaction, or why there is none, it says whether
 /// what it did is to be kept, and how to reply once the commit is through.
 type Work = Box<dyn FnOnce(Result<&Connection, StoreError>) -> (bool, Reply) + Send>;
+
+/// How many jobs are in each state, by the last commit.
+pub(super) type Counts = Result<Vec<(JobState, usize)>, StoreError>;
 
 enum Op {
     Work(Work),
@@ -34,6 +39,7 @@ enum Op {
 #[derive(Clone)]
 pub(super) struct Writer {
     ops: mpsc::Sender<Op>,
+    counts: watch::Receiver<Counts>,
 }
 
 impl Writer {
@@ -44,10 +50,19 @@ impl Writer {
         on_commit: OnCommit,
     ) -> std::io::Result<Self> {
         let (ops, inbox) = mpsc::channel(MAX_PENDING);
+        let (publish, counts) = watch::channel(counts::read(&conn));
         std::thread::Builder::new()
             .name("tether-store".to_owned())
-            .spawn(move || serve(conn, lock, inbox, &on_commit))?;
-        Ok(Self { ops })
+            .spawn(move || serve(conn, lock, inbox, &publish, &on_commit))?;
+        Ok(Self { ops, counts })
+    }
+
+    /// As the last commit left them; waits for nobody.
+    pub(super) fn counts(&self) -> Counts {
+        if self.ops.is_closed() {
+            return Err(StoreError::Closed);
+        }
+        self.counts.borrow().clone()
     }
 
     /// Runs an operation in a transaction; resolves after the commit.
@@ -80,7 +95,13 @@ impl Writer {
     }
 }
 
-fn serve(conn: Connection, lock: File, mut inbox: mpsc::Receiver<Op>, on_commit: &OnCommit) {
+fn serve(
+    conn: Connection,
+    lock: File,
+    mut inbox: mpsc::Receiver<Op>,
+    publish: &watch::Sender<Counts>,
+    on_commit: &OnCommit,
+) {
     while let Some(first) = inbox.blocking_recv() {
         let mut group = Vec::new();
         let mut closing = None;
@@ -96,8 +117,13 @@ fn serve(conn: Connection, lock: File, mut inbox: mpsc::Receiver<Op>, on_commit:
         }
         if !group.is_empty() {
             let (size, began) = (group.len(), Instant::now());
-            commit(&conn, group);
-            on_commit(size, began.elapsed());
+            let done = commit(&conn, group);
+            if done.has_changed {
+                on_commit(size, began.elapsed());
+                // Before the replies: who hears of a step finds it counted.
+                let _before = publish.send_replace(counts::read(&conn));
+            }
+            done.reply();
         }
         if let Some(answer) = closing {
             inbox.close();
@@ -113,16 +139,35 @@ fn serve(conn: Connection, lock: File, mut inbox: mpsc::Receiver<Op>, on_commit:
     }
 }
 
+/// What became of a group; nobody was told yet.
+struct Committed {
+    fate: Result<(), StoreError>,
+    /// Whether any operation changed something that was to be kept.
+    has_changed: bool,
+    replies: Vec<Reply>,
+}
+
+impl Committed {
+    fn reply(self) {
+        for reply in self.replies {
+            reply(self.fate.clone());
+        }
+    }
+}
+
 /// Runs a group in one transaction. An operation that fails is undone alone; when the transaction
-/// itself fails, nothing of the group is kept and each caller is told.
-fn commit(conn: &Connection, group: Vec<Work>) {
+/// itself fails, nothing of the group is kept and each caller is to be told.
+fn commit(conn: &Connection, group: Vec<Work>) -> Committed {
     let mut fate = conn.execute_batch("BEGIN IMMEDIATE").map_err(disk);
+    let mut has_changed = false;
     let mut replies = Vec::with_capacity(group.len());
     for work in group {
         if fate.is_ok() {
             fate = conn.execute_batch("SAVEPOINT op").map_err(disk);
         }
+        let before = conn.total_changes();
         let (keep, reply) = work(fate.clone().map(|()| conn));
+        has_changed |= keep && conn.total_changes() != before;
         replies.push(reply);
         if fate.is_ok() {
             let end = if keep {
@@ -140,7 +185,9 @@ fn commit(conn: &Connection, group: Vec<Work>) {
     if fate.is_err() && !conn.is_autocommit() {
         let _ = conn.execute_batch("ROLLBACK");
     }
-    for reply in replies {
-        reply(fate.clone());
+    Committed {
+        fate,
+        has_changed,
+        replies,
     }
 }

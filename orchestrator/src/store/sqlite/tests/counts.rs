@@ -1,6 +1,7 @@
 //! The counts of jobs: as true as counting them, without counting them.
 
 use super::*;
+use futures_util::FutureExt;
 
 /// What is counted, beside what is there.
 async fn check(store: &SqliteStore) {
@@ -64,4 +65,29 @@ async fn asking_for_the_counts_reads_no_jobs() {
     hidden.await.expect("works");
     let counted = store.counts().await.expect("works");
     assert!(counted.iter().all(|(_, count)| *count == 0), "{counted:?}");
+}
+
+#[tokio::test]
+async fn the_counts_are_those_of_the_last_commit_and_wait_for_none() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = open(dir.path());
+    reserved(&store, "a").await.expect("new");
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let hangs = store.writer.run(move |conn| {
+        reserve(conn, &job("b"))?;
+        held.recv().expect("released");
+        Ok(())
+    });
+    let asks = async {
+        tokio::task::yield_now().await;
+        let counted = store.counts().now_or_never().expect("at once");
+        let open: usize = counted.expect("works").iter().map(|(_, count)| count).sum();
+        assert_eq!(open, 1);
+        release.send(()).expect("waits");
+    };
+    let (hung, ()) = tokio::join!(hangs, asks);
+    hung.expect("works");
+    check(&store).await;
+    store.close().await.expect("closes");
+    assert_eq!(store.counts().await, Err(StoreError::Closed));
 }

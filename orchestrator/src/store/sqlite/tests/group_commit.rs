@@ -4,17 +4,47 @@ use super::*;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-#[tokio::test]
-async fn operations_that_wait_share_a_commit() {
-    let dir = tempfile::tempdir().expect("a folder");
+/// A store, and the size of each commit that it told of.
+fn counted(dir: &Path) -> (SqliteStore, Arc<Mutex<Vec<usize>>>) {
     let sizes = Arc::new(Mutex::new(Vec::new()));
     let seen = sizes.clone();
     let store = SqliteStore::open(
-        &dir.path().join("s.sqlite"),
+        &dir.join("s.sqlite"),
         1,
         Box::new(move |size, _: Duration| seen.lock().expect("whole").push(size)),
-    )
-    .expect("opens");
+    );
+    (store.expect("opens"), sizes)
+}
+
+#[tokio::test]
+async fn what_only_reads_or_changes_nothing_is_no_commit() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (store, sizes) = counted(dir.path());
+    reserved(&store, "a").await.expect("new");
+    for _ in 0..3 {
+        store.counts().await.expect("works");
+        read(&store, "a").await;
+        store.known_models().await.expect("works");
+        store.open_jobs(OWNER, 9, 0).await.expect("works");
+        assert_eq!(store.prune(0, 9).await, Ok(0));
+    }
+    reserved(&store, "a").await.expect_err("repeated");
+    let refused = store.step(holder("a", 2), done(1), 200).await;
+    refused.expect_err("another fence");
+    let undone = store.writer.run(|conn| {
+        reserve(conn, &job("undone"))?;
+        Err::<(), _>(StoreError::Corrupt("on purpose".into()))
+    });
+    undone.await.expect_err("on purpose");
+    assert_eq!(*sizes.lock().expect("whole"), [1]);
+    steps(&store, "a", 1, vec![dispatched(1)]).await;
+    assert_eq!(*sizes.lock().expect("whole"), [1, 1]);
+}
+
+#[tokio::test]
+async fn operations_that_wait_share_a_commit() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (store, sizes) = counted(dir.path());
     // The first operation holds the writer until all others wait.
     let (release, held) = std::sync::mpsc::channel::<()>();
     let blocker = store.writer.run(move |_| {
