@@ -1,11 +1,11 @@
 //! What a node is told when it starts, and every bound of its links.
 
+use crate::members::Members;
 use crate::uplinks::UplinkConfig;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tether_telemetry::metrics::NetMetrics;
-use tether_wire::grant::Mesh;
 use tether_wire::{NodeKey, Region, Role};
 
 /// A node: who it is, whom it links with, where it listens.
@@ -13,14 +13,16 @@ use tether_wire::{NodeKey, Region, Role};
 pub struct NodeConfig {
     /// Its key: identity on the DHT, of the transport and of signatures. (NET-1)
     pub key: NodeKey,
-    /// The mesh it belongs to. (NET-8)
-    pub mesh: Mesh,
+    /// The mesh it belongs to, and who else does. (NET-8)
+    pub members: Members,
     /// The role in which it links.
     pub role: Role,
     /// Where it stands.
     pub region: Region,
     /// Its sealed grant; only workers of an open mesh go without.
     pub grant: Option<Vec<u8>>,
+    /// The sealed invite of a worker that has no grant yet: with it the node can only join.
+    pub invite: Option<Vec<u8>>,
     /// Roles that it links with.
     pub accept: Vec<Role>,
     /// UDP address of the QUIC endpoint; port 0 takes a free one.

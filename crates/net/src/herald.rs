@@ -174,7 +174,7 @@ impl Node {
         let config = self.config();
         Identity {
             key: config.key.clone(),
-            mesh: config.mesh.id,
+            mesh: config.members.mesh().id,
             role: config.role,
             region: config.region.clone(),
             grant: config.grant.clone(),

@@ -14,6 +14,7 @@
 //! * `rpc` – frames, calls, their bounds and their ends
 //! * [`Uplinks`] – links to orchestrators: found, kept, remembered, replaced
 //! * [`Herald`] – seals the node's card and beats, and pushes them
+//! * [`Members`] – who belongs to the mesh: revocations heard, kept, passed on
 //! * [`epoch`] – the number of this run, kept on disk
 //! * `gate` – bounds on who may try to link
 //! * `testing` – a mesh on loopback, only with the feature of that name
@@ -32,6 +33,7 @@ mod herald;
 mod link;
 mod log_budget;
 mod lonely;
+mod members;
 mod node;
 pub mod rendezvous;
 mod rpc;
@@ -45,6 +47,7 @@ pub use error::{LinkError, NetError};
 pub use herald::{Herald, Load, Nudge, Pushes, Sealed, Told};
 pub use link::{Link, LinkEvent};
 pub use lonely::Lonely;
+pub use members::Members;
 pub use node::Node;
 pub use rendezvous::{ProbeReport, bootstrap, probe};
 pub use rpc::{Call, Incoming, Service};

@@ -59,6 +59,8 @@ pub struct Link {
 
 struct Inner {
     peer: Peer,
+    /// The sealed grant with which it was admitted.
+    grant: Option<Vec<u8>>,
     connection: Connection,
     origin: rivals::Origin,
     /// Where it was dialled; empty where the peer dialled.
@@ -78,6 +80,7 @@ struct Inner {
 impl Link {
     pub(crate) fn new(
         peer: Peer,
+        grant: Option<Vec<u8>>,
         connection: Connection,
         origin: rivals::Origin,
         dialled_at: Vec<SocketAddr>,
@@ -88,6 +91,7 @@ impl Link {
         Self {
             inner: Arc::new(Inner {
                 peer,
+                grant,
                 connection,
                 origin,
                 dialled_at,
@@ -210,6 +214,11 @@ impl Link {
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// The sealed grant with which the peer was admitted.
+    pub(crate) fn grant(&self) -> Option<&[u8]> {
+        self.inner.grant.as_deref()
     }
 
     pub(crate) fn connection(&self) -> &Connection {

@@ -1,6 +1,7 @@
 //! A node: its key, its rendezvous, its endpoint and its links.
 
 mod arrive;
+mod bar;
 mod dial;
 mod links;
 mod run;
@@ -11,6 +12,7 @@ use crate::error::{LinkError, NetError};
 use crate::gate::Gate;
 use crate::link::{Link, LinkEvent};
 use crate::log_budget::LogBudget;
+use crate::members::{Members, Reception};
 use crate::rendezvous::Rendezvous;
 use crate::rpc::Service;
 use crate::transport::{CloseCode, Endpoint};
@@ -73,6 +75,10 @@ impl Node {
             config.metrics.clone(),
         )
         .await?;
+        let service = Arc::new(Reception {
+            members: config.members.clone(),
+            service,
+        });
         let inner = Arc::new(Inner {
             links: Links::new(config.key.id(), config.metrics.clone()),
             gate: Gate::new(limits.clone()),
@@ -89,6 +95,7 @@ impl Node {
         });
         inner.tasks.spawn(arrive::accept_links(inner.clone()));
         inner.tasks.spawn(watch::run(inner.clone()));
+        inner.tasks.spawn(bar::run(inner.clone()));
         inner.rendezvous.publish(Addresses::of(&inner)).await;
         let node = Self { inner };
         tracing::info!(
@@ -107,7 +114,13 @@ impl Node {
     /// The mesh it belongs to.
     #[must_use]
     pub fn mesh(&self) -> Mesh {
-        self.inner.config.mesh
+        self.inner.config.members.mesh()
+    }
+
+    /// Who belongs to the mesh, as far as this node was told.
+    #[must_use]
+    pub fn members(&self) -> &Members {
+        &self.inner.config.members
     }
 
     /// Where it stands.
@@ -246,10 +259,11 @@ impl Inner {
         Hello {
             major: PROTOCOL_MAJOR,
             minor: PROTOCOL_MINOR,
-            mesh: self.config.mesh.id,
+            mesh: self.config.members.mesh().id,
             role: self.config.role,
             region: self.config.region.clone(),
             grant: self.config.grant.clone(),
+            invite: self.config.invite.clone(),
             agent: AGENT.to_owned(),
             boot: self.boot,
         }

@@ -3,7 +3,7 @@
 //! What every such test needs stands here once: a real DHT, an operator's key, grants, and the
 //! configuration of a node. What nodes do is each test's own.
 
-use crate::{LinkLimits, NodeConfig, bootstrap};
+use crate::{LinkLimits, Members, NodeConfig, bootstrap};
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{OnceLock, mpsc};
@@ -78,7 +78,8 @@ pub fn region() -> Region {
 
 /// A mesh: its operator's key.
 pub struct LocalMesh {
-    operator: NodeKey,
+    /// Its operator's key.
+    pub operator: NodeKey,
     /// Its identity.
     pub mesh: Mesh,
 }
@@ -88,7 +89,11 @@ impl LocalMesh {
     pub fn new(access: Access) -> Self {
         let operator = key();
         let id = MeshId(operator.id().0);
-        let mesh = Mesh { id, access };
+        let mesh = Mesh {
+            id,
+            recovery: None,
+            access,
+        };
         Self { operator, mesh }
     }
 
@@ -103,6 +108,8 @@ impl LocalMesh {
             expires_ms: now_ms() + 3_600_000,
             serial: 1,
             issuer: None,
+            consent: None,
+            invite: None,
         };
         change(&mut grant);
         let sealed = Signed::seal(&self.operator, &self.mesh.id, &grant);
@@ -114,8 +121,9 @@ impl LocalMesh {
         let registry = Registry::new();
         let config = NodeConfig {
             grant: Some(self.grant(key.id(), role, |_| ())),
+            invite: None,
             key,
-            mesh: self.mesh,
+            members: Members::new(self.mesh),
             role,
             region: region(),
             accept: vec![Role::Gateway, Role::Orchestrator, Role::Worker],

@@ -4,9 +4,10 @@
 //! decided here, away from the state machines, which get the result as a type.
 
 use crate::rejected::Rejected;
-use tether_wire::grant::{Access, Mesh};
+use std::sync::Arc;
+use tether_wire::grant::{Access, GrantError};
 use tether_wire::{
-    Beat, Card, Digest, Grant, NodeId, Role, Signable, Signed, Tier, Verified, VerifyError,
+    Beat, Card, Digest, Membership, NodeId, Role, Signable, Signed, Tier, Verified, VerifyError,
 };
 
 /// A card whose signature and grant were found good. Only a [`Verifier`] should make one.
@@ -83,23 +84,23 @@ pub trait Verifier {
     fn card(&self, sealed: &Signed<Card>, now_unix_ms: u64) -> Result<AdmittedCard, Rejected>;
 }
 
-/// The rules of a mesh: Ed25519, and grants of its operator.
-#[derive(Clone, Copy, Debug)]
+/// The rules of a mesh: Ed25519, grants of its operator, and what was revoked of them.
+#[derive(Clone, Debug)]
 pub struct Signatures {
-    /// The mesh.
-    pub mesh: Mesh,
+    /// Who belongs to the mesh.
+    pub members: Arc<Membership>,
 }
 
 impl Verifier for Signatures {
     fn beat(&self, sealed: &Signed<Beat>) -> Result<Verified<Beat>, Rejected> {
-        sealed.verify(&self.mesh.id).map_err(|error| reason(&error))
+        (sealed.verify(&self.members.mesh().id)).map_err(|error| reason(&error))
     }
 
     fn card(&self, sealed: &Signed<Card>, now_unix_ms: u64) -> Result<AdmittedCard, Rejected> {
         let card = sealed
-            .verify(&self.mesh.id)
+            .verify(&self.members.mesh().id)
             .map_err(|error| reason(&error))?;
-        admit(&self.mesh, card, now_unix_ms)
+        admit(&self.members, card, now_unix_ms)
     }
 }
 
@@ -107,23 +108,28 @@ impl Verifier for Signatures {
 ///
 /// # Errors
 /// [`Rejected::Ungranted`] where there is no grant that holds, [`Rejected::WrongGrant`] where there
-/// is one that says something else.
+/// is one that says something else, [`Rejected::Revoked`] where key or grant were taken back.
 pub fn admit(
-    mesh: &Mesh,
+    members: &Membership,
     card: Verified<Card>,
     now_unix_ms: u64,
 ) -> Result<AdmittedCard, Rejected> {
+    let node = card.signer();
+    members.check_key(&node).map_err(|_| Rejected::Revoked)?;
     let Some(bytes) = &card.grant else {
-        if mesh.access == Access::Open && card.role == Role::Worker {
+        if members.mesh().access == Access::Open && card.role == Role::Worker {
             return Ok(AdmittedCard::new(card, Tier::Untrusted, None));
         }
         return Err(Rejected::Ungranted);
     };
-    let grant = Signed::<Grant>::from_bytes(bytes.as_slice())
-        .verify_grant(&mesh.id, now_unix_ms)
-        .map_err(|_| Rejected::Ungranted)?;
+    let grant = members
+        .verify_grant(&Signed::from_bytes(bytes.as_slice()), now_unix_ms)
+        .map_err(|error| match error {
+            GrantError::Revoked(_) => Rejected::Revoked,
+            _ => Rejected::Ungranted,
+        })?;
     let elsewhere = (grant.region.as_ref()).is_some_and(|region| *region != card.region);
-    if grant.subject != card.signer() || grant.role != card.role || elsewhere {
+    if grant.subject != node || grant.role != card.role || elsewhere {
         return Err(Rejected::WrongGrant);
     }
     let (tier, until_ms) = (grant.tier, grant.expires_ms);

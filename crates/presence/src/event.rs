@@ -58,6 +58,8 @@ pub enum Event {
     Suspected(Suspicion),
     /// A key was revoked, as its operator signed; for good.
     Revoked(NodeId),
+    /// The grant of a node's card was revoked; the key may be granted anew.
+    GrantRevoked(NodeId),
     /// Time passed.
     Tick,
 }
@@ -69,7 +71,7 @@ pub enum Gone {
     Departed,
     /// It was silent for too long.
     Expired,
-    /// Its key was revoked.
+    /// Its key or its grant was revoked.
     Revoked,
     /// Its grant ended.
     Ungranted,

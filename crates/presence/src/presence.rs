@@ -123,6 +123,7 @@ impl Presence {
             Event::LinkLively(node) => self.link_lively(node, now, effects),
             Event::Suspected(suspicion) => self.suspected(&suspicion, effects),
             Event::Revoked(node) => self.revoke(node, now, effects),
+            Event::GrantRevoked(node) => self.grant_revoked(node, now, effects),
             Event::Tick => {
                 self.pass(now, effects);
                 News::None

@@ -21,6 +21,7 @@ use hold::Hold;
 use peer::Peer;
 use serde_bytes::ByteBuf;
 use std::collections::BTreeMap;
+use tether_wire::control::MAX_CONTROL_BYTES;
 use tether_wire::spread::Batch;
 use tether_wire::{Digest, NodeId};
 
@@ -43,9 +44,7 @@ pub const OWN_BEAT_MS: u64 = 500;
 /// Most peers. [T-SPR-8]
 pub const MAX_PEERS: usize = tether_wire::spread::MAX_LINKED;
 /// Most control messages that are kept for peers to come. [T-SPR-9]
-pub const MAX_CONTROLS: usize = 16_384;
-/// Most bytes of one of them. [T-SPR-9]
-pub const MAX_CONTROL_BYTES: usize = 16_384;
+pub const MAX_CONTROLS: usize = 131_072;
 /// Most nodes that wait to be asked for, of one peer. [T-SPR-8]
 pub const MAX_WANTS: usize = 65_536;
 /// Most suspicions that wait for one peer. [T-SPR-8]

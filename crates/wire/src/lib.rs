@@ -10,7 +10,8 @@
 //! * [`key`], [`id`] – one seed, one identity; newtypes for every identity on the wire
 //! * [`topic`] – names of topics and their keys on the DHT
 //! * [`envelope`] – signatures over exact bytes; [`Verified`] can only be made by verification
-//! * [`grant`], [`link`] – who may link in which role, and the greeting that checks it
+//! * [`grant`], [`invite`], [`link`] – who may link in which role, and the greeting that checks it
+//! * [`control`], [`membership`] – what was revoked or replaced, and who still belongs to the mesh
 //! * [`card`], [`beat`] – what a node says of itself, and that it lives
 //! * [`spread`] – how both travel to orchestrators and among them
 //! * [`manifest`] – signed description of a model's files
@@ -23,14 +24,17 @@
 pub mod beat;
 pub mod card;
 pub mod codec;
+pub mod control;
 pub mod directory;
 pub mod envelope;
 pub mod grant;
 pub mod id;
 pub mod infer;
+pub mod invite;
 pub mod key;
 pub mod link;
 pub mod manifest;
+pub mod membership;
 pub mod record;
 pub mod rpc;
 #[cfg(feature = "simulated")]
@@ -40,13 +44,16 @@ pub mod topic;
 
 pub use beat::Beat;
 pub use card::Card;
+pub use control::{Control, Revocation};
 pub use envelope::{Signable, Signed, Verified, VerifyError};
 pub use grant::{Grant, Role, Tier};
 pub use id::{
     CorrelationId, Digest, MeshId, ModelName, ModelRef, ModelVersion, NodeId, Region, TenantId,
 };
+pub use invite::Invite;
 pub use key::NodeKey;
 pub use manifest::Manifest;
+pub use membership::Membership;
 pub use topic::{Topic, TopicKey};
 
 /// Major version of the protocol. A peer with another major is refused. [T-VER-1]

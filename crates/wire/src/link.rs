@@ -4,9 +4,10 @@
 //! the other side answers with its own, or with a [`Refusal`]. Both sides decide with [`admit`].
 
 use crate::codec::{self, CodecError};
-use crate::envelope::Signed;
-use crate::grant::{Access, Grant, GrantError, Mesh, Role, Tier};
+use crate::envelope::{Signed, Verified};
+use crate::grant::{Access, Grant, GrantError, Role, Tier};
 use crate::id::{MeshId, NodeId, Region};
+use crate::membership::Membership;
 use serde::{Deserialize, Serialize};
 
 /// ALPN of our links; it carries the major version. [T-VER-3]
@@ -30,6 +31,9 @@ pub struct Hello {
     /// Its sealed [`Grant`].
     #[serde(default, with = "serde_bytes")]
     pub grant: Option<Vec<u8>>,
+    /// The sealed [`crate::Invite`] of a worker that has no grant yet. [T-INV-3]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "serde_bytes")]
+    pub invite: Option<Vec<u8>>,
     /// Name and version of the software, for people.
     #[serde(default)]
     pub agent: String,
@@ -144,6 +148,8 @@ pub struct Peer {
     pub tier: Tier,
     /// Unix milliseconds at which its grant ends; nothing without a grant.
     pub grant_expires_ms: Option<u64>,
+    /// Whether it shows an invite and no grant yet: it may join, and nothing else.
+    pub is_joining: bool,
     /// Minor version that it speaks.
     pub minor: u16,
     /// Its software, for people.
@@ -157,13 +163,14 @@ pub struct Peer {
 /// # Errors
 /// The refusal to send back.
 pub fn admit(
-    mesh: &Mesh,
+    members: &Membership,
     accept: &[Role],
     peer: NodeId,
     hello: &Hello,
     now_ms: u64,
 ) -> Result<Peer, Refusal> {
     use RefusalCode as Code;
+    let mesh = members.mesh();
     if hello.major != crate::PROTOCOL_MAJOR {
         let (ours, theirs) = (crate::PROTOCOL_MAJOR, hello.major);
         return Err(Refusal::new(
@@ -182,59 +189,84 @@ pub fn admit(
             ),
         ));
     }
+    members.check_key(&peer)?;
     let role = hello.role;
-    let admitted = |tier, grant_expires_ms| Peer {
+    let mut admitted = Peer {
         id: peer,
         role,
         region: hello.region.clone(),
-        tier,
-        grant_expires_ms,
+        tier: Tier::Untrusted,
+        grant_expires_ms: None,
+        is_joining: false,
         minor: hello.minor,
         agent: hello.agent.clone(),
     };
-    let peer_admitted = match &hello.grant {
-        None if mesh.access == Access::Open && role == Role::Worker => {
-            admitted(Tier::Untrusted, None)
+    match (&hello.grant, &hello.invite) {
+        (Some(grant), _) => {
+            let grant = check_grant(members, grant, peer, hello, now_ms)?;
+            admitted.tier = grant.tier;
+            admitted.grant_expires_ms = Some(grant.expires_ms);
         }
-        None => {
+        (None, Some(invite)) if role == Role::Worker => {
+            let sealed = Signed::from_bytes(invite.as_slice());
+            let invite = members.verify_invite(&sealed, &peer, now_ms)?;
+            if invite.region != hello.region {
+                return Err(elsewhere("invite", &invite.region, &hello.region));
+            }
+            admitted.is_joining = true;
+        }
+        _ if mesh.access == Access::Open && role == Role::Worker => {}
+        _ if role == Role::Operator && mesh.is_root(&peer) => {}
+        _ => {
             return Err(Refusal::new(
                 Code::UnknownKey,
                 format!(
-                    "key {peer} shows no grant, and this mesh knows no {role} without one: ask the operator for `tether grant issue`"
+                    "key {peer} shows no grant, and this mesh knows no {role} without one: ask the operator for `tether grant issue`{}",
+                    if role == Role::Worker {
+                        " or an invite"
+                    } else {
+                        ""
+                    }
                 ),
             ));
         }
-        Some(bytes) => {
-            let grant = check_grant(mesh, bytes, peer, hello, now_ms)?;
-            admitted(grant.tier, Some(grant.expires_ms))
-        }
-    };
+    }
     if !accept.contains(&role) {
         return Err(Refusal::new(
             Code::Role,
             format!("this node takes no links from a {role}"),
         ));
     }
-    Ok(peer_admitted)
+    Ok(admitted)
+}
+
+impl From<GrantError> for Refusal {
+    fn from(error: GrantError) -> Self {
+        let code = match error {
+            GrantError::Expired { .. } | GrantError::NotYet { .. } => RefusalCode::Expired,
+            GrantError::Invalid(_) | GrantError::Issuer { .. } => RefusalCode::Grant,
+            GrantError::Revoked(_) => RefusalCode::Revoked,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+fn elsewhere(what: &str, region: &Region, claimed: &Region) -> Refusal {
+    Refusal::new(
+        RefusalCode::Role,
+        format!("the {what} is for region {region}, the node says it stands in {claimed}"),
+    )
 }
 
 fn check_grant(
-    mesh: &Mesh,
+    members: &Membership,
     bytes: &[u8],
     peer: NodeId,
     hello: &Hello,
     now_ms: u64,
-) -> Result<Grant, Refusal> {
+) -> Result<Verified<Grant>, Refusal> {
     use RefusalCode as Code;
-    let grant = Signed::<Grant>::from_bytes(bytes)
-        .verify_grant(&mesh.id, now_ms)
-        .map_err(|error| {
-            let code = match error {
-                GrantError::Expired { .. } | GrantError::NotYet { .. } => Code::Expired,
-                GrantError::Invalid(_) | GrantError::Issuer { .. } => Code::Grant,
-            };
-            Refusal::new(code, error.to_string())
-        })?;
+    let grant = members.verify_grant(&Signed::from_bytes(bytes), now_ms)?;
     if grant.subject != peer {
         let subject = grant.subject;
         return Err(Refusal::new(
@@ -250,20 +282,15 @@ fn check_grant(
         ));
     }
     match &grant.region {
-        Some(region) if *region != hello.region => Err(Refusal::new(
-            Code::Role,
-            format!(
-                "the grant is for region {region}, the node says it stands in {}",
-                hello.region
-            ),
-        )),
-        _ => Ok(grant.into_inner()),
+        Some(region) if *region != hello.region => Err(elsewhere("grant", region, &hello.region)),
+        _ => Ok(grant),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::grant::Mesh;
     use crate::key::NodeKey;
 
     const NOW: u64 = 1_800_000_000_000;
@@ -274,8 +301,12 @@ mod tests {
     fn mesh() -> Mesh {
         Mesh {
             id: MeshId(operator().id().0),
-            access: Access::Private,
+            recovery: None,
+            access: Access::Invite,
         }
+    }
+    fn members() -> Membership {
+        Membership::new(mesh())
     }
     fn peer() -> NodeKey {
         NodeKey::from_seed([2; 32])
@@ -293,6 +324,8 @@ mod tests {
             expires_ms: NOW + 1000,
             serial: 7,
             issuer: None,
+            consent: None,
+            invite: None,
         };
         Signed::seal(&operator(), &mesh().id, &grant)
             .expect("valid")
@@ -307,12 +340,13 @@ mod tests {
             role: Role::Worker,
             region: region(),
             grant: Some(granted(peer().id(), Role::Worker)),
+            invite: None,
             agent: "test".into(),
             boot: 0,
         }
     }
     fn decide(hello: &Hello, now: u64) -> Result<Peer, RefusalCode> {
-        admit(&mesh(), &[Role::Worker], peer().id(), hello, now).map_err(|refusal| refusal.code)
+        admit(&members(), &[Role::Worker], peer().id(), hello, now).map_err(|refusal| refusal.code)
     }
 
     #[test]
@@ -363,10 +397,10 @@ mod tests {
 
     #[test]
     fn in_an_open_mesh_only_workers_come_without_a_grant_and_as_untrusted() {
-        let open = Mesh {
+        let open = Membership::new(Mesh {
             access: Access::Open,
             ..mesh()
-        };
+        });
         let mut h = hello();
         h.grant = None;
         let accept = [Role::Worker, Role::Gateway];

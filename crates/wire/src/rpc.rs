@@ -46,6 +46,11 @@ pub mod method {
     /// Orchestrator → orchestrator: items are [`crate::spread::Batch`]es, without answers; one call in
     /// each direction.
     pub const SPREAD: &str = "spread";
+    /// Orchestrator, operator → any node: items are [`crate::control::Control`]s, without answers.
+    pub const CONTROL: &str = "control";
+    /// Worker with an invite → orchestrator: [`crate::invite::Join`], answered by
+    /// [`crate::invite::Joined`].
+    pub const JOIN: &str = "join";
     /// Gateway → orchestrator: answered by [`crate::directory::DirectoryUpdate`]s without end.
     pub const DIRECTORY: &str = "directory";
 }

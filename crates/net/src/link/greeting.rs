@@ -165,10 +165,10 @@ async fn read(
 async fn lost(connection: &Connection, error: StreamError) -> GreetingError {
     match error {
         StreamError::Broken(why) => match connection.closed().await {
-            (Some(code), _) if code == CloseCode::Refused as u64 => {
-                GreetingError::RefusedByPeer(Refusal::new(RefusalCode::Other, why))
-            }
-            _ => GreetingError::Lost(why),
+            (code, _) => match code.and_then(CloseCode::refusal) {
+                Some(code) => GreetingError::RefusedByPeer(bounded(Refusal::new(code, why))),
+                None => GreetingError::Lost(why),
+            },
         },
         StreamError::GaveUp | StreamError::Over => {
             GreetingError::Lost("the other side gave up the greeting".to_owned())

@@ -1,6 +1,6 @@
 //! Links that others dial. What is refused is answered, logged within a budget, and counted.
 
-use super::{Inner, now_ms, run};
+use super::{Inner, bar, now_ms, run};
 use crate::gate::Place;
 use crate::link::Link;
 use crate::link::greeting::{self, Greeted, GreetingError};
@@ -56,6 +56,11 @@ async fn arrive(node: Arc<Inner>, arriving: Arriving, ip: Option<IpAddr>, place:
         Err(_) => return tracing::debug!(?ip, "a handshake took too long"),
     };
     let peer = connection.peer();
+    // Before a word is read of it.
+    if let Err(refusal) = node.config.members.current().check_key(&peer) {
+        report(&node, Some(peer), None, ip, &refusal);
+        return connection.close(CloseCode::of(refusal.code), &refusal.message);
+    }
     let greeting = async {
         let greeted = greeting::receive(&connection).await;
         greet(&node, &connection, greeted, ip, place).await
@@ -96,7 +101,8 @@ async fn greet(
 ) -> Result<(), GreetingError> {
     let greeted = greeted?;
     let (config, id) = (&node.config, connection.peer());
-    let admitted = admit(&config.mesh, &config.accept, id, &greeted.hello, now_ms());
+    let members = config.members.current();
+    let admitted = admit(&members, &config.accept, id, &greeted.hello, now_ms());
     let peer = match admitted {
         Ok(peer) => peer,
         Err(refusal) => {
@@ -120,9 +126,12 @@ async fn greet(
         greeted.refuse(connection, &refusal).await;
         return Ok(());
     }
+    let grant = greeted.hello.grant.clone();
+    bar::learn(node, grant.as_deref()).await;
     greeted.welcome(connection, node.hello()).await?;
     let link = Link::new(
         peer,
+        grant,
         connection.clone(),
         origin,
         Vec::new(),

@@ -1,6 +1,6 @@
 //! Links that this node dials: resolve, connect, greet.
 
-use super::{Inner, now_ms, run};
+use super::{Inner, bar, now_ms, run};
 use crate::error::LinkError;
 use crate::link::greeting::{self, GreetingError};
 use crate::link::rivals::Origin;
@@ -126,6 +126,7 @@ async fn connect(
     old: Option<&Link>,
 ) -> Result<Link, LinkError> {
     let busy = |why: String| Refusal::new(RefusalCode::Busy, why);
+    (node.config.members.current().check_key(&peer)).map_err(LinkError::Rejected)?;
     if let Some(old) = old
         && old.is_quiet()
         && old.has_moved(&to.record.addresses)
@@ -173,7 +174,8 @@ async fn connect(
         }
     };
     let (config, hello) = (&node.config, &greeted.hello);
-    let admitted = match admit(&config.mesh, &config.accept, peer, hello, now_ms()) {
+    let members = config.members.current();
+    let admitted = match admit(&members, &config.accept, peer, hello, now_ms()) {
         Ok(admitted) => admitted,
         Err(refusal) => {
             metrics.refused(refusal.code.as_str());
@@ -191,8 +193,10 @@ async fn connect(
         connection.close(CloseCode::Duplicate, "the link that was quiet is kept");
         return Ok(old.clone());
     }
+    bar::learn(node, hello.grant.as_deref()).await;
     let link = Link::new(
         admitted,
+        hello.grant.clone(),
         connection,
         origin,
         to.record.addresses.clone(),

@@ -4,10 +4,12 @@ use super::links::Installed;
 use super::{Inner, now_ms};
 use crate::gate::Place;
 use crate::link::Link;
+use crate::members;
 use crate::rpc;
 use crate::transport::CloseCode;
 use std::sync::Arc;
 use std::time::Duration;
+use tether_wire::Role;
 
 /// How long a link that lost against a simultaneous one lives on, for calls that were made on it.
 const RETIREMENT: Duration = Duration::from_secs(5);
@@ -49,6 +51,10 @@ fn retire(node: &Inner, link: Link) {
 }
 
 async fn run(node: Arc<Inner>, link: Link, place: Place) {
+    let tells = matches!(link.peer().role, Role::Worker | Role::Gateway) && !link.peer().is_joining;
+    if node.config.role == Role::Orchestrator && tells {
+        (node.tasks).spawn(members::tell(node.config.members.clone(), link.clone()));
+    }
     let closed = link.connection().closed();
     let expiry = grant_expiry(&link);
     tokio::pin!(closed, expiry);

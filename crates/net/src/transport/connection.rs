@@ -6,6 +6,7 @@ use iroh::endpoint::{
 };
 use std::future::Future;
 use tether_wire::NodeId;
+use tether_wire::link::RefusalCode;
 
 /// Why a connection is closed, as it goes over the wire. [T-LNK-7]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,29 @@ pub(crate) enum CloseCode {
     Expired = 3,
     /// The node lives and needs this link no more.
     Surplus = 4,
+    /// The peer's key or grant was revoked, or its key replaced.
+    Revoked = 5,
+}
+
+impl CloseCode {
+    /// The code for a refusal.
+    pub(crate) fn of(refusal: RefusalCode) -> Self {
+        match refusal {
+            RefusalCode::Revoked => Self::Revoked,
+            RefusalCode::Expired => Self::Expired,
+            _ => Self::Refused,
+        }
+    }
+
+    /// The refusal that a code stands for, where a connection ends with it before it is a link.
+    pub(crate) fn refusal(code: u64) -> Option<RefusalCode> {
+        match code {
+            _ if code == Self::Refused as u64 => Some(RefusalCode::Other),
+            _ if code == Self::Expired as u64 => Some(RefusalCode::Expired),
+            _ if code == Self::Revoked as u64 => Some(RefusalCode::Revoked),
+            _ => None,
+        }
+    }
 }
 
 /// What can go wrong on a stream.

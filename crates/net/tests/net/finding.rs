@@ -150,7 +150,7 @@ async fn a_node_that_starts_before_its_bootstrap_nodes_joins_when_they_come() {
         .expect("DHT nodes");
     let addresses = first.addresses().to_vec();
     first.shutdown().await;
-    let mesh = TestMesh::with(Access::Private);
+    let mesh = TestMesh::with(Access::Invite);
     let lonely = |(mut config, registry): (tether_net::NodeConfig, _)| {
         config.bootstrap = addresses[..2].to_vec();
         start((config, registry))

@@ -36,7 +36,7 @@ pub(crate) struct TestNode {
 
 impl TestMesh {
     pub(crate) fn new() -> Self {
-        Self::with(Access::Private)
+        Self::with(Access::Invite)
     }
 
     pub(crate) fn with(access: Access) -> Self {

@@ -42,6 +42,7 @@ pub(crate) fn hello(mesh: &TestMesh, key: &NodeKey, role: Role) -> Hello {
         role,
         region: region(),
         grant: Some(mesh.grant(key.id(), role, |_| ())),
+        invite: None,
         agent: "raw".into(),
         boot: 0,
     }

@@ -157,6 +157,24 @@ impl Presence {
     }
 }
 
+impl Presence {
+    /// The node is gone with its card. Nothing is held against its key: with a card that counts its
+    /// next beat makes it live.
+    pub(super) fn grant_revoked(
+        &mut self,
+        id: NodeId,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) -> News {
+        if !self.fleet.get(&id).is_some_and(Node::is_live) {
+            return News::None;
+        }
+        self.end(id, Gone::Revoked, now, effects);
+        self.look_at(id, now);
+        News::Changed
+    }
+}
+
 impl Node {
     fn is_ungranted(&self, now: Now) -> bool {
         (self.current_card()).is_some_and(|card| card.until_ms <= now.unix_ms)

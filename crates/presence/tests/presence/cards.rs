@@ -3,8 +3,11 @@
 use crate::support::*;
 use tether_presence::admission::admit;
 use tether_presence::{AdmittedCard, Effect, Event, Gone, Rejected};
+use tether_wire::control::Target;
 use tether_wire::grant::{Access, Mesh};
-use tether_wire::{Beat, Card, Grant, Region, Role, Signed, Tier, Verified};
+use tether_wire::{
+    Beat, Card, Control, Grant, Membership, Region, Revocation, Role, Signed, Tier, Verified,
+};
 
 fn wanted(effects: &[Effect]) -> bool {
     (effects.iter()).any(|effect| matches!(effect, Effect::WantCard { .. }))
@@ -95,11 +98,15 @@ fn a_grant_that_ends_while_its_node_lives_makes_it_gone() {
     assert!(!machine.seen(1).expect("known").is_routable());
 }
 
-fn private() -> Mesh {
-    Mesh {
-        access: Access::Private,
+fn open() -> Membership {
+    Membership::new(mesh())
+}
+
+fn private() -> Membership {
+    Membership::new(Mesh {
+        access: Access::Invite,
         ..mesh()
-    }
+    })
 }
 
 fn with_grant(change: impl FnOnce(&mut Grant)) -> Verified<Card> {
@@ -112,6 +119,8 @@ fn with_grant(change: impl FnOnce(&mut Grant)) -> Verified<Card> {
         expires_ms: START + 60_000,
         serial: 1,
         issuer: None,
+        consent: None,
+        invite: None,
     };
     change(&mut grant);
     let grant = Signed::seal(&key(255), &mesh().id, &grant).expect("inside its limits");
@@ -148,12 +157,50 @@ fn a_card_is_admitted_by_its_grant_alone() {
 #[test]
 fn only_a_worker_of_an_open_mesh_needs_no_grant_and_it_is_untrusted() {
     let card = |role| sealed_card(1, 1, role).verify(&mesh().id).expect("valid");
-    let open = admit(&mesh(), card(Role::Worker), START).expect("open");
-    assert_eq!(open.tier(), Tier::Untrusted);
+    let admitted = admit(&open(), card(Role::Worker), START).expect("open");
+    assert_eq!(admitted.tier(), Tier::Untrusted);
     for refused in [
-        admit(&mesh(), card(Role::Orchestrator), START),
+        admit(&open(), card(Role::Orchestrator), START),
         admit(&private(), card(Role::Worker), START),
     ] {
         assert_eq!(refused.err(), Some(Rejected::Ungranted));
     }
+}
+
+#[test]
+fn a_card_is_refused_once_its_key_or_its_grant_is_revoked() {
+    let issuer = mesh().id.operator();
+    for target in [Target::Key(id(1)), Target::Serial { issuer, serial: 1 }] {
+        let revocation = Revocation {
+            target,
+            keeps_issued: false,
+            reason: String::new(),
+            issued_ms: START,
+            issuer: None,
+        };
+        let sealed = Signed::seal(&key(255), &mesh().id, &revocation).expect("valid");
+        let mut members = private();
+        let control = Control::Revocation(sealed.as_bytes().to_vec());
+        assert_eq!(members.learn(&control), Ok(true));
+        let refused = admit(&members, with_grant(|_| ()), START).err();
+        assert_eq!(refused, Some(Rejected::Revoked), "{target:?}");
+    }
+}
+
+#[test]
+fn a_node_whose_grant_is_revoked_is_gone_and_may_come_with_another() {
+    let mut machine = Machine::new();
+    machine.with_card(&naming(1, 1, 1), card(1, 1));
+    let gone = machine.handle(Event::GrantRevoked(id(1)));
+    assert!(matches!(
+        gone[..],
+        [Effect::Gone {
+            how: Gone::Revoked,
+            ..
+        }]
+    ));
+    assert!(machine.handle(Event::GrantRevoked(id(1))).is_empty());
+    assert!(!machine.seen(1).expect("remembered").is_live());
+    let back = machine.with_card(&naming(1, 2, 2), card(1, 2));
+    assert!(carded(&back) && machine.seen(1).expect("known").is_routable());
 }

@@ -13,7 +13,7 @@ struct Counting(Signatures, Cell<usize>);
 
 impl Counting {
     fn new() -> Self {
-        Self(Signatures { mesh: mesh() }, Cell::new(0))
+        Self(signatures(), Cell::new(0))
     }
 }
 

@@ -3,8 +3,9 @@
 use crate::support::*;
 use crate::world::{Admitting, World};
 use serde_bytes::ByteBuf;
-use tether_presence::spread::{MAX_CONTROL_BYTES, MAX_CONTROLS, MAX_PEERS, ROOM};
+use tether_presence::spread::{MAX_CONTROLS, MAX_PEERS, ROOM};
 use tether_presence::{Effect, Input, Output, Rejected, Settings, Signatures, Spread, check};
+use tether_wire::control::MAX_CONTROL_BYTES;
 use tether_wire::spread::{BUCKETS, Batch, Holding, MAX_BATCH_BYTES, MAX_BATCH_ENTRIES, Suspicion};
 use tether_wire::{Digest, NodeId, codec};
 
@@ -32,7 +33,7 @@ fn handle(spread: &mut Spread, input: Input, ms: u64) -> Vec<Output> {
 }
 
 fn checked(batch: Batch) -> check::CheckedBatch {
-    let verifier = Admitting(Signatures { mesh: mesh() });
+    let verifier = Admitting(signatures());
     check::batch(batch, &verifier, &check::Nothing, START)
 }
 

@@ -208,7 +208,7 @@ impl World {
         let Some(site) = self.sites.get(&to) else {
             return;
         };
-        let verifier = Signatures { mesh: mesh() };
+        let verifier = signatures();
         let mut checked =
             check::sift(batch, &site.spread).verify(&Admitting(verifier), now.unix_ms);
         let from = id(from);
@@ -294,7 +294,7 @@ impl tether_presence::Verifier for Admitting {
         _: u64,
     ) -> Result<tether_presence::AdmittedCard, Rejected> {
         let card = sealed
-            .verify(&self.0.mesh.id)
+            .verify(&mesh().id)
             .map_err(|error| tether_presence::admission::reason(&error))?;
         Ok(tether_presence::AdmittedCard::new(
             card,

@@ -1,14 +1,15 @@
 //! Keys, beats and cards, and one machine with a clock that is moved by hand.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+use std::sync::Arc;
 use tether_presence::{
-    AdmittedCard, Effect, Event, Gone, Now, Origin, Presence, Rejected, Seen, Settings,
+    AdmittedCard, Effect, Event, Gone, Now, Origin, Presence, Rejected, Seen, Settings, Signatures,
 };
 use tether_wire::beat::NodeState;
 use tether_wire::card::WorkerCard;
 use tether_wire::grant::{Access, Mesh};
 use tether_wire::{
-    Beat, Card, Digest, MeshId, NodeId, NodeKey, Region, Role, Signed, Tier, Verified,
+    Beat, Card, Digest, Membership, MeshId, NodeId, NodeKey, Region, Role, Signed, Tier, Verified,
 };
 
 /// Unix milliseconds at which every story begins.
@@ -29,8 +30,15 @@ pub(crate) fn id(n: u8) -> NodeId {
 pub(crate) fn mesh() -> Mesh {
     Mesh {
         id: MeshId(id(255).0),
+        recovery: None,
         access: Access::Open,
     }
+}
+
+/// The rules of the mesh, with nothing revoked.
+pub(crate) fn signatures() -> Signatures {
+    let members = Arc::new(Membership::new(mesh()));
+    Signatures { members }
 }
 
 pub(crate) fn card_in(n: u8, revision: u64, role: Role) -> Card {

@@ -10,11 +10,15 @@ use std::path::PathBuf;
 use tether_wire::codec;
 use tether_wire::directory::{DirectoryUpdate, api_key_hash};
 use tether_wire::infer::{AnswerEvent, InferRequest, WorkOrder};
+use tether_wire::invite::{Join, Joined};
 use tether_wire::link::{Hello, HelloAnswer};
 use tether_wire::record::Record;
 use tether_wire::rpc::{CallHead, RpcError};
 use tether_wire::spread::{Batch, Push, PushReply};
-use tether_wire::{Beat, CorrelationId, Grant, Manifest, MeshId, Signable, Signed, Topic, topic};
+use tether_wire::{
+    Beat, Control, CorrelationId, Grant, Manifest, Membership, MeshId, Signable, Signed, Topic,
+    topic,
+};
 
 /// Compares with the committed bytes; `TETHER_BLESS=1` commits these instead.
 fn golden(name: &str, bytes: &[u8]) {
@@ -82,6 +86,14 @@ plain!(
 plain!(push, samples::push(), Push);
 plain!(push_reply, samples::push_reply(), PushReply);
 plain!(batch, samples::batch(), Batch);
+plain!(
+    control_revocation,
+    Control::Revocation(samples::sealed_revocation().as_bytes().to_vec()),
+    Control
+);
+plain!(control_grant, samples::control(), Control);
+plain!(join, Join { secret: [9; 32] }, Join);
+plain!(joined, samples::joined(), Joined);
 
 fn sealed<T: Signable + PartialEq + std::fmt::Debug>(name: &str, signed: &Signed<T>, value: &T) {
     golden(name, signed.as_bytes());
@@ -98,8 +110,45 @@ fn grant() {
 fn grant_delegated() {
     let signed = samples::delegated_grant();
     golden("grant_delegated", signed.as_bytes());
-    let read = Signed::<Grant>::from_bytes(signed.as_bytes());
-    assert!(read.verify_grant(&samples::mesh(), samples::NOW_MS).is_ok());
+    holds(&signed);
+}
+
+fn holds(sealed: &Signed<Grant>) {
+    let members = Membership::new(samples::full_mesh());
+    let read = Signed::<Grant>::from_bytes(sealed.as_bytes());
+    members
+        .verify_grant(&read, samples::NOW_MS)
+        .expect("it holds");
+}
+
+#[test]
+fn grant_transferred() {
+    let signed = samples::transferred_grant();
+    golden("grant_transferred", signed.as_bytes());
+    holds(&signed);
+}
+
+#[test]
+fn grant_invited() {
+    let signed = samples::invited_grant();
+    golden("grant_invited", signed.as_bytes());
+    holds(&signed);
+}
+
+#[test]
+fn invite() {
+    sealed("invite", &samples::sealed_invite(), &samples::invite());
+}
+
+#[test]
+fn revocation() {
+    let (signed, value) = (samples::sealed_revocation(), samples::revocation());
+    sealed("revocation", &signed, &value);
+}
+
+#[test]
+fn token() {
+    golden("token", samples::token().to_text().as_bytes());
 }
 
 #[test]

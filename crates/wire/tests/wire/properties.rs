@@ -10,19 +10,20 @@ use serde::de::DeserializeOwned;
 use tether_wire::card::ModelOffer;
 use tether_wire::codec;
 use tether_wire::directory::{DirectoryUpdate, MAX_UPDATE_BYTES};
-use tether_wire::grant::Access;
+use tether_wire::grant::{Access, Consent, Mesh};
 use tether_wire::infer::{
     AnswerEvent, Chunk, InferRequest, Input, MAX_EVENT_BYTES, MAX_REQUEST_BYTES, Message, Sampling,
     Speaker, WorkOrder,
 };
+use tether_wire::invite::{Join, Joined, Token};
 use tether_wire::link::{Hello, HelloAnswer, MAX_HELLO_BYTES, admit};
 use tether_wire::manifest::{FileEntry, is_safe_path};
 use tether_wire::record::{MAX_RECORD_BYTES, Record};
 use tether_wire::rpc::{CallHead, Code, RpcError};
 use tether_wire::spread::{Batch, MAX_BATCH_BYTES, MAX_PUSH_BYTES, Push, PushReply};
 use tether_wire::{
-    Beat, Card, Digest, Grant, Manifest, ModelName, ModelRef, ModelVersion, NodeId, Region, Role,
-    Signable, Signed, TenantId,
+    Beat, Card, Control, Digest, Grant, Invite, Manifest, Membership, ModelName, ModelRef,
+    ModelVersion, NodeId, Region, Revocation, Role, Signable, Signed, TenantId,
 };
 
 /// Reads bytes as one kind of message. What is read can be written, and reads the same again.
@@ -74,15 +75,24 @@ fn read_as_everything(bytes: &[u8]) {
     read_sealed::<Manifest>(bytes);
     let _ = Record::decode(bytes);
     if let Ok(hello) = Hello::decode(bytes) {
-        for access in [Access::Private, Access::Open] {
-            let mesh = tether_wire::grant::Mesh {
-                id: samples::mesh(),
+        for access in [Access::Invite, Access::Open] {
+            let members = Membership::new(Mesh {
                 access,
-            };
+                ..samples::full_mesh()
+            });
             let peer = samples::worker_key().id();
-            let _ = admit(&mesh, &[Role::Worker], peer, &hello, samples::NOW_MS);
+            let _ = admit(&members, &[Role::Worker], peer, &hello, samples::NOW_MS);
         }
     }
+    if let Ok(control) = Control::decode(bytes) {
+        let _ = Membership::new(samples::full_mesh()).learn(&control);
+    }
+    read_plain::<Join>(bytes, 64);
+    read_plain::<Joined>(bytes, Grant::MAX_BYTES);
+    read_sealed::<Revocation>(bytes);
+    read_sealed::<Invite>(bytes);
+    read_sealed::<Consent>(bytes);
+    let _ = Token::from_text(&String::from_utf8_lossy(bytes));
 }
 
 /// Valid bytes of each message, to be damaged.
@@ -112,6 +122,16 @@ fn valid_messages() -> Vec<Vec<u8>> {
         codec::encode(&samples::manifest()),
         samples::sealed_grant().as_bytes().to_vec(),
         samples::sealed_manifest().as_bytes().to_vec(),
+        codec::encode(&samples::revocation()),
+        codec::encode(&samples::invite()),
+        codec::encode(&Join { secret: [9; 32] }),
+        codec::encode(&samples::joined()),
+        codec::encode(&samples::control()),
+        samples::sealed_revocation().as_bytes().to_vec(),
+        samples::sealed_invite().as_bytes().to_vec(),
+        samples::transferred_grant().as_bytes().to_vec(),
+        samples::invited_grant().as_bytes().to_vec(),
+        samples::token().to_text().into_bytes(),
     ]
 }
 

@@ -4,19 +4,23 @@ use serde_bytes::ByteBuf;
 use std::collections::BTreeMap;
 use tether_wire::beat::NodeState;
 use tether_wire::card::{ModelFault, ModelOffer, WorkerCard};
+use tether_wire::control::Target;
 use tether_wire::directory::{Availability, DirectoryUpdate, ModelEntry, TenantEntry};
+use tether_wire::grant::chain::pass_on;
+use tether_wire::grant::{Access, Mesh};
 use tether_wire::infer::{
     Accepted, AnswerEvent, Begun, Chunk, Done, Finish, InferRequest, Input, Message, Sampling,
     Speaker, Usage, WorkOrder,
 };
+use tether_wire::invite::{Joined, Token};
 use tether_wire::link::{Hello, HelloAnswer, Refusal, RefusalCode};
 use tether_wire::manifest::{FileEntry, Format};
 use tether_wire::record::Record;
 use tether_wire::rpc::{CallHead, Code, RpcError, method};
 use tether_wire::spread::{BUCKETS, Batch, Holding, Push, PushReply, RelayedBeat, Suspicion};
 use tether_wire::{
-    Beat, Card, CorrelationId, Digest, Grant, Manifest, MeshId, ModelRef, NodeKey, Region, Role,
-    Signed, TenantId, Tier,
+    Beat, Card, Control, CorrelationId, Digest, Grant, Invite, Manifest, MeshId, ModelRef, NodeKey,
+    Region, Revocation, Role, Signed, TenantId, Tier,
 };
 
 /// 15 January 2027, 08:00 UTC.
@@ -55,6 +59,8 @@ pub(crate) fn grant() -> Grant {
         expires_ms: NOW_MS + 30 * DAY_MS,
         serial: 7,
         issuer: None,
+        consent: None,
+        invite: None,
     }
 }
 
@@ -76,6 +82,97 @@ pub(crate) fn delegated_grant() -> Signed<Grant> {
         ..grant()
     };
     Signed::seal(&regional_operator(), &mesh(), &given).expect("inside its limits")
+}
+
+pub(crate) fn next_key() -> NodeKey {
+    NodeKey::from_seed([4; 32])
+}
+pub(crate) fn orchestrator_key() -> NodeKey {
+    NodeKey::from_seed([5; 32])
+}
+pub(crate) fn full_mesh() -> Mesh {
+    Mesh {
+        id: mesh(),
+        recovery: Some(NodeKey::from_seed([6; 32]).id()),
+        access: Access::Invite,
+    }
+}
+
+/// The worker passes its grant on to its next key.
+pub(crate) fn transferred_grant() -> Signed<Grant> {
+    let (old, new) = (worker_key(), next_key());
+    pass_on(&sealed_grant(), &old, &new, &mesh(), NOW_MS + 1).expect("inside its limits")
+}
+
+pub(crate) fn invite() -> Invite {
+    Invite {
+        region: region(),
+        tier: Tier::Trusted,
+        not_before_ms: NOW_MS,
+        expires_ms: NOW_MS + DAY_MS,
+        uses: 5,
+        grant_life_ms: 90 * DAY_MS,
+        serial: 10,
+        secret: Invite::digest_of(&[9; 32]),
+        issuer: None,
+    }
+}
+
+pub(crate) fn sealed_invite() -> Signed<Invite> {
+    Signed::seal(&operator(), &mesh(), &invite()).expect("inside its limits")
+}
+
+/// An orchestrator lets the worker in by the invite.
+pub(crate) fn invited_grant() -> Signed<Grant> {
+    let own = Grant {
+        subject: orchestrator_key().id(),
+        role: Role::Orchestrator,
+        serial: 11,
+        ..grant()
+    };
+    let own = Signed::seal(&operator(), &mesh(), &own).expect("inside its limits");
+    let given = Grant {
+        serial: 12,
+        issuer: Some(own.as_bytes().to_vec()),
+        invite: Some(sealed_invite().as_bytes().to_vec()),
+        ..grant()
+    };
+    Signed::seal(&orchestrator_key(), &mesh(), &given).expect("inside its limits")
+}
+
+pub(crate) fn joined() -> Joined {
+    Joined {
+        grant: invited_grant().as_bytes().to_vec(),
+    }
+}
+
+pub(crate) fn control() -> Control {
+    Control::Grant(transferred_grant().as_bytes().to_vec())
+}
+
+pub(crate) fn token() -> Token {
+    Token {
+        mesh: mesh(),
+        recovery: full_mesh().recovery,
+        access: Access::Invite,
+        bootstrap: vec!["192.0.2.1:49737".parse().expect("an address")],
+        invite: sealed_invite().as_bytes().to_vec(),
+        secret: [9; 32],
+    }
+}
+
+pub(crate) fn revocation() -> Revocation {
+    Revocation {
+        target: Target::Key(worker_key().id()),
+        keeps_issued: true,
+        reason: "its disk was stolen".into(),
+        issued_ms: NOW_MS,
+        issuer: None,
+    }
+}
+
+pub(crate) fn sealed_revocation() -> Signed<Revocation> {
+    Signed::seal(&operator(), &mesh(), &revocation()).expect("inside its limits")
 }
 
 pub(crate) fn manifest() -> Manifest {
@@ -113,6 +210,7 @@ pub(crate) fn hello() -> Hello {
         role: Role::Worker,
         region: region(),
         grant: Some(sealed_grant().as_bytes().to_vec()),
+        invite: None,
         agent: "tether 0.1.0".into(),
         boot: 0x0123_4567_89ab_cdef,
     }

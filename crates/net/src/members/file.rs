@@ -1,0 +1,45 @@
+//! The file of control messages: a CBOR list of byte strings, replaced as a whole.
+
+use crate::disk;
+use serde_bytes::ByteBuf;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+use tether_wire::codec;
+
+/// Its name inside the folder.
+pub(super) const FILE: &str = "membership.cbor";
+/// Most bytes that are read: what all bounds together allow stays below.
+const MAX_BYTES: usize = 512 << 20;
+
+pub(super) fn read(folder: &Path) -> io::Result<Vec<Vec<u8>>> {
+    let path = folder.join(FILE);
+    let wrong = |why: String| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!(
+                "{} holds whom this node must not trust, and is damaged ({why}): put back a copy, or delete it if its orchestrators are to be believed, which send it again",
+                path.display()
+            ),
+        )
+    };
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    let entries: Vec<ByteBuf> = codec::decode("list of control messages", &bytes, MAX_BYTES)
+        .map_err(|error| wrong(error.to_string()))?;
+    Ok(entries.into_iter().map(ByteBuf::into_vec).collect())
+}
+
+pub(super) fn write(folder: &Path, sealed: &[Arc<[u8]>]) -> io::Result<()> {
+    let entries: Vec<&serde_bytes::Bytes> = sealed
+        .iter()
+        .map(|it| serde_bytes::Bytes::new(it))
+        .collect();
+    disk::replace(folder, FILE, &codec::encode(&entries))
+}

@@ -1,0 +1,52 @@
+//! Links of those who no longer belong to the mesh end. [T-CTL-4]
+
+use super::{Inner, now_ms};
+use crate::link::Link;
+use crate::transport::CloseCode;
+use std::sync::Arc;
+use tether_wire::link::Refusal;
+use tether_wire::{Control, Membership, Signed, codec};
+
+/// Looks at all links whenever something changed, until the node stops.
+pub(super) async fn run(node: Arc<Inner>) {
+    let members = node.config.members.clone();
+    let mut changed = members.changed();
+    loop {
+        tokio::select! {
+            news = changed.changed() => if news.is_err() { return },
+            () = node.stop.cancelled() => return,
+        }
+        changed.mark_unchanged();
+        let current = members.current();
+        for link in node.links.all() {
+            if let Err(refusal) = look(&current, &link) {
+                let peer = link.peer();
+                tracing::warn!(peer = %peer.id, role = %peer.role, %refusal, "its link is closed");
+                node.config.metrics.refused(refusal.code.as_str());
+                link.close_as(CloseCode::of(refusal.code), &refusal.message);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Whether a peer would be admitted again, as far as that can have changed.
+fn look(members: &Membership, link: &Link) -> Result<(), Refusal> {
+    members.check_key(&link.peer().id)?;
+    match link.grant() {
+        Some(grant) => members
+            .verify_grant(&Signed::from_bytes(grant), now_ms())
+            .map(drop)
+            .map_err(Refusal::from),
+        None => Ok(()),
+    }
+}
+
+/// A grant that was passed on shows which key it replaces; one by an invite, that it was used.
+pub(super) async fn learn(node: &Inner, grant: Option<&[u8]>) {
+    if let Some(grant) = grant {
+        let control = codec::encode(&Control::Grant(grant.to_vec()));
+        // A plain grant shows neither, and is no error.
+        let _ = node.config.members.learn(&control).await;
+    }
+}

@@ -1,0 +1,355 @@
+//! Who belongs to a mesh now: its operator's keys, and all that was taken back, replaced or used up.
+//! (PRE-6) [T-CTL-4] to [T-CTL-6]
+//!
+//! A value that only grows, so that all nodes which have heard the same control messages judge
+//! alike, in whatever order they heard them. Nothing here expires by itself; what can no longer
+//! matter is left out when the set is read from disk again.
+
+mod heirs;
+mod invites;
+
+use crate::control::{Control, Revocation, Target};
+use crate::envelope::{Signed, Verified};
+use crate::grant::chain::Chain;
+use crate::grant::{GRANT_SKEW_MS, Grant, GrantError, Mesh};
+use crate::id::NodeId;
+use crate::invite::Invite;
+use crate::link::{Refusal, RefusalCode};
+use heirs::Heirs;
+use invites::Uses;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+/// Most keys and serials that are revoked, together. [T-CTL-6]
+pub const MAX_REVOKED: usize = 16_384;
+/// Most serials that one operator of a region revokes. [T-CTL-6]
+pub const MAX_REVOKED_BY_ONE: usize = 1_024;
+/// Most keys that were replaced. [T-CTL-6]
+pub const MAX_REPLACED: usize = 16_384;
+/// Most workers that are remembered as let in by invites. [T-CTL-6]
+pub const MAX_INVITED: usize = 65_536;
+
+/// Why a control message is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// Not a control message.
+    #[error(transparent)]
+    Malformed(#[from] crate::codec::CodecError),
+    /// Not rightly signed, or by somebody who may not.
+    #[error(transparent)]
+    Unauthorised(#[from] GrantError),
+    /// A grant that neither replaces a key nor uses an invite.
+    #[error("the grant of {0} replaces no key and uses no invite: it is nothing to pass on")]
+    Plain(NodeId),
+    /// The bound of what is kept is reached.
+    #[error("{what} are full: {limit} are held")]
+    Full {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        limit: usize,
+    },
+}
+
+/// A control message of which it was checked who signed it; for the mesh that checked it.
+#[derive(Clone, Debug)]
+pub struct Checked(What);
+
+#[derive(Clone, Debug)]
+enum What {
+    Revocation(Verified<Revocation>),
+    Grant(Chain),
+}
+
+/// Who belongs to a mesh.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    mesh: Mesh,
+    /// Keys that are revoked, and whether what rests on them goes on.
+    keys: BTreeMap<NodeId, bool>,
+    /// Serials that are revoked, by who gave them.
+    serials: BTreeSet<(NodeId, u64)>,
+    heirs: Heirs,
+    uses: Uses,
+    /// Keys with which this node links, where its operator listed them.
+    allowed: Option<Arc<HashSet<NodeId>>>,
+}
+
+impl Membership {
+    /// Nobody revoked.
+    #[must_use]
+    pub fn new(mesh: Mesh) -> Self {
+        Self {
+            mesh,
+            keys: BTreeMap::new(),
+            serials: BTreeSet::new(),
+            heirs: Heirs::default(),
+            uses: Uses::default(),
+            allowed: None,
+        }
+    }
+
+    /// The mesh.
+    #[must_use]
+    pub fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
+    /// Links with these keys alone from now on; nothing is with all.
+    pub fn allow_only(&mut self, keys: Option<HashSet<NodeId>>) {
+        self.allowed = keys.map(Arc::new);
+    }
+
+    /// Keys that are revoked or were replaced.
+    pub fn barred(&self) -> impl Iterator<Item = NodeId> {
+        self.keys.keys().copied().chain(self.heirs.replaced())
+    }
+
+    /// How many revocations, replaced keys and used invites are known.
+    #[must_use]
+    pub fn counts(&self) -> [usize; 3] {
+        [
+            self.keys.len() + self.serials.len(),
+            self.heirs.len(),
+            self.uses.len(),
+        ]
+    }
+
+    /// Checks who signed a control message. That is most of what it costs to take it, and needs
+    /// nothing but the mesh.
+    ///
+    /// # Errors
+    /// Why it is not taken.
+    pub fn check(&self, control: &Control) -> Result<Checked, ControlError> {
+        match control {
+            Control::Revocation(sealed) => {
+                let sealed = Signed::<Revocation>::from_bytes(sealed.as_slice());
+                let revocation = sealed.verify_revocation(&self.mesh)?;
+                Ok(Checked(What::Revocation(revocation)))
+            }
+            Control::Grant(sealed) => {
+                let sealed = Signed::<Grant>::from_bytes(sealed.as_slice());
+                let chain = Chain::verify(&sealed, &self.mesh)?;
+                if chain.transfers().next().is_none() && chain.invited().is_none() {
+                    return Err(ControlError::Plain(chain.leaf().subject));
+                }
+                Ok(Checked(What::Grant(chain)))
+            }
+        }
+    }
+
+    /// Takes a control message. The value says whether anything changed by it: what changes nothing
+    /// need neither be kept nor passed on.
+    ///
+    /// # Errors
+    /// [`ControlError::Full`].
+    pub fn apply(&mut self, checked: &Checked) -> Result<bool, ControlError> {
+        match &checked.0 {
+            What::Revocation(revocation) => self.revoke(revocation),
+            What::Grant(chain) => self.learn_grant(chain),
+        }
+    }
+
+    /// Checks and takes a control message.
+    ///
+    /// # Errors
+    /// Why it is not taken.
+    pub fn learn(&mut self, control: &Control) -> Result<bool, ControlError> {
+        let checked = self.check(control)?;
+        self.apply(&checked)
+    }
+
+    fn revoke(&mut self, revocation: &Verified<Revocation>) -> Result<bool, ControlError> {
+        let news = match revocation.target {
+            Target::Key(key) => {
+                // Of two revocations of one key the stricter counts, whichever came first.
+                (self.keys.get(&key)).is_none_or(|keeps| *keeps && !revocation.keeps_issued)
+            }
+            Target::Serial { issuer, serial } => !self.serials.contains(&(issuer, serial)),
+        };
+        if !news {
+            return Ok(false);
+        }
+        let full = |what, limit| Err(ControlError::Full { what, limit });
+        if let Target::Serial { issuer, .. } = revocation.target
+            && !self.mesh.is_root(&revocation.signer())
+            && (self.serials.range((issuer, 0)..=(issuer, u64::MAX)).count()) >= MAX_REVOKED_BY_ONE
+        {
+            return full(
+                "the revocations of an operator of a region",
+                MAX_REVOKED_BY_ONE,
+            );
+        }
+        if self.keys.len() + self.serials.len() >= MAX_REVOKED {
+            return full("revocations", MAX_REVOKED);
+        }
+        match revocation.target {
+            Target::Key(key) => drop(self.keys.insert(key, revocation.keeps_issued)),
+            Target::Serial { issuer, serial } => drop(self.serials.insert((issuer, serial))),
+        }
+        Ok(true)
+    }
+
+    fn learn_grant(&mut self, chain: &Chain) -> Result<bool, ControlError> {
+        let mut news = false;
+        for (old, new) in chain.transfers() {
+            news |= self.heirs.learn(old, new)?;
+        }
+        if let Some((grant, invited)) = chain.invited() {
+            news |= self.uses.learn(&invited.invite, grant)?;
+        }
+        Ok(news)
+    }
+
+    /// Whether a key may be talked with at all, whatever it shows. [T-CTL-4]
+    ///
+    /// # Errors
+    /// The refusal to give it.
+    pub fn check_key(&self, key: &NodeId) -> Result<(), Refusal> {
+        let revoked = |why| Err(Refusal::new(RefusalCode::Revoked, why));
+        if self.keys.contains_key(key) {
+            return revoked(format!(
+                "key {key} was revoked: it needs a new key and a new grant"
+            ));
+        }
+        if let Some(new) = self.heirs.of(key) {
+            return revoked(match new {
+                Some(new) => format!("key {key} was replaced by {new}"),
+                None => format!(
+                    "key {key} was replaced by two others at once, so none of them counts: the operator must grant a new one"
+                ),
+            });
+        }
+        match &self.allowed {
+            Some(allowed) if !allowed.contains(key) => Err(Refusal::new(
+                RefusalCode::UnknownKey,
+                format!("key {key} is not on this node's list of allowed keys"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Verifies a grant: signatures, rights, that nothing it rests on was taken back, and the time.
+    /// Whether the subject's key counts says [`Membership::check_key`]. [T-GRA-4], [T-CTL-4]
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn verify_grant(
+        &self,
+        sealed: &Signed<Grant>,
+        now_ms: u64,
+    ) -> Result<Verified<Grant>, GrantError> {
+        let chain = Chain::verify(sealed, &self.mesh)?;
+        self.check_time(chain.leaf(), now_ms)?;
+        self.check_chain(&chain)?;
+        Ok(chain.into_leaf())
+    }
+
+    fn check_time(&self, grant: &Grant, now_ms: u64) -> Result<(), GrantError> {
+        let serial = grant.serial;
+        if now_ms >= grant.expires_ms {
+            let ago_s = (now_ms - grant.expires_ms) / 1000;
+            return Err(GrantError::Expired { serial, ago_s });
+        }
+        if now_ms.saturating_add(GRANT_SKEW_MS) < grant.not_before_ms {
+            let in_s = (grant.not_before_ms - now_ms) / 1000;
+            return Err(GrantError::NotYet { serial, in_s });
+        }
+        Ok(())
+    }
+
+    fn check_chain(&self, chain: &Chain) -> Result<(), GrantError> {
+        self.check_grants(chain.grants())?;
+        if let Some((old, _)) =
+            (chain.transfers()).find(|(old, _)| self.heirs.of(old) == Some(None))
+        {
+            return Err(GrantError::Revoked(format!(
+                "key {old} passed its grant on to two keys, so that it counts for neither: ask the operator for a new grant"
+            )));
+        }
+        let Some((grant, invited)) = chain.invited() else {
+            return Ok(());
+        };
+        let invite = &invited.invite;
+        self.check_invite(invite)?;
+        self.check_grants(&invited.rests_on)?;
+        if self.uses.is_beyond(invite, grant) {
+            return Err(GrantError::Revoked(format!(
+                "the invite (serial {}) had let in {} others before: ask the operator for another",
+                invite.serial, invite.uses
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether any of these was revoked by its number, or its issuer's key with all that it issued.
+    fn check_grants(&self, grants: &[Verified<Grant>]) -> Result<(), GrantError> {
+        for grant in grants {
+            let (signer, serial) = (grant.signer(), grant.serial);
+            if self.serials.contains(&(signer, serial)) {
+                return Err(GrantError::Revoked(format!(
+                    "the grant (serial {serial}) was revoked: ask the operator"
+                )));
+            }
+            self.check_issuer(&signer)?;
+        }
+        Ok(())
+    }
+
+    fn check_issuer(&self, signer: &NodeId) -> Result<(), GrantError> {
+        if self.keys.get(signer) == Some(&false) {
+            return Err(GrantError::Revoked(format!(
+                "key {signer}, on which the grant rests, was revoked: ask the operator"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether an invite can still be used, by its signer and its number; not whether it is over.
+    ///
+    /// # Errors
+    /// That it was revoked.
+    pub fn check_invite(&self, invite: &Verified<Invite>) -> Result<(), GrantError> {
+        let (signer, serial) = (invite.signer(), invite.serial);
+        if self.serials.contains(&(signer, serial)) {
+            return Err(GrantError::Revoked(format!(
+                "the invite (serial {serial}) was revoked: ask the operator for another"
+            )));
+        }
+        self.check_issuer(&signer)
+    }
+
+    /// Verifies an invite that somebody wants to use now.
+    ///
+    /// # Errors
+    /// What is wrong with it, or that its uses are spent.
+    pub fn verify_invite(
+        &self,
+        sealed: &Signed<Invite>,
+        subject: &NodeId,
+        now_ms: u64,
+    ) -> Result<Verified<Invite>, GrantError> {
+        let (invite, rests_on) = sealed.verify_invite(&self.mesh)?;
+        self.check_invite(&invite)?;
+        self.check_grants(&rests_on)?;
+        let serial = invite.serial;
+        if now_ms >= invite.expires_ms {
+            let ago_s = (now_ms - invite.expires_ms) / 1000;
+            return Err(GrantError::Expired { serial, ago_s });
+        }
+        if now_ms.saturating_add(GRANT_SKEW_MS) < invite.not_before_ms {
+            let in_s = (invite.not_before_ms - now_ms) / 1000;
+            return Err(GrantError::NotYet { serial, in_s });
+        }
+        if self.uses.is_spent(&invite, subject) {
+            return Err(GrantError::Revoked(format!(
+                "the invite (serial {serial}) has let in all {} workers that it was for: ask the operator for another",
+                invite.uses
+            )));
+        }
+        Ok(invite)
+    }
+}
+
+#[cfg(test)]
+mod tests;
