@@ -47,7 +47,7 @@ pub use error::{LinkError, NetError};
 pub use herald::{Herald, Load, Nudge, Pushes, Sealed, Told};
 pub use link::{Link, LinkEvent};
 pub use lonely::Lonely;
-pub use members::Members;
+pub use members::{Members, MembershipNews};
 pub use node::Node;
 pub use rendezvous::{ProbeReport, bootstrap, probe};
 pub use rpc::{Call, Incoming, Service};

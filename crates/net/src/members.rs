@@ -11,14 +11,23 @@ use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tether_wire::control::{Control, MAX_CONTROL_BYTES};
+use tether_wire::control::Control;
 use tether_wire::grant::Mesh;
-use tether_wire::membership::ControlError;
-use tether_wire::{Digest, Membership, NodeId, codec};
+use tether_wire::membership::{ControlError, Fact};
+use tether_wire::{Membership, NodeId, codec};
 use tokio::sync::watch;
 
-/// Sealed control messages, by their digests.
-type Sealed = BTreeMap<Digest, Arc<[u8]>>;
+/// Control messages, by what they say.
+type Sealed = BTreeMap<Fact, Arc<[u8]>>;
+
+/// A change of what is known, in the order in which they came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MembershipNews {
+    /// A fact, and the encoded control message that proves it.
+    Learnt(Fact, Arc<[u8]>),
+    /// A fact that no longer matters.
+    Dropped(Fact),
+}
 
 /// What is known of who belongs to the mesh. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -38,8 +47,9 @@ struct Inner {
 struct State {
     current: Arc<Membership>,
     sealed: Sealed,
-    /// Those that came since the start, in the order in which they came.
-    news: Vec<Arc<[u8]>>,
+    /// All changes since the start; as many as facts were heard, which are bounded by what the
+    /// operators sign.
+    news: Vec<MembershipNews>,
     /// Grows with each change.
     version: u64,
 }
@@ -48,7 +58,7 @@ impl Members {
     /// Nobody revoked, and nothing kept.
     #[must_use]
     pub fn new(mesh: Mesh) -> Self {
-        Self::with(Membership::new(mesh), Sealed::new(), None)
+        Self::with(mesh, None)
     }
 
     /// What this node was told in earlier runs, which it keeps in this folder.
@@ -57,30 +67,23 @@ impl Members {
     /// When the file is there and cannot be read: a node that has forgotten whom it must not trust
     /// does not start.
     pub fn open(mesh: Mesh, folder: &Path) -> io::Result<Self> {
-        let mut membership = Membership::new(mesh);
-        let mut sealed = Sealed::new();
+        let members = Self::with(mesh, Some(folder.to_owned()));
         for bytes in file::read(folder)? {
-            match Control::decode(&bytes).map_err(ControlError::from) {
-                Ok(control) => match membership.learn(&control) {
-                    Ok(true) => drop(sealed.insert(Digest::of(&bytes), bytes.into())),
-                    Ok(false) => {}
-                    Err(error) => tracing::warn!(%error, "a kept control message counts no more"),
-                },
-                Err(error) => tracing::warn!(%error, "a kept control message counts no more"),
+            if let Err(error) = members.take(&bytes) {
+                tracing::warn!(%error, "a kept control message counts no more");
             }
         }
-        Ok(Self::with(membership, sealed, Some(folder.to_owned())))
+        Ok(members)
     }
 
-    fn with(membership: Membership, sealed: Sealed, folder: Option<PathBuf>) -> Self {
-        let news = sealed.values().cloned().collect();
+    fn with(mesh: Mesh, folder: Option<PathBuf>) -> Self {
         Self {
             inner: Arc::new(Inner {
-                mesh: *membership.mesh(),
+                mesh,
                 state: Mutex::new(State {
-                    current: Arc::new(membership),
-                    sealed,
-                    news,
+                    current: Arc::new(Membership::new(mesh)),
+                    sealed: Sealed::new(),
+                    news: Vec::new(),
                     version: 0,
                 }),
                 changed: watch::Sender::new(0),
@@ -108,10 +111,9 @@ impl Members {
         self.inner.changed.subscribe()
     }
 
-    /// Control messages from this place in the order in which they came; as many as there are is the
-    /// place from which the next ones are news.
+    /// Changes from this place on; as many as there are is the place of the next one.
     #[must_use]
-    pub fn since(&self, place: usize) -> Vec<Arc<[u8]>> {
+    pub fn since(&self, place: usize) -> Vec<MembershipNews> {
         let state = self.state();
         state.news.get(place..).unwrap_or_default().to_vec()
     }
@@ -139,28 +141,28 @@ impl Members {
 
     /// Takes it in memory: the version that it makes, where it is news.
     fn take(&self, bytes: &[u8]) -> Result<Option<u64>, ControlError> {
-        // Before its digest is taken: a stranger's megabytes are not worth that.
-        if bytes.len() > MAX_CONTROL_BYTES {
-            return Err(codec::CodecError::TooLarge {
-                what: "control message",
-                len: bytes.len(),
-                limit: MAX_CONTROL_BYTES,
-            }
-            .into());
-        }
-        let digest = Digest::of(bytes);
-        if self.state().sealed.contains_key(&digest) {
-            return Ok(None);
-        }
-        let checked = self.current().check(&Control::decode(bytes)?)?;
+        let all = self.current().check(&Control::decode(bytes)?)?;
         let mut state = self.state();
-        if !Arc::make_mut(&mut state.current).apply(&checked)? {
-            return Ok(None);
+        let mut version = None;
+        for checked in all {
+            if state.sealed.contains_key(checked.fact()) {
+                continue;
+            }
+            let Some(gone) = Arc::make_mut(&mut state.current).apply(&checked)? else {
+                continue;
+            };
+            for fact in gone {
+                state.sealed.remove(&fact);
+                state.news.push(MembershipNews::Dropped(fact));
+            }
+            let (fact, sealed) = (*checked.fact(), Arc::from(codec::encode(checked.control())));
+            state
+                .news
+                .push(MembershipNews::Learnt(fact, Arc::clone(&sealed)));
+            state.sealed.insert(fact, sealed);
+            version = Some(self.announce(&mut state));
         }
-        let sealed: Arc<[u8]> = bytes.into();
-        state.news.push(sealed.clone());
-        state.sealed.insert(digest, sealed);
-        Ok(Some(self.announce(&mut state)))
+        Ok(version)
     }
 
     fn announce(&self, state: &mut State) -> u64 {
@@ -180,7 +182,10 @@ impl Members {
         }
         let (version, sealed) = {
             let state = self.state();
-            (state.version, state.news.clone())
+            (
+                state.version,
+                state.sealed.values().cloned().collect::<Vec<_>>(),
+            )
         };
         let shown = folder.display().to_string();
         let write = tokio::task::spawn_blocking(move || file::write(&folder, &sealed));

@@ -7,7 +7,6 @@
 use crate::admission::{AdmittedCard, Verifier, fits};
 use crate::event::{Event, Origin};
 use crate::rejected::Rejected;
-use serde_bytes::ByteBuf;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tether_wire::beat::Order;
@@ -71,7 +70,6 @@ pub struct CheckedBatch {
     pub(crate) summary: Vec<u64>,
     pub(crate) holdings: Vec<Holding>,
     pub(crate) wants: Vec<NodeId>,
-    pub(crate) controls: Vec<ByteBuf>,
     pub(crate) rejected: Vec<(Option<NodeId>, Rejected)>,
     pub(crate) skipped: usize,
 }
@@ -104,7 +102,6 @@ pub fn sift(batch: Batch, known: &impl Knows) -> Sifted {
             summary: batch.summary,
             holdings: batch.holdings,
             wants: batch.wants,
-            controls: batch.controls,
             ..CheckedBatch::default()
         },
         ..Sifted::default()

@@ -77,8 +77,17 @@ pub enum Input {
     /// From the links of nodes, from the clock of this orchestrator (its own beats), or from its
     /// operator.
     Own(Event),
-    /// A control message, verified by whoever knows these; it is kept and passed on.
-    Control(Vec<u8>),
+    /// A control message that changed who belongs to the mesh, as found by whoever knows these, and
+    /// the id of what it says; it is kept and passed on. What peers send of them is taken out of
+    /// batches at the edge, before these come here.
+    Control {
+        /// Of what it says: peers may hold other bytes that say the same.
+        id: Digest,
+        /// The message.
+        sealed: Vec<u8>,
+    },
+    /// What this one says no longer matters.
+    ControlGone(Digest),
     /// Time passed; wanted every [`FLUSH_MS`].
     Tick,
 }
@@ -95,13 +104,6 @@ pub enum Output {
     },
     /// Something changed.
     Effect(Effect),
-    /// A control message came that is not held: verify it, then say [`Input::Control`].
-    Control {
-        /// Who sent it.
-        from: NodeId,
-        /// Its sealed bytes.
-        sealed: Vec<u8>,
-    },
 }
 
 /// Presence, and its spread among orchestrators.
@@ -172,7 +174,8 @@ impl Spread {
                 }
             }
             Input::Own(event) => self.own(event, now, outputs),
-            Input::Control(sealed) => self.control(sealed, outputs),
+            Input::Control { id, sealed } => self.control(id, sealed, outputs),
+            Input::ControlGone(id) => drop(self.controls.remove(&id)),
             Input::Tick => self.tick(now, outputs),
         }
     }
@@ -215,9 +218,8 @@ impl Spread {
         }
     }
 
-    fn control(&mut self, sealed: Vec<u8>, outputs: &mut Vec<Output>) {
-        let digest = Digest::of(&sealed);
-        if self.controls.contains_key(&digest) {
+    fn control(&mut self, id: Digest, sealed: Vec<u8>, outputs: &mut Vec<Output>) {
+        if self.controls.contains_key(&id) {
             return;
         }
         if self.controls.len() >= MAX_CONTROLS || sealed.len() > MAX_CONTROL_BYTES {
@@ -225,9 +227,9 @@ impl Spread {
             outputs.push(Output::Effect(Effect::Rejected { node, reason }));
             return;
         }
-        self.controls.insert(digest, ByteBuf::from(sealed));
+        self.controls.insert(id, ByteBuf::from(sealed));
         for peer in self.peers.values_mut() {
-            peer.controls.push(digest);
+            peer.controls.push(id);
         }
     }
 

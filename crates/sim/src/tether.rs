@@ -43,7 +43,7 @@ impl Machine for Tether {
             Input::LinkLively(node) => {
                 self.spread(spread::Input::Own(Event::LinkLively(node)), now, outputs);
             }
-            Input::Revoke(node) => self.control(node.0.to_vec(), now, outputs),
+            Input::Revoke(node) => self.control(&node.0, now, outputs),
             Input::Tick => self.spread(spread::Input::Tick, now, outputs),
         }
     }
@@ -82,18 +82,20 @@ impl Tether {
     fn batch(
         &mut self,
         from: NodeId,
-        batch: Batch,
+        mut batch: Batch,
         now: Now,
         verifier: &Verifier,
         outputs: &mut Vec<Output>,
     ) {
+        for sealed in std::mem::take(&mut batch.controls) {
+            self.control(&sealed, now, outputs);
+        }
         let batch = check::batch(batch, verifier, &self.spread, now.unix_ms);
         self.spread(spread::Input::Batch { from, batch }, now, outputs);
     }
 
     fn spread(&mut self, input: spread::Input, now: Now, outputs: &mut Vec<Output>) {
         let mut said = std::mem::take(&mut self.said);
-        let mut controls = Vec::new();
         self.spread.handle(input, now, &mut said);
         for output in said.drain(..) {
             match output {
@@ -107,23 +109,20 @@ impl Tether {
                         .handle(spread::Input::Written(to), now, &mut Vec::new());
                 }
                 spread::Output::Effect(effect) => outputs.extend(told(effect)),
-                spread::Output::Control { sealed, .. } => controls.push(sealed),
             }
         }
         self.said = said;
-        for sealed in controls {
-            self.control(sealed, now, outputs);
-        }
     }
 
     /// Takes and passes on a control message: here, the id of a key that is revoked. What real ones
     /// look like and who may sign them is decided elsewhere; presence only carries them.
-    fn control(&mut self, sealed: Vec<u8>, now: Now, outputs: &mut Vec<Output>) {
-        let Ok(id) = <[u8; 32]>::try_from(sealed.as_slice()) else {
+    fn control(&mut self, sealed: &[u8], now: Now, outputs: &mut Vec<Output>) {
+        let Ok(key) = <[u8; 32]>::try_from(sealed) else {
             return;
         };
-        self.spread(spread::Input::Control(sealed), now, outputs);
-        let revoked = Event::Revoked(NodeId(id));
+        let (id, sealed) = (tether_wire::Digest(key), sealed.to_vec());
+        self.spread(spread::Input::Control { id, sealed }, now, outputs);
+        let revoked = Event::Revoked(NodeId(key));
         self.spread(spread::Input::Own(revoked), now, outputs);
     }
 }

@@ -8,15 +8,17 @@
 mod heirs;
 mod invites;
 
+use crate::codec;
 use crate::control::{Control, Revocation, Target};
 use crate::envelope::{Signed, Verified};
 use crate::grant::chain::Chain;
 use crate::grant::{GRANT_SKEW_MS, Grant, GrantError, Mesh};
-use crate::id::NodeId;
+use crate::id::{Digest, NodeId};
 use crate::invite::Invite;
 use crate::link::{Refusal, RefusalCode};
 use heirs::Heirs;
 use invites::Uses;
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -51,14 +53,102 @@ pub enum ControlError {
     },
 }
 
-/// A control message of which it was checked who signed it; for the mesh that checked it.
-#[derive(Clone, Debug)]
-pub struct Checked(What);
+/// What a control message says, once it was checked who signed it. Messages that say the same are
+/// one. [T-CTL-5]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fact {
+    /// A key is revoked.
+    Key {
+        /// Which.
+        key: NodeId,
+        /// Whether what rests on it goes on.
+        keeps_issued: bool,
+    },
+    /// What an operator gave this number is revoked.
+    Serial {
+        /// The operator.
+        issuer: NodeId,
+        /// The number.
+        serial: u64,
+    },
+    /// A key was replaced.
+    Replaced {
+        /// The key that counts no more.
+        old: NodeId,
+        /// The one that took over.
+        new: NodeId,
+    },
+    /// A worker came by an invite.
+    Used {
+        /// Who issued the invite.
+        issuer: NodeId,
+        /// Its number.
+        serial: u64,
+        /// Unix milliseconds at which the worker came.
+        came_ms: u64,
+        /// The worker.
+        subject: NodeId,
+    },
+}
 
+impl Fact {
+    /// By which it is known among facts. [T-CTL-7]
+    #[must_use]
+    pub fn id(&self) -> Digest {
+        Digest::of(&codec::encode(self))
+    }
+}
+
+/// A fact, and the control message that proves it; for the mesh that checked it.
 #[derive(Clone, Debug)]
-enum What {
-    Revocation(Verified<Revocation>),
-    Grant(Chain),
+pub struct Checked {
+    fact: Fact,
+    control: Control,
+    /// Who signed it.
+    by: NodeId,
+    /// Places of the invite, where one was used.
+    uses: u32,
+}
+
+impl Checked {
+    /// What it says.
+    #[must_use]
+    pub fn fact(&self) -> &Fact {
+        &self.fact
+    }
+    /// The message to pass on.
+    #[must_use]
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    fn grant(grant: &Verified<Grant>, chain: &Chain) -> Option<Self> {
+        let by = grant.signer();
+        let (fact, uses) = match chain.invited() {
+            Some((came, invited)) if came.bytes() == grant.bytes() => {
+                let invite = &invited.invite;
+                let fact = Fact::Used {
+                    issuer: invite.signer(),
+                    serial: invite.serial,
+                    came_ms: grant.not_before_ms,
+                    subject: grant.subject,
+                };
+                (fact, invite.uses)
+            }
+            _ if grant.consent.is_some() => {
+                let (old, new) = (by, grant.subject);
+                (Fact::Replaced { old, new }, 0)
+            }
+            _ => return None,
+        };
+        Some(Self {
+            fact,
+            control: Control::Grant(grant.bytes().to_vec()),
+            by,
+            uses,
+        })
+    }
 }
 
 /// Who belongs to a mesh.
@@ -71,6 +161,8 @@ pub struct Membership {
     serials: BTreeSet<(NodeId, u64)>,
     heirs: Heirs,
     uses: Uses,
+    /// See [`Membership::unseated`].
+    unseated: u64,
     /// Keys with which this node links, where its operator listed them.
     allowed: Option<Arc<HashSet<NodeId>>>,
 }
@@ -85,6 +177,7 @@ impl Membership {
             serials: BTreeSet::new(),
             heirs: Heirs::default(),
             uses: Uses::default(),
+            unseated: 0,
             allowed: None,
         }
     }
@@ -116,89 +209,129 @@ impl Membership {
     }
 
     /// Checks who signed a control message. That is most of what it costs to take it, and needs
-    /// nothing but the mesh.
+    /// nothing but the mesh. A grant that rests on others says what they say, too.
     ///
     /// # Errors
     /// Why it is not taken.
-    pub fn check(&self, control: &Control) -> Result<Checked, ControlError> {
+    pub fn check(&self, control: &Control) -> Result<Vec<Checked>, ControlError> {
         match control {
             Control::Revocation(sealed) => {
                 let sealed = Signed::<Revocation>::from_bytes(sealed.as_slice());
                 let revocation = sealed.verify_revocation(&self.mesh)?;
-                Ok(Checked(What::Revocation(revocation)))
+                let keeps_issued = revocation.keeps_issued;
+                Ok(vec![Checked {
+                    fact: match revocation.target {
+                        Target::Key(key) => Fact::Key { key, keeps_issued },
+                        Target::Serial { issuer, serial } => Fact::Serial { issuer, serial },
+                    },
+                    control: control.clone(),
+                    by: revocation.signer(),
+                    uses: 0,
+                }])
             }
             Control::Grant(sealed) => {
                 let sealed = Signed::<Grant>::from_bytes(sealed.as_slice());
                 let chain = Chain::verify(&sealed, &self.mesh)?;
-                if chain.transfers().next().is_none() && chain.invited().is_none() {
+                let facts: Vec<_> = (chain.grants().iter())
+                    .filter_map(|grant| Checked::grant(grant, &chain))
+                    .collect();
+                if facts.is_empty() {
                     return Err(ControlError::Plain(chain.leaf().subject));
                 }
-                Ok(Checked(What::Grant(chain)))
+                Ok(facts)
             }
         }
     }
 
-    /// Takes a control message. The value says whether anything changed by it: what changes nothing
-    /// need neither be kept nor passed on.
+    /// Takes a fact. Nothing, where it changes nothing: it need neither be kept nor passed on.
+    /// Otherwise the facts that no longer matter beside it. Which ones matter does not depend on the
+    /// order in which they came.
     ///
     /// # Errors
     /// [`ControlError::Full`].
-    pub fn apply(&mut self, checked: &Checked) -> Result<bool, ControlError> {
-        match &checked.0 {
-            What::Revocation(revocation) => self.revoke(revocation),
-            What::Grant(chain) => self.learn_grant(chain),
-        }
+    pub fn apply(&mut self, checked: &Checked) -> Result<Option<Vec<Fact>>, ControlError> {
+        let gone = match checked.fact {
+            Fact::Key { key, keeps_issued } => self.revoke_key(key, keeps_issued)?,
+            Fact::Serial { issuer, serial } => self.revoke_serial(issuer, serial, checked.by)?,
+            Fact::Replaced { old, new } => self.heirs.learn(old, new)?,
+            Fact::Used {
+                issuer,
+                serial,
+                came_ms,
+                subject,
+            } => (self.uses).learn((issuer, serial), (came_ms, subject), checked.uses)?,
+        };
+        let Some(gone) = gone else {
+            return Ok(None);
+        };
+        let unseats = matches!(checked.fact, Fact::Key { .. } | Fact::Serial { .. })
+            || gone.iter().any(|it| matches!(it, Fact::Used { .. }))
+            || matches!(checked.fact, Fact::Replaced { old, .. } if self.heirs.of(&old) == Some(None));
+        self.unseated += u64::from(unseats);
+        Ok(Some(gone))
     }
 
-    /// Checks and takes a control message.
+    /// Checks and takes a control message; says whether it changed anything.
     ///
     /// # Errors
     /// Why it is not taken.
     pub fn learn(&mut self, control: &Control) -> Result<bool, ControlError> {
-        let checked = self.check(control)?;
-        self.apply(&checked)
-    }
-
-    fn revoke(&mut self, revocation: &Verified<Revocation>) -> Result<bool, ControlError> {
-        let news = match revocation.target {
-            Target::Key(key) => {
-                // Of two revocations of one key the stricter counts, whichever came first.
-                (self.keys.get(&key)).is_none_or(|keeps| *keeps && !revocation.keeps_issued)
-            }
-            Target::Serial { issuer, serial } => !self.serials.contains(&(issuer, serial)),
-        };
-        if !news {
-            return Ok(false);
-        }
-        let full = |what, limit| Err(ControlError::Full { what, limit });
-        if let Target::Serial { issuer, .. } = revocation.target
-            && !self.mesh.is_root(&revocation.signer())
-            && (self.serials.range((issuer, 0)..=(issuer, u64::MAX)).count()) >= MAX_REVOKED_BY_ONE
-        {
-            return full(
-                "the revocations of an operator of a region",
-                MAX_REVOKED_BY_ONE,
-            );
-        }
-        if self.keys.len() + self.serials.len() >= MAX_REVOKED {
-            return full("revocations", MAX_REVOKED);
-        }
-        match revocation.target {
-            Target::Key(key) => drop(self.keys.insert(key, revocation.keeps_issued)),
-            Target::Serial { issuer, serial } => drop(self.serials.insert((issuer, serial))),
-        }
-        Ok(true)
-    }
-
-    fn learn_grant(&mut self, chain: &Chain) -> Result<bool, ControlError> {
         let mut news = false;
-        for (old, new) in chain.transfers() {
-            news |= self.heirs.learn(old, new)?;
-        }
-        if let Some((grant, invited)) = chain.invited() {
-            news |= self.uses.learn(&invited.invite, grant)?;
+        for checked in self.check(control)? {
+            news |= self.apply(&checked)?.is_some();
         }
         Ok(news)
+    }
+
+    /// Grows whenever somebody who was admitted may have to go who is not named in
+    /// [`Membership::barred`].
+    #[must_use]
+    pub fn unseated(&self) -> u64 {
+        self.unseated
+    }
+
+    fn has_room(&self) -> Result<(), ControlError> {
+        if self.keys.len() + self.serials.len() < MAX_REVOKED {
+            return Ok(());
+        }
+        let (what, limit) = ("revocations", MAX_REVOKED);
+        Err(ControlError::Full { what, limit })
+    }
+
+    /// Of two revocations of one key the stricter counts, whichever came first.
+    fn revoke_key(&mut self, key: NodeId, keeps: bool) -> Result<Option<Vec<Fact>>, ControlError> {
+        match self.keys.get(&key) {
+            Some(known) if !*known || keeps => return Ok(None),
+            Some(_) => {
+                self.keys.insert(key, keeps);
+                let keeps_issued = true;
+                return Ok(Some(vec![Fact::Key { key, keeps_issued }]));
+            }
+            None => self.has_room()?,
+        }
+        self.keys.insert(key, keeps);
+        Ok(Some(Vec::new()))
+    }
+
+    fn revoke_serial(
+        &mut self,
+        issuer: NodeId,
+        serial: u64,
+        by: NodeId,
+    ) -> Result<Option<Vec<Fact>>, ControlError> {
+        if self.serials.contains(&(issuer, serial)) {
+            return Ok(None);
+        }
+        let own = self.serials.range((issuer, 0)..=(issuer, u64::MAX)).count();
+        if !self.mesh.is_root(&by) && own >= MAX_REVOKED_BY_ONE {
+            return Err(ControlError::Full {
+                what: "the revocations of an operator of a region",
+                limit: MAX_REVOKED_BY_ONE,
+            });
+        }
+        self.has_room()?;
+        self.serials.insert((issuer, serial));
+        Ok(Some(Vec::new()))
     }
 
     /// Whether a key may be talked with at all, whatever it shows. [T-CTL-4]

@@ -1,6 +1,6 @@
 //! An orchestrator tells the nodes that are linked with it. [T-CTL-6]
 
-use super::Members;
+use super::{Members, MembershipNews};
 use crate::link::Link;
 use std::time::Duration;
 use tether_wire::rpc::{RpcError, method};
@@ -33,8 +33,10 @@ pub(crate) async fn tell(members: Members, link: Link) {
 /// One call tells what is there now; a mesh in which nothing is revoked opens none.
 async fn tell_from(members: &Members, link: &Link, told: &mut usize) -> Result<(), RpcError> {
     let mut call = link.call(method::CONTROL, None, &[]).await?;
-    for control in members.since(*told) {
-        call.send(&control).await?;
+    for news in members.since(*told) {
+        if let MembershipNews::Learnt(_, control) = news {
+            call.send(&control).await?;
+        }
         *told += 1;
     }
     call.finish_sending().await;

@@ -86,8 +86,11 @@ impl Spread {
             filling.batch.linked = Some(linked);
         }
         while filling.has_room() && filling.batch.controls.len() < MAX_BATCH_ENTRIES {
-            let Some(sealed) = (peer.controls.pop()).and_then(|it| self.controls.get(&it)) else {
+            let Some(id) = peer.controls.pop() else {
                 break;
+            };
+            let Some(sealed) = self.controls.get(&id) else {
+                continue;
             };
             filling.bytes += CARD_BYTES + sealed.len();
             filling.batch.controls.push(sealed.clone());

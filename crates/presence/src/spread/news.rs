@@ -5,7 +5,7 @@ use crate::check::CheckedBatch;
 use crate::event::{Effect, Event, Gone, Now, Origin};
 use crate::plan;
 use crate::presence::{News, Node, Standing, bounded};
-use tether_wire::{Digest, NodeId};
+use tether_wire::NodeId;
 
 impl Spread {
     pub(super) fn own(&mut self, event: Event, now: Now, outputs: &mut Vec<Output>) {
@@ -97,12 +97,6 @@ impl Spread {
             }
         }
         self.emit(outputs, None);
-        for sealed in std::mem::take(&mut batch.controls) {
-            if !self.controls.contains_key(&Digest::of(&sealed)) {
-                let sealed = sealed.into_vec();
-                outputs.push(Output::Control { from, sealed });
-            }
-        }
         self.compare(from, &batch);
     }
 

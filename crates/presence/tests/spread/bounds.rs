@@ -1,10 +1,10 @@
 //! Every bound of the spread, and one step beyond it. [T-SPR-2], [T-SPR-8], [T-SPR-9]
 
 use crate::support::*;
-use crate::world::{Admitting, World};
+use crate::world::{Admitting, World, control};
 use serde_bytes::ByteBuf;
 use tether_presence::spread::{MAX_CONTROLS, MAX_PEERS, ROOM};
-use tether_presence::{Effect, Input, Output, Rejected, Settings, Signatures, Spread, check};
+use tether_presence::{Effect, Input, Output, Rejected, Settings, Spread, check};
 use tether_wire::control::MAX_CONTROL_BYTES;
 use tether_wire::spread::{BUCKETS, Batch, Holding, MAX_BATCH_BYTES, MAX_BATCH_ENTRIES, Suspicion};
 use tether_wire::{Digest, NodeId, codec};
@@ -89,11 +89,7 @@ fn nothing_more_is_sent_to_a_peer_whose_link_takes_nothing() {
     handle(&mut spread, Input::PeerUp { peer, near: true }, 0);
     let mut sent = 0;
     for n in 0..200u64 {
-        handle(
-            &mut spread,
-            Input::Control(n.to_be_bytes().to_vec()),
-            n * 100,
-        );
+        handle(&mut spread, control(&n.to_be_bytes()), n * 100);
         let outputs = handle(&mut spread, Input::Tick, n * 100);
         sent += outputs
             .iter()
@@ -116,24 +112,12 @@ fn nothing_more_is_sent_to_a_peer_whose_link_takes_nothing() {
 fn one_control_message_too_many_or_too_large_is_refused() {
     let mut spread = lone();
     let refused = |outputs: &[Output]| !outputs.is_empty();
-    let large = handle(
-        &mut spread,
-        Input::Control(vec![0; MAX_CONTROL_BYTES + 1]),
-        0,
-    );
+    let large = handle(&mut spread, control(&vec![0; MAX_CONTROL_BYTES + 1]), 0);
     assert!(refused(&large));
     for n in 0..MAX_CONTROLS {
-        assert!(!refused(&handle(
-            &mut spread,
-            Input::Control(n.to_be_bytes().to_vec()),
-            0
-        )));
+        assert!(!refused(&handle(&mut spread, control(&n.to_be_bytes()), 0)));
     }
-    assert!(refused(&handle(
-        &mut spread,
-        Input::Control(b"one more".to_vec()),
-        0
-    )));
+    assert!(refused(&handle(&mut spread, control(b"one more"), 0)));
 }
 
 /// The most that a peer may put into one batch, all of it nonsense.

@@ -1,7 +1,7 @@
 //! Partitions and lost batches. [T-SPR-6], [T-SPR-7]
 
 use crate::support::*;
-use crate::world::World;
+use crate::world::{World, control};
 use tether_presence::{Event, Input};
 
 #[test]
@@ -74,7 +74,7 @@ fn a_control_message_in_a_lost_batch_is_found_by_comparison() {
     let mut world = World::full_mesh(2);
     world.run(1_000);
     world.lossy.insert((101, 102));
-    world.input(101, Input::Control(b"a revocation".to_vec()));
+    world.input(101, control(b"a revocation"));
     world.run(200);
     world.lossy.clear();
     world.run(2 * T + 2_500);
@@ -107,4 +107,20 @@ fn one_way_loss_between_two_is_bridged_by_a_third() {
     world.cut(101, 102);
     world.run(40_000);
     world.assert_equal_views();
+}
+
+#[test]
+fn what_says_no_more_is_not_told_to_newcomers() {
+    let mut world = World::full_mesh(2);
+    world.input(101, control(b"a mild revocation"));
+    world.run(500);
+    for n in [101, 102] {
+        world.input(n, control(b"a strict revocation"));
+        world.input(n, Input::ControlGone(tether_wire::Digest::of(b"a mild revocation")));
+    }
+    world.start(103);
+    world.link(102, 103);
+    world.run(500);
+    let held: Vec<_> = world.sites[&103].spread.controls().collect();
+    assert_eq!(held, [b"a strict revocation"]);
 }

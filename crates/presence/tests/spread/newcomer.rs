@@ -1,8 +1,8 @@
 //! What a newcomer is given, and what it must not believe. [T-SPR-5], [T-LIV-4]
 
 use crate::support::*;
-use crate::world::World;
-use tether_presence::{Input, Standing};
+use crate::world::{World, control};
+use tether_presence::Standing;
 use tether_wire::spread::{Batch, RelayedBeat};
 
 #[test]
@@ -111,14 +111,14 @@ fn a_flood_of_valid_but_old_beats_costs_no_memory() {
 fn control_messages_reach_who_was_away() {
     let mut world = World::full_mesh(2);
     world.run(500);
-    world.input(101, Input::Control(b"a revocation".to_vec()));
+    world.input(101, control(b"a revocation"));
     world.start(103);
     world.link(102, 103);
     world.run(500);
     world.sites.get_mut(&103).expect("there").effects.clear();
     // Held there: said once more, it is not news to its peers.
     let before = world.sent_bytes;
-    world.input(103, Input::Control(b"a revocation".to_vec()));
+    world.input(103, control(b"a revocation"));
     world.run(50);
     assert!(world.sent_bytes - before < 2_000);
 }

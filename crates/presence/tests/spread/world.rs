@@ -45,6 +45,14 @@ pub(crate) struct World {
     pub(crate) recorded: Vec<Verified<Beat>>,
 }
 
+/// A control message that says what its bytes are.
+pub(crate) fn control(sealed: &[u8]) -> Input {
+    Input::Control {
+        id: tether_wire::Digest::of(sealed),
+        sealed: sealed.to_vec(),
+    }
+}
+
 impl World {
     /// Orchestrators 101, 102, …, all linked, and nobody else.
     pub(crate) fn full_mesh(count: u8) -> Self {
@@ -177,7 +185,6 @@ impl World {
                     self.sites.get_mut(&n).expect("there").effects.push(effect)
                 }
                 Output::Send { to, batch } => self.send(n, to, batch),
-                Output::Control { sealed, .. } => self.input(n, Input::Control(sealed)),
             }
         }
     }
@@ -203,7 +210,10 @@ impl World {
         }
     }
 
-    pub(crate) fn deliver(&mut self, from: u8, to: u8, batch: Batch) {
+    pub(crate) fn deliver(&mut self, from: u8, to: u8, mut batch: Batch) {
+        for sealed in std::mem::take(&mut batch.controls) {
+            self.input(to, control(&sealed));
+        }
         let now = self.now_of(to);
         let Some(site) = self.sites.get(&to) else {
             return;

@@ -4,7 +4,7 @@
 //! place at once. All of them order those who came alike, by when and then by key, and hold the
 //! first ones to be in.
 
-use super::{ControlError, MAX_INVITED};
+use super::{ControlError, Fact, MAX_INVITED};
 use crate::envelope::Verified;
 use crate::grant::Grant;
 use crate::id::NodeId;
@@ -37,26 +37,26 @@ fn id(invite: &Verified<Invite>) -> InviteId {
 }
 
 impl Uses {
-    /// Takes a grant that was given for an invite; says whether it is news.
+    /// See [`super::Membership::apply`].
     pub(super) fn learn(
         &mut self,
-        invite: &Verified<Invite>,
-        grant: &Verified<Grant>,
-    ) -> Result<bool, ControlError> {
-        let came = (grant.not_before_ms, grant.subject);
-        let uses = invite.uses as usize;
-        let known = self.by_invite.get(&id(invite));
-        let before = known.and_then(|places| places.since.get(&grant.subject));
-        if before.is_some_and(|since| *since <= came.0) {
-            return Ok(false);
+        invite: InviteId,
+        came: Came,
+        uses: u32,
+    ) -> Result<Option<Vec<Fact>>, ControlError> {
+        let known = self.by_invite.get(&invite);
+        let before = known.and_then(|places| places.since.get(&came.1)).copied();
+        if before.is_some_and(|since| since <= came.0) {
+            return Ok(None);
         }
         // Who came after the last place was given is not in, and need not be remembered.
-        let last = (known.filter(|places| places.order.len() >= uses && before.is_none()))
+        let last = (known.filter(|it| it.order.len() >= uses as usize && before.is_none()))
             .and_then(|places| places.order.last().copied());
         if last.is_some_and(|last| came > last) {
-            return Ok(false);
+            return Ok(None);
         }
-        if before.is_none() && last.is_none() {
+        let gone = before.map(|since| (since, came.1)).or(last);
+        if gone.is_none() {
             if self.len >= MAX_INVITED {
                 return Err(ControlError::Full {
                     what: "workers that came by invites",
@@ -65,15 +65,21 @@ impl Uses {
             }
             self.len += 1;
         }
-        let out = before.map(|since| (*since, grant.subject)).or(last);
-        let places = self.by_invite.entry(id(invite)).or_default();
-        if let Some(out) = out {
-            places.order.remove(&out);
-            places.since.remove(&out.1);
+        let places = self.by_invite.entry(invite).or_default();
+        if let Some(gone) = gone {
+            places.order.remove(&gone);
+            places.since.remove(&gone.1);
         }
         places.order.insert(came);
         places.since.insert(came.1, came.0);
-        Ok(true)
+        let (issuer, serial) = invite;
+        let fact = |(came_ms, subject)| Fact::Used {
+            issuer,
+            serial,
+            came_ms,
+            subject,
+        };
+        Ok(Some(gone.into_iter().map(fact).collect()))
     }
 
     /// Whether all places were given to others before this one came.

@@ -171,6 +171,23 @@ fn manifest() {
 }
 
 #[test]
+fn facts() {
+    let members = Membership::new(samples::full_mesh());
+    let mut bytes = Vec::new();
+    for control in [
+        Control::Revocation(samples::sealed_revocation().as_bytes().to_vec()),
+        samples::control(),
+        Control::Grant(samples::invited_grant().as_bytes().to_vec()),
+    ] {
+        for checked in members.check(&control).expect("authorised") {
+            bytes.extend(codec::encode(checked.fact()));
+            bytes.extend(checked.fact().id().0);
+        }
+    }
+    golden("facts", &bytes);
+}
+
+#[test]
 fn topic_keys() {
     let topics = [
         Topic::Presence(samples::region()),
