@@ -1,7 +1,7 @@
 //! Gives each call to who serves it.
 
 use crate::directory::serve::Directory;
-use crate::discovery::{Intake, Spreading};
+use crate::discovery::{Intake, Joins, Spreading};
 use crate::dispatch::Dispatcher;
 use std::sync::Arc;
 use tether_net::{BoxFuture, Incoming, Service};
@@ -13,6 +13,7 @@ pub(crate) struct Desk {
     pub(crate) spreading: Arc<Spreading>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) joins: Arc<Joins>,
 }
 
 impl Service for Desk {
@@ -30,6 +31,10 @@ impl Service for Desk {
             method::DIRECTORY => {
                 let directory = self.directory.clone();
                 Box::pin(async move { directory.serve(call).await })
+            }
+            method::JOIN => {
+                let joins = self.joins.clone();
+                Box::pin(async move { joins.serve(call).await })
             }
             other => {
                 let shown: String = other.chars().take(64).collect();

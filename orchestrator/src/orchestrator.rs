@@ -6,7 +6,7 @@ use crate::clock;
 use crate::config::{ConfigError, OrchestratorConfig};
 use crate::desk::Desk;
 use crate::directory::serve::Directory;
-use crate::discovery::{self, Intake, Own, Spreading};
+use crate::discovery::{self, Intake, Joins, Own, Spreading};
 use crate::dispatch::Dispatcher;
 use crate::dispatch::open::OpenJobs;
 use crate::fleet::Snapshot;
@@ -191,14 +191,16 @@ pub async fn start_with_store(
         stop: cut,
         config: config.clone(),
     });
-    let mesh = node_config.mesh;
-    let intake = Arc::new(Intake::new(mesh, fleet.clone(), metrics.clone()));
-    let (spreading, news) = Spreading::new(mesh, fleet.clone());
+    let members = node_config.members.clone();
+    let intake = Arc::new(Intake::new(members.clone(), fleet.clone(), metrics.clone()));
+    let (spreading, news) = Spreading::new(members.clone(), fleet.clone());
+    let joins = Arc::new(Joins::new(&node_config));
     let desk = Arc::new(Desk {
         intake: intake.clone(),
         spreading: spreading.clone(),
         directory: directory.clone(),
         dispatcher: dispatcher.clone(),
+        joins,
     });
     let region = node_config.region.clone();
     let node = Node::start(node_config, desk).await?;
@@ -208,6 +210,11 @@ pub async fn start_with_store(
     let links = discovery::watch_links(node.clone(), fleet.clone(), stop.clone());
     tasks.spawn(links);
     tasks.spawn(intake.clone().run(stop.clone()));
+    tasks.spawn(discovery::follow_controls(
+        members.clone(),
+        fleet.clone(),
+        stop.clone(),
+    ));
     let carry = discovery::carry(
         spreading,
         intake,

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tether_telemetry::metrics::NetMetrics;
-use tether_wire::link::Peer;
+use tether_wire::link::{Hello, Peer};
 use tether_wire::rpc::RpcError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -57,10 +57,27 @@ pub struct Link {
     inner: Arc<Inner>,
 }
 
+/// A peer, and what it was admitted with.
+pub(crate) struct Admitted {
+    pub(crate) peer: Peer,
+    /// Its sealed grant.
+    pub(crate) grant: Option<Vec<u8>>,
+    /// Its sealed invite.
+    pub(crate) invite: Option<Vec<u8>>,
+}
+
+impl Admitted {
+    pub(crate) fn new(peer: Peer, hello: Hello) -> Self {
+        Self {
+            peer,
+            grant: hello.grant,
+            invite: hello.invite,
+        }
+    }
+}
+
 struct Inner {
-    peer: Peer,
-    /// The sealed grant with which it was admitted.
-    grant: Option<Vec<u8>>,
+    admitted: Admitted,
     connection: Connection,
     origin: rivals::Origin,
     /// Where it was dialled; empty where the peer dialled.
@@ -79,8 +96,7 @@ struct Inner {
 
 impl Link {
     pub(crate) fn new(
-        peer: Peer,
-        grant: Option<Vec<u8>>,
+        admitted: Admitted,
         connection: Connection,
         origin: rivals::Origin,
         dialled_at: Vec<SocketAddr>,
@@ -90,8 +106,7 @@ impl Link {
         let incoming_calls = Arc::new(Semaphore::new(limits.max_calls_per_link as usize));
         Self {
             inner: Arc::new(Inner {
-                peer,
-                grant,
+                admitted,
                 connection,
                 origin,
                 dialled_at,
@@ -110,7 +125,7 @@ impl Link {
     /// The other side, as it was admitted.
     #[must_use]
     pub fn peer(&self) -> &Peer {
-        &self.inner.peer
+        &self.inner.admitted.peer
     }
 
     /// Opens a call; `body`, when not empty, is sent as its first item. The current span's
@@ -216,9 +231,15 @@ impl Link {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
 
+    /// The sealed invite that the peer showed in its greeting.
+    #[must_use]
+    pub fn invite(&self) -> Option<Vec<u8>> {
+        self.inner.admitted.invite.clone()
+    }
+
     /// The sealed grant with which the peer was admitted.
     pub(crate) fn grant(&self) -> Option<&[u8]> {
-        self.inner.grant.as_deref()
+        self.inner.admitted.grant.as_deref()
     }
 
     pub(crate) fn connection(&self) -> &Connection {
@@ -272,7 +293,7 @@ impl Link {
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (role, id) = (self.inner.peer.role, self.inner.peer.id.short());
+        let (role, id) = (self.peer().role, self.peer().id.short());
         write!(f, "Link({role} {id}, up: {})", self.is_up())
     }
 }

@@ -9,8 +9,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, SystemTime};
 use tether_telemetry::metrics::{NetMetrics, Registry};
+use tether_wire::control::Target;
 use tether_wire::grant::{Access, Mesh};
-use tether_wire::{Grant, MeshId, NodeId, NodeKey, Region, Role, Signed, Tier};
+use tether_wire::{
+    Control, Grant, Invite, MeshId, NodeId, NodeKey, Region, Revocation, Role, Signed, Tier, codec,
+};
 
 /// A hang guard; nothing is expected to take this long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -116,6 +119,52 @@ impl LocalMesh {
         sealed.expect("inside limits").as_bytes().to_vec()
     }
 
+    /// A control message of the operator that revokes something.
+    pub fn revocation(&self, target: Target) -> Vec<u8> {
+        let revocation = Revocation {
+            target,
+            keeps_issued: false,
+            reason: "a test".to_owned(),
+            issued_ms: now_ms(),
+            issuer: None,
+        };
+        let sealed = Signed::seal(&self.operator, &self.mesh.id, &revocation);
+        let sealed = sealed.expect("inside limits").as_bytes().to_vec();
+        codec::encode(&Control::Revocation(sealed))
+    }
+
+    /// A sealed invite for an hour, which this secret opens for so many workers.
+    pub fn invite(&self, secret: &[u8; 32], uses: u32) -> Vec<u8> {
+        let invite = Invite {
+            region: region(),
+            tier: Tier::Trusted,
+            not_before_ms: now_ms() - 1_000,
+            expires_ms: now_ms() + 3_600_000,
+            uses,
+            grant_life_ms: 3_600_000,
+            serial: 77,
+            secret: Invite::digest_of(secret),
+            issuer: None,
+        };
+        let sealed = Signed::seal(&self.operator, &self.mesh.id, &invite);
+        sealed.expect("inside limits").as_bytes().to_vec()
+    }
+
+    /// The configuration of a worker that has an invite and no grant.
+    pub fn joining(&self, key: NodeKey, invite: Vec<u8>) -> NodeConfig {
+        let (mut config, _) = self.config(key, Role::Worker);
+        config.grant = None;
+        config.invite = Some(invite);
+        config
+    }
+
+    /// The configuration of the operator's own node, to give orders.
+    pub fn operating(&self) -> NodeConfig {
+        let (mut config, _) = self.config(self.operator.clone(), Role::Operator);
+        config.grant = None;
+        config
+    }
+
     /// The configuration of a node that links with everybody, and where its metrics are.
     pub fn config(&self, key: NodeKey, role: Role) -> (NodeConfig, Registry) {
         let registry = Registry::new();
@@ -126,7 +175,12 @@ impl LocalMesh {
             members: Members::new(self.mesh),
             role,
             region: region(),
-            accept: vec![Role::Gateway, Role::Orchestrator, Role::Worker],
+            accept: vec![
+                Role::Gateway,
+                Role::Orchestrator,
+                Role::Worker,
+                Role::Operator,
+            ],
             listen: loopback(),
             advertise: vec![],
             dht_listen: loopback(),

@@ -10,12 +10,11 @@ use crate::fleet::keeper::{Fleet, reject};
 use crate::rate::TokenBucket;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use tether_net::Incoming;
+use tether_net::{Incoming, Members};
 use tether_presence::check::{self, Nothing};
 use tether_presence::{Event, Input, Rejected, Signatures, Verifier};
 use tether_telemetry::metrics::OrchestratorMetrics;
 use tether_wire::codec::{self, CodecError};
-use tether_wire::grant::Mesh;
 use tether_wire::rpc::{Code, RpcError};
 use tether_wire::spread::{
     MAX_PUSH_BYTES, MAX_PUSHES_AT_ONCE, MAX_PUSHES_PER_SECOND, Push, PushReply,
@@ -33,7 +32,7 @@ const WORTH_A_THREAD: usize = 16;
 
 /// Serves `presence` calls.
 pub(crate) struct Intake {
-    verifier: Signatures,
+    members: Members,
     fleet: Fleet,
     metrics: Arc<OrchestratorMetrics>,
     waiting: Mutex<Fair>,
@@ -54,9 +53,9 @@ struct Line {
 type Judged = Result<(Event, Option<Rejected>), Rejected>;
 
 impl Intake {
-    pub(crate) fn new(mesh: Mesh, fleet: Fleet, metrics: Arc<OrchestratorMetrics>) -> Self {
+    pub(crate) fn new(members: Members, fleet: Fleet, metrics: Arc<OrchestratorMetrics>) -> Self {
         Self {
-            verifier: Signatures { mesh },
+            members,
             fleet,
             metrics,
             waiting: Mutex::default(),
@@ -147,7 +146,7 @@ impl Intake {
                     () = self.came.notified() => continue,
                 }
             }
-            for (peer, judged) in verified(batch, self.verifier).await {
+            for (peer, judged) in verified(batch, &self.members).await {
                 let (event, wrong) = match judged {
                     Ok((event, wrong)) => (Some(event), wrong),
                     Err(reason) => (None, Some(reason)),
@@ -164,7 +163,8 @@ impl Intake {
 }
 
 /// Verifies pushes on threads that may block, in the order in which they are given.
-async fn verified(batch: Vec<(NodeId, Vec<u8>)>, verifier: Signatures) -> Vec<(NodeId, Judged)> {
+async fn verified(batch: Vec<(NodeId, Vec<u8>)>, members: &Members) -> Vec<(NodeId, Judged)> {
+    let members = members.current();
     let threads = super::parallelism();
     let each = batch.len().div_ceil(threads).max(WORTH_A_THREAD);
     let mut batch = batch.into_iter();
@@ -174,6 +174,9 @@ async fn verified(batch: Vec<(NodeId, Vec<u8>)>, verifier: Signatures) -> Vec<(N
         if part.is_empty() {
             break;
         }
+        let verifier = Signatures {
+            members: members.clone(),
+        };
         parts.push(tokio::task::spawn_blocking(move || {
             let now_ms = clock::now().unix_ms;
             part.into_iter()

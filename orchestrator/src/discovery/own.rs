@@ -6,11 +6,10 @@ use crate::dispatch::open::OpenJobs;
 use crate::fleet::keeper::Fleet;
 use std::sync::Arc;
 use std::time::Duration;
-use tether_net::{Herald, Load, Node, Sealed, Told};
+use tether_net::{Herald, Load, Members, Node, Sealed, Told};
 use tether_presence::spread::FLUSH_MS;
 use tether_presence::{Event, Input, Origin, Signatures, Verifier};
 use tether_wire::beat::NodeState;
-use tether_wire::grant::Mesh;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -36,7 +35,7 @@ impl Own {
             ..Load::default()
         };
         let herald = Herald::start(node, epoch, telling, load);
-        let telling = tokio::spawn(tell(herald.sealed(), node.mesh(), fleet));
+        let telling = tokio::spawn(tell(herald.sealed(), node.members().clone(), fleet));
         Self {
             herald,
             told,
@@ -61,12 +60,13 @@ impl Own {
 }
 
 /// Tells the fleet of each beat, until the last.
-async fn tell(mut sealed: watch::Receiver<Option<Arc<Sealed>>>, mesh: Mesh, fleet: Fleet) {
-    let verifier = Signatures { mesh };
+async fn tell(mut sealed: watch::Receiver<Option<Arc<Sealed>>>, members: Members, fleet: Fleet) {
     let mut known = None;
     loop {
         let next = sealed.borrow_and_update().clone();
         if let Some(next) = next {
+            let members = members.current();
+            let verifier = Signatures { members };
             let is_new = known != Some(next.digest);
             let card = is_new.then(|| verifier.card(&next.card, clock::now().unix_ms));
             let beat = verifier.beat(&next.beat);

@@ -10,14 +10,14 @@ use super::intake::Intake;
 use super::peers::{News, Peers, Turn};
 use crate::clock;
 use crate::fleet::keeper::{Fleet, Outgoing};
+use serde_bytes::ByteBuf;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tether_net::{Incoming, Link, Node, redial_pause};
+use tether_net::{Incoming, Link, Members, Node, redial_pause};
 use tether_presence::spread::ROOM;
 use tether_presence::{Input, Signatures};
-use tether_wire::grant::Mesh;
 use tether_wire::rpc::{Code, RpcError, method};
 use tether_wire::spread::{Batch, MAX_BATCH_BYTES};
 use tether_wire::{NodeId, Role, codec};
@@ -33,7 +33,7 @@ const MAX_NEWS: usize = 256;
 
 /// Serves `spread` calls.
 pub(crate) struct Spreading {
-    verifier: Signatures,
+    members: Members,
     fleet: Fleet,
     news: mpsc::Sender<News>,
     calls: AtomicU64,
@@ -43,10 +43,10 @@ pub(crate) struct Spreading {
 
 impl Spreading {
     /// What is told of calls goes to [`run`].
-    pub(crate) fn new(mesh: Mesh, fleet: Fleet) -> (Arc<Self>, mpsc::Receiver<News>) {
+    pub(crate) fn new(members: Members, fleet: Fleet) -> (Arc<Self>, mpsc::Receiver<News>) {
         let (news, told) = mpsc::channel(MAX_NEWS);
         let spreading = Self {
-            verifier: Signatures { mesh },
+            members,
             fleet,
             news,
             calls: AtomicU64::new(0),
@@ -103,17 +103,19 @@ impl Spreading {
             () = call.cancelled() => return Err(RpcError::new(Code::Cancelled, "given up")),
         }
         while let Some(item) = call.recv(MAX_BATCH_BYTES).await? {
-            let batch = Batch::decode(&item)
+            let mut batch = Batch::decode(&item)
                 .map_err(|error| RpcError::new(Code::Invalid, error.to_string()))?;
+            self.learn(peer, std::mem::take(&mut batch.controls)).await;
             let Some(sifted) = self.fleet.sift(batch).await else {
                 return Ok(());
             };
+            let members = self.members.current();
+            let verifier = Signatures { members };
             let batch = if sifted.costs() == 0 {
-                sifted.verify(&self.verifier, clock::now().unix_ms)
+                sifted.verify(&verifier, clock::now().unix_ms)
             } else {
                 // Neither is ever closed while calls are served.
                 let _thread = self.threads.acquire().await;
-                let verifier = self.verifier;
                 let verify = move || sifted.verify(&verifier, clock::now().unix_ms);
                 match tokio::task::spawn_blocking(verify).await {
                     Ok(batch) => batch,
@@ -123,6 +125,16 @@ impl Spreading {
             self.fleet.tell(Input::Batch { from: peer, batch }).await;
         }
         Ok(())
+    }
+
+    /// Takes control messages before what comes with them, so that a card is judged by them. What
+    /// counts reaches the fleet by way of [`super::controls`].
+    async fn learn(&self, peer: NodeId, controls: Vec<ByteBuf>) {
+        for control in controls {
+            if let Err(error) = self.members.learn(&control).await {
+                tracing::warn!(%peer, %error, "a control message is not taken");
+            }
+        }
     }
 
     /// Speaks on a link for as long as it is up.
@@ -215,11 +227,6 @@ pub(crate) async fn run(
                 },
                 Some(Outgoing::WantCard(node)) => {
                     intake.ask(&node);
-                    Turn::default()
-                }
-                // No kind of control message is known yet, so none can be verified.
-                Some(Outgoing::Control { from, .. }) => {
-                    tracing::debug!(%from, "a control message of an unknown kind");
                     Turn::default()
                 }
             },

@@ -45,13 +45,6 @@ pub enum Outgoing {
     /// A node pushed a beat whose card is not held: it is to be asked for it over its call. Asked
     /// again with its next beat, so this may be dropped.
     WantCard(NodeId),
-    /// A control message that is not held: verify it, then tell [`Input::Control`].
-    Control {
-        /// Who sent it.
-        from: NodeId,
-        /// Its sealed bytes.
-        sealed: Vec<u8>,
-    },
 }
 
 /// What the keeper is told.
@@ -61,6 +54,7 @@ pub(super) enum Told {
     Suspect(NodeId, &'static str),
     Unreachable(NodeId, &'static str),
     Sift(Box<Batch>, oneshot::Sender<Sifted>),
+    Cards(oneshot::Sender<Vec<Arc<[u8]>>>),
 }
 
 /// The fleet, for those who read it and those who have news. Cheap to clone.
@@ -127,6 +121,13 @@ impl Fleet {
         let (reply, sifted) = oneshot::channel();
         let _ = self.inbox.send(Told::Sift(Box::new(batch), reply)).await;
         sifted.await.ok()
+    }
+
+    /// The sealed cards of all nodes that live. Nothing once the orchestrator ends.
+    pub async fn cards(&self) -> Vec<Arc<[u8]>> {
+        let (reply, cards) = oneshot::channel();
+        let _ = self.inbox.send(Told::Cards(reply)).await;
+        cards.await.unwrap_or_default()
     }
 
     /// Says that a worker may be dead: chosen last until its next heartbeat, or until its link

@@ -31,7 +31,7 @@ pub const MAX_PENDING: usize = 4_096;
 pub const MAX_BATCH: usize = 1_024;
 /// Batches that wait for the edge at most: as many as may be under way to all peers.
 pub const MAX_OUTGOING: usize = ROOM * MAX_PEERS;
-/// Questions for cards and controls that wait beside them.
+/// Questions for cards that wait beside them.
 pub const MAX_ASIDE: usize = 1_024;
 /// A busy fleet is published once in this time.
 pub const PUBLISH_MS: u64 = 100;
@@ -61,7 +61,6 @@ pub(super) struct Keeper {
     publish_at_ms: u64,
     rank_at_ms: u64,
     readmit_at_ms: u64,
-    count_at_ms: u64,
     /// Whether the metrics count the fleet of now.
     is_counted: bool,
     metrics: Arc<OrchestratorMetrics>,
@@ -92,7 +91,6 @@ impl Keeper {
             publish_at_ms: 0,
             rank_at_ms: 0,
             readmit_at_ms: 0,
-            count_at_ms: 0,
             is_counted: false,
             metrics: settings.metrics,
         }
@@ -153,6 +151,10 @@ impl Keeper {
             Told::Sift(batch, reply) => {
                 let _ = reply.send(check::sift(*batch, &self.spread));
             }
+            Told::Cards(reply) => {
+                let all = self.spread.presence().iter();
+                let _ = reply.send(all.filter_map(|it| it.sealed_card().cloned()).collect());
+            }
         }
     }
 
@@ -165,6 +167,10 @@ impl Keeper {
             self.readmit_at_ms = now.mono_ms + READMIT_MS;
             self.roster.readmit();
         }
+        if !std::mem::replace(&mut self.is_counted, true) {
+            self.metrics.set_fleet(&self.roster.counts());
+            self.metrics.set_nodes(&self.roster.others());
+        }
     }
 
     fn handle(&mut self, input: Input, now: Now) {
@@ -175,7 +181,6 @@ impl Keeper {
             match output {
                 Output::Send { to, batch } => self.send(to, batch, now),
                 Output::Effect(effect) => self.apply(effect),
-                Output::Control { from, sealed } => self.aside(Outgoing::Control { from, sealed }),
             }
         }
         self.outputs = outputs;
@@ -241,12 +246,6 @@ impl Keeper {
             self.readers.published.send_modify(|version| *version += 1);
         }
         self.roster.told(is_due);
-        if !self.is_counted && now_ms >= self.count_at_ms {
-            self.count_at_ms = now_ms + PUBLISH_MS;
-            self.is_counted = true;
-            self.metrics.set_fleet(&self.roster.counts());
-            self.metrics.set_nodes(&self.roster.others());
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tether_net::testing::{LocalMesh, loopback};
-use tether_net::{Node, NodeConfig};
+use tether_net::{Members, Node, NodeConfig};
 use tether_orchestrator::fleet::Snapshot;
 use tether_orchestrator::{Orchestrator, OrchestratorConfig};
 use tether_telemetry::metrics::Registry;
@@ -33,7 +33,7 @@ pub struct Fleets {
 impl Fleets {
     /// Orchestrators that know each other's keys; each has met all others.
     pub async fn start(count: u8) -> Self {
-        let local = LocalMesh::new(Access::Private);
+        let local = LocalMesh::new(Access::Invite);
         let mut fleets = Self {
             local,
             members: Vec::new(),
@@ -59,7 +59,8 @@ impl Fleets {
             ..OrchestratorConfig::default()
         };
         let registry = Registry::new();
-        let node = self.config(n);
+        let mut node = self.config(n);
+        node.members = Members::open(self.local.mesh, data.path()).expect("readable");
         let orchestrator = boot(config, data.path(), node, &registry, |store| store).await;
         Member {
             orchestrator,
@@ -77,6 +78,12 @@ impl Fleets {
 
     /// Stops one and starts it again with what it has on disk.
     pub async fn restart(&mut self, at: usize) {
+        let away = self.stop(at).await;
+        self.back(at, away).await;
+    }
+
+    /// Stops one; what it has on disk is kept.
+    pub async fn stop(&mut self, at: usize) -> (u8, TempDir) {
         let Member {
             orchestrator,
             data,
@@ -84,6 +91,11 @@ impl Fleets {
             ..
         } = self.members.remove(at);
         orchestrator.shutdown().await.expect("stops");
+        (n, data)
+    }
+
+    /// Starts it again.
+    pub async fn back(&mut self, at: usize, (n, data): (u8, TempDir)) {
         let member = self.boot(n, data).await;
         self.members.insert(at, member);
     }

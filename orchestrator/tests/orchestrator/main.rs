@@ -7,6 +7,7 @@ mod disk;
 mod dispatch;
 mod fleets;
 mod keys;
+mod membership;
 mod mesh;
 mod presence;
 mod relay;

@@ -76,7 +76,7 @@ impl Mesh {
         change: impl FnOnce(&mut OrchestratorConfig),
         wrap: impl FnOnce(Arc<dyn MetadataStore>) -> Arc<dyn MetadataStore>,
     ) -> Self {
-        let local = LocalMesh::new(Access::Private);
+        let local = LocalMesh::new(Access::Invite);
         let data = tempfile::tempdir().expect("a folder");
         std::fs::write(data.path().join("tenants.toml"), "").expect("written");
         let registry = Registry::new();

@@ -2,9 +2,9 @@
 
 use super::{Inner, bar, now_ms, run};
 use crate::gate::Place;
-use crate::link::Link;
 use crate::link::greeting::{self, Greeted, GreetingError};
 use crate::link::rivals::Origin;
+use crate::link::{Admitted, Link};
 use crate::transport::{ArriveError, Arriving, CloseCode, Connection};
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
@@ -126,12 +126,11 @@ async fn greet(
         greeted.refuse(connection, &refusal).await;
         return Ok(());
     }
-    let grant = greeted.hello.grant.clone();
-    bar::learn(node, grant.as_deref()).await;
+    let admitted = Admitted::new(peer, greeted.hello.clone());
+    bar::learn(node, admitted.grant.as_deref()).await;
     greeted.welcome(connection, node.hello()).await?;
     let link = Link::new(
-        peer,
-        grant,
+        admitted,
         connection.clone(),
         origin,
         Vec::new(),

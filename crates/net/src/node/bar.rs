@@ -19,14 +19,20 @@ pub(super) async fn run(node: Arc<Inner>) {
         changed.mark_unchanged();
         let current = members.current();
         for link in node.links.all() {
-            if let Err(refusal) = look(&current, &link) {
-                let peer = link.peer();
-                tracing::warn!(peer = %peer.id, role = %peer.role, %refusal, "its link is closed");
-                node.config.metrics.refused(refusal.code.as_str());
-                link.close_as(CloseCode::of(refusal.code), &refusal.message);
-            }
+            check(&node, &current, &link);
             tokio::task::yield_now().await;
         }
+    }
+}
+
+/// Closes a link that is admitted no more. Asked of each new link, too, once it is among the links:
+/// something may have changed since it was admitted, and before it was there to be looked at.
+pub(super) fn check(node: &Inner, members: &Membership, link: &Link) {
+    if let Err(refusal) = look(members, link) {
+        let peer = link.peer();
+        tracing::warn!(peer = %peer.id, role = %peer.role, %refusal, "its link is closed");
+        node.config.metrics.refused(refusal.code.as_str());
+        link.close_as(CloseCode::of(refusal.code), &refusal.message);
     }
 }
 

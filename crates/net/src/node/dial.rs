@@ -4,7 +4,7 @@ use super::{Inner, bar, now_ms, run};
 use crate::error::LinkError;
 use crate::link::greeting::{self, GreetingError};
 use crate::link::rivals::Origin;
-use crate::link::{Link, LinkEvent};
+use crate::link::{Admitted, Link, LinkEvent};
 use crate::rendezvous::Resolved;
 use crate::transport::{CloseCode, ConnectError};
 use futures_util::FutureExt;
@@ -195,8 +195,7 @@ async fn connect(
     }
     bar::learn(node, hello.grant.as_deref()).await;
     let link = Link::new(
-        admitted,
-        hello.grant.clone(),
+        Admitted::new(admitted, hello.clone()),
         connection,
         origin,
         to.record.addresses.clone(),

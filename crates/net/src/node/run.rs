@@ -1,7 +1,7 @@
 //! A link's life, from the end of its greeting to its own.
 
 use super::links::Installed;
-use super::{Inner, now_ms};
+use super::{Inner, bar, now_ms};
 use crate::gate::Place;
 use crate::link::Link;
 use crate::members;
@@ -13,6 +13,8 @@ use tether_wire::Role;
 
 /// How long a link that lost against a simultaneous one lives on, for calls that were made on it.
 const RETIREMENT: Duration = Duration::from_secs(5);
+/// How long a worker that shows an invite has to join. [T-INV-3]
+const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest sleep until a grant's end: wall clocks are set, sleeps do not notice.
 const LONGEST_NAP: Duration = Duration::from_secs(600);
 
@@ -52,6 +54,7 @@ fn retire(node: &Inner, link: Link) {
 
 async fn run(node: Arc<Inner>, link: Link, place: Place) {
     let tells = matches!(link.peer().role, Role::Worker | Role::Gateway) && !link.peer().is_joining;
+    bar::check(&node, &node.config.members.current(), &link);
     if node.config.role == Role::Orchestrator && tells {
         (node.tasks).spawn(members::tell(node.config.members.clone(), link.clone()));
     }
@@ -64,8 +67,13 @@ async fn run(node: Arc<Inner>, link: Link, place: Place) {
             end = &mut closed => break end,
             () = &mut expiry, if may_expire => {
                 may_expire = false;
-                tracing::info!(peer = %link.peer().id, "the peer's grant is over, its link is closed");
-                link.close_as(CloseCode::Expired, "the grant of this node is over");
+                let peer = link.peer();
+                if peer.is_joining {
+                    link.close_as(CloseCode::Done, "the time to join is over");
+                } else {
+                    tracing::info!(peer = %peer.id, "the peer's grant is over, its link is closed");
+                    link.close_as(CloseCode::Expired, "the grant of this node is over");
+                }
             }
             stream = link.connection().accept() => match stream {
                 Ok((send, recv)) => {
@@ -83,8 +91,11 @@ async fn run(node: Arc<Inner>, link: Link, place: Place) {
     drop(place);
 }
 
-/// Waits until the peer's grant is over.
+/// Waits until the peer's grant is over, or its time to join.
 async fn grant_expiry(link: &Link) {
+    if link.peer().is_joining {
+        return tokio::time::sleep(JOIN_TIMEOUT).await;
+    }
     let Some(expires_ms) = link.peer().grant_expires_ms else {
         return std::future::pending().await;
     };

@@ -5,6 +5,7 @@ mod calls;
 mod finding;
 mod herald;
 mod links;
+mod membership;
 mod mesh;
 mod quiet;
 mod raw;

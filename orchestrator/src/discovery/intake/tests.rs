@@ -1,7 +1,7 @@
 use super::*;
 use crate::testing::{NOW, beat, card, id, key, mesh};
-use tether_wire::grant::Access;
-use tether_wire::{Beat, MeshId, NodeKey, Signed};
+use tether_wire::grant::{Access, Mesh};
+use tether_wire::{Beat, Membership, MeshId, NodeKey, Signed};
 
 fn item(beat: &[u8], card: Option<&[u8]>) -> Vec<u8> {
     codec::encode(&Push {
@@ -17,8 +17,12 @@ fn sealed(key: &NodeKey, mesh: &MeshId, beat: &Beat) -> Vec<u8> {
 
 fn verdict(item: &[u8]) -> Result<(Event, Option<Rejected>), Rejected> {
     let access = Access::Open;
-    let mesh = Mesh { id: mesh(), access };
-    judge(item, id(1), &Signatures { mesh }, NOW)
+    let members = Arc::new(Membership::new(Mesh {
+        id: mesh(),
+        recovery: None,
+        access,
+    }));
+    judge(item, id(1), &Signatures { members }, NOW)
 }
 
 #[test]
