@@ -1,5 +1,6 @@
 //! HTTP for the operator of this machine: metrics, health, the fleet. Loopback only.
 
+mod control;
 mod token;
 
 pub use token::{TOKEN_FILE, TokenError, load_or_create};
@@ -19,6 +20,7 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tether_net::Members;
 use tether_telemetry::metrics::{CONTENT_TYPE, OrchestratorMetrics, Registry};
 use tether_wire::card::ModelOffer;
 use tether_wire::{Digest, NodeId, Region, Tier};
@@ -35,6 +37,7 @@ pub(crate) struct Admin {
     pub(crate) store: Arc<dyn MetadataStore>,
     pub(crate) fleet: Fleet,
     pub(crate) catalogue: Arc<ArcSwap<Catalogue>>,
+    pub(crate) members: Members,
     pub(crate) ready: AtomicBool,
     /// Hash of the token: comparing hashes tells nothing about the token by its time.
     pub(crate) token: Digest,
@@ -148,6 +151,7 @@ impl Admin {
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .route("/fleet", get(fleet))
+            .route("/control", control::route())
             .with_state(self);
         axum::serve(listener, router)
             .with_graceful_shutdown(stop.cancelled_owned())
@@ -191,14 +195,18 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
     }
 }
 
+fn unauthorised() -> Response {
+    (
+        StatusCode::UNAUTHORIZED,
+        [(header::WWW_AUTHENTICATE, "Bearer")],
+        "the admin token is needed: it is in the data folder, in admin.token\n",
+    )
+        .into_response()
+}
+
 async fn fleet(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
     if !admin.allows(&headers) {
-        return (
-            StatusCode::UNAUTHORIZED,
-            [(header::WWW_AUTHENTICATE, "Bearer")],
-            "the admin token is needed: it is in the data folder, in admin.token\n",
-        )
-            .into_response();
+        return unauthorised();
     }
     let rows = rows(
         &admin.fleet.snapshot(),

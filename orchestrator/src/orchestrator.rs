@@ -250,6 +250,7 @@ pub async fn start_with_store(
         store: store.clone(),
         fleet: fleet.clone(),
         catalogue,
+        members,
         ready: AtomicBool::new(false),
         token: Digest::of(token.as_bytes()),
     });

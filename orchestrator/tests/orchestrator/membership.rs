@@ -2,7 +2,8 @@
 //! (PRE-6) [T-CTL-4] [T-CTL-6] [T-INV-3] [T-SPR-9]
 
 use crate::fleets::{Fleets, Member};
-use crate::mesh::{key, no_service, within};
+use crate::mesh::{Mesh, key, no_service, within};
+use crate::script::Script;
 use tether_net::testing::LocalMesh;
 use tether_net::{LinkError, Node, NodeConfig};
 use tether_wire::control::Target;
@@ -188,4 +189,35 @@ async fn a_grant_is_no_invite() {
         .await
         .expect_err("no invite");
     assert_eq!(error.code, Code::Forbidden);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_may_come_by_the_admin_port() {
+    let mesh = Mesh::start().await;
+    let worker = mesh.worker(10, Script::Answer(1)).await;
+    let id = worker.id();
+    let control = mesh.local.revocation(Target::Key(id));
+    let token = std::fs::read_to_string(mesh.orchestrator.admin_token_file()).expect("a token");
+    let url = format!("http://{}/control", mesh.orchestrator.admin_addr());
+    let post = async |token: &str, body: Vec<u8>| {
+        let request = reqwest::Client::new()
+            .post(&url)
+            .bearer_auth(token)
+            .body(body);
+        let answer = request.send().await.expect("an answer");
+        (answer.status().as_u16(), answer.text().await.expect("text"))
+    };
+    assert_eq!(post("wrong", control.clone()).await.0, 401);
+    let (status, why) = post(&token, b"nonsense".to_vec()).await;
+    assert!(status == 422 && why.contains("control message"), "{why}");
+    assert_eq!(post(&token, vec![0; 10_000]).await.0, 413);
+    let stranger = LocalMesh::new(tether_wire::grant::Access::Invite);
+    let (status, why) = post(&token, stranger.revocation(Target::Key(id))).await;
+    assert!(status == 422 && why.contains("signature"), "{why}");
+    assert!(mesh.orchestrator.fleet_snapshot().worker(&id).is_some());
+    let taken = (200, r#"{"news":true}"#.to_owned());
+    assert_eq!(post(&token, control.clone()).await, taken);
+    mesh.fleet("it is gone", |fleet| fleet.worker(&id).is_none())
+        .await;
+    assert_eq!(post(&token, control).await.1, r#"{"news":false}"#);
 }

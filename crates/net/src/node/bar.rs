@@ -11,6 +11,8 @@ use tether_wire::{Control, Membership, Signed, codec};
 pub(super) async fn run(node: Arc<Inner>) {
     let members = node.config.members.clone();
     let mut changed = members.changed();
+    let metrics = node.config.metrics.clone();
+    metrics.membership(members.current().counts());
     loop {
         tokio::select! {
             news = changed.changed() => if news.is_err() { return },
@@ -18,6 +20,7 @@ pub(super) async fn run(node: Arc<Inner>) {
         }
         changed.mark_unchanged();
         let current = members.current();
+        metrics.membership(current.counts());
         for link in node.links.all() {
             check(&node, &current, &link);
             tokio::task::yield_now().await;

@@ -81,6 +81,11 @@ struct DhtTimes {
     operation: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByKind {
+    kind: &'static str,
+}
+
 /// Links, calls and the DHT.
 #[derive(Debug)]
 pub struct NetMetrics {
@@ -91,6 +96,7 @@ pub struct NetMetrics {
     links_down: Family<ByRole, Counter>,
     refusals: Family<ByCode, Counter>,
     refused_by_peer: Family<ByCode, Counter>,
+    membership: Family<ByKind, Gauge>,
     calls: Family<CallLabels, Counter>,
     calls_open: Family<ByDirection, Gauge>,
     bytes: Family<ByDirection, Counter>,
@@ -131,6 +137,11 @@ impl NetMetrics {
             refused_by_peer: d.add(
                 "tether_net_refused_by_peer",
                 "Times that a peer refused this node, by reason",
+                Family::default(),
+            ),
+            membership: d.add(
+                "tether_net_membership",
+                "What this node knows of who left the mesh or came by an invite, by kind",
                 Family::default(),
             ),
             calls: d.add(
@@ -193,6 +204,18 @@ impl NetMetrics {
     /// A peer refused this node.
     pub fn refused_by_peer(&self, code: &'static str) {
         self.refused_by_peer.get_or_create(&ByCode { code }).inc();
+    }
+
+    /// So many keys and grants are revoked, keys replaced, and workers here by invites.
+    pub fn membership(&self, [revoked, replaced, invited]: [usize; 3]) {
+        for (kind, count) in [
+            ("revoked", revoked),
+            ("replaced", replaced),
+            ("invited", invited),
+        ] {
+            let gauge = self.membership.get_or_create(&ByKind { kind });
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// A call began; when the guard is dropped it is over.

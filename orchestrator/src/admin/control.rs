@@ -1,0 +1,35 @@
+//! Orders of the operator that come by the admin port: for one whose key is kept offline, and who
+//! carries a sealed file to a machine of the mesh. (PRE-6) [T-CTL-6]
+
+use super::Admin;
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, post};
+use serde::Serialize;
+use std::sync::Arc;
+use tether_wire::control::MAX_CONTROL_BYTES;
+
+/// What became of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+struct ControlAnswer {
+    /// Whether it changed anything: it may have been known.
+    news: bool,
+}
+
+/// Takes one encoded control message.
+pub(super) fn route() -> MethodRouter<Arc<Admin>> {
+    post(take).layer(DefaultBodyLimit::max(MAX_CONTROL_BYTES))
+}
+
+async fn take(State(admin): State<Arc<Admin>>, headers: HeaderMap, body: Bytes) -> Response {
+    if !admin.allows(&headers) {
+        return super::unauthorised();
+    }
+    match admin.members.learn(&body).await {
+        Ok(news) => Json(ControlAnswer { news }).into_response(),
+        Err(error) => (StatusCode::UNPROCESSABLE_ENTITY, format!("{error}\n")).into_response(),
+    }
+}
