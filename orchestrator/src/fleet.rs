@@ -10,12 +10,13 @@
 //!
 //! * [`keeper`], `handle` – the task, and what everybody else has of it
 //! * `roster` – effects of presence in, views of workers out
-//! * `worker` – a worker's view and its live numbers
+//! * `worker`, `candidate` – a worker's view and its live numbers, and as placement gets it
 //! * `snapshot` – what readers ask
 //! * `index`, `group`, `merit` – who serves what, and the best of each kind kept ready
 //! * `roll`, `offerings` – memory that snapshots and workers share
 //! * `watch` – what does not count as silence
 
+mod candidate;
 mod group;
 mod handle;
 mod index;
@@ -28,12 +29,13 @@ mod snapshot;
 mod watch;
 mod worker;
 
+pub use candidate::{Candidate, Found};
 pub use index::{MAX_GROUPS, MAX_UNTRUSTED_GROUPS};
 #[cfg(test)]
 pub(crate) use roster::Roster;
 pub use snapshot::{STATES, Snapshot};
 pub use watch::STALL_MS;
-pub use worker::{Candidate, Found, InFlight, Offering, SUSPECT, UNAVAILABLE, WorkerView};
+pub use worker::{InFlight, Offering, SUSPECT, UNAVAILABLE, WorkerView};
 
 #[cfg(test)]
 mod crowd_tests;

@@ -1,13 +1,14 @@
 //! Workers that are alike to a request: one artifact, one region, one tier.
 //!
-//! The best of a group are kept ready, so that placement looks at some dozens of workers however
-//! many there are. They are ranked anew from time to time, and at once where those that are ready
-//! became few; in between placement also draws some of the others by chance, and sees for itself
-//! what each one has to do now.
+//! Some of the best of a group are kept ready, so that placement looks at some dozens of workers
+//! however many there are. They are a preference and no more: they are ranked anew from time to
+//! time, and in between placement fills up with others of the group, and sees for itself what each
+//! one has to do now. So nothing need be ranked because somebody came or went.
 
+use super::candidate::{Candidate, Found};
 use super::merit::{Merit, Merits};
 use super::roll::Roll;
-use super::worker::{Candidate, Found, WorkerView};
+use super::worker::WorkerView;
 use rand::Rng;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -17,13 +18,34 @@ use tether_wire::{Digest, ModelRef, NodeId, Region, Tier};
 
 /// Workers of a group that are kept ready.
 pub(crate) const TOP: usize = 64;
-/// Of those that are ready, how many are looked at for each request: the best, and as many of the
-/// others. All of them only where none of those is well.
-const BEST: usize = 16;
-/// Workers that are drawn by chance beside those that are ready.
-const SAMPLES: usize = 8;
-/// Up to this size a group is ranked at once when few are ready: some hundred microseconds.
-const SMALL: usize = 1_024;
+/// Workers of a group that are looked at when it is ranked: the best of so many, drawn by chance,
+/// are as good as the best of more, and the keeper is held up for no more than a millisecond or two.
+pub(crate) const RANKED: usize = 4_096;
+
+/// How many of a group are looked at for a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    /// In all, where there are so many.
+    all: usize,
+    /// The best of those that are ready. The rest of them take turns: all who ask would otherwise
+    /// go to the same few.
+    best: usize,
+    /// Those that are drawn from the others, so that whoever is not ready is reached all the same.
+    drawn: usize,
+}
+
+/// In the region of the request.
+pub(crate) const HERE: Look = Look {
+    all: 40,
+    best: 16,
+    drawn: 8,
+};
+/// In another region.
+pub(crate) const AWAY: Look = Look {
+    all: 8,
+    best: 4,
+    drawn: 0,
+};
 
 /// What the workers of a group have in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,20 +80,20 @@ pub(crate) struct Group {
     serving: Roll,
     /// Those that offer the artifact and take no work.
     others: Roll,
-    /// Those that are ready; after a ranking the best first.
+    /// Those that are ready, all of them among `serving`; after a ranking the best first.
     top: Arc<Vec<Candidate>>,
-    /// When it was ranked; 0 is to be ranked soon.
+    /// When it was ranked; before that, when others were.
     ranked_ms: u64,
 }
 
 impl Group {
-    pub(crate) fn new(kind: Kind) -> Self {
+    pub(crate) fn new(kind: Kind, ranked_ms: u64) -> Self {
         Self {
             kind: Arc::new(kind),
             serving: Roll::default(),
             others: Roll::default(),
             top: Arc::default(),
-            ranked_ms: 0,
+            ranked_ms,
         }
     }
 
@@ -83,39 +105,38 @@ impl Group {
         &self.serving
     }
 
-    /// Some of the best, at most so many.
-    pub(crate) fn best(&self, most: usize) -> impl Iterator<Item = Found<'_>> + Clone {
-        self.top.iter().take(most).map(Candidate::found)
+    #[cfg(test)]
+    pub(crate) fn ready(&self) -> Vec<Candidate> {
+        self.top.to_vec()
     }
 
-    /// Those to look at for a request, each once, in no order: the best, others that are ready, and
-    /// some drawn by chance.
-    pub(crate) fn find<'a>(&'a self, rng: &mut impl Rng, found: &mut Vec<Found<'a>>) {
-        let (best, rest) = self.top.split_at(self.top.len().min(BEST));
+    /// Those to look at for a request, each once, in no order: as many as are asked for, or all.
+    /// Where all of these are doubted, the others that are ready, too.
+    pub(crate) fn find<'a>(&'a self, look: Look, rng: &mut impl Rng, found: &mut Vec<Found<'a>>) {
+        let before = found.len();
+        let others = self.serving.len().saturating_sub(self.top.len());
+        let ready = look.all - look.drawn.min(others);
+        let (best, rest) = self.top.split_at(self.top.len().min(look.best));
         found.extend(best.iter().map(Candidate::found));
-        let first = if rest.len() > BEST {
+        let turns = ready - best.len();
+        let first = if rest.len() > turns {
             rng.random_range(0..rest.len())
         } else {
             0
         };
-        let turns = rest.iter().cycle().skip(first).take(rest.len());
-        found.extend(turns.clone().take(BEST).map(Candidate::found));
-        if self.serving.len() > self.top.len() {
-            let drawn = found.len();
-            for _ in 0..SAMPLES {
-                let Some(worker) = self.serving.sample(rng) else {
-                    break;
-                };
-                let is_it = |it: &Arc<WorkerView>| Arc::ptr_eq(it, worker);
-                let is_ready = self.top.iter().any(|it| is_it(&it.worker));
-                if !is_ready && !found[drawn..].iter().any(|it| is_it(it.worker)) {
-                    found.extend(self.kind.found(worker));
-                }
-            }
+        let mut rest = rest.iter().cycle().skip(first).take(rest.len());
+        found.extend(rest.by_ref().take(turns).map(Candidate::found));
+        // Also in the place of those that were ready and left.
+        let drawn = (look.all + before - found.len()).min(others);
+        if drawn > 0 {
+            let drawn = (self.serving.iter_from(rng.random()))
+                .filter(|worker| self.place_in_top(worker).is_none())
+                .take(drawn);
+            found.extend(drawn.filter_map(|worker| self.kind.found(worker)));
         }
         let is_well = |it: &Found<'_>| !it.worker.is_suspect() && !it.worker.is_withdrawn();
-        if rest.len() > BEST && !found.iter().any(is_well) {
-            found.extend(turns.skip(BEST).map(Candidate::found));
+        if !found[before..].iter().any(is_well) {
+            found.extend(rest.map(Candidate::found));
         }
     }
 
@@ -129,68 +150,59 @@ impl Group {
     }
 
     /// Adds a worker, or replaces the view of it.
-    pub(crate) fn put(&mut self, worker: &Arc<WorkerView>, serves: bool, merits: &Merits) {
-        if !serves {
-            self.forget(&worker.id, merits);
+    pub(crate) fn put(&mut self, worker: &Arc<WorkerView>, serves: bool) {
+        let Some(found) = self.kind.found(worker).filter(|_| serves) else {
+            self.withdraw(&worker.id);
             self.others.put(worker.clone());
             return;
-        }
-        self.others.remove(&worker.id);
-        self.serving.put(worker.clone());
-        let Some(found) = self.kind.found(worker) else {
-            return;
         };
-        let ready = self.top.iter().position(|it| it.worker.id == worker.id);
-        if ready.is_none() && self.top.len() >= TOP {
-            return;
-        }
-        let top = Arc::make_mut(&mut self.top);
-        match ready {
-            Some(at) => top[at] = found.to_owned(),
-            None => top.push(found.to_owned()),
+        self.others.remove(&worker.id);
+        match self.serving.put(worker.clone()) {
+            Some(old) => {
+                if let Some(at) = self.place_in_top(&old) {
+                    Arc::make_mut(&mut self.top)[at] = found.to_owned();
+                }
+            }
+            None if self.top.len() < TOP => Arc::make_mut(&mut self.top).push(found.to_owned()),
+            None => {}
         }
     }
 
-    pub(crate) fn remove(&mut self, id: &NodeId, merits: &Merits) {
+    pub(crate) fn remove(&mut self, id: &NodeId) {
         self.others.remove(id);
-        self.forget(id, merits);
+        self.withdraw(id);
     }
 
-    fn forget(&mut self, id: &NodeId, merits: &Merits) {
-        if self.serving.remove(id).is_none() {
-            return;
-        }
-        if let Some(at) = self.top.iter().position(|it| it.worker.id == *id) {
+    fn withdraw(&mut self, id: &NodeId) {
+        let gone = self.serving.remove(id);
+        if let Some(at) = gone.and_then(|gone| self.place_in_top(&gone)) {
             Arc::make_mut(&mut self.top).remove(at);
         }
-        // All of a group that is small enough are ready.
-        let wanted = match self.serving.len() {
-            all @ ..=TOP => all,
-            _ => TOP / 2,
-        };
-        let few = self.top.len() < wanted;
-        if few && self.serving.len() <= SMALL {
-            self.rank(merits);
-        } else if few {
-            self.ranked_ms = 0;
-        }
     }
 
-    /// When it was ranked, where that makes a difference.
+    /// The views that are ready are those that serve, so that nothing of them need be read.
+    fn place_in_top(&self, worker: &Arc<WorkerView>) -> Option<usize> {
+        self.top
+            .iter()
+            .position(|it| Arc::ptr_eq(&it.worker, worker))
+    }
+
+    /// When it was ranked, where that makes a difference: of a few all are looked at.
     pub(crate) fn ranked_ms(&self) -> Option<u64> {
-        (self.serving.len() > 2 * BEST).then_some(self.ranked_ms)
+        (self.serving.len() > AWAY.all).then_some(self.ranked_ms)
     }
 
-    /// Chooses the best anew.
-    pub(crate) fn rank_again(&mut self, merits: &Merits, now_ms: u64) {
-        self.rank(merits);
-        self.ranked_ms = now_ms;
+    /// Workers that are looked at to rank it.
+    pub(crate) fn cost(&self) -> usize {
+        self.serving.len().min(RANKED)
     }
 
-    fn rank(&mut self, merits: &Merits) {
+    /// Chooses anew who is ready.
+    pub(crate) fn rank(&mut self, merits: &Merits, now_ms: u64) {
         // The worst of the best so far is on top of the heap.
         let mut best: BinaryHeap<Rated<'_>> = BinaryHeap::with_capacity(TOP);
-        for found in (self.serving.iter()).filter_map(|worker| self.kind.found(worker)) {
+        let some = self.serving.iter_from(merits.seed).take(RANKED);
+        for found in some.filter_map(|worker| self.kind.found(worker)) {
             let merit = merits.of(found.worker, found.offer());
             let rated = Rated { merit, found };
             if best.len() < TOP {
@@ -203,6 +215,7 @@ impl Group {
         }
         let best = best.into_sorted_vec();
         self.top = Arc::new(best.iter().map(|it| it.found.to_owned()).collect());
+        self.ranked_ms = now_ms;
     }
 }
 

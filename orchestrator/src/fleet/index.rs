@@ -3,9 +3,11 @@
 //! The artifact and the tier are in the key, so that strangers who offer another artifact under a
 //! name, or come in their thousands, cannot crowd out those who count.
 
-use super::group::{Group, Kind};
-use super::merit::Merits;
-use super::worker::{Found, WorkerView};
+mod turns;
+
+use super::candidate::Found;
+use super::group::{AWAY, Group, HERE, Kind};
+use super::worker::WorkerView;
 use crate::catalogue::Offered;
 use rand::Rng;
 use std::collections::BTreeMap;
@@ -13,6 +15,8 @@ use std::sync::Arc;
 use tether_wire::beat::NodeState;
 use tether_wire::card::ModelOffer;
 use tether_wire::{Digest, ModelName, ModelRef, NodeId, Region, Tier};
+#[cfg(test)]
+pub(crate) use turns::RANK_MS;
 
 /// Most groups of workers that are alike. What is offered beyond is not found, and its workers are
 /// shown as not routable for it.
@@ -21,12 +25,6 @@ pub const MAX_GROUPS: usize = 16_384;
 pub const MAX_UNTRUSTED_GROUPS: usize = 4_096;
 /// Groups of other regions that are looked at, for each tier.
 const OTHER_REGIONS: usize = 4;
-/// Workers that are looked at in each of them.
-const OF_ANOTHER_REGION: usize = 8;
-/// A group is ranked once in this time at most.
-pub(crate) const RANK_MS: u64 = 250;
-/// Workers that are ranked in a millisecond: some hundredths of a core.
-const RANKED_PER_MS: usize = 20;
 
 type Versions = BTreeMap<(u32, u32), BTreeMap<Digest, Artifact>>;
 type Regions = BTreeMap<Region, Arc<Group>>;
@@ -37,6 +35,9 @@ pub(crate) struct Index {
     models: BTreeMap<ModelName, Arc<Versions>>,
     groups: usize,
     untrusted: usize,
+    /// When groups were ranked. A new one takes its turn behind the others, so that who makes many
+    /// does not keep them from theirs.
+    ranked_ms: u64,
 }
 
 /// Those who offer one artifact under one name.
@@ -75,7 +76,7 @@ impl Artifact {
 impl Index {
     /// Puts a worker, or the new view of it, where it belongs. Says whether there was room for all
     /// that it offers.
-    pub(crate) fn enter(&mut self, worker: &Arc<WorkerView>, merits: &Merits) -> bool {
+    pub(crate) fn enter(&mut self, worker: &Arc<WorkerView>) -> bool {
         let mut fits = true;
         for offer in &worker.card().models {
             if !self.has_group(worker, offer) && !self.has_room(worker.tier) {
@@ -83,13 +84,13 @@ impl Index {
                 continue;
             }
             let serves = worker.state == NodeState::Serving;
-            self.group_mut(worker, offer).put(worker, serves, merits);
+            self.group_mut(worker, offer).put(worker, serves);
         }
         fits
     }
 
     /// Takes a worker out of where it was, unless its new view is there as well.
-    pub(crate) fn leave(&mut self, old: &WorkerView, new: Option<&WorkerView>, merits: &Merits) {
+    pub(crate) fn leave(&mut self, old: &WorkerView, new: Option<&WorkerView>) {
         for offer in &old.card().models {
             let stays = new.is_some_and(|new| {
                 new.tier == old.tier
@@ -97,7 +98,7 @@ impl Index {
                     && (new.offering.position(&offer.model, &offer.digest)).is_some()
             });
             if !stays && self.has_group(old, offer) {
-                self.group_mut(old, offer).remove(&old.id, merits);
+                self.group_mut(old, offer).remove(&old.id);
                 self.prune(old, offer);
             }
         }
@@ -121,7 +122,7 @@ impl Index {
         let group = regions.entry(worker.region().clone()).or_insert_with(|| {
             self.groups += 1;
             self.untrusted += usize::from(worker.tier == Tier::Untrusted);
-            Arc::new(Group::new(Kind::of(worker, offer)))
+            Arc::new(Group::new(Kind::of(worker, offer), self.ranked_ms))
         });
         Arc::make_mut(group)
     }
@@ -152,46 +153,6 @@ impl Index {
         }
         if versions.is_empty() {
             self.models.remove(&offer.model.name);
-        }
-    }
-
-    /// The groups whose best are to be chosen anew now, those that were ranked longest ago first,
-    /// and when to ask again: ranking takes no more than its part of the time.
-    pub(crate) fn due(&self, now_ms: u64) -> (Vec<Arc<Kind>>, u64) {
-        let mut due = Vec::new();
-        for (_, _, artifact) in self.artifacts() {
-            let tiers = [Tier::Trusted, Tier::Untrusted].map(|tier| artifact.tier(tier));
-            for group in tiers.into_iter().flat_map(Regions::values) {
-                let ranked_ms = group.ranked_ms();
-                if let Some(at_ms) = ranked_ms.filter(|at_ms| now_ms >= at_ms + RANK_MS) {
-                    due.push((at_ms, group));
-                }
-            }
-        }
-        due.sort_by_key(|(at_ms, _)| *at_ms);
-        let (mut kinds, mut workers) = (Vec::new(), 0);
-        for (_, group) in due {
-            let time_ms = (workers / RANKED_PER_MS) as u64;
-            if time_ms >= RANK_MS {
-                break;
-            }
-            workers += group.serving().len();
-            kinds.push(group.kind().clone());
-        }
-        let pause_ms = (workers / RANKED_PER_MS) as u64;
-        (kinds, now_ms + pause_ms.max(RANK_MS))
-    }
-
-    /// Chooses the best of these groups anew.
-    pub(crate) fn rank(&mut self, due: &[Arc<Kind>], merits: &Merits, now_ms: u64) {
-        for kind in due {
-            let number = kind.model.version.numbers();
-            let group = (self.models.get_mut(&kind.model.name))
-                .and_then(|it| Arc::make_mut(it).get_mut(&number)?.get_mut(&kind.digest))
-                .and_then(|it| it.tier_mut(kind.tier).get_mut(&kind.region));
-            if let Some(group) = group {
-                Arc::make_mut(group).rank_again(merits, now_ms);
-            }
         }
     }
 
@@ -229,16 +190,17 @@ impl Index {
         for tier in [Tier::Trusted, Tier::Untrusted] {
             let regions = artifact.tier(tier);
             if let Some(group) = regions.get(region) {
-                group.find(rng, found);
+                group.find(HERE, rng, found);
             }
             // Each region begins with another one of the others, where there are many.
             let (before, behind) = (regions.range(..region), regions.range(region..));
             let others = behind.chain(before).filter(|(at, _)| *at != region);
             let mut left = OTHER_REGIONS;
             for (_, group) in others.take(OTHER_REGIONS * OTHER_REGIONS) {
-                let mut some = group.best(OF_ANOTHER_REGION);
-                found.extend(some.clone());
-                left -= usize::from(some.any(|it| !it.worker.is_suspect()));
+                let before = found.len();
+                group.find(AWAY, rng, found);
+                let is_well = found[before..].iter().any(|it| !it.worker.is_suspect());
+                left -= usize::from(is_well);
                 if left == 0 {
                     break;
                 }
@@ -288,11 +250,19 @@ impl Index {
     }
 
     #[cfg(test)]
-    pub(crate) fn ready(&self, kind: &Kind) -> Vec<super::worker::Candidate> {
-        let artifact = self.artifact(&kind.model, &kind.digest);
-        let group = artifact.and_then(|it| it.tier(kind.tier).get(&kind.region));
-        let ready = group.map(|it| it.best(super::group::TOP).map(Found::to_owned));
-        ready.map_or_else(Vec::new, Iterator::collect)
+    fn group(&self, kind: &Kind) -> Option<&Arc<Group>> {
+        let artifact = self.artifact(&kind.model, &kind.digest)?;
+        artifact.tier(kind.tier).get(&kind.region)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn ready(&self, kind: &Kind) -> Vec<super::candidate::Candidate> {
+        (self.group(kind)).map_or_else(Vec::new, |group| group.ready())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn ranked_ms(&self, kind: &Kind) -> Option<u64> {
+        self.group(kind)?.ranked_ms()
     }
 
     #[cfg(test)]

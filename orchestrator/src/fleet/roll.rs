@@ -6,7 +6,6 @@
 //! times the memory for a reference of eight bytes.
 
 use super::worker::WorkerView;
-use rand::Rng;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, OnceLock};
 use tether_wire::NodeId;
@@ -18,7 +17,24 @@ const FULL: usize = 2 * SHARD;
 /// Places that a shard grows by: a shard that doubled would waste half of its memory.
 const GROWTH: usize = 4;
 
-type Shard = Arc<Vec<Arc<WorkerView>>>;
+type Shard = Arc<Vec<Entry>>;
+
+/// A worker, with the beginning of its id: memory far away is read for the one that is looked for,
+/// not for those beside it.
+#[derive(Clone, Debug)]
+struct Entry {
+    first: u64,
+    view: Arc<WorkerView>,
+}
+
+impl Entry {
+    fn new(view: Arc<WorkerView>) -> Self {
+        Self {
+            first: first_eight(&view.id),
+            view,
+        }
+    }
+}
 
 /// Workers by id. The number of shards is a power of two.
 #[derive(Clone, Debug, Default)]
@@ -37,12 +53,12 @@ impl Roll {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<WorkerView>> {
-        self.shards.iter().flat_map(|shard| shard.iter())
+        (self.shards.iter()).flat_map(|shard| shard.iter().map(|entry| &entry.view))
     }
 
     pub(crate) fn get(&self, id: &NodeId) -> Option<&Arc<WorkerView>> {
         let shard = self.shards.get(self.place(id))?;
-        Some(&shard[search(shard, id).ok()?])
+        Some(&shard[search(shard, id).ok()?].view)
     }
 
     /// Adds a worker, or replaces the view of it.
@@ -53,12 +69,12 @@ impl Roll {
         let place = self.place(&view.id);
         let shard = Arc::make_mut(&mut Arc::make_mut(&mut self.shards)[place]);
         match search(shard, &view.id) {
-            Ok(at) => Some(std::mem::replace(&mut shard[at], view)),
+            Ok(at) => Some(std::mem::replace(&mut shard[at].view, view)),
             Err(at) => {
                 if shard.len() == shard.capacity() {
                     shard.reserve_exact(GROWTH);
                 }
-                shard.insert(at, view);
+                shard.insert(at, Entry::new(view));
                 self.len += 1;
                 None
             }
@@ -74,31 +90,34 @@ impl Roll {
         if shards > 1 && self.len < shards * SHARD / 4 {
             self.cut(shards / 2);
         }
-        Some(gone)
+        Some(gone.view)
     }
 
-    /// One of them by chance, nearly evenly.
-    pub(crate) fn sample(&self, rng: &mut impl Rng) -> Option<&Arc<WorkerView>> {
-        if self.len == 0 {
-            return None;
-        }
-        let shards = self.shards.len();
-        let first = rng.random_range(0..shards);
-        let shard = (0..shards)
-            .map(|step| &self.shards[(first + step) % shards])
-            .find(|shard| !shard.is_empty())?;
-        shard.get(rng.random_range(0..shard.len()))
+    /// All of them, from one on that a random number chooses, nearly evenly. Neighbours stay
+    /// neighbours for a while, but nobody can choose theirs.
+    pub(crate) fn iter_from(&self, random: u64) -> impl Iterator<Item = &Arc<WorkerView>> {
+        let draw = |random: u64, of: usize| {
+            let drawn = random % (of as u64).max(1);
+            usize::try_from(drawn).unwrap_or(0)
+        };
+        let (before, from) = self.shards.split_at(draw(random, self.shards.len()));
+        let (first, behind) = from
+            .split_first()
+            .map_or((&[][..], &[][..]), |(first, rest)| (&first[..], rest));
+        let (head, tail) = first.split_at(draw(random >> 32, first.len()));
+        let others = behind.iter().chain(before).flat_map(|shard| shard.iter());
+        (tail.iter().chain(others).chain(head)).map(|entry| &entry.view)
     }
 
     /// Deals all out to so many shards.
     fn cut(&mut self, shards: usize) {
-        let mut dealt: Vec<Vec<Arc<WorkerView>>> = Vec::new();
+        let mut dealt: Vec<Vec<Entry>> = Vec::new();
         dealt.resize_with(shards, Vec::new);
         for view in self.iter() {
-            dealt[place(&view.id, shards)].push(view.clone());
+            dealt[place(&view.id, shards)].push(Entry::new(view.clone()));
         }
         let packed = dealt.into_iter().map(|mut shard| {
-            shard.sort_unstable_by_key(|view| view.id);
+            shard.sort_unstable_by_key(|entry| entry.view.id);
             shard.shrink_to_fit();
             Arc::new(shard)
         });
@@ -110,8 +129,19 @@ impl Roll {
     }
 }
 
-fn search(shard: &[Arc<WorkerView>], id: &NodeId) -> Result<usize, usize> {
-    shard.binary_search_by(|view| view.id.cmp(id))
+fn search(shard: &[Entry], id: &NodeId) -> Result<usize, usize> {
+    let first = first_eight(id);
+    shard.binary_search_by(|entry| {
+        let rest = || entry.view.id.cmp(id);
+        entry.first.cmp(&first).then_with(rest)
+    })
+}
+
+/// In the order of ids.
+fn first_eight(id: &NodeId) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&id.0[..8]);
+    u64::from_be_bytes(first)
 }
 
 /// The shard of a worker, of a power of two of them.
@@ -121,3 +151,6 @@ fn place(id: &NodeId, shards: usize) -> usize {
     // As many of its low bits as there are shards.
     usize::try_from(hash & (shards as u64).saturating_sub(1)).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;

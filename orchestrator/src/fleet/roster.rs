@@ -51,12 +51,14 @@ pub(crate) struct Roster {
     others: HashMap<NodeId, Other>,
     /// Workers that are gone while something that we gave them still runs.
     unfinished: HashMap<NodeId, Arc<Live>>,
+    /// How many of these there were after the last look for those whose work has ended.
+    kept_unfinished: usize,
     /// Workers that offer more than there was room for.
     left_out: BTreeSet<NodeId>,
+    /// The last of them for which it was looked again; none at the beginning.
+    readmitted: Option<NodeId>,
     counts: [usize; STATES.len()],
     news: News,
-    /// Beats came since groups were ranked.
-    moved: bool,
     merits: Merits,
 }
 
@@ -141,7 +143,6 @@ impl Roster {
 
     fn beat(&mut self, beat: &Verified<Beat>, heard_ms: u64, carded: bool) -> Option<Passage> {
         let id = beat.signer();
-        self.moved = true;
         if let Some(view) = self.views.get(&id) {
             if carded && view.state == beat.state {
                 let before = place_of(view);

@@ -1,8 +1,9 @@
 //! The readers' side: the fleet at one moment.
 
+use super::candidate::Found;
 use super::index::Index;
 use super::roll::Roll;
-use super::worker::{Found, SUSPECT, UNAVAILABLE, WorkerView};
+use super::worker::{SUSPECT, UNAVAILABLE, WorkerView};
 use crate::catalogue::Offered;
 use rand::Rng;
 use std::sync::Arc;

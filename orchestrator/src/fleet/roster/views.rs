@@ -1,11 +1,16 @@
 //! Views of workers on their way in and out of the roster and its index.
 
 use super::{Passage, Roster, Waiting, place_of};
-use crate::fleet::index::RANK_MS;
 use crate::fleet::worker::{Live, WorkerView};
+use std::ops::Bound;
 use std::sync::Arc;
 use tether_wire::NodeId;
 use tether_wire::beat::NodeState;
+
+/// Workers with work of ours that are gone, before a look for those whose work has ended.
+const SPARE: usize = 64;
+/// Workers for which it is looked at once whether there is room for what was left out.
+const READMITTED: usize = 1_024;
 
 impl Roster {
     pub(super) fn wait(&mut self, id: NodeId) -> &mut Waiting {
@@ -40,10 +45,10 @@ impl Roster {
         let old = self.views.put(view.clone());
         if let Some(old) = &old {
             self.counts[place_of(old)] -= 1;
-            index.leave(old, Some(&view), &self.merits);
+            index.leave(old, Some(&view));
         }
         self.counts[place_of(&view)] += 1;
-        if index.enter(&view, &self.merits) {
+        if index.enter(&view) {
             self.left_out.remove(&id);
         } else {
             self.left_out.insert(id);
@@ -53,14 +58,13 @@ impl Roster {
 
     fn set_changed(&mut self) {
         self.news.changed = true;
-        self.moved = true;
     }
 
     pub(super) fn take_out(&mut self, id: &NodeId) -> Option<Arc<Live>> {
         let old = self.views.remove(id)?;
         old.live.set_withdrawn(true);
         self.counts[place_of(&old)] -= 1;
-        Arc::make_mut(&mut self.index).leave(&old, None, &self.merits);
+        Arc::make_mut(&mut self.index).leave(&old, None);
         self.left_out.remove(id);
         self.set_changed();
         Some(old.live.clone())
@@ -71,10 +75,15 @@ impl Roster {
     }
 
     pub(super) fn keep_unfinished(&mut self, id: NodeId, live: Option<Arc<Live>>) {
-        self.unfinished.retain(|_, live| live.ours() > 0);
-        if let Some(live) = live.filter(|live| live.ours() > 0) {
-            self.unfinished.insert(id, live);
+        let Some(live) = live.filter(|live| live.ours() > 0) else {
+            return;
+        };
+        // Not each time: where a whole region goes, that would be its size squared.
+        if self.unfinished.len() >= 2 * self.kept_unfinished + SPARE {
+            self.unfinished.retain(|_, live| live.ours() > 0);
+            self.kept_unfinished = self.unfinished.len();
         }
+        self.unfinished.insert(id, live);
     }
 
     pub(super) fn recount(&mut self, before: usize, after: usize) {
@@ -84,9 +93,6 @@ impl Roster {
 
     /// Ranks the workers of groups anew where that is due, and says when to do so again.
     pub(crate) fn rank(&mut self, now_mono_ms: u64) -> u64 {
-        if !std::mem::take(&mut self.moved) {
-            return now_mono_ms + RANK_MS;
-        }
         let (due, again_ms) = self.index.due(now_mono_ms);
         if !due.is_empty() {
             self.merits.turn();
@@ -96,15 +102,19 @@ impl Roster {
         again_ms
     }
 
-    /// Looks again whether there is room for what was left out.
+    /// Looks again whether there is room for what was left out, some at a time: strangers can be
+    /// many, and offer much.
     pub(crate) fn readmit(&mut self) {
-        let left_out = std::mem::take(&mut self.left_out);
-        for id in left_out {
+        let from = self.readmitted.map_or(Bound::Unbounded, Bound::Excluded);
+        let turn = (self.left_out.range((from, Bound::Unbounded))).take(READMITTED);
+        let turn: Vec<NodeId> = turn.copied().collect();
+        self.readmitted = turn.get(READMITTED - 1).copied();
+        for id in turn {
             let Some(view) = self.views.get(&id) else {
                 continue;
             };
-            if !Arc::make_mut(&mut self.index).enter(view, &self.merits) {
-                self.left_out.insert(id);
+            if Arc::make_mut(&mut self.index).enter(view) {
+                self.left_out.remove(&id);
             }
             self.set_changed();
         }
