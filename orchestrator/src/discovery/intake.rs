@@ -76,7 +76,11 @@ impl Intake {
         let line = self.line(peer.id);
         let result = self.read(&mut call, peer.id, &line).await;
         drop(line);
-        lock(&self.lines).retain(|_, line| line.strong_count() > 0);
+        let mut lines = lock(&self.lines);
+        if (lines.get(&peer.id)).is_some_and(|line| line.strong_count() == 0) {
+            lines.remove(&peer.id);
+        }
+        drop(lines);
         result
     }
 

@@ -164,12 +164,13 @@ async fn read(
 /// What became of the connection: a refusal may have come as the reason of its end.
 async fn lost(connection: &Connection, error: StreamError) -> GreetingError {
     match error {
-        StreamError::Broken(why) => match connection.closed().await {
-            (code, _) => match code.and_then(CloseCode::refusal) {
+        StreamError::Broken(why) => {
+            let (code, _) = connection.closed().await;
+            match code.and_then(CloseCode::refusal) {
                 Some(code) => GreetingError::RefusedByPeer(bounded(Refusal::new(code, why))),
                 None => GreetingError::Lost(why),
-            },
-        },
+            }
+        }
         StreamError::GaveUp | StreamError::Over => {
             GreetingError::Lost("the other side gave up the greeting".to_owned())
         }

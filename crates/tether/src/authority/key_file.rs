@@ -6,13 +6,15 @@ use crate::commands::tenant;
 use crate::files;
 use rand::RngCore;
 use std::path::Path;
-use tether_wire::{NodeId, NodeKey};
+use tether_wire::{MeshId, NodeId, NodeKey};
 
 /// Most bytes of a key file: a comment and 64 digits.
 const MAX_KEY_FILE_BYTES: u64 = 1_024;
 const WHAT: &str = "a key file made by `tether keys new`";
 /// How the file of a node's key begins.
 const NODE_HEADING: &str = "# Secret key of tether node ";
+/// How the file of a mesh's recovery key begins; the mesh's id follows.
+const RECOVERY_HEADING: &str = "# Recovery key of the operator of tether mesh ";
 
 /// A new key from the system's randomness.
 pub(crate) fn generate() -> NodeKey {
@@ -23,9 +25,9 @@ pub(crate) fn generate() -> NodeKey {
 
 /// Makes a node's key file; one that is there is never overwritten.
 pub(crate) fn create(path: &Path) -> Result<NodeKey, AuthorityError> {
-    create_with(path, |id| {
-        format!("{NODE_HEADING}{id}. Whoever has it is this node.")
-    })
+    let key = generate();
+    create_text(path, &node_text(&key))?;
+    Ok(key)
 }
 
 /// The same for the key of a mesh's operator.
@@ -37,16 +39,57 @@ pub(crate) fn create_operator(path: &Path) -> Result<NodeKey, AuthorityError> {
     })
 }
 
+/// The same for the operator's second key, whose file says which mesh it is for: it is kept apart
+/// from everything else that does.
+pub(crate) fn create_recovery(path: &Path, mesh: MeshId) -> Result<NodeKey, AuthorityError> {
+    create_with(path, |_| {
+        format!(
+            "{RECOVERY_HEADING}{mesh}.\n# Whoever has it gives and takes back every role, also from the operator's first key.\n# Keep it offline, and apart from operator.key."
+        )
+    })
+}
+
+/// The mesh for which a key file says that it is the recovery key.
+pub(crate) fn recovers(path: &Path) -> Result<Option<MeshId>, AuthorityError> {
+    let text = read_secret(path)?;
+    let Some(rest) = text.strip_prefix(RECOVERY_HEADING) else {
+        return Ok(None);
+    };
+    let id = rest.get(..64).unwrap_or_default().parse();
+    id.map(Some).map_err(|_| AuthorityError::Malformed {
+        path: path.to_owned(),
+        what: "a recovery key made by `tether mesh new`",
+        why: "its first line names no mesh".to_owned(),
+    })
+}
+
+/// What a node's key file holds.
+fn node_text(key: &NodeKey) -> String {
+    let id = key.id();
+    let seed = hex::encode(key.seed());
+    format!("{NODE_HEADING}{id}. Whoever has it is this node.\n{seed}\n")
+}
+
+/// Puts another key in the place of a node's, at once.
+pub(crate) fn replace(path: &Path, key: &NodeKey) -> Result<(), AuthorityError> {
+    files::replace_private(path, node_text(key).as_bytes())
+        .map_err(AuthorityError::io("cannot replace key file", path))
+}
+
 fn create_with(path: &Path, heading: impl Fn(NodeId) -> String) -> Result<NodeKey, AuthorityError> {
     let key = generate();
     let text = format!("{}\n{}\n", heading(key.id()), hex::encode(key.seed()));
+    create_text(path, &text)?;
+    Ok(key)
+}
+
+fn create_text(path: &Path, text: &str) -> Result<(), AuthorityError> {
     files::create_private(path, text.as_bytes()).map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => AuthorityError::Exists {
             path: path.to_owned(),
         },
         _ => AuthorityError::io("cannot make key file", path)(error),
-    })?;
-    Ok(key)
+    })
 }
 
 /// Reads a key file that only its owner can read.

@@ -1,7 +1,7 @@
-//! The register of the grants that were issued, beside the operator's key.
+//! The register of what was issued and revoked, beside the operator's key: one line of JSON each.
 //!
-//! A grant counts as issued when its line is whole, its end included: a last line without one was
-//! cut off by a full disk or a crash, before anybody got the grant.
+//! A grant or an invite counts as issued when its line is whole, its end included: a last line
+//! without one was cut off by a full disk or a crash, before anybody got it.
 //!
 //! Serials are drawn at random. A register counts only for the folder that it is in, and a key may
 //! be copied: two registers of one mesh that counted up would give each serial twice, and a grant
@@ -9,12 +9,14 @@
 
 use super::mesh_dir::OPERATOR_KEY;
 use super::{AuthorityError, mesh_id};
+use crate::stderr;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
+use tether_wire::control::Target;
 use tether_wire::grant::{Role, Tier};
 use tether_wire::{NodeId, Region};
 
@@ -29,6 +31,9 @@ pub(crate) const MAX_SERIAL: u64 = (1 << 53) - 1;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
     pub(crate) serial: u64,
+    /// Whose key signed it; registers of before do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) issuer: Option<NodeId>,
     pub(crate) subject: NodeId,
     pub(crate) role: Role,
     pub(crate) region: Option<Region>,
@@ -37,27 +42,129 @@ pub(crate) struct Entry {
     pub(crate) expires_ms: u64,
 }
 
-/// A serial that no entry has.
-pub(super) fn new_serial(entries: &[Entry], rng: &mut impl Rng) -> u64 {
-    let taken: BTreeSet<u64> = entries.iter().map(|entry| entry.serial).collect();
-    loop {
-        let serial = rng.random_range(1..=MAX_SERIAL);
-        if !taken.contains(&serial) {
-            return serial;
+/// One invite in the register; never its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct InviteEntry {
+    pub(crate) serial: u64,
+    pub(crate) issuer: NodeId,
+    pub(crate) region: Region,
+    pub(crate) tier: Tier,
+    pub(crate) uses: u32,
+    pub(crate) not_before_ms: u64,
+    pub(crate) expires_ms: u64,
+    pub(crate) grant_life_ms: u64,
+}
+
+/// One revocation that somebody took, or that was written to a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RevocationEntry {
+    pub(crate) target: Target,
+    pub(crate) keeps_issued: bool,
+    pub(crate) reason: String,
+    pub(crate) issued_ms: u64,
+}
+
+/// A line. That of a grant is known by having no kind.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+enum Tagged {
+    Invite(InviteEntry),
+    Revocation(RevocationEntry),
+}
+
+/// What is entered.
+#[derive(Debug)]
+pub(crate) enum Line {
+    Grant(Entry),
+    Invite(InviteEntry),
+    Revocation(RevocationEntry),
+}
+
+/// What a register holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Register {
+    pub(crate) grants: Vec<Entry>,
+    pub(crate) invites: Vec<InviteEntry>,
+    pub(crate) revocations: Vec<RevocationEntry>,
+}
+
+impl Register {
+    /// Who gave a serial, as far as the register says.
+    pub(crate) fn issuer_of(&self, serial: u64) -> Option<NodeId> {
+        let grant = self.grants.iter().find(|entry| entry.serial == serial);
+        let invite = self.invites.iter().find(|entry| entry.serial == serial);
+        (grant.and_then(|entry| entry.issuer)).or(invite.map(|entry| entry.issuer))
+    }
+
+    /// Whether a grant was taken back, or the key that has it.
+    pub(crate) fn is_revoked(&self, entry: &Entry) -> bool {
+        self.revocations
+            .iter()
+            .any(|revocation| match revocation.target {
+                Target::Key(key) => {
+                    key == entry.subject || (entry.issuer == Some(key) && !revocation.keeps_issued)
+                }
+                Target::Serial { issuer, serial } => {
+                    serial == entry.serial && entry.issuer.is_none_or(|own| own == issuer)
+                }
+            })
+    }
+
+    /// Whether an invite was taken back, or the key that signed it.
+    pub(crate) fn is_invite_revoked(&self, entry: &InviteEntry) -> bool {
+        self.revocations
+            .iter()
+            .any(|revocation| match revocation.target {
+                Target::Key(key) => key == entry.issuer && !revocation.keeps_issued,
+                Target::Serial { issuer, serial } => {
+                    (serial, issuer) == (entry.serial, entry.issuer)
+                }
+            })
+    }
+
+    fn new_serial(&self, rng: &mut impl Rng) -> u64 {
+        let grants = self.grants.iter().map(|entry| entry.serial);
+        let taken: BTreeSet<u64> = grants
+            .chain(self.invites.iter().map(|entry| entry.serial))
+            .collect();
+        loop {
+            let serial = rng.random_range(1..=MAX_SERIAL);
+            if !taken.contains(&serial) {
+                return serial;
+            }
         }
+    }
+
+    fn add(&mut self, line: &[u8]) -> serde_json::Result<()> {
+        let value: serde_json::Value = serde_json::from_slice(line)?;
+        if value.get("kind").is_none() {
+            self.grants.push(serde_json::from_value(value)?);
+            return Ok(());
+        }
+        match serde_json::from_value(value)? {
+            Tagged::Invite(entry) => self.invites.push(entry),
+            Tagged::Revocation(entry) => self.revocations.push(entry),
+        }
+        Ok(())
     }
 }
 
-/// The register of a mesh folder.
+/// The grants of a mesh folder.
+#[cfg(test)]
 pub(crate) fn entries(dir: &Path) -> Result<Vec<Entry>, AuthorityError> {
+    Ok(read(dir)?.grants)
+}
+
+/// The register of a mesh folder.
+pub(crate) fn read(dir: &Path) -> Result<Register, AuthorityError> {
     let path = mesh_id::place(&dir.join(OPERATOR_KEY))?.with_file_name(REGISTER);
     match File::open(&path) {
-        Ok(file) => Ok(read_entries(&file, &path)?.0),
+        Ok(file) => Ok(read_lines(&file, &path)?.0),
         // A mesh that has issued nothing yet has no register.
         Err(error)
             if error.kind() == std::io::ErrorKind::NotFound && dir.join(OPERATOR_KEY).exists() =>
         {
-            Ok(Vec::new())
+            Ok(Register::default())
         }
         Err(error) => Err(AuthorityError::io(
             "cannot read the register of grants",
@@ -66,10 +173,54 @@ pub(crate) fn entries(dir: &Path) -> Result<Vec<Entry>, AuthorityError> {
     }
 }
 
-/// The entries, and the length of their lines: what follows is a line that was cut off.
-pub(super) fn read_entries(file: &File, path: &Path) -> Result<(Vec<Entry>, u64), AuthorityError> {
+/// Enters what is made under a new serial; the register is locked meanwhile. Nothing is entered
+/// where making it fails.
+pub(super) fn enter<T>(
+    path: &Path,
+    make: impl FnOnce(u64, &Register) -> Result<(Line, T), AuthorityError>,
+) -> Result<T, AuthorityError> {
+    let fail = |doing| AuthorityError::io(doing, path);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .open(path)
+        .map_err(fail("cannot open the register of grants"))?;
+    file.lock()
+        .map_err(fail("cannot lock the register of grants"))?;
+    let (register, whole_bytes) = read_lines(&file, path)?;
+    // Under the lock, so that what is cut off is no other process's line being written.
+    let bytes = file
+        .metadata()
+        .map_err(fail("cannot read the register of grants"))?
+        .len();
+    if bytes > whole_bytes {
+        stderr::line(format_args!(
+            "warning: the last line of {} was cut off and is removed: that grant was never given",
+            path.display()
+        ));
+        file.set_len(whole_bytes)
+            .map_err(fail("cannot mend the register of grants"))?;
+    }
+    let serial = register.new_serial(&mut rand::rng());
+    let (line, made) = make(serial, &register)?;
+    let line = match line {
+        Line::Grant(entry) => serde_json::to_vec(&entry),
+        Line::Invite(entry) => serde_json::to_vec(&Tagged::Invite(entry)),
+        Line::Revocation(entry) => serde_json::to_vec(&Tagged::Revocation(entry)),
+    };
+    let mut line = line.map_err(|error| AuthorityError::Issue(error.to_string()))?;
+    line.push(b'\n');
+    file.write_all(&line)
+        .and_then(|()| file.sync_all())
+        .map_err(fail("cannot write the register of grants"))?;
+    Ok(made)
+}
+
+/// What is entered, and the length of its lines: what follows is a line that was cut off.
+fn read_lines(file: &File, path: &Path) -> Result<(Register, u64), AuthorityError> {
     let mut reader = BufReader::new(file);
-    let (mut entries, mut whole_bytes) = (Vec::new(), 0);
+    let (mut register, mut whole_bytes, mut number) = (Register::default(), 0, 0);
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -80,15 +231,16 @@ pub(super) fn read_entries(file: &File, path: &Path) -> Result<(Vec<Entry>, u64)
                 path,
             ))?;
         if line.last() != Some(&b'\n') {
-            return Ok((entries, whole_bytes));
+            return Ok((register, whole_bytes));
         }
-        entries.push(
-            serde_json::from_slice(&line).map_err(|error| AuthorityError::Malformed {
+        number += 1;
+        register
+            .add(&line)
+            .map_err(|error| AuthorityError::Malformed {
                 path: path.to_owned(),
                 what: "a register of grants",
-                why: format!("line {}: {error}", entries.len() + 1),
-            })?,
-        );
+                why: format!("line {number}: {error}"),
+            })?;
         whole_bytes += read as u64;
     }
 }
@@ -99,20 +251,26 @@ mod tests {
     use rand::SeedableRng;
     use rand::rngs::StdRng;
 
-    #[test]
-    fn a_serial_that_is_taken_is_drawn_again() {
-        let seeded = || StdRng::seed_from_u64(7);
-        let first = new_serial(&[], &mut seeded());
-        let entry = Entry {
-            serial: first,
+    fn entry(serial: u64) -> Entry {
+        Entry {
+            serial,
+            issuer: Some(NodeId([7; 32])),
             subject: NodeId([0; 32]),
             role: Role::Worker,
             region: None,
             tier: Tier::Trusted,
             not_before_ms: 0,
             expires_ms: 1,
-        };
-        let second = new_serial(&[entry], &mut seeded());
+        }
+    }
+
+    #[test]
+    fn a_serial_that_is_taken_is_drawn_again() {
+        let seeded = || StdRng::seed_from_u64(7);
+        let mut register = Register::default();
+        let first = register.new_serial(&mut seeded());
+        register.grants.push(entry(first));
+        let second = register.new_serial(&mut seeded());
         assert_ne!(second, first);
         assert!((1..=MAX_SERIAL).contains(&second));
     }
@@ -121,5 +279,75 @@ mod tests {
     fn a_serial_is_exact_also_where_numbers_are_doubles() {
         let read = serde_json::from_str::<f64>(&MAX_SERIAL.to_string()).expect("a number");
         assert_eq!(format!("{read:.0}"), MAX_SERIAL.to_string());
+    }
+
+    #[test]
+    fn a_grant_is_revoked_by_its_number_its_key_or_its_issuers() {
+        let grant = entry(3);
+        let is_revoked = |target, keeps_issued| {
+            let revocation = RevocationEntry {
+                target,
+                keeps_issued,
+                reason: String::new(),
+                issued_ms: 0,
+            };
+            let revocations = vec![revocation];
+            let register = Register {
+                revocations,
+                ..Register::default()
+            };
+            register.is_revoked(&grant)
+        };
+        let serial = |issuer, serial| Target::Serial {
+            issuer: NodeId([issuer; 32]),
+            serial,
+        };
+        assert!(is_revoked(serial(7, 3), false));
+        assert!(!is_revoked(serial(8, 3), false), "another's number 3");
+        assert!(!is_revoked(serial(7, 4), false));
+        assert!(is_revoked(Target::Key(NodeId([0; 32])), true));
+        assert!(is_revoked(Target::Key(NodeId([7; 32])), false));
+        assert!(!is_revoked(Target::Key(NodeId([7; 32])), true));
+    }
+
+    #[test]
+    fn lines_of_each_kind_are_read_again_and_those_of_before_too() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join(REGISTER);
+        let invite = InviteEntry {
+            serial: 5,
+            issuer: NodeId([7; 32]),
+            region: Region::new("eu").expect("valid"),
+            tier: Tier::Untrusted,
+            uses: 3,
+            not_before_ms: 1,
+            expires_ms: 2,
+            grant_life_ms: 3,
+        };
+        let revocation = RevocationEntry {
+            target: Target::Key(NodeId([1; 32])),
+            keeps_issued: false,
+            reason: "lost".to_owned(),
+            issued_ms: 9,
+        };
+        let before = Entry {
+            issuer: None,
+            ..entry(4)
+        };
+        for line in [
+            Line::Grant(before.clone()),
+            Line::Invite(invite.clone()),
+            Line::Revocation(revocation.clone()),
+        ] {
+            enter(&path, |_, _| Ok((line, ()))).expect("entered");
+        }
+        let file = File::open(&path).expect("there");
+        let (read, _) = read_lines(&file, &path).expect("read");
+        let expected = Register {
+            grants: vec![before],
+            invites: vec![invite],
+            revocations: vec![revocation],
+        };
+        assert_eq!(read, expected);
     }
 }
