@@ -16,6 +16,7 @@
 //! * [`Herald`] – seals the node's card and beats, and pushes them
 //! * [`epoch`] – the number of this run, kept on disk
 //! * `gate` – bounds on who may try to link
+//! * `decoders` – private decoders for the fuzz targets, with the same feature
 //! * `testing` – a mesh on loopback, only with the feature of that name
 //!
 //! # Deliberately absent
@@ -24,6 +25,9 @@
 #![forbid(unsafe_code)]
 
 mod config;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod decoders;
 mod disk;
 pub mod epoch;
 mod error;
