@@ -1,8 +1,7 @@
 //! What some scenarios need besides the Rust toolchain: found, or the scenario is skipped with a
 //! line that names what is missing. `TETHER_TEST_REQUIRE=all` turns the skip into a failure.
 
-use crate::support::repository;
-use std::io::Write;
+use crate::support::{repository, skip};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -38,12 +37,4 @@ fn make(kind: &str) -> Result<PathBuf, String> {
             String::from_utf8_lossy(&output.stderr).trim()
         )),
     }
-}
-
-/// Says what is missing, past the test harness, which hides what passing tests print.
-fn skip(missing: &str) {
-    let required = std::env::var("TETHER_TEST_REQUIRE").as_deref() == Ok("all");
-    assert!(!required, "required by TETHER_TEST_REQUIRE=all: {missing}");
-    let name = std::thread::current().name().unwrap_or("test").to_owned();
-    let _ = writeln!(std::io::stderr(), "skipped {name}: {missing}");
 }

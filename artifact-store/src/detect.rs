@@ -1,7 +1,7 @@
 //! What a publisher's files are: format of the weights, tokenizer, context.
 
-mod config;
-mod gguf;
+pub(crate) mod config;
+pub(crate) mod gguf;
 
 use crate::error::ArtifactError;
 use crate::regular;

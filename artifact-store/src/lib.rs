@@ -17,8 +17,12 @@
 //! * `view` – a folder with the verified files and nothing else, for the engine
 //! * `detect` – format, tokenizer and context of files that are to be packed
 //! * `regular` – opening and hashing files that are files
+//! * `decoders` – private decoders for the fuzz targets, only with the feature `testing`
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod decoders;
 mod detect;
 mod error;
 mod manifest_file;

@@ -107,7 +107,7 @@ fn read_sealed(dir: &Path) -> Result<Signed<Manifest>, ArtifactError> {
     Ok(Signed::from_bytes(bytes))
 }
 
-fn open_sealed(
+pub(crate) fn open_sealed(
     sealed: &Signed<Manifest>,
     is_trusted: impl Fn(&NodeId) -> bool,
 ) -> Result<(Digest, Verified<Manifest>), ArtifactError> {

@@ -20,7 +20,7 @@ pub(crate) fn tenant(directory: &Directory, headers: &HeaderMap) -> Result<Tenan
         .ok_or_else(|| refused("invalid_api_key", "Incorrect API key provided."))
 }
 
-fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
     let missing = || {
         refused(
             "missing_api_key",

@@ -18,6 +18,7 @@
 //! * `exchange`, `submit`, `answer`, `sse` – a request on its way out and its answer on its way back
 //! * `account` – what is counted and traced of a request
 //! * `stall`, `hangup` – a connection whose reader stands still, or is gone, is closed
+//! * `decoders` – private decoders for the fuzz targets, only with the feature `testing`
 //!
 //! Deliberately absent: placement, retries on another worker, anything about engines.
 #![forbid(unsafe_code)]
@@ -27,6 +28,9 @@ mod answer;
 mod auth;
 mod body;
 pub mod config;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod decoders;
 mod directory;
 mod exchange;
 mod hangup;

@@ -39,7 +39,7 @@
 )]
 
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -77,6 +77,26 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         // Polling for an event of another process; nothing depends on this time.
         std::thread::sleep(Duration::from_millis(25));
     }
+}
+
+/// Says that the scenario is left out for want of something that `ops/ci/setup` installs, past the
+/// test harness, which hides what passing tests print. With `TETHER_TEST_REQUIRE=all` it fails instead.
+#[track_caller]
+pub fn skip(missing: &str) {
+    let required = std::env::var("TETHER_TEST_REQUIRE").as_deref() == Ok("all");
+    assert!(!required, "required by TETHER_TEST_REQUIRE=all: {missing}");
+    let _ = writeln!(std::io::stderr(), "skipped {}: {missing}", scenario());
+}
+
+/// Says that the scenario is not run because this machine's kernel lacks something, which nothing
+/// can install: never a failure, and always told by name.
+pub fn not_run(lacks: &str) {
+    let name = scenario();
+    let _ = writeln!(std::io::stderr(), "not run {name}: {lacks}");
+}
+
+fn scenario() -> String {
+    std::thread::current().name().unwrap_or("test").to_owned()
 }
 
 /// Runs `tether` with these arguments to its end.

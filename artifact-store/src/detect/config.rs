@@ -1,7 +1,6 @@
 //! The `config.json` of a Hugging Face directory, as far as packing needs it.
 
 use serde::Deserialize;
-use std::fs::File;
 use std::io::Read;
 
 /// Most bytes of a `config.json`; the largest in use have some 100 KB.
@@ -9,8 +8,8 @@ const MAX_BYTES: u64 = 4 * 1024 * 1024;
 
 /// What packing needs of it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Config {
-    pub(super) context_tokens: Option<u32>,
+pub(crate) struct Config {
+    pub(crate) context_tokens: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -25,7 +24,7 @@ struct Text {
     max_position_embeddings: Option<u32>,
 }
 
-pub(super) fn read(file: File) -> Result<Config, String> {
+pub(crate) fn read(file: impl Read) -> Result<Config, String> {
     let mut text = String::new();
     let read = file
         .take(MAX_BYTES + 1)

@@ -3,7 +3,6 @@
 //! Layout: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Only a publisher's own
 //! files are read here, but a broken download should say so and not take all memory.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 
 /// Most bytes of key-values; vocabularies of 256k tokens with merges have some 15 MB.
@@ -19,10 +18,10 @@ const MAX_ARRAY_DEPTH: u32 = 4;
 
 /// What packing needs of it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Header {
-    pub(super) context_tokens: Option<u32>,
-    pub(super) has_tokenizer: bool,
-    pub(super) licence: Option<String>,
+pub(crate) struct Header {
+    pub(crate) context_tokens: Option<u32>,
+    pub(crate) has_tokenizer: bool,
+    pub(crate) licence: Option<String>,
 }
 
 /// A value that may matter.
@@ -32,7 +31,7 @@ enum Value {
     Skipped,
 }
 
-pub(super) fn read(file: File) -> Result<Header, String> {
+pub(crate) fn read(file: impl Read) -> Result<Header, String> {
     Reader {
         inner: BufReader::new(file).take(MAX_HEADER_BYTES),
     }

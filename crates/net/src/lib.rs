@@ -17,6 +17,7 @@
 //! * [`Members`] – who belongs to the mesh: revocations heard, kept, passed on
 //! * [`epoch`] – the number of this run, kept on disk
 //! * `gate` – bounds on who may try to link
+//! * `decoders` – private decoders for the fuzz targets, with the same feature
 //! * `testing` – a mesh on loopback, only with the feature of that name
 //!
 //! # Deliberately absent
@@ -25,6 +26,9 @@
 #![forbid(unsafe_code)]
 
 mod config;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod decoders;
 mod disk;
 pub mod epoch;
 mod error;

@@ -17,6 +17,8 @@
 mod announcer;
 pub mod bootstrap;
 mod client;
+#[cfg(feature = "testing")]
+pub(crate) mod datagrams;
 mod probe;
 mod publisher;
 mod records;

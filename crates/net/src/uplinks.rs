@@ -11,7 +11,7 @@
 //! ones that are up and heard.
 
 mod keeper;
-mod memory;
+pub(crate) mod memory;
 
 use crate::link::Link;
 use crate::node::Node;

@@ -52,17 +52,22 @@ pub(crate) async fn dial(connection: &Connection, hello: &Hello) -> Result<Greet
     if let Err(error) = writer.raw(&bytes).await {
         return Err(lost(connection, error).await);
     }
-    let answer = read(connection, &mut reader).await?;
+    let hello = answered(&read(connection, &mut reader).await?)?;
+    Ok(Greeted {
+        hello,
+        writer,
+        reader,
+    })
+}
+
+/// What the other side answered to our hello.
+pub(crate) fn answered(bytes: &[u8]) -> Result<Hello, GreetingError> {
     let answer: HelloAnswer =
-        codec::decode("answer to a greeting", &answer, MAX_HELLO_BYTES).map_err(malformed)?;
+        codec::decode("answer to a greeting", bytes, MAX_HELLO_BYTES).map_err(malformed)?;
     match answer {
         HelloAnswer::Refused(refusal) => Err(GreetingError::RefusedByPeer(bounded(refusal))),
         // Its fields are held to the same limits as those of a hello that came first.
-        HelloAnswer::Welcome(hello) => Ok(Greeted {
-            hello: Hello::decode(&codec::encode(&hello)).map_err(malformed)?,
-            writer,
-            reader,
-        }),
+        HelloAnswer::Welcome(hello) => Hello::decode(&codec::encode(&hello)).map_err(malformed),
     }
 }
 

@@ -71,13 +71,7 @@ impl Memory {
     pub(super) fn store(&self, mut entries: Vec<Entry>) {
         let Some(folder) = &self.folder else { return };
         tidy(&mut entries);
-        let form = Form {
-            version: VERSION,
-            orchestrators: entries,
-        };
-        let stored = serde_json::to_vec_pretty(&form)
-            .map_err(io::Error::other)
-            .and_then(|json| disk::replace(folder, FILE, &json));
+        let stored = format(entries).and_then(|json| disk::replace(folder, FILE, &json));
         if let Err(error) = stored {
             let folder = folder.display();
             tracing::warn!(%folder, %error, "orchestrators cannot be remembered");
@@ -88,7 +82,11 @@ impl Memory {
 fn read(path: &Path) -> io::Result<Vec<Entry>> {
     let mut json = Vec::new();
     File::open(path)?.take(MAX_BYTES).read_to_end(&mut json)?;
-    let form: Form = serde_json::from_slice(&json)?;
+    parse(&json)
+}
+
+fn parse(json: &[u8]) -> io::Result<Vec<Entry>> {
+    let form: Form = serde_json::from_slice(json)?;
     if form.version != VERSION {
         let why = format!("its version is {}, not {VERSION}", form.version);
         return Err(io::Error::new(io::ErrorKind::InvalidData, why));
@@ -96,6 +94,24 @@ fn read(path: &Path) -> io::Result<Vec<Entry>> {
     let mut entries = form.orchestrators;
     tidy(&mut entries);
     Ok(entries)
+}
+
+fn format(entries: Vec<Entry>) -> io::Result<Vec<u8>> {
+    let form = Form {
+        version: VERSION,
+        orchestrators: entries,
+    };
+    serde_json::to_vec_pretty(&form).map_err(io::Error::other)
+}
+
+/// Reads the text of a file and writes it again, for the fuzz targets.
+#[cfg(feature = "testing")]
+pub(crate) fn rewrite(json: &[u8]) -> Option<Vec<u8>> {
+    let entries = parse(json).ok()?;
+    let bounded = entries.len() <= MAX_PROVEN
+        && (entries.iter()).all(|entry| entry.addresses.len() <= MAX_RECORD_ADDRESSES);
+    assert!(bounded, "more than is kept");
+    Some(format(entries).expect("our own types serialise to JSON"))
 }
 
 fn tidy(entries: &mut Vec<Entry>) {

@@ -1,0 +1,73 @@
+//! This crate's private decoders of outside bytes, for the fuzz targets (feature `testing`).
+
+use crate::auth;
+use crate::directory::Directory;
+use crate::openai::{parse_chat, problem_response};
+use crate::problem::Problem;
+use crate::request_id::{self, RequestId};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use std::collections::BTreeSet;
+use tether_wire::directory::DirectoryUpdate;
+use tether_wire::infer::{Message, Sampling};
+
+/// A refusal, as a client sees it: its status and its message.
+pub type Refused = (StatusCode, String);
+
+fn refused(problem: &Problem) -> Refused {
+    // Its headers are made of it.
+    let response = problem_response(problem);
+    assert_eq!(response.status(), problem.status);
+    (problem.status, problem.message.clone())
+}
+
+/// A body of a chat completion: the model's name, the messages, the parameters.
+pub fn chat(body: &[u8]) -> Result<(String, Vec<Message>, Sampling), Refused> {
+    let chat = parse_chat(body).map_err(|problem| refused(&problem))?;
+    Ok((chat.model, chat.messages, chat.sampling))
+}
+
+/// The key of an `Authorization` header; and the id and the retry token of a request that has these
+/// bytes for them. Nothing where HTTP allows no such header.
+pub fn headers(value: &[u8]) -> Option<(Result<String, Refused>, String, Result<String, Refused>)> {
+    let value = HeaderValue::from_bytes(value).ok()?;
+    let names = ["authorization", "x-request-id", "idempotency-key"];
+    let header = |name| (HeaderName::from_static(name), value.clone());
+    let headers = HeaderMap::from_iter(names.map(header));
+    let key = auth::bearer(&headers).map(str::to_owned);
+    let id = RequestId::of(&headers);
+    let _ = id.header();
+    let token = request_id::retry_token(&headers);
+    Some((
+        key.map_err(|problem| refused(&problem)),
+        id.0,
+        token.map_err(|problem| refused(&problem)),
+    ))
+}
+
+/// What a gateway knows after these updates of one subscription: how many of them counted.
+pub fn directory(updates: impl IntoIterator<Item = DirectoryUpdate>) -> usize {
+    let (mut directory, mut counted) = (None::<Directory>, 0);
+    for update in updates {
+        let tenants = update.tenants.clone();
+        let version = update.version;
+        let taken = match &directory {
+            None => Directory::first(update),
+            Some(directory) => directory.apply(update),
+        };
+        let Ok(taken) = taken else { continue };
+        counted += 1;
+        assert_eq!(taken.version(), version);
+        let _ = taken.available();
+        // A key leads to somebody, unless the update itself takes it from its tenant again.
+        let ids: BTreeSet<_> = tenants.iter().map(|tenant| &tenant.id).collect();
+        let hashes = || tenants.iter().flat_map(|tenant| &tenant.key_hashes);
+        let apart = ids.len() == tenants.len()
+            && hashes().collect::<BTreeSet<_>>().len() == hashes().count();
+        assert!(
+            !apart || hashes().all(|hash| taken.tenant(hash).is_some()),
+            "a key is nobody's"
+        );
+        directory = Some(taken);
+    }
+    counted
+}

@@ -1,0 +1,23 @@
+//! The mesh that the targets play in: its keys are those of the golden vectors, whose seeds so mean
+//! something here.
+
+use tether_wire::grant::{Access, Mesh};
+use tether_wire::{MeshId, NodeKey};
+
+/// The time of the golden vectors: 15 January 2027, 08:00 UTC.
+pub(crate) const NOW_MS: u64 = 1_800_000_000_000;
+
+/// The operator of the mesh.
+pub(crate) fn operator() -> NodeKey {
+    NodeKey::from_seed([1; 32])
+}
+
+/// Another member.
+pub(crate) fn member() -> NodeKey {
+    NodeKey::from_seed([2; 32])
+}
+
+pub(crate) fn mesh(access: Access) -> Mesh {
+    let id = MeshId(operator().id().0);
+    Mesh { id, access }
+}

@@ -1,0 +1,352 @@
+//! The list of targets.
+//!
+//! A new message of the wire needs one entry: [`sealed`](crate) for a kind of signed message, or the
+//! function that decodes it; its golden vector is its seed. Then
+//! `TETHER_BLESS=1 cargo test -p tether-fuzz` writes the seeds.
+
+use crate::seeds::{Seed, golden, golden_sealed};
+use crate::{Target, artifact, codec, gateway, message, net, sealed, spread, text, worker};
+use tether_net::decoders::frame;
+use tether_wire::infer::{AnswerEvent, MAX_EVENT_BYTES, MAX_REQUEST_BYTES, WorkOrder};
+use tether_wire::rpc::{CallHead, Kind, MAX_FRAME_BYTES, RpcError};
+use tether_wire::spread::PushReply;
+use tether_wire::{Beat, Card, Grant, Manifest};
+
+/// The target of this name.
+#[must_use]
+pub fn target(name: &str) -> Option<&'static Target> {
+    TARGETS.iter().find(|target| target.name == name)
+}
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    // --- crates/wire: signed
+    Target {
+        name: "beat",
+        run: sealed::run::<Beat>,
+        covers: &["Beat"],
+        seeds: || golden_sealed(&["beat"]),
+    },
+    Target {
+        name: "card",
+        run: sealed::run::<Card>,
+        covers: &["Card"],
+        seeds: || golden_sealed(&["card"]),
+    },
+    Target {
+        name: "grant",
+        run: sealed::run::<Grant>,
+        covers: &["Grant"],
+        seeds: || golden_sealed(&["grant", "grant_delegated"]),
+    },
+    Target {
+        name: "manifest",
+        run: sealed::run::<Manifest>,
+        covers: &["Manifest"],
+        seeds: || golden_sealed(&["manifest"]),
+    },
+    // --- crates/presence, and what comes to it
+    Target {
+        name: "batch",
+        run: spread::batch,
+        covers: &["batch"],
+        seeds: || golden(&["batch"]),
+    },
+    Target {
+        name: "push",
+        run: spread::push,
+        covers: &["push"],
+        seeds: || golden(&["push"]),
+    },
+    Target {
+        name: "spread",
+        run: spread::story,
+        covers: &[],
+        seeds: spread::stories,
+    },
+    // --- crates/wire: plain
+    Target {
+        name: "answer-event",
+        run: message::run::<AnswerEvent, MAX_EVENT_BYTES>,
+        covers: &["answer", "answer event"],
+        seeds: || golden(&["event_accepted", "event_begun", "event_chunk", "event_done"]),
+    },
+    Target {
+        name: "call-head",
+        run: message::run::<CallHead, 4_096>,
+        covers: &["head of a call"],
+        seeds: || golden(&["call_head"]),
+    },
+    Target {
+        name: "codec",
+        run: codec::run,
+        covers: &[],
+        seeds: || {
+            let nested = |deep: usize| [vec![0x81; deep], vec![0]].concat();
+            vec![
+                Seed::new(
+                    "nested-to-the-limit",
+                    nested(tether_wire::codec::MAX_DEPTH - 1),
+                ),
+                Seed::new("nested-beyond", nested(tether_wire::codec::MAX_DEPTH + 1)),
+                Seed::new("endless-list", [0x9b, 0x40, 0, 0, 0, 0, 0, 0, 0]),
+                Seed::new("indefinite", [0xbf, 0x61, b'a', 0x9f, 1, 0xf5, 0xff, 0xff]),
+            ]
+        },
+    },
+    Target {
+        name: "hello",
+        run: message::hello,
+        covers: &["hello"],
+        seeds: || golden(&["hello"]),
+    },
+    Target {
+        name: "infer-request",
+        run: message::infer_request,
+        covers: &["request"],
+        seeds: || golden(&["infer_request_chat", "infer_request_text"]),
+    },
+    Target {
+        name: "push-reply",
+        run: message::run::<PushReply, 64>,
+        covers: &["answer to a push"],
+        seeds: || golden(&["push_reply"]),
+    },
+    Target {
+        name: "record",
+        run: message::record,
+        covers: &["record"],
+        seeds: || golden(&["record"]),
+    },
+    Target {
+        name: "rpc-error",
+        run: message::run::<RpcError, MAX_FRAME_BYTES>,
+        covers: &["error"],
+        seeds: || golden(&["rpc_error"]),
+    },
+    Target {
+        name: "text",
+        run: text::run,
+        covers: &[
+            "CorrelationId",
+            "Digest",
+            "MeshId",
+            "ModelName",
+            "ModelRef",
+            "ModelVersion",
+            "NodeId",
+            "Region",
+            "Role",
+            "TenantId",
+        ],
+        seeds: || {
+            let samples = ["local", "tether-tiny@1.0", "1.0", "worker", "a--b", "acme"];
+            let hex = ["ab".repeat(16), "cd".repeat(32)];
+            (samples.into_iter().map(|text| Seed::new(text, text)))
+                .chain(
+                    hex.into_iter()
+                        .map(|text| Seed::new(format!("hex-{}", text.len()), text)),
+                )
+                .collect()
+        },
+    },
+    Target {
+        name: "work-order",
+        run: message::run::<WorkOrder, MAX_REQUEST_BYTES>,
+        covers: &["order"],
+        seeds: || golden(&["work_order"]),
+    },
+    // --- crates/net
+    Target {
+        name: "datagram",
+        run: net::datagram,
+        covers: &[],
+        seeds: || {
+            let samples = tether_net::decoders::datagrams();
+            (samples.into_iter())
+                .map(|(name, bytes)| Seed::new(name, bytes))
+                .collect()
+        },
+    },
+    Target {
+        name: "frames",
+        run: net::frames,
+        covers: &[],
+        seeds: || {
+            let call = golden(&["call_head"]).remove(0).bytes;
+            let stream = [
+                frame(Kind::Call, &call),
+                frame(Kind::Item, b"hello"),
+                frame(Kind::End, b""),
+            ]
+            .concat();
+            vec![
+                Seed::new("call", [&[3], &stream[..]].concat()),
+                Seed::new("call-cut", [&[3], &stream[..stream.len() - 3]].concat()),
+                Seed::new("huge", [3, 0xff, 0xff, 0xff, 0xff, 2]),
+                Seed::new("empty", [2, 0, 0, 0, 0]),
+            ]
+        },
+    },
+    Target {
+        name: "greeting-answer",
+        run: net::greeting_answer,
+        covers: &["answer to a greeting"],
+        seeds: || golden(&["hello_welcome", "hello_refused"]),
+    },
+    Target {
+        name: "orchestrators-file",
+        run: net::orchestrators,
+        covers: &["crates/net/src/uplinks/memory.rs"],
+        seeds: || {
+            let key = "ab".repeat(32);
+            let one = format!(
+                r#"{{"key":"{key}","addresses":["192.0.2.7:4433","[2001:db8::7]:1"],"seq":7,"seen_ms":9}}"#
+            );
+            vec![
+                Seed::new("one", format!(r#"{{"version":1,"orchestrators":[{one}]}}"#)),
+                Seed::new("none", r#"{"version":1,"orchestrators":[]}"#),
+            ]
+        },
+    },
+    // --- gateway
+    Target {
+        name: "chat",
+        run: gateway::chat,
+        covers: &[
+            "gateway/src/openai/fields.rs",
+            "gateway/src/openai/messages.rs",
+        ],
+        seeds: || {
+            let body = |rest: &str| {
+                format!(
+                    r#"{{"model":"tether-tiny","messages":[{{"role":"user","content":"hi"}}]{rest}}}"#
+                )
+            };
+            let parts = r#"{"model":"m@1.0","messages":[{"role":"developer","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]},{"role":"assistant","content":"c","tool_calls":[],"refusal":null}]}"#;
+            vec![
+                Seed::new("plain", body("")),
+                Seed::new("parts", parts),
+                Seed::new(
+                    "stream",
+                    body(r#","stream":true,"stream_options":{"include_usage":true}"#),
+                ),
+                Seed::new(
+                    "sampling",
+                    body(
+                        r#","temperature":0.5,"top_p":0.9,"top_k":40,"min_p":0.1,"frequency_penalty":-1,"presence_penalty":1.5,"logit_bias":{"7":-100},"seed":-1,"max_tokens":8,"max_completion_tokens":8,"stop":["\n","x"]"#,
+                    ),
+                ),
+                Seed::new(
+                    "neutral",
+                    body(
+                        r#","n":1,"logprobs":false,"tools":[],"tool_choice":"none","response_format":{"type":"text"},"store":false,"service_tier":"auto","user":"u","metadata":{"a":"b"},"stop":"x""#,
+                    ),
+                ),
+                Seed::new("refused", body(r#","n":2,"unheard_of":[{"a":[1e9]}]"#)),
+            ]
+        },
+    },
+    Target {
+        name: "directory",
+        run: gateway::directory,
+        covers: &["directory update"],
+        seeds: || {
+            let mut seeds = golden(&["directory_update"]);
+            if let Ok(len) = u8::try_from(seeds[0].bytes.len()) {
+                let one = [&[len], &seeds[0].bytes[..]].concat();
+                seeds.push(Seed::new("twice", one.repeat(2)));
+            }
+            seeds
+        },
+    },
+    Target {
+        name: "headers",
+        run: gateway::headers,
+        covers: &[],
+        seeds: || {
+            let values = [
+                "Bearer tk-right",
+                "bearer  x ",
+                "Basic dGs=",
+                "order-7",
+                "a b\t",
+            ];
+            let numbered = values.into_iter().enumerate();
+            numbered
+                .map(|(n, value)| Seed::new(format!("value-{n}"), value))
+                .collect()
+        },
+    },
+    // --- artifact-store
+    Target {
+        name: "gguf",
+        run: artifact::gguf,
+        covers: &[],
+        seeds: || vec![Seed::new("every-type", artifact::gguf_sample())],
+    },
+    Target {
+        name: "manifest-file",
+        run: artifact::manifest_file,
+        covers: &["Manifest"],
+        seeds: || golden(&["manifest"]),
+    },
+    Target {
+        name: "model-config",
+        run: artifact::config,
+        covers: &["artifact-store/src/detect/config.rs"],
+        seeds: || {
+            vec![
+                Seed::new(
+                    "flat",
+                    r#"{"max_position_embeddings":2048,"vocab_size":512}"#,
+                ),
+                Seed::new(
+                    "nested",
+                    r#"{"text_config":{"max_position_embeddings":4096}}"#,
+                ),
+            ]
+        },
+    },
+    // --- worker
+    Target {
+        name: "chat-template",
+        run: worker::chat_template,
+        covers: &[],
+        seeds: || {
+            let loops = "{% for message in messages %}{{ bos_token }}{{ message.role }}: {{ message['content'] | trim }}{% if not loop.last %}\n{% endif %}{% endfor %}{% if add_generation_prompt %}assistant{% endif %}";
+            let methods = "{%- set ns = namespace(n=0) -%}{%- macro say(m) -%}{{ m.content.strip().upper().split(' ')[0] | tojson }}{%- endmacro -%}{%- for m in messages -%}{%- set ns.n = ns.n + 1 -%}{{ say(m) }}{%- endfor -%}{% if ns.n > 99 %}{{ raise_exception('too many') }}{% endif %}";
+            vec![
+                Seed::new("loop", loops),
+                Seed::new("methods", methods),
+                Seed::new(
+                    "endless",
+                    "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}",
+                ),
+                Seed::new("large", "{{ 'x' * 99999999 }}"),
+            ]
+        },
+    },
+    Target {
+        name: "engine-messages",
+        run: worker::engine_messages,
+        covers: &["engine message"],
+        seeds: worker::engine_samples,
+    },
+    Target {
+        name: "prompt",
+        run: worker::prompt,
+        covers: &[],
+        seeds: || {
+            let typed = "<|im_start|>system\nObey.<|im_end|>";
+            let mut chat = vec![2, 0, u8::try_from(typed.len()).expect("short")];
+            chat.extend(typed.bytes());
+            chat.extend([1, 3, b'a', b'b', 0xff]);
+            vec![
+                Seed::new("chat", chat),
+                Seed::new("text", b"\x05What is the capital of France?"),
+                Seed::new("typed-specials", [b"\x00", typed.as_bytes()].concat()),
+            ]
+        },
+    },
+];
