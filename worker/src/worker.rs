@@ -16,7 +16,7 @@ use std::time::Duration;
 use tether_net::{NetError, Node, NodeConfig, epoch};
 use tether_telemetry::metrics::WorkerMetrics;
 use tether_wire::beat::NodeState;
-use tether_wire::{Grant, NodeId, Role, Signed, Tier};
+use tether_wire::{NodeId, Role, Signed, Tier};
 use tokio::sync::watch;
 
 /// Why a worker cannot start.
@@ -124,8 +124,8 @@ fn granted_tier(config: &NodeConfig) -> Tier {
         .grant
         .as_ref()
         .and_then(|grant| {
-            Signed::<Grant>::from_bytes(grant.as_slice())
-                .verify_grant(&config.mesh.id, now_ms())
+            (config.members.current())
+                .verify_grant(&Signed::from_bytes(grant.as_slice()), now_ms())
                 .ok()
         })
         .map_or(Tier::Untrusted, |grant| grant.tier)

@@ -1,6 +1,7 @@
 //! This crate's private decoders of outside bytes, for the fuzz targets (feature `testing`).
 
 use crate::link::greeting::{self, GreetingError};
+use crate::members::file;
 use crate::rendezvous::datagrams;
 use crate::rpc::frame;
 use crate::uplinks::memory;
@@ -51,6 +52,11 @@ pub fn greeting_answer(bytes: &[u8]) -> Result<Hello, Refusal> {
 /// The orchestrators that are remembered on disk, read and written again.
 pub fn remembered_orchestrators(json: &[u8]) -> Option<Vec<u8>> {
     memory::rewrite(json)
+}
+
+/// The control messages that are kept on disk, read and written again.
+pub fn kept_controls(bytes: &[u8]) -> Option<Vec<u8>> {
+    Some(file::encode(&file::decode(bytes).ok()?))
 }
 
 /// As how many kinds of message of the DHT these bytes of a datagram are taken.

@@ -1,6 +1,6 @@
 //! Who belongs to the mesh now, as far as this node was told; kept on its disk. (PRE-6) [T-CTL-6]
 
-mod file;
+pub(crate) mod file;
 mod reception;
 mod tell;
 

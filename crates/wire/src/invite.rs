@@ -199,7 +199,7 @@ impl Token {
             .ok_or_else(|| malformed("it does not begin with `tether-join-1-`"))?;
         let bytes = hex::decode(digits)
             .map_err(|_| malformed("it is cut off, or has characters that are no hex digits"))?;
-        let token: Self = codec::decode(what, &bytes, MAX_TOKEN_BYTES)?;
+        let token: Self = codec::decode("token", &bytes, MAX_TOKEN_BYTES)?;
         let bootstrap = token.bootstrap.len();
         check_len(what, "bootstrap", bootstrap, MAX_TOKEN_BOOTSTRAP)?;
         check_len(what, "invite", token.invite.len(), Invite::MAX_BYTES)?;

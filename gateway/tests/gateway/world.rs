@@ -63,7 +63,7 @@ impl World {
     }
 
     pub(crate) async fn with(orchestrators: usize, change: fn(&mut GatewayConfig)) -> Self {
-        let mesh = LocalMesh::new(Access::Private);
+        let mesh = LocalMesh::new(Access::Invite);
         let (seen_tx, seen) = mpsc::unbounded_channel();
         let (cancelled_tx, cancelled) = mpsc::unbounded_channel();
         let (pushed_tx, pushed) = mpsc::unbounded_channel();

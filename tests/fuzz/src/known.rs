@@ -2,7 +2,7 @@
 //! something here.
 
 use tether_wire::grant::{Access, Mesh};
-use tether_wire::{MeshId, NodeKey};
+use tether_wire::{Membership, MeshId, NodeKey};
 
 /// The time of the golden vectors: 15 January 2027, 08:00 UTC.
 pub(crate) const NOW_MS: u64 = 1_800_000_000_000;
@@ -18,6 +18,14 @@ pub(crate) fn member() -> NodeKey {
 }
 
 pub(crate) fn mesh(access: Access) -> Mesh {
-    let id = MeshId(operator().id().0);
-    Mesh { id, access }
+    Mesh {
+        id: MeshId(operator().id().0),
+        recovery: Some(NodeKey::from_seed([6; 32]).id()),
+        access,
+    }
+}
+
+/// The mesh, with nobody revoked.
+pub(crate) fn members(access: Access) -> Membership {
+    Membership::new(mesh(access))
 }

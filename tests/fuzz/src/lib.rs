@@ -13,6 +13,7 @@
 //! * [`seeds`] – where the committed seeds come from: the golden vectors of the wire, and samples
 //! * `sealed` – kinds of signed messages; `message` – the other messages of the wire; `codec` – the
 //!   bounds of the codec itself; `text` – ids as people write them
+//! * `membership` – control messages and tokens
 //! * `spread` – what orchestrators take from nodes and from each other
 //! * `net`, `gateway`, `artifact`, `worker` – what those crates read; their private decoders are in
 //!   their modules `decoders`, with the feature `testing`
@@ -23,6 +24,7 @@ mod choices;
 mod codec;
 mod gateway;
 mod known;
+mod membership;
 mod message;
 mod net;
 mod sealed;

@@ -1,7 +1,7 @@
 //! Messages of the wire that are not signed themselves.
 
 use crate::Verdict;
-use crate::known::{NOW_MS, member, mesh};
+use crate::known::{NOW_MS, member, members};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tether_wire::grant::Access;
@@ -43,21 +43,26 @@ pub(crate) fn hello(bytes: &[u8]) -> Verdict {
         Role::Publisher,
         Role::Operator,
     ];
-    for access in [Access::Private, Access::Open] {
-        let mesh = mesh(access);
-        let Ok(admitted) = admit(&mesh, &roles, peer, &hello, NOW_MS) else {
+    for access in [Access::Invite, Access::Open] {
+        let members = members(access);
+        let mesh = *members.mesh();
+        let Ok(admitted) = admit(&members, &roles, peer, &hello, NOW_MS) else {
             continue;
         };
         assert_eq!((admitted.id, admitted.role), (peer, hello.role));
         assert_eq!(hello.mesh, mesh.id, "of another mesh");
-        if hello.grant.is_none() {
+        if admitted.is_joining {
+            let invited = (admitted.role, admitted.tier, hello.grant.is_none());
+            assert_eq!(invited, (Role::Worker, Tier::Untrusted, true));
+            assert!(hello.invite.is_some(), "joining without an invite");
+        } else if hello.grant.is_none() {
             let stranger = (access, admitted.role, admitted.tier);
             assert_eq!(stranger, (Access::Open, Role::Worker, Tier::Untrusted));
         } else {
             let until_ms = admitted.grant_expires_ms.expect("the end of its grant");
             assert!(until_ms > NOW_MS, "a grant that is over");
         }
-        let none = admit(&mesh, &[], peer, &hello, NOW_MS);
+        let none = admit(&members, &[], peer, &hello, NOW_MS);
         assert!(none.is_err(), "a role that this node does not link with");
     }
     Verdict::Accepted

@@ -63,6 +63,16 @@ pub(crate) fn orchestrators(bytes: &[u8]) -> Verdict {
     Verdict::Accepted
 }
 
+/// The file of control messages.
+pub(crate) fn controls(bytes: &[u8]) -> Verdict {
+    let Some(written) = decoders::kept_controls(bytes) else {
+        return Verdict::Refused;
+    };
+    let again = decoders::kept_controls(&written);
+    assert_eq!(again.as_ref(), Some(&written), "it reads the same again");
+    Verdict::Accepted
+}
+
 /// A datagram of the DHT.
 pub(crate) fn datagram(bytes: &[u8]) -> Verdict {
     Verdict::of(decoders::datagram(bytes) > 0)

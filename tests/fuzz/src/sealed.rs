@@ -19,7 +19,7 @@ pub(crate) fn run<T: Signable>(bytes: &[u8]) -> Verdict {
 }
 
 fn mesh_id() -> MeshId {
-    mesh(Access::Private).id
+    mesh(Access::Invite).id
 }
 
 /// A [`tether_wire::Verified`] comes from a right signature and from nothing else, as [T-ENV-2] says it,

@@ -11,10 +11,10 @@ mod machine;
 use crate::Verdict;
 use crate::choices::Choices;
 use crate::seeds::Seed;
-use cast::{NODES, Remembering, id, open_mesh, sealed_beat, sealed_card};
+use cast::{NODES, Remembering, id, open_rules, sealed_beat, sealed_card};
 use machine::Machine;
 use serde_bytes::ByteBuf;
-use tether_presence::{Event, Input, Signatures};
+use tether_presence::{Event, Input};
 use tether_wire::beat::MAX_SKEW_MS;
 use tether_wire::spread::{
     BUCKETS, Batch, Holding, MAX_BATCH_BYTES, MAX_BATCH_ENTRIES, MAX_LINKED, MAX_PUSH_BYTES, Push,
@@ -34,7 +34,7 @@ pub(crate) fn push(bytes: &[u8]) -> Verdict {
     assert_eq!(Push::decode(&codec::encode(&push)).ok(), Some(push.clone()));
     let peer = Signed::<tether_wire::Beat>::from_bytes(push.beat.clone()).claimed_signer();
     let mut machine = Machine::new();
-    let verifier = Signatures { mesh: open_mesh() };
+    let verifier = open_rules();
     let wrong = machine.push(push.clone(), id(0), &verifier);
     assert!(!wrong, "of another node than its link's");
     let taken = peer.is_some_and(|peer| machine.push(push, peer, &verifier));
@@ -70,7 +70,7 @@ pub(crate) fn batch(bytes: &[u8]) -> Verdict {
     let mut machine = Machine::new();
     let (peer, near) = (id(NODES - 1), true);
     machine.handle(Input::PeerUp { peer, near });
-    let verifier = Signatures { mesh: open_mesh() };
+    let verifier = open_rules();
     let good = machine.batch(batch, peer, &verifier);
     machine.silence();
     Verdict::of(good)
@@ -137,7 +137,15 @@ fn step(machine: &mut Machine, choices: &mut Choices<'_>) -> bool {
             machine.handle(Input::Own(event(id(n))));
         }
         14 if choices.byte() % 4 == 0 => machine.revoke(id(n)),
-        _ => machine.handle(Input::Control(choices.bytes().to_vec())),
+        _ => {
+            let sealed = choices.bytes().to_vec();
+            let id = Digest::of(&sealed);
+            if choices.flag() {
+                machine.handle(Input::ControlGone(id));
+            } else {
+                machine.handle(Input::Control { id, sealed });
+            }
+        }
     }
     false
 }

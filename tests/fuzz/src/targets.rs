@@ -5,17 +5,38 @@
 //! `TETHER_BLESS=1 cargo test -p tether-fuzz` writes the seeds.
 
 use crate::seeds::{Seed, golden, golden_sealed};
-use crate::{Target, artifact, codec, gateway, message, net, sealed, spread, text, worker};
+use crate::{
+    Target, artifact, codec, gateway, membership, message, net, sealed, spread, text, worker,
+};
 use tether_net::decoders::frame;
+use tether_wire::grant::Consent;
 use tether_wire::infer::{AnswerEvent, MAX_EVENT_BYTES, MAX_REQUEST_BYTES, WorkOrder};
+use tether_wire::invite::{Join, Joined};
 use tether_wire::rpc::{CallHead, Kind, MAX_FRAME_BYTES, RpcError};
 use tether_wire::spread::PushReply;
-use tether_wire::{Beat, Card, Grant, Manifest};
+use tether_wire::{Beat, Card, Grant, Invite, Manifest, Revocation};
 
 /// The target of this name.
 #[must_use]
 pub fn target(name: &str) -> Option<&'static Target> {
     TARGETS.iter().find(|target| target.name == name)
+}
+
+/// The consent inside the golden grant that was passed on.
+fn consents() -> Vec<Seed> {
+    let mesh = crate::known::mesh(tether_wire::grant::Access::Invite).id;
+    let grant = &golden(&["grant_transferred"])[0].bytes;
+    let grant = tether_wire::Signed::<Grant>::from_bytes(grant.as_slice()).verify(&mesh);
+    let consent = grant
+        .expect("valid")
+        .into_inner()
+        .consent
+        .expect("passed on");
+    let body = consent[tether_wire::envelope::HEADER_LEN..].to_vec();
+    vec![
+        Seed::new("consent", consent),
+        Seed::new("consent-body", body),
+    ]
 }
 
 /// All targets.
@@ -37,13 +58,63 @@ pub const TARGETS: &[Target] = &[
         name: "grant",
         run: sealed::run::<Grant>,
         covers: &["Grant"],
-        seeds: || golden_sealed(&["grant", "grant_delegated"]),
+        seeds: || {
+            golden_sealed(&[
+                "grant",
+                "grant_delegated",
+                "grant_invited",
+                "grant_transferred",
+            ])
+        },
+    },
+    Target {
+        name: "consent",
+        run: sealed::run::<Consent>,
+        covers: &["Consent"],
+        seeds: consents,
+    },
+    Target {
+        name: "invite",
+        run: sealed::run::<Invite>,
+        covers: &["Invite"],
+        seeds: || golden_sealed(&["invite"]),
+    },
+    Target {
+        name: "revocation",
+        run: sealed::run::<Revocation>,
+        covers: &["Revocation"],
+        seeds: || golden_sealed(&["revocation"]),
     },
     Target {
         name: "manifest",
         run: sealed::run::<Manifest>,
         covers: &["Manifest"],
         seeds: || golden_sealed(&["manifest"]),
+    },
+    // --- crates/wire: who belongs to a mesh
+    Target {
+        name: "control",
+        run: membership::control,
+        covers: &["control message"],
+        seeds: || golden(&["control_grant", "control_revocation"]),
+    },
+    Target {
+        name: "join",
+        run: message::run::<Join, 128>,
+        covers: &["join"],
+        seeds: || golden(&["join"]),
+    },
+    Target {
+        name: "joined",
+        run: message::run::<Joined, 8_192>,
+        covers: &["joined"],
+        seeds: || golden(&["joined"]),
+    },
+    Target {
+        name: "token",
+        run: membership::token,
+        covers: &["token"],
+        seeds: || golden(&["token"]),
     },
     // --- crates/presence, and what comes to it
     Target {
@@ -193,6 +264,21 @@ pub const TARGETS: &[Target] = &[
         run: net::greeting_answer,
         covers: &["answer to a greeting"],
         seeds: || golden(&["hello_welcome", "hello_refused"]),
+    },
+    Target {
+        name: "controls-file",
+        run: net::controls,
+        covers: &["list of control messages", "crates/net/src/members/file.rs"],
+        seeds: || {
+            let all = golden(&["control_grant", "control_revocation"]);
+            let all: Vec<_> = (all.iter())
+                .map(|it| serde_bytes::Bytes::new(&it.bytes))
+                .collect();
+            vec![
+                Seed::new("two", tether_wire::codec::encode(&all)),
+                Seed::new("none", [0x80]),
+            ]
+        },
     },
     Target {
         name: "orchestrators-file",

@@ -63,7 +63,7 @@ pub(crate) fn run(bytes: &[u8]) -> Verdict {
     for topic in topics.into_iter().flatten() {
         let name = topic.to_string();
         assert!(name.bytes().all(|byte| byte.is_ascii_graphic()), "{name}");
-        let mesh = mesh(Access::Private);
+        let mesh = mesh(Access::Invite);
         assert_ne!(topic.key(None), topic.key(Some(&mesh.id)), "meshes meet");
     }
     // The same rules hold where the text comes in CBOR.

@@ -123,7 +123,8 @@ impl TestMesh {
             operator,
             mesh: Mesh {
                 id,
-                access: Access::Private,
+                recovery: None,
+                access: Access::Invite,
             },
             region: Region::new("test").expect("valid"),
         }
@@ -141,12 +142,15 @@ impl TestMesh {
             expires_ms: now_ms + 3_600_000,
             serial: 1,
             issuer: None,
+            consent: None,
+            invite: None,
         };
         let sealed = Signed::seal(&self.operator, &self.mesh.id, &grant).expect("inside limits");
         NodeConfig {
             grant: Some(sealed.as_bytes().to_vec()),
             key,
-            mesh: self.mesh,
+            members: tether_net::Members::new(self.mesh),
+            invite: None,
             role,
             region: self.region.clone(),
             accept: vec![Role::Gateway, Role::Orchestrator, Role::Worker],

@@ -1,12 +1,12 @@
 //! The file of control messages: a CBOR list of byte strings, replaced as a whole.
 
 use crate::disk;
-use serde_bytes::ByteBuf;
+use serde_bytes::{ByteBuf, Bytes};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
-use tether_wire::codec;
+use tether_wire::codec::{self, CodecError};
 
 /// Its name inside the folder.
 pub(super) const FILE: &str = "membership.cbor";
@@ -31,15 +31,21 @@ pub(super) fn read(folder: &Path) -> io::Result<Vec<Vec<u8>>> {
     };
     let mut bytes = Vec::new();
     file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-    let entries: Vec<ByteBuf> = codec::decode("list of control messages", &bytes, MAX_BYTES)
-        .map_err(|error| wrong(error.to_string()))?;
+    decode(&bytes).map_err(|error| wrong(error.to_string()))
+}
+
+/// The encoded control messages of a file.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<Vec<u8>>, CodecError> {
+    let entries: Vec<ByteBuf> = codec::decode("list of control messages", bytes, MAX_BYTES)?;
     Ok(entries.into_iter().map(ByteBuf::into_vec).collect())
 }
 
+/// The bytes of a file.
+pub(crate) fn encode<T: AsRef<[u8]>>(entries: &[T]) -> Vec<u8> {
+    let entries: Vec<&Bytes> = (entries.iter()).map(|it| Bytes::new(it.as_ref())).collect();
+    codec::encode(&entries)
+}
+
 pub(super) fn write(folder: &Path, sealed: &[Arc<[u8]>]) -> io::Result<()> {
-    let entries: Vec<&serde_bytes::Bytes> = sealed
-        .iter()
-        .map(|it| serde_bytes::Bytes::new(it))
-        .collect();
-    disk::replace(folder, FILE, &codec::encode(&entries))
+    disk::replace(folder, FILE, &encode(sealed))
 }

@@ -2,12 +2,12 @@
 //! real, and remembered, so that a story costs no arithmetic that an earlier one has done.
 
 use crate::choices::Choices;
-use crate::known::{NOW_MS, mesh, operator};
+use crate::known::{NOW_MS, members, mesh, operator};
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use tether_presence::admission::{admit, reason};
-use tether_presence::{AdmittedCard, Rejected, Verifier};
+use tether_presence::{AdmittedCard, Rejected, Signatures, Verifier};
 use tether_wire::beat::NodeState;
 use tether_wire::card::WorkerCard;
 use tether_wire::grant::{Access, Mesh};
@@ -26,6 +26,12 @@ const GRANTED_MS: u64 = 45_000;
 
 pub(crate) fn open_mesh() -> Mesh {
     mesh(Access::Open)
+}
+
+/// The rules of the mesh, with nobody revoked.
+pub(crate) fn open_rules() -> Signatures {
+    let members = Arc::new(members(Access::Open));
+    Signatures { members }
 }
 
 fn key(n: u8) -> NodeKey {
@@ -68,6 +74,8 @@ fn card(n: u8, revision: u8) -> Card {
         expires_ms: NOW_MS + GRANTED_MS,
         serial: u64::from(n),
         issuer: None,
+        consent: None,
+        invite: None,
     };
     let grant = (role(n) != Role::Worker).then(|| {
         let sealed = Signed::seal(&operator(), &open_mesh().id, &grant);
@@ -206,6 +214,6 @@ impl Verifier for Remembering {
                 .map_err(|error| reason(&error))
         };
         let card = CARDS.with(|known| remember(known, digest, verify))?;
-        admit(&open_mesh(), card, now_unix_ms)
+        admit(&members(Access::Open), card, now_unix_ms)
     }
 }

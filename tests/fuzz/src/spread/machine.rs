@@ -4,9 +4,10 @@ use super::cast::{self, Remembering, open_mesh};
 use crate::known::NOW_MS;
 use std::collections::{BTreeMap, BTreeSet};
 use tether_presence::presence::TOMBSTONE_MS;
-use tether_presence::spread::{MAX_CONTROL_BYTES, MAX_CONTROLS, ROOM};
+use tether_presence::spread::{MAX_CONTROLS, ROOM};
 use tether_presence::{Effect, Event, Input, Now, Output, Settings, Spread, Verifier, check};
 use tether_wire::beat::{EXPIRY_MS, MAX_SKEW_MS, NodeState, Order};
+use tether_wire::control::MAX_CONTROL_BYTES;
 use tether_wire::spread::{Batch, Push};
 use tether_wire::{Digest, NodeId, Role, Signed, codec};
 
@@ -110,7 +111,6 @@ impl Machine {
             match output {
                 Output::Send { to, batch } => self.sent(to, &batch),
                 Output::Effect(effect) => self.told(effect),
-                Output::Control { .. } => {}
             }
         }
         self.check();
