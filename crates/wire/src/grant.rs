@@ -226,4 +226,14 @@ pub enum GrantError {
     /// Taken back, or something that it rests on was.
     #[error("{0}")]
     Revoked(String),
+    /// An invite has let in all whom it was for.
+    #[error(
+        "the invite (serial {serial}) has let in all {uses} workers that it was for: ask the operator for another"
+    )]
+    Spent {
+        /// Its number.
+        serial: u64,
+        /// How many it was for.
+        uses: u32,
+    },
 }

@@ -77,6 +77,8 @@ pub enum RefusalCode {
     Role,
     /// The key or its grant was revoked.
     Revoked,
+    /// The invite has let in all whom it was for.
+    Spent,
     /// Too many links, in total or from there.
     Busy,
     /// Not a greeting.
@@ -98,6 +100,7 @@ impl RefusalCode {
             Self::Expired => "expired",
             Self::Role => "role",
             Self::Revoked => "revoked",
+            Self::Spent => "spent",
             Self::Busy => "busy",
             Self::Malformed => "malformed",
             Self::Other => "other",
@@ -246,6 +249,7 @@ impl From<GrantError> for Refusal {
             GrantError::Expired { .. } | GrantError::NotYet { .. } => RefusalCode::Expired,
             GrantError::Invalid(_) | GrantError::Issuer { .. } => RefusalCode::Grant,
             GrantError::Revoked(_) => RefusalCode::Revoked,
+            GrantError::Spent { .. } => RefusalCode::Spent,
         };
         Self::new(code, error.to_string())
     }

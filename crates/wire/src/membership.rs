@@ -475,10 +475,8 @@ impl Membership {
             return Err(GrantError::NotYet { serial, in_s });
         }
         if self.uses.is_spent(&invite, subject) {
-            return Err(GrantError::Revoked(format!(
-                "the invite (serial {serial}) has let in all {} workers that it was for: ask the operator for another",
-                invite.uses
-            )));
+            let uses = invite.uses;
+            return Err(GrantError::Spent { serial, uses });
         }
         Ok(invite)
     }

@@ -169,11 +169,11 @@ async fn an_invite_that_is_spent_at_one_orchestrator_is_spent_at_all() {
     let config = |n| local.joining(key(local, n), local.invite(&[7; 32], 1));
     knows(&fleets.members[1], |members| members.counts()[2] == 1).await;
     let refused = dial(config(11), fleets.members[1].id()).await;
-    assert_eq!(refused, Err(RefusalCode::Revoked));
+    assert_eq!(refused, Err(RefusalCode::Spent));
     let late = config(12);
     fleets.restart(1).await;
     let refused = dial(late, fleets.members[1].id()).await;
-    assert_eq!(refused, Err(RefusalCode::Revoked), "remembered on the disk");
+    assert_eq!(refused, Err(RefusalCode::Spent), "remembered on the disk");
 }
 
 #[tokio::test(flavor = "multi_thread")]
