@@ -143,7 +143,8 @@ fn worker_files(dir: &Path, bootstrap: &Value) -> (String, MeshOf) {
     std::fs::write(dir.join("worker.toml"), config).expect("written");
     let mesh = MeshOf {
         id: mesh.parse().expect("a mesh id"),
-        access: Access::Private,
+        recovery: None,
+        access: Access::Invite,
     };
     (id, mesh)
 }

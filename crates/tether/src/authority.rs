@@ -3,14 +3,20 @@
 //! * [`key_file`] – a node's secret key
 //! * [`grant_file`] – a sealed grant, as text that can be mailed
 //! * [`mesh_id`] – whose operator's key a key is
-//! * [`mesh_dir`] – the operator's folder, and who issues from it
-//! * [`register`] – the grants that were issued
+//! * [`mesh_dir`] – the operator's folder
+//! * [`issuer`] – who gives and takes back: grants, invites, revocations
+//! * [`register`] – what was issued and revoked
+//! * [`rotation`] – a node's key replaced by a new one
+//! * [`control_file`] – a revocation that travels by hand
 
+pub(crate) mod control_file;
 pub(crate) mod grant_file;
+pub(crate) mod issuer;
 pub(crate) mod key_file;
 pub(crate) mod mesh_dir;
 pub(crate) mod mesh_id;
 pub(crate) mod register;
+pub(crate) mod rotation;
 
 use std::path::PathBuf;
 use tether_wire::MeshId;
@@ -49,8 +55,12 @@ pub(crate) enum AuthorityError {
         place: String,
         said: MeshId,
     },
-    #[error("the grant cannot be issued: {0}")]
+    #[error("it cannot be issued: {0}")]
     Issue(String),
+    #[error("it cannot be revoked: {0}")]
+    Revoke(String),
+    #[error("the key cannot be replaced: {0}")]
+    Rotate(String),
 }
 
 impl AuthorityError {
@@ -80,12 +90,16 @@ pub(crate) fn now_ms() -> u64 {
     now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// The one line of a text file that is not empty and no comment, read with a bound.
-fn payload(text: &str) -> Result<&str, String> {
-    let mut lines = text
-        .lines()
+/// The lines of a text that are not empty and no comments.
+fn payloads(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
         .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// The one line of a text that is not empty and no comment.
+fn payload(text: &str) -> Result<&str, String> {
+    let mut lines = payloads(text);
     let line = lines.next().ok_or("it is empty")?;
     match lines.next() {
         None => Ok(line),

@@ -2,8 +2,9 @@
 
 use crate::bench::BenchCommand;
 use crate::commands::{
-    artifact::ArtifactCommand, chat::ChatArgs, completions::CompletionsArgs, fleet::FleetArgs,
-    grant::GrantCommand, keys::KeysCommand, mesh::MeshCommand, probe::ProbeArgs,
+    artifact::ArtifactCommand, chat::ChatArgs, completions::CompletionsArgs,
+    control::ControlCommand, fleet::FleetArgs, grant::GrantCommand, invite::InviteCommand,
+    keys::KeysCommand, mesh::MeshCommand, probe::ProbeArgs, revoke::RevokeArgs,
     settings::ConfigCommand, tenant::TenantCommand,
 };
 use crate::exit;
@@ -47,7 +48,7 @@ enum Command {
     Orchestrator(OrchestratorArgs),
     /// Run a worker: serves models
     Worker(WorkerArgs),
-    /// Make and show node keys
+    /// Make, show and replace node keys
     #[command(subcommand)]
     Keys(KeysCommand),
     /// Make a mesh: an operator's key and the mesh id
@@ -56,6 +57,14 @@ enum Command {
     /// Issue and show grants: who may do what in a mesh
     #[command(subcommand)]
     Grant(GrantCommand),
+    /// Invite workers, which then join without the operator at hand
+    #[command(subcommand)]
+    Invite(InviteCommand),
+    /// Take back a key, a grant or an invite, for good
+    Revoke(Box<RevokeArgs>),
+    /// Send what an operator signed on another machine
+    #[command(subcommand)]
+    Control(ControlCommand),
     /// Pack, sign and verify a model's files
     #[command(subcommand)]
     Artifact(ArtifactCommand),
@@ -94,6 +103,9 @@ impl Cli {
             Command::Keys(command) => command.run().map(done),
             Command::Mesh(command) => command.run().map(done),
             Command::Grant(command) => command.run().map(done),
+            Command::Invite(command) => command.run().map(done),
+            Command::Revoke(args) => args.run().map(done),
+            Command::Control(command) => command.run().map(done),
             Command::Artifact(command) => command.run().map(done),
             Command::Tenant(command) => command.run().map(done),
             Command::Probe(args) => args.run().map(done),

@@ -3,14 +3,20 @@
 pub(crate) mod artifact;
 pub(crate) mod chat;
 pub(crate) mod completions;
+pub(crate) mod control;
+pub(crate) mod deliver;
 pub(crate) mod fleet;
 pub(crate) mod grant;
 pub(crate) mod http;
+pub(crate) mod invite;
 pub(crate) mod keys;
+pub(crate) mod lifetime;
 pub(crate) mod mesh;
 pub(crate) mod probe;
+pub(crate) mod revoke;
 pub(crate) mod run_file;
 pub(crate) mod settings;
+pub(crate) mod signer;
 pub(crate) mod sse;
 pub(crate) mod tenant;
 

@@ -7,7 +7,9 @@
 //! * [`source`](mod@source) – file and environment become a struct; the only knower of figment
 //! * [`variables`] – what a variable's name means
 //! * [`node`] – `[node]`, and the key and grant that it names
+//! * [`allow`] – the file of keys that `[node]` may name
 
+pub(crate) mod allow;
 pub(crate) mod node;
 pub(crate) mod source;
 pub(crate) mod variables;
@@ -186,6 +188,25 @@ pub(crate) fn unread_variables() -> Vec<String> {
     source::unread()
 }
 
+/// `[node]` of any role's file, with absolute paths; key and grant are not read.
+pub(crate) fn node_of(path: &Path) -> Result<NodeSection, ConfigError> {
+    let mut node = match source::role_of(path)? {
+        Process::Gateway => source::load::<GatewayFile>(path, Process::Gateway)?.node,
+        Process::Orchestrator => {
+            source::load::<OrchestratorFile>(path, Process::Orchestrator)?.node
+        }
+        Process::Worker => source::load::<WorkerFile>(path, Process::Worker)?.node,
+        Process::Bootstrap => {
+            return Err(refusal(path)(
+                "bootstrap",
+                "is a section of a process that has no key of its own".to_owned(),
+            ));
+        }
+    };
+    node.check_place(path)?;
+    Ok(node)
+}
+
 /// Which role a file is for.
 pub(crate) fn role_of(file: &Path) -> Result<Process, ConfigError> {
     source::role_of(file)
@@ -250,16 +271,27 @@ pub(crate) fn orchestrator(path: &Path) -> Result<Checked<OrchestratorFile>, Con
 /// Reads and validates a worker's file.
 pub(crate) fn worker(path: &Path) -> Result<Checked<WorkerFile>, ConfigError> {
     let mut file: WorkerFile = source::load(path, Process::Worker)?;
-    let refuse = refusal(path);
-    check_telemetry(&file.telemetry, &refuse)?;
     let identity = file.node.check(path, Role::Worker)?;
+    check_worker(&mut file, path)?;
+    Ok(Checked { file, identity })
+}
+
+/// The same of a worker that has yet to join: who it is is not looked at.
+pub(crate) fn joining_worker(path: &Path) -> Result<WorkerFile, ConfigError> {
+    let mut file: WorkerFile = source::load(path, Process::Worker)?;
+    file.node.check_place(path)?;
+    check_worker(&mut file, path)?;
+    Ok(file)
+}
+
+fn check_worker(file: &mut WorkerFile, path: &Path) -> Result<(), ConfigError> {
+    check_telemetry(&file.telemetry, &refusal(path))?;
     for model in &mut file.worker.models {
         node::absolute(path, &mut model.path);
     }
     file.worker
         .validate()
-        .map_err(|error| section_refusal(path, "worker", &error.to_string()))?;
-    Ok(Checked { file, identity })
+        .map_err(|error| section_refusal(path, "worker", &error.to_string()))
 }
 
 fn refusal(path: &Path) -> impl Fn(&str, String) -> ConfigError {

@@ -1,6 +1,7 @@
 //! Exit codes, and the last words of a process that failed.
 
 use crate::config::ConfigError;
+use crate::roles::worker::join::JoinError;
 use crate::stderr;
 use crate::stdout::StdoutError;
 use std::process::ExitCode;
@@ -21,7 +22,8 @@ Exit codes:
   1  it failed; the reason is on stderr
   2  wrong usage
   3  the configuration is invalid; nothing was started
-  4  something could not be reached, or is not ready";
+  4  something could not be reached, or is not ready
+Those of joining a mesh are in the help of `tether worker`.";
 
 /// A peer, a server or a mesh that could not be reached or is not ready; a script may try again.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +64,8 @@ pub(crate) fn words(error: &anyhow::Error) -> String {
 fn code(error: &anyhow::Error) -> u8 {
     if error.downcast_ref::<ConfigError>().is_some() {
         CONFIG
+    } else if let Some(error) = error.downcast_ref::<JoinError>() {
+        error.exit_code()
     } else if error.downcast_ref::<NotReady>().is_some() {
         NOT_READY
     } else if error.downcast_ref::<Usage>().is_some() {

@@ -28,7 +28,11 @@ pub(crate) fn create(dir: &Path, with_recovery: bool) -> Result<MeshKeys, Author
     files::private_dir(dir).map_err(AuthorityError::io("cannot use folder", dir))?;
     require_no_lost_key(
         &dir.join(OPERATOR_KEY),
-        &[dir.join(MESH_ID), dir.join(REGISTER)],
+        &[
+            dir.join(MESH_ID),
+            dir.join(REGISTER),
+            dir.join(RECOVERY_KEY),
+        ],
     )?;
     let key = dir.join(OPERATOR_KEY);
     let is_cut_off = is_there(&key)? && mesh_id::beside(&key)?.is_none();
@@ -98,10 +102,10 @@ mod tests {
     #[test]
     fn a_mesh_that_lost_its_key_is_not_made_anew() {
         let dir = tempfile::tempdir().expect("temporary folder");
-        create(dir.path()).expect("made");
+        create(dir.path(), true).expect("made");
         let key = dir.path().join(OPERATOR_KEY);
         std::fs::remove_file(&key).expect("lost");
-        let error = create(dir.path()).expect_err("refused").to_string();
+        let error = create(dir.path(), true).expect_err("refused").to_string();
         assert!(error.contains("operator.key is missing"), "{error}");
         assert!(error.contains("mesh.id"), "{error}");
         assert!(!key.exists());
@@ -110,22 +114,48 @@ mod tests {
     #[test]
     fn a_start_that_was_cut_off_after_the_key_is_finished_by_the_next() {
         let dir = tempfile::tempdir().expect("temporary folder");
-        for again in [create, open_or_create] {
-            let mesh = open_or_create(dir.path()).expect("made");
+        let unfinished = |dir: &Path| create(dir, false);
+        for again in [unfinished, open_or_create] {
+            let keys = open_or_create(dir.path()).expect("made");
             std::fs::remove_file(dir.path().join(MESH_ID)).expect("never written");
-            assert_eq!(again(dir.path()).expect("finished"), mesh);
+            assert_eq!(again(dir.path()).expect("finished"), keys);
             let id = std::fs::read_to_string(dir.path().join(MESH_ID)).expect("written");
-            assert_eq!(id.trim(), mesh.to_string());
+            assert_eq!(id.trim(), keys.id.to_string());
         }
-        let error = create(dir.path()).expect_err("it is there").to_string();
+        let error = create(dir.path(), false)
+            .expect_err("it is there")
+            .to_string();
         assert!(error.contains("exists already"), "{error}");
+    }
+
+    #[test]
+    fn a_recovery_key_that_a_crash_left_unmade_is_made_by_the_next_start() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let keys = create(dir.path(), true).expect("made");
+        assert!(keys.recovery.is_some());
+        // Cut off after the first key, and after the second.
+        let (id, recovery) = (dir.path().join(MESH_ID), dir.path().join(RECOVERY_KEY));
+        std::fs::remove_file(&id).expect("never written");
+        assert_eq!(create(dir.path(), true).expect("finished"), keys);
+        std::fs::remove_file(&id).expect("never written");
+        std::fs::remove_file(&recovery).expect("never made");
+        let again = create(dir.path(), true).expect("finished");
+        assert_eq!(again.id, keys.id);
+        assert!(again.recovery.is_some() && again.recovery != keys.recovery);
+        assert_eq!(
+            mesh_id::beside(&dir.path().join(OPERATOR_KEY)).expect("read"),
+            Some(again)
+        );
     }
 
     #[test]
     fn a_key_beside_another_meshs_id_is_refused() {
         let dir = tempfile::tempdir().expect("temporary folder");
         let (one, two) = (dir.path().join("one"), dir.path().join("two"));
-        let (own, other) = (create(&one).expect("made"), create(&two).expect("made"));
+        let (own, other) = (
+            create(&one, true).expect("made").id,
+            create(&two, true).expect("made").id,
+        );
         std::fs::copy(two.join(MESH_ID), one.join(MESH_ID)).expect("mixed up");
         let error = open_or_create(&one).expect_err("refused").to_string();
         for id in [own, other] {

@@ -158,14 +158,21 @@ pub(crate) fn entries(dir: &Path) -> Result<Vec<Entry>, AuthorityError> {
 /// The register of a mesh folder.
 pub(crate) fn read(dir: &Path) -> Result<Register, AuthorityError> {
     let path = mesh_id::place(&dir.join(OPERATOR_KEY))?.with_file_name(REGISTER);
-    match File::open(&path) {
-        Ok(file) => Ok(read_lines(&file, &path)?.0),
-        // A mesh that has issued nothing yet has no register.
-        Err(error)
-            if error.kind() == std::io::ErrorKind::NotFound && dir.join(OPERATOR_KEY).exists() =>
-        {
-            Ok(Register::default())
-        }
+    if dir.join(OPERATOR_KEY).exists() {
+        return read_file(&path);
+    }
+    let file = File::open(&path).map_err(AuthorityError::io(
+        "cannot read the register of grants",
+        &path,
+    ))?;
+    Ok(read_lines(&file, &path)?.0)
+}
+
+/// A register of its own path; one where nothing was issued yet is not there.
+pub(super) fn read_file(path: &Path) -> Result<Register, AuthorityError> {
+    match File::open(path) {
+        Ok(file) => Ok(read_lines(&file, path)?.0),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Register::default()),
         Err(error) => Err(AuthorityError::io(
             "cannot read the register of grants",
             path,

@@ -130,6 +130,28 @@ impl Admin {
         })
     }
 
+    /// Gives a control message to the orchestrator; says whether it was news there.
+    pub(crate) async fn control(&self, control: &[u8]) -> anyhow::Result<bool> {
+        #[derive(Deserialize)]
+        struct Taken {
+            news: bool,
+        }
+        let url = format!("{}/control", self.base);
+        let response = self
+            .client
+            .post(&url)
+            .bearer_auth(&self.token)
+            .body(control.to_vec())
+            .timeout(TIMEOUT)
+            .send()
+            .await
+            .map_err(|error| http::unreachable(&url, &error))?;
+        let text = self.text(&url, response).await?;
+        let taken: Taken = serde_json::from_str(&text)
+            .with_context(|| format!("{url} answers what is not expected"))?;
+        Ok(taken.news)
+    }
+
     /// The fleet, as JSON.
     pub(crate) async fn fleet(&self) -> anyhow::Result<String> {
         let url = format!("{}/fleet", self.base);
@@ -141,6 +163,11 @@ impl Admin {
             .send()
             .await
             .map_err(|error| http::unreachable(&url, &error))?;
+        self.text(&url, response).await
+    }
+
+    /// The text of an answer that is a good one.
+    async fn text(&self, url: &str, response: reqwest::Response) -> anyhow::Result<String> {
         let status = response.status();
         let text = response.text().await.unwrap_or_default();
         if status == reqwest::StatusCode::UNAUTHORIZED {
@@ -148,6 +175,9 @@ impl Admin {
                 "{url} does not take the token in {}: it belongs to another orchestrator",
                 self.token_file.display()
             );
+        }
+        if status.is_client_error() {
+            bail!("{url} refuses it ({status}): {}", text.trim());
         }
         if !status.is_success() {
             return Err(NotReady(format!("{url} answers {status}: {}", text.trim())).into());

@@ -1,13 +1,16 @@
 //! `tether grant`: who may do what in a mesh. (NET-8)
 
-use crate::authority::mesh_dir::{Issuer, Order};
-use crate::authority::{grant_file, mesh_id, now_ms, register};
+use super::lifetime::{duration_text, left_text, parse_grant_ms};
+use super::signer::SignerArgs;
+use crate::authority::issuer::Order;
+use crate::authority::{grant_file, now_ms, register};
 use crate::stdout;
 use anyhow::{Context, bail};
 use clap::Subcommand;
-use std::path::PathBuf;
-use tether_wire::grant::{MAX_GRANT_LIFE_MS, Role, Tier};
-use tether_wire::{MeshId, NodeId, Region};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use tether_wire::grant::{Access, Mesh, Role, Tier};
+use tether_wire::{Membership, MeshId, NodeId, Region};
 
 /// See [`crate::cli`].
 #[derive(Debug, Subcommand)]
@@ -18,8 +21,9 @@ pub(crate) enum GrantCommand {
     /// key elsewhere has a register of its own; serials are drawn at random, so that no two grants
     /// have the same.
     ///
-    /// In this version a grant ends by its time alone: there is no way yet to revoke one before.
-    /// Give no longer than you would trust a lost key (--ttl), and renew.
+    /// A grant ends with its time (--ttl), or when it is taken back: `tether revoke --serial N`, or
+    /// `tether revoke KEY` for all that a key has. Workers can also be let in by an invite, without
+    /// the operator at hand: `tether invite new`.
     #[command(after_long_help = "\
 Examples:
   tether grant issue --operator my-mesh/operator.key --subject $(tether keys show w1.key) \\
@@ -30,8 +34,14 @@ Examples:
     Show {
         /// The grant's file
         file: PathBuf,
+        /// The mesh in which it should hold; if not given, it is told from the grant
+        #[arg(long, value_name = "ID")]
+        mesh: Option<MeshId>,
+        /// The mesh's recovery key, where that one signed
+        #[arg(long, value_name = "ID", requires = "mesh")]
+        recovery: Option<NodeId>,
     },
-    /// List the grants that were issued from a mesh folder
+    /// List the grants that were issued from a mesh folder, also those that were revoked
     #[command(
         after_long_help = "Examples:\n  tether grant ls my-mesh\n  tether grant ls my-mesh --json"
     )]
@@ -47,15 +57,8 @@ Examples:
 /// Arguments of `tether grant issue`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct IssueArgs {
-    /// Key file of the operator
-    #[arg(long, value_name = "KEY")]
-    operator: PathBuf,
-    /// The mesh id, to make sure that the key is the one of this mesh
-    #[arg(long, value_name = "ID")]
-    mesh: Option<MeshId>,
-    /// The operator's own grant, where it is the operator of a region and not of the mesh
-    #[arg(long, value_name = "FILE")]
-    operator_grant: Option<PathBuf>,
+    #[command(flatten)]
+    signer: SignerArgs,
     /// Public id of the node that gets the role
     #[arg(long, value_name = "ID")]
     subject: NodeId,
@@ -69,7 +72,7 @@ pub(crate) struct IssueArgs {
     #[arg(long, default_value = "untrusted", value_parser = parse_tier)]
     tier: Tier,
     /// For how long: a number with s, m, h or d; two years at most
-    #[arg(long, default_value = "90d", value_parser = parse_life_ms)]
+    #[arg(long, default_value = "90d", value_parser = parse_grant_ms)]
     ttl: u64,
     /// Where to write the grant; a file that is there is not overwritten
     #[arg(long, value_name = "FILE")]
@@ -80,7 +83,11 @@ impl GrantCommand {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Issue(args) => issue(args),
-            Self::Show { file } => show(&file),
+            Self::Show {
+                file,
+                mesh,
+                recovery,
+            } => show(&file, mesh, recovery),
             Self::Ls { dir, json } => list(&dir, json),
         }
     }
@@ -90,23 +97,7 @@ fn issue(args: IssueArgs) -> anyhow::Result<()> {
     let now = now_ms();
     // Before one is entered that nobody gets.
     grant_file::require_free(&args.out)?;
-    let issuer = match &args.operator_grant {
-        None => {
-            mesh_id::require_operator(&args.operator, args.mesh)?;
-            Issuer::operator(&args.operator)?
-        }
-        Some(file) => {
-            let issuer = Issuer::regional(&args.operator, &grant_file::read(file)?, now)?;
-            let own = issuer.mesh();
-            if let Some(named) = args.mesh.filter(|named| *named != own) {
-                bail!(
-                    "{} is a grant in mesh {own}, but --mesh says {named}",
-                    file.display()
-                );
-            }
-            issuer
-        }
-    };
+    let issuer = args.signer.open(now)?;
     let order = Order {
         subject: args.subject,
         role: args.role,
@@ -119,28 +110,47 @@ fn issue(args: IssueArgs) -> anyhow::Result<()> {
     Ok(stdout::line(grant.serial)?)
 }
 
-fn show(file: &std::path::Path) -> anyhow::Result<()> {
+fn show(file: &Path, mesh: Option<MeshId>, recovery: Option<NodeId>) -> anyhow::Result<()> {
     let sealed = grant_file::read(file)?;
-    let Some((mesh, grant)) = grant_file::inspect(&sealed) else {
+    let found = match mesh {
+        None => grant_file::inspect(&sealed),
+        Some(id) => sealed.verify(&id).ok().map(|grant| (id, grant)),
+    };
+    let Some((id, grant)) = found else {
         bail!(
-            "{}: the signature of the grant is wrong: ask the operator for a new one",
-            file.display()
+            "{}: the signature of the grant is wrong in {}: ask the operator for a new one",
+            file.display(),
+            mesh.map_or(
+                "any mesh that it names (one that rests on a recovery key needs --mesh and --recovery)"
+                    .to_owned(),
+                |id| format!("mesh {id}")
+            )
         );
     };
     let now = now_ms();
-    let holds = sealed.verify_grant(&mesh, now);
+    let members = Membership::new(Mesh {
+        id,
+        recovery,
+        access: Access::default(),
+    });
+    let holds = members.verify_grant(&sealed, now);
     let mut text = format!(
-        "mesh     {mesh}\nsubject  {}\nrole     {}\nregion   {}\ntier     {}\nserial   {}\nissuer   {}\n",
+        "mesh     {id}\nsubject  {}\nrole     {}\nregion   {}\ntier     {}\nserial   {}\nissuer   {}{}\n",
         grant.subject,
         grant.role,
         region_text(grant.region.as_ref()),
         tier_text(grant.tier),
         grant.serial,
         grant.signer(),
+        match (&grant.consent, &grant.invite) {
+            (Some(_), _) => ", which passed it on",
+            (_, Some(_)) => ", for an invite",
+            _ => "",
+        }
     );
     if holds.is_ok() {
         let left = duration_text(grant.expires_ms.saturating_sub(now));
-        text += &format!("holds    for {left} more\n");
+        text += &format!("holds    for {left} more, unless it is revoked\n");
     }
     let said = stdout::write(text);
     // Whether it holds is told by the exit code too, also where nobody reads the rest.
@@ -150,10 +160,23 @@ fn show(file: &std::path::Path) -> anyhow::Result<()> {
     }
 }
 
-fn list(dir: &std::path::Path, json: bool) -> anyhow::Result<()> {
-    let entries = register::entries(dir)?;
+/// A grant as the list shows it.
+#[derive(Serialize)]
+struct Listed<'a> {
+    #[serde(flatten)]
+    entry: &'a register::Entry,
+    revoked: bool,
+}
+
+fn list(dir: &Path, json: bool) -> anyhow::Result<()> {
+    let register = register::read(dir)?;
+    let rows = register.grants.iter().map(|entry| Listed {
+        entry,
+        revoked: register.is_revoked(entry),
+    });
     if json {
-        let text = serde_json::to_string(&entries).context("cannot encode the register")?;
+        let rows: Vec<Listed<'_>> = rows.collect();
+        let text = serde_json::to_string(&rows).context("cannot encode the register")?;
         return Ok(stdout::line(text)?);
     }
     let now = now_ms();
@@ -161,10 +184,11 @@ fn list(dir: &std::path::Path, json: bool) -> anyhow::Result<()> {
         "{:>16}  {:<12}  {:<16}  {:<9}  {:<10}  SUBJECT\n",
         "SERIAL", "ROLE", "REGION", "TIER", "LEFT"
     );
-    for entry in entries {
-        let left = match entry.expires_ms.checked_sub(now) {
-            Some(left) if left > 0 => duration_text(left),
-            _ => "expired".to_owned(),
+    for Listed { entry, revoked } in rows {
+        let left = if revoked {
+            "revoked".to_owned()
+        } else {
+            left_text(entry.expires_ms, now)
         };
         table += &format!(
             "{:>16}  {:<12}  {:<16}  {:<9}  {left:<10}  {}\n",
@@ -182,78 +206,17 @@ fn region_text(region: Option<&Region>) -> &str {
     region.map_or("every region", Region::as_str)
 }
 
-fn tier_text(tier: Tier) -> &'static str {
+pub(crate) fn tier_text(tier: Tier) -> &'static str {
     match tier {
         Tier::Trusted => "trusted",
         Tier::Untrusted => "untrusted",
     }
 }
 
-fn parse_tier(text: &str) -> Result<Tier, String> {
+pub(crate) fn parse_tier(text: &str) -> Result<Tier, String> {
     match text {
         "trusted" => Ok(Tier::Trusted),
         "untrusted" => Ok(Tier::Untrusted),
         _ => Err("use trusted or untrusted".to_owned()),
-    }
-}
-
-const UNITS: [(&str, u64); 4] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1_000),
-];
-
-fn parse_life_ms(text: &str) -> Result<u64, String> {
-    let (count, unit_ms) = UNITS
-        .iter()
-        .find_map(|(unit, ms)| {
-            let count = text.strip_suffix(unit)?;
-            let is_number = !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit());
-            is_number.then_some((count, *ms))
-        })
-        .ok_or("use a number with s, m, h or d, such as 90d")?;
-    // A number with more digits than a u64 has is out of the range too.
-    count
-        .parse::<u64>()
-        .ok()
-        .and_then(|count| count.checked_mul(unit_ms))
-        .filter(|ms| (1..=MAX_GRANT_LIFE_MS).contains(ms))
-        .ok_or_else(|| {
-            format!(
-                "a grant holds from 1s to {} (two years)",
-                duration_text(MAX_GRANT_LIFE_MS)
-            )
-        })
-}
-
-fn duration_text(ms: u64) -> String {
-    UNITS
-        .iter()
-        .find(|(_, unit_ms)| ms >= *unit_ms)
-        .map_or_else(
-            || "less than 1s".to_owned(),
-            |(unit, unit_ms)| format!("{}{unit}", ms / unit_ms),
-        )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lives_are_read_and_shown() {
-        assert_eq!(parse_life_ms("90d"), Ok(90 * 86_400_000));
-        assert_eq!(parse_life_ms("15m"), Ok(900_000));
-        for bad in ["", "90", "d", "-1d", "0s", "1w", "99999999999999999999d"] {
-            assert!(parse_life_ms(bad).is_err(), "{bad}");
-        }
-        for outside in ["0s", "733d", "9000d", "99999999999999999999d"] {
-            let error = parse_life_ms(outside).expect_err(outside);
-            assert!(error.contains("from 1s to 732d"), "{error}");
-        }
-        assert_eq!(parse_life_ms("732d"), Ok(MAX_GRANT_LIFE_MS));
-        assert_eq!(duration_text(90 * 86_400_000), "90d");
-        assert_eq!(duration_text(999), "less than 1s");
     }
 }

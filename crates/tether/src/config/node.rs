@@ -1,15 +1,17 @@
 //! `[node]`: who a node is and where it stands.
 
 use super::ConfigError;
+use super::allow::{self, AllowFile, Following};
 use crate::authority::{AuthorityError, grant_file, key_file, now_ms};
-use serde::{Deserialize, Serialize};
+use anyhow::Context;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tether_net::{LinkLimits, MAX_CONFIGURED, NodeConfig, UplinkConfig};
+use tether_net::{LinkLimits, MAX_CONFIGURED, Members, NodeConfig, UplinkConfig};
 use tether_telemetry::metrics::NetMetrics;
 use tether_wire::grant::{Access, Mesh};
-use tether_wire::{MeshId, NodeId, NodeKey, Region, Role};
+use tether_wire::{Membership, MeshId, NodeId, NodeKey, Region, Role, Signed};
 
 /// `[node]`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -22,10 +24,20 @@ pub(crate) struct NodeSection {
     pub(crate) grant: Option<PathBuf>,
     /// The mesh id: public key of its operator, in hex.
     pub(crate) mesh: MeshId,
-    /// Who may come: `private` (with a grant) or `open` (workers also without one). The same on
-    /// all nodes of a mesh.
-    #[serde(default)]
+    /// Public half of the operator's recovery key, where the mesh has one: it may do what the first
+    /// key may. The same on all nodes of a mesh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) recovery: Option<NodeId>,
+    /// Who may come: `invite` (with a grant, which workers may also get by an invite), `open`
+    /// (workers also without one) or `allow-list` (as `invite`, and this node links with the keys
+    /// of `allow` alone). Whether it is `open` is the same on all nodes of a mesh.
+    #[serde(default, deserialize_with = "access")]
     pub(crate) access: Access,
+    /// File of the keys with which this node links, one per line; for `access = "allow-list"`. Read
+    /// again when it changes. A node that is not on it is refused whatever it shows, also the
+    /// operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) allow: Option<PathBuf>,
     /// Where the node stands.
     pub(crate) region: Region,
     /// UDP address of its links; port 0 takes a free one.
@@ -48,6 +60,22 @@ pub(crate) struct NodeSection {
     /// refused, and none has its mode changed.
     #[serde(default = "data_dir")]
     pub(crate) data_dir: PathBuf,
+}
+
+/// The name that `invite` had is refused by what it is called now.
+fn access<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Access, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match text.as_str() {
+        "invite" => Ok(Access::Invite),
+        "allow-list" => Ok(Access::AllowList),
+        "open" => Ok(Access::Open),
+        "private" => Err(serde::de::Error::custom(
+            "`private` is called `invite` now: write access = \"invite\"",
+        )),
+        other => Err(serde::de::Error::custom(format!(
+            "`{other}` is none of `invite`, `allow-list` and `open`"
+        ))),
+    }
 }
 
 fn any() -> SocketAddr {
@@ -91,16 +119,54 @@ pub(super) fn absolute(file: &Path, path: &mut PathBuf) {
 impl NodeSection {
     /// Checks everything about the node for its role; makes paths absolute.
     pub(super) fn check(&mut self, file: &Path, role: Role) -> Result<Identity, ConfigError> {
+        self.check_place(file)?;
+        self.check_identity(file, role)
+    }
+
+    /// The mesh it belongs to.
+    pub(crate) fn mesh(&self) -> Mesh {
+        Mesh {
+            id: self.mesh,
+            recovery: self.recovery,
+            access: self.access,
+        }
+    }
+
+    /// Checks all but who the node is, which a node that is about to join does not know yet.
+    pub(super) fn check_place(&mut self, file: &Path) -> Result<(), ConfigError> {
         absolute(file, &mut self.key);
         absolute(file, &mut self.data_dir);
-        if let Some(grant) = &mut self.grant {
-            absolute(file, grant);
+        for path in [&mut self.grant, &mut self.allow].into_iter().flatten() {
+            absolute(file, path);
         }
-        let refuse = |key: &str, why: String| ConfigError::Invalid {
-            file: file.to_owned(),
-            key: format!("node.{key}"),
-            why,
-        };
+        let refuse = refusal(file);
+        match (self.access, &self.allow) {
+            (Access::AllowList, None) => {
+                return Err(refuse(
+                    "allow",
+                    "is missing: with access = \"allow-list\" it names a file of the keys with which this node links, one per line".to_owned(),
+                ));
+            }
+            (Access::AllowList, Some(path)) => {
+                AllowFile::new(path.clone())
+                    .poll()
+                    .map_err(|error| refuse("allow", format!("cannot be used: {error}")))?;
+            }
+            (_, Some(_)) => {
+                return Err(refuse(
+                    "allow",
+                    "is given, and access is not `allow-list`: set that too, or take this out"
+                        .to_owned(),
+                ));
+            }
+            (_, None) => {}
+        }
+        if self.recovery == Some(self.mesh.operator()) {
+            return Err(refuse(
+                "recovery",
+                "is the same as `mesh`: the recovery key is the operator's second one".to_owned(),
+            ));
+        }
         if self.bootstrap.is_empty() {
             return Err(refuse(
                 "bootstrap",
@@ -120,7 +186,12 @@ impl NodeSection {
             ));
         }
         require_ipv4(&self.bootstrap).map_err(|why| refuse("bootstrap", why))?;
-        require_ipv4(&[self.dht_listen]).map_err(|why| refuse("dht_listen", why))?;
+        require_ipv4(&[self.dht_listen]).map_err(|why| refuse("dht_listen", why))
+    }
+
+    fn check_identity(&self, file: &Path, role: Role) -> Result<Identity, ConfigError> {
+        let refuse = refusal(file);
+        let refuse = &refuse;
         let named = |key: &'static str| {
             move |error: AuthorityError| refuse(key, format!("cannot be used: {error}"))
         };
@@ -131,13 +202,18 @@ impl NodeSection {
                 return Err(refuse(
                     "grant",
                     format!(
-                        "is missing: ask the operator for `tether grant issue --subject {} --role {role}`",
-                        key.id()
+                        "is missing: ask the operator for `tether grant issue --subject {} --role {role}`{}",
+                        key.id(),
+                        if role == Role::Worker {
+                            ", or for an invite (`tether worker --join`)"
+                        } else {
+                            ""
+                        }
                     ),
                 ));
             }
             Some(path) => {
-                let sealed = grant_file::read(path).map_err(named("grant"))?;
+                let sealed = grant_file::read_of(path, &key.id()).map_err(named("grant"))?;
                 self.check_grant(&sealed, &key, role)
                     .map_err(|why| refuse("grant", format!("({}) {why}", path.display())))?;
                 Some(sealed.as_bytes().to_vec())
@@ -149,12 +225,12 @@ impl NodeSection {
     /// What every peer will check, so that it is known before a port is bound.
     fn check_grant(
         &self,
-        sealed: &tether_wire::Signed<tether_wire::Grant>,
+        sealed: &Signed<tether_wire::Grant>,
         key: &NodeKey,
         role: Role,
     ) -> Result<(), String> {
-        let grant = sealed
-            .verify_grant(&self.mesh, now_ms())
+        let grant = Membership::new(self.mesh())
+            .verify_grant(sealed, now_ms())
             .map_err(|error| format!("does not hold in mesh {}: {error}", self.mesh))?;
         if grant.subject != key.id() {
             return Err(format!(
@@ -175,22 +251,48 @@ impl NodeSection {
         }
     }
 
+    /// Who belongs to the mesh, as far as this node was told in earlier runs, with its own list of
+    /// keys; and what follows that list. Fails where this node itself is one that was revoked.
+    pub(crate) fn members(&self, identity: &Identity) -> anyhow::Result<(Members, Following)> {
+        let members = if self.data_dir.as_os_str().is_empty() {
+            Members::new(self.mesh())
+        } else {
+            Members::open(self.mesh(), &self.data_dir).context("cannot read who was revoked")?
+        };
+        let current = members.current();
+        let own = (current.check_key(&identity.key.id())).map_err(|refusal| refusal.to_string());
+        own.and_then(|()| match &identity.grant {
+            None => Ok(()),
+            Some(grant) => current
+                .verify_grant(&Signed::from_bytes(grant.as_slice()), now_ms())
+                .map(drop)
+                .map_err(|error| error.to_string()),
+        })
+        .map_err(|why| anyhow::anyhow!("this node does not belong to the mesh any more: {why}"))?;
+        let mut file = self.allow.clone().map(AllowFile::new);
+        if let Some(file) = &mut file {
+            // It was read when the configuration was checked: a list that is gone since stops the start.
+            members.allow_only(file.poll()?);
+        }
+        let following = allow::follow(file, &members);
+        Ok((members, following))
+    }
+
     /// What the node is started with.
     pub(crate) fn node_config(
         &self,
         identity: &Identity,
         role: Role,
+        members: Members,
         metrics: Arc<NetMetrics>,
     ) -> NodeConfig {
         NodeConfig {
             key: identity.key.clone(),
-            mesh: Mesh {
-                id: self.mesh,
-                access: self.access,
-            },
+            members,
             role,
             region: self.region.clone(),
             grant: identity.grant.clone(),
+            invite: None,
             accept: accepts(role),
             listen: self.listen,
             advertise: self.advertise.clone(),
@@ -198,7 +300,7 @@ impl NodeSection {
             bootstrap: self.bootstrap.clone(),
             uplinks: UplinkConfig {
                 orchestrators: self.orchestrators.clone(),
-                // The gateway of `up` keeps nothing.
+                // A gateway whose folder cannot be used keeps nothing.
                 memory: Some(self.data_dir.clone()).filter(|dir| !dir.as_os_str().is_empty()),
             },
             limits: LinkLimits::default(),
@@ -207,10 +309,24 @@ impl NodeSection {
     }
 }
 
+fn refusal(file: &Path) -> impl Fn(&str, String) -> ConfigError + '_ {
+    |key, why| ConfigError::Invalid {
+        file: file.to_owned(),
+        key: format!("node.{key}"),
+        why,
+    }
+}
+
 /// Whom a role links with. Gateways and workers never speak with each other.
 fn accepts(role: Role) -> Vec<Role> {
     match role {
-        Role::Orchestrator => vec![Role::Gateway, Role::Orchestrator, Role::Worker],
+        Role::Orchestrator => vec![
+            Role::Gateway,
+            Role::Orchestrator,
+            Role::Worker,
+            // Whoever holds the operator's key tells it whom to revoke.
+            Role::Operator,
+        ],
         Role::Gateway | Role::Worker => vec![Role::Orchestrator],
         Role::Publisher | Role::Operator => Vec::new(),
     }

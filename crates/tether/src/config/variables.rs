@@ -19,9 +19,14 @@ use tether_worker::WorkerConfig;
 pub(super) const ENV_PREFIX: &str = "TETHER_";
 /// Between section and key in a variable's name.
 pub(super) const ENV_SEPARATOR: &str = "__";
-/// Variables with our prefix that are no setting: the API key of `tether chat`, what an engine is
-/// started with, and what our tests read.
-const OTHER_VARIABLES: [&str; 3] = ["TETHER_API_KEY", "TETHER_ENGINE_PROCESS", "TETHER_BLESS"];
+/// Variables with our prefix that are no setting: the API key of `tether chat`, the token of
+/// `tether worker --join`, what an engine is started with, and what our tests read.
+const OTHER_VARIABLES: [&str; 4] = [
+    "TETHER_API_KEY",
+    "TETHER_JOIN",
+    "TETHER_ENGINE_PROCESS",
+    "TETHER_BLESS",
+];
 /// The same, for a whole family.
 const TEST_PREFIX: &str = "TETHER_TEST_";
 /// How the name of the variable ends with which Kubernetes tells a service's host.
@@ -370,6 +375,7 @@ mod tests {
         }
         for name in [
             "TETHER_API_KEY",
+            "TETHER_JOIN",
             "TETHER_TEST_REQUIRE",
             "TETHER_ENGINE_PROCESS",
             "TETHER_BLESS",

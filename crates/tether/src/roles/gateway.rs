@@ -44,13 +44,15 @@ impl GatewayArgs {
             let mut signals = Signals::listen()?;
             if let Err(error) = crate::files::private_dir(&node.data_dir) {
                 let folder = node.data_dir.display();
-                warn!(%folder, error = format!("{error:#}"), "orchestrators are not remembered");
+                warn!(%folder, error = format!("{error:#}"), "orchestrators and revocations are not remembered");
                 node.data_dir = PathBuf::new();
             }
             let registry = Registry::new();
+            let (members, _following) = node.members(&checked.identity)?;
             let node_config = node.node_config(
                 &checked.identity,
                 Role::Gateway,
+                members,
                 NetMetrics::register(&registry),
             );
             let metrics = GatewayMetrics::register(&registry);

@@ -45,9 +45,11 @@ impl OrchestratorArgs {
             crate::files::private_dir(&node.data_dir)
                 .with_context(|| format!("cannot use node.data_dir {}", node.data_dir.display()))?;
             let registry = Registry::new();
+            let (members, _following) = node.members(&checked.identity)?;
             let node_config = node.node_config(
                 &checked.identity,
                 Role::Orchestrator,
+                members,
                 NetMetrics::register(&registry),
             );
             let metrics = OrchestratorMetrics::register(&registry);

@@ -1,32 +1,82 @@
 //! `tether worker`: serves models. Also what `tether up` starts as its children.
 
-use super::CommonArgs;
+pub(crate) mod home;
+pub(crate) mod join;
+
 use crate::commands;
-use crate::config;
+use crate::config::{self, Checked, WorkerFile};
+use crate::exit::Usage;
 use crate::logging::LoggingArgs;
 use crate::signals::Signals;
 use anyhow::Context;
 use clap::Args;
+use home::Home;
+use join::{Joining, Prepared};
 use rustix::process::Signal;
 use serde_json::json;
 use std::io::Read;
+use std::path::PathBuf;
 use std::time::Duration;
 use tether_telemetry::metrics::{NetMetrics, Registry, WorkerMetrics};
-use tether_wire::Role;
+use tether_wire::{NodeId, Role};
 use tether_worker::EngineCommand;
 use tracing::{info, warn};
 
 /// See [`crate::cli`].
 #[derive(Debug, Args)]
-#[command(after_long_help = "\
+#[command(after_long_help = format!("\
 Examples:
-  tether worker --config worker.toml")]
+  tether worker --config worker.toml
+  tether worker --join-file token --data-dir ./tether-worker --model ./tiny --publisher ID
+  pass show tether/token | tether worker --join-file - --data-dir ./tether-worker
+  tether worker --data-dir ./tether-worker            again, when it has joined
+
+{}", join::HELP))]
 pub(crate) struct WorkerArgs {
-    #[command(flatten)]
-    common: CommonArgs,
+    /// The configuration file
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present_any = ["data_dir", "join", "join_file"],
+        conflicts_with_all = ["data_dir", "join_file"]
+    )]
+    config: Option<PathBuf>,
+    /// When ready, print one JSON object with ids and addresses on stdout
+    #[arg(long)]
+    json: bool,
+    /// Join a mesh by the token of an invite; better given as the variable or by --join-file, which
+    /// other users of the machine cannot read
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "TETHER_JOIN",
+        hide_env_values = true
+    )]
+    join: Option<String>,
+    /// The same, with the token in a file; `-` reads it from standard input
+    #[arg(long, value_name = "FILE")]
+    join_file: Option<PathBuf>,
+    /// Folder of a worker that joins, or has joined: its key, grant and configuration (worker.toml)
+    /// [default with a token: ./tether-worker]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// A packed model, for the configuration of a worker that joins; may be given several times
+    #[arg(long, value_name = "DIR")]
+    model: Vec<PathBuf>,
+    /// A publisher whose signed models are trusted, for the same; may be given several times
+    #[arg(long, value_name = "ID")]
+    publisher: Vec<NodeId>,
     /// Die with the parent, whose end of our standard input must stay open
     #[arg(long, hide = true)]
     supervised: bool,
+}
+
+/// How a worker starts.
+enum Start {
+    /// With all that it needs.
+    Ready(Box<Checked<WorkerFile>>),
+    /// It has yet to join.
+    Joining(Box<Joining>),
 }
 
 impl WorkerArgs {
@@ -34,46 +84,107 @@ impl WorkerArgs {
         if self.supervised {
             die_with_parent().context("cannot tie this process to its parent")?;
         }
-        let checked = config::worker(&self.common.config)?;
-        let config::WorkerFile {
-            node,
-            telemetry,
-            worker: section,
-        } = checked.file;
-        let id = checked.identity.key.id();
-        let drain_timeout = Duration::from_millis(section.drain_timeout_ms);
-        let engine = EngineCommand {
-            program: std::env::current_exe().context("cannot find this program's own file")?,
-            args: vec!["engine".into()],
+        let start = self.start()?;
+        let (id, telemetry) = match &start {
+            Start::Ready(checked) => (checked.identity.key.id(), &checked.file.telemetry),
+            Start::Joining(joining) => (joining.id(), joining.telemetry()),
         };
+        let telemetry = telemetry.clone();
         commands::runtime()?.block_on(async {
             let guard = super::telemetry(telemetry, logging, &id.to_hex())?;
             let mut signals = Signals::listen()?;
-            crate::files::private_dir(&node.data_dir)
-                .with_context(|| format!("cannot use node.data_dir {}", node.data_dir.display()))?;
-            let registry = Registry::new();
-            let node_config = node.node_config(
-                &checked.identity,
-                Role::Worker,
-                NetMetrics::register(&registry),
-            );
-            let metrics = WorkerMetrics::register(&registry);
-            let worker =
-                tether_worker::start(section, &node.data_dir, node_config, engine, metrics).await?;
-            info!(%id, "worker runs");
-            let ready = json!({"event": "ready", "id": id, "pid": std::process::id()});
-            super::announce_ready(self.common.json, &ready)?;
-            let signal = signals.next().await;
-            let drain = async {
-                if !worker.drain(drain_timeout).await {
-                    warn!("stopped before every request had ended: they are tried elsewhere");
-                }
+            let checked = match start {
+                Start::Ready(checked) => *checked,
+                Start::Joining(joining) => tokio::select! {
+                    joined = joining.join() => joined?,
+                    _ = signals.next() => {
+                        info!("stopped before this worker had joined: start it again the same way");
+                        guard.shutdown();
+                        return Ok(());
+                    }
+                },
             };
-            signals.drain(signal, drain).await;
+            serve(checked, self.json, signals).await?;
             guard.shutdown();
             Ok(())
         })
     }
+
+    /// Reads what there is to read before anything is started.
+    fn start(&self) -> anyhow::Result<Start> {
+        let token = join::token(self.join.as_deref(), self.join_file.as_deref())?;
+        if token.is_none() && !(self.model.is_empty() && self.publisher.is_empty()) {
+            return Err(Usage(
+                "--model and --publisher are for a worker that joins: write them into the configuration",
+            )
+            .into());
+        }
+        let ready = |config: PathBuf| -> anyhow::Result<Start> {
+            Ok(Start::Ready(Box::new(config::worker(&config)?)))
+        };
+        match (&self.config, token) {
+            (Some(config), None) => ready(config.clone()),
+            (Some(_), Some(_)) => Err(Usage(
+                "a token is not for --config: give --data-dir, in which the configuration is written",
+            )
+            .into()),
+            (None, None) => {
+                let dir = self.data_dir.clone();
+                ready(Home::new(dir.ok_or(Usage("give --config or --data-dir"))?).config())
+            }
+            (None, Some(token)) => {
+                let dir = self.data_dir.clone();
+                let home = Home::new(dir.unwrap_or_else(|| PathBuf::from("tether-worker")));
+                match join::prepare(home, token, &self.model, &self.publisher)? {
+                    Prepared::Joined(config) => ready(config),
+                    Prepared::Joining(joining) => Ok(Start::Joining(joining)),
+                }
+            }
+        }
+    }
+}
+
+/// Runs until a signal comes.
+async fn serve(
+    checked: Checked<WorkerFile>,
+    json: bool,
+    mut signals: Signals,
+) -> anyhow::Result<()> {
+    let WorkerFile {
+        node,
+        worker: section,
+        ..
+    } = checked.file;
+    let id = checked.identity.key.id();
+    let drain_timeout = Duration::from_millis(section.drain_timeout_ms);
+    let engine = EngineCommand {
+        program: std::env::current_exe().context("cannot find this program's own file")?,
+        args: vec!["engine".into()],
+    };
+    crate::files::private_dir(&node.data_dir)
+        .with_context(|| format!("cannot use node.data_dir {}", node.data_dir.display()))?;
+    let registry = Registry::new();
+    let (members, _following) = node.members(&checked.identity)?;
+    let node_config = node.node_config(
+        &checked.identity,
+        Role::Worker,
+        members,
+        NetMetrics::register(&registry),
+    );
+    let metrics = WorkerMetrics::register(&registry);
+    let worker =
+        tether_worker::start(section, &node.data_dir, node_config, engine, metrics).await?;
+    info!(%id, "worker runs");
+    let ready = json!({"event": "ready", "id": id, "pid": std::process::id()});
+    super::announce_ready(json, &ready)?;
+    let signal = signals.next().await;
+    let drain = async {
+        if !worker.drain(drain_timeout).await {
+            warn!("stopped before every request had ended: they are tried elsewhere");
+        }
+    };
+    signals.drain(signal, drain).await;
+    Ok(())
 }
 
 /// Ends this process when its parent ends, however that happens: the kernel sends a signal, and

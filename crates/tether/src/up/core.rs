@@ -1,6 +1,7 @@
 //! What runs in the process of `up`: bootstrap nodes, orchestrator, gateway. Each is a node of its
 //! own with its own key; they meet only on the wire.
 
+use super::identities::NodeFiles;
 use super::worker_files::Plan;
 use super::workers::{View, Workers};
 use crate::config::LOCAL_BOOTSTRAP_NODES;
@@ -33,9 +34,11 @@ impl Core {
             tether_net::bootstrap::run(vec![loopback(); LOCAL_BOOTSTRAP_NODES], Vec::new())
                 .await
                 .context("cannot start the bootstrap nodes")?;
-        let node = |files, role, data_dir: PathBuf, registry| {
-            plan.node_section(files, data_dir, bootstrap.addresses().to_vec())
-                .node_config(&files.identity, role, NetMetrics::register(registry))
+        let node = |files: &NodeFiles, role, data_dir: PathBuf, registry| {
+            let section = plan.node_section(files, data_dir, bootstrap.addresses().to_vec());
+            let (members, _) = section.members(&files.identity)?;
+            let metrics = NetMetrics::register(registry);
+            anyhow::Ok(section.node_config(&files.identity, role, members, metrics))
         };
         let orchestrator = tether_orchestrator::start(
             OrchestratorConfig {
@@ -51,7 +54,7 @@ impl Core {
                 Role::Orchestrator,
                 plan.orchestrator_dir.clone(),
                 &orchestrator_registry,
-            ),
+            )?,
             OrchestratorMetrics::register(&orchestrator_registry),
             orchestrator_registry.clone(),
         )
@@ -66,9 +69,9 @@ impl Core {
             node(
                 &plan.gateway,
                 Role::Gateway,
-                PathBuf::new(),
+                plan.gateway_dir.clone(),
                 &gateway_registry,
-            ),
+            )?,
             GatewayMetrics::register(&gateway_registry),
             gateway_registry.clone(),
         )

@@ -1,7 +1,8 @@
 //! Keys, grants and the tenant of a mesh on one machine: made once, grants renewed in time.
 
 use super::layout::Layout;
-use crate::authority::mesh_dir::{self, Issuer, OPERATOR_KEY, Order};
+use crate::authority::issuer::{Issuer, Order};
+use crate::authority::mesh_dir::{self, OPERATOR_KEY};
 use crate::authority::mesh_id::MESH_ID;
 use crate::authority::register::REGISTER;
 use crate::authority::{grant_file, key_file, now_ms};
@@ -11,7 +12,7 @@ use crate::files;
 use anyhow::Context;
 use std::path::{Path, PathBuf};
 use tether_wire::grant::Tier;
-use tether_wire::{Grant, NodeKey, Region, Role, Signed, TenantId};
+use tether_wire::{Grant, Membership, NodeKey, Region, Role, Signed, TenantId};
 
 /// How long a grant holds. Renewed by a start in its last third, so that every run has at least
 /// four months, and the register does not grow by each start.
@@ -46,13 +47,13 @@ impl Authority {
         mesh_dir::require_no_lost_key(&operator_key, &traces)?;
         mesh_dir::open_or_create(&mesh)?;
         Ok(Self {
-            issuer: Issuer::operator(&operator_key)?,
+            issuer: Issuer::operator(&operator_key, None)?,
             region,
         })
     }
 
-    /// The mesh id.
-    pub(crate) fn mesh(&self) -> tether_wire::MeshId {
+    /// The mesh.
+    pub(crate) fn mesh(&self) -> tether_wire::grant::Mesh {
         self.issuer.mesh()
     }
 
@@ -95,8 +96,10 @@ impl Authority {
     /// The grant that is there, if it is what would be issued now and more than a third of its life
     /// is left. One that cannot be read is as good as none: this is its issuer.
     fn held(&self, path: &Path, order: &Order, now_ms: u64) -> Option<Signed<Grant>> {
-        let sealed = grant_file::read(path).ok()?;
-        let grant = sealed.verify_grant(&self.mesh(), now_ms).ok()?;
+        let sealed = grant_file::read_of(path, &order.subject).ok()?;
+        let grant = Membership::new(self.mesh())
+            .verify_grant(&sealed, now_ms)
+            .ok()?;
         let life_ms = grant.expires_ms.saturating_sub(grant.not_before_ms);
         let left_ms = grant.expires_ms.saturating_sub(now_ms);
         let same = grant.subject == order.subject
@@ -163,7 +166,8 @@ mod tests {
                 .expect("made");
             let sealed = Signed::<Grant>::from_bytes(node.identity.grant.expect("a grant"));
             let mesh = authority(&layout, region).expect("opened").mesh();
-            sealed.verify_grant(&mesh, now_ms).expect("holds").serial
+            let members = Membership::new(mesh);
+            members.verify_grant(&sealed, now_ms).expect("holds").serial
         };
         let first = grant_at(NOW, "local");
         let two_thirds = NOW + GRANT_LIFE_MS / 3 * 2;

@@ -14,7 +14,6 @@ use anyhow::Context;
 use std::time::Duration;
 use tether_telemetry::TelemetryConfig;
 use tether_wire::Topic;
-use tether_wire::grant::{Access, Mesh};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -62,10 +61,7 @@ pub(crate) fn run_file(
     first: &FirstAnswer,
     pids: &[u32],
 ) -> RunFile {
-    let mesh = Mesh {
-        id: plan.mesh,
-        access: Access::Private,
-    };
+    let mesh = plan.mesh;
     let region = plan.region.clone();
     let mut topics = vec![
         Topic::Presence(region.clone()),
@@ -82,7 +78,7 @@ pub(crate) fn run_file(
         api_key: plan.api_key.clone(),
         model: plan.model.name.to_string(),
         models: plan.models.iter().map(ToString::to_string).collect(),
-        mesh: plan.mesh.to_hex(),
+        mesh: mesh.id.to_hex(),
         region: plan.region.to_string(),
         topics: topics
             .iter()

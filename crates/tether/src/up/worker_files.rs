@@ -13,8 +13,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use tether_artifact_store::Trust;
 use tether_telemetry::TelemetryConfig;
-use tether_wire::grant::Access;
-use tether_wire::{MeshId, ModelRef, NodeId, Region, Role};
+use tether_wire::grant::{Access, Mesh};
+use tether_wire::{ModelRef, NodeId, Region, Role};
 use tether_worker::engine::protocol::EngineKind;
 use tether_worker::{ModelConfig, WorkerConfig};
 
@@ -25,9 +25,10 @@ const SLOTS: u32 = 4;
 /// A whole mesh on this machine.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pub(crate) mesh: MeshId,
+    pub(crate) mesh: Mesh,
     pub(crate) region: Region,
     pub(crate) gateway: NodeFiles,
+    pub(crate) gateway_dir: PathBuf,
     pub(crate) gateway_listen: SocketAddr,
     pub(crate) orchestrator: NodeFiles,
     pub(crate) orchestrator_dir: PathBuf,
@@ -93,6 +94,7 @@ pub(crate) fn prepare(
         mesh: authority.mesh(),
         region: args.region.clone(),
         gateway: authority.node(&layout.gateway(), Role::Gateway)?,
+        gateway_dir: layout.gateway(),
         gateway_listen: args.gateway,
         orchestrator: authority.node(&layout.orchestrator(), Role::Orchestrator)?,
         orchestrator_dir: layout.orchestrator(),
@@ -127,8 +129,10 @@ impl Plan {
         NodeSection {
             key: files.key_file.clone(),
             grant: Some(files.grant_file.clone()),
-            mesh: self.mesh,
-            access: Access::Private,
+            mesh: self.mesh.id,
+            recovery: self.mesh.recovery,
+            access: Access::Invite,
+            allow: None,
             region: self.region.clone(),
             listen: node::loopback(),
             advertise: Vec::new(),

@@ -16,7 +16,7 @@ use tether_presence::{Event, Input, Settings, Signatures};
 use tether_telemetry::metrics::{OrchestratorMetrics, Registry};
 use tether_wire::beat::NodeState;
 use tether_wire::spread::Batch;
-use tether_wire::{Digest, NodeId};
+use tether_wire::{Digest, Membership, NodeId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -87,7 +87,7 @@ impl Load {
         });
         Self {
             verifier: Signatures {
-                mesh: population.mesh(),
+                members: Membership::new(population.mesh()).into(),
             },
             population,
             fleet,

@@ -50,7 +50,8 @@ impl Population {
     pub(super) fn mesh(&self) -> Mesh {
         Mesh {
             id: MeshId(self.operator.id().0),
-            access: Access::Private,
+            recovery: None,
+            access: Access::Invite,
         }
     }
 
@@ -85,6 +86,8 @@ impl Population {
             expires_ms: self.epoch + DAY_MS,
             serial: u64::try_from(n)?,
             issuer: None,
+            consent: None,
+            invite: None,
         };
         let grant = Signed::seal(&self.operator, &mesh, &grant)?;
         let offers = [0, 1].map(|next| {

@@ -1,0 +1,118 @@
+//! The folder of a worker that joins: its key, its grant, its configuration, and what it keeps.
+//!
+//! ```text
+//! DIR/node.key       made before anything else, and kept: a second attempt takes no second use
+//! DIR/worker.toml    the configuration, as `tether worker --config` reads it
+//! DIR/node.grant     what the mesh gave; once it is there, the worker has joined
+//! DIR/data/          what the worker keeps
+//! ```
+
+use crate::files;
+use anyhow::Context;
+use serde::Serialize;
+use std::fs::{File, TryLockError};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use tether_wire::grant::Access;
+use tether_wire::{MeshId, NodeId, Region};
+
+/// What stands above a configuration that was made by joining.
+const HEADER: &str = "\
+# Made by `tether worker --join`; `tether worker --config` of this file starts the worker again.
+# Yours to edit: models are added as
+#
+#   [[worker.models]]
+#   path = \"/path/to/a/packed/model\"
+#
+# with the publishers whose signatures are trusted in `trusted_publishers` of [worker].
+
+";
+
+/// The folder.
+#[derive(Debug, Clone)]
+pub(crate) struct Home {
+    dir: PathBuf,
+}
+
+/// What a new configuration says.
+#[derive(Debug, Serialize)]
+pub(crate) struct Fresh {
+    pub(crate) node: FreshNode,
+    pub(crate) worker: FreshWorker,
+}
+
+/// Its `[node]`.
+#[derive(Debug, Serialize)]
+pub(crate) struct FreshNode {
+    pub(crate) key: &'static str,
+    pub(crate) grant: &'static str,
+    pub(crate) mesh: MeshId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) recovery: Option<NodeId>,
+    pub(crate) access: Access,
+    pub(crate) region: Region,
+    pub(crate) bootstrap: Vec<SocketAddr>,
+    pub(crate) data_dir: &'static str,
+}
+
+/// Its `[worker]`.
+#[derive(Debug, Serialize)]
+pub(crate) struct FreshWorker {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) trusted_publishers: Vec<NodeId>,
+    // Left out where there are none, so that one can be added at the end of the file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) models: Vec<FreshModel>,
+}
+
+/// A model.
+#[derive(Debug, Serialize)]
+pub(crate) struct FreshModel {
+    pub(crate) path: PathBuf,
+}
+
+/// Names of its files, which the configuration names too.
+pub(crate) const KEY: &str = "node.key";
+pub(crate) const GRANT: &str = "node.grant";
+pub(crate) const DATA: &str = "data";
+const CONFIG: &str = "worker.toml";
+
+impl Home {
+    pub(crate) fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    pub(crate) fn key(&self) -> PathBuf {
+        self.dir.join(KEY)
+    }
+    pub(crate) fn grant(&self) -> PathBuf {
+        self.dir.join(GRANT)
+    }
+    pub(crate) fn config(&self) -> PathBuf {
+        self.dir.join(CONFIG)
+    }
+
+    /// Makes the folder, and takes it for this process until what is returned is dropped.
+    pub(crate) fn open(&self) -> anyhow::Result<File> {
+        let shown = self.dir.display();
+        files::private_dir(&self.dir).with_context(|| format!("cannot use {shown}"))?;
+        let file = File::open(&self.dir).with_context(|| format!("cannot use {shown}"))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => anyhow::bail!(
+                "another process joins in {shown}: wait for it, or give another --data-dir"
+            ),
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("cannot lock {shown}"))
+            }
+        }
+    }
+
+    /// Writes the configuration.
+    pub(crate) fn write_config(&self, fresh: &Fresh) -> anyhow::Result<()> {
+        let text = toml::to_string(fresh).context("cannot encode the settings")?;
+        let path = self.config();
+        files::create_private(&path, format!("{HEADER}{text}").as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+}
