@@ -15,7 +15,7 @@ fn a_worker_that_gets_another_address_goes_on_with_its_stream_and_stays_in_the_f
     };
     let [dht, a, one, edge] = hosts(&mut lan);
     let mut mesh = Mesh::new();
-    let _dht = mesh.bootstrap(dht, "");
+    let _dht = mesh.bootstrap(dht);
     let a = mesh.orchestrator("a", a);
     let one = mesh.worker("one", one, WORD_MS);
     let edge = mesh.gateway(edge);

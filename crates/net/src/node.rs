@@ -13,7 +13,7 @@ use crate::link::{Link, LinkEvent};
 use crate::log_budget::LogBudget;
 use crate::rendezvous::Rendezvous;
 use crate::rpc::Service;
-use crate::transport::{CloseCode, Endpoint};
+use crate::transport::{CloseCode, Endpoint, Relays};
 use crate::uplinks::MAX_CONFIGURED;
 use dial::Dials;
 use links::Links;
@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 use tether_wire::grant::Mesh;
 use tether_wire::link::Hello;
+use tether_wire::record::Record;
 use tether_wire::{NodeId, PROTOCOL_MAJOR, PROTOCOL_MINOR, Region, Role, Topic};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -65,7 +66,10 @@ impl Node {
         check(&config)?;
         let limits = Arc::new(config.limits.clone());
         // Boxed: the transport's future is large, and callers should not carry it.
-        let endpoint = Box::pin(Endpoint::bind(&config.key, config.listen, &limits)).await?;
+        let relays = Relays::new(&config.relays, config.grant.as_deref());
+        let relays = relays.map_err(NetError::Config)?;
+        let endpoint = Endpoint::bind(&config.key, config.listen, &limits, relays);
+        let endpoint = Box::pin(endpoint).await?;
         let rendezvous = Rendezvous::start(
             &config.key,
             config.dht_listen,
@@ -252,6 +256,7 @@ impl Inner {
             grant: self.config.grant.clone(),
             agent: AGENT.to_owned(),
             boot: self.boot,
+            observed: None,
         }
     }
 }
@@ -307,8 +312,12 @@ impl Addresses {
 }
 
 impl crate::rendezvous::AddressSource for Addresses {
-    fn addresses(&self) -> Vec<SocketAddr> {
-        self.now()
+    fn record(&self) -> Record {
+        Record {
+            v: 1,
+            addresses: self.now(),
+            relay: self.endpoint.relay(),
+        }
     }
 
     fn changed(&self) -> futures_util::future::BoxFuture<'static, ()> {

@@ -44,6 +44,7 @@ pub(crate) fn hello(mesh: &TestMesh, key: &NodeKey, role: Role) -> Hello {
         grant: Some(mesh.grant(key.id(), role, |_| ())),
         agent: "raw".into(),
         boot: 0,
+        observed: None,
     }
 }
 

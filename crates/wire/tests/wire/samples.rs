@@ -115,6 +115,7 @@ pub(crate) fn hello() -> Hello {
         grant: Some(sealed_grant().as_bytes().to_vec()),
         agent: "tether 0.1.0".into(),
         boot: 0x0123_4567_89ab_cdef,
+        observed: None,
     }
 }
 
