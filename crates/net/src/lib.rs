@@ -43,6 +43,7 @@ pub mod rendezvous;
 mod rpc;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod topic_view;
 mod transport;
 mod uplinks;
 
@@ -52,10 +53,11 @@ pub use herald::{Herald, Load, Nudge, Pushes, Sealed, Told};
 pub use link::{Link, LinkEvent};
 pub use lonely::Lonely;
 pub use node::Node;
-pub use rendezvous::{ProbeReport, bootstrap, probe};
+pub use rendezvous::{Announcement, ProbeReport, Sighting, bootstrap, probe};
 pub use rpc::{Call, Incoming, Service};
+pub use topic_view::TopicView;
 pub use transport::{MAX_RELAYS, check_relay_url};
-pub use uplinks::{MAX_CONFIGURED, UplinkConfig, Uplinks, redial_pause};
+pub use uplinks::{MAX_CONFIGURED, UplinkConfig, UplinkLook, UplinkView, Uplinks, redial_pause};
 
 /// The future of [`Service::serve`], so that services need not name another crate for it.
 pub use futures_util::future::BoxFuture;

@@ -13,6 +13,7 @@ use crate::link::{Link, LinkEvent};
 use crate::log_budget::LogBudget;
 use crate::rendezvous::Rendezvous;
 use crate::rpc::Service;
+use crate::topic_view::TopicView;
 use crate::transport::{CloseCode, Endpoint, Relays};
 use crate::uplinks::MAX_CONFIGURED;
 use dial::Dials;
@@ -138,7 +139,7 @@ impl Node {
     /// # Errors
     /// When the first announcement fails; it is retried nevertheless until withdrawn.
     pub async fn announce(&self, topic: &Topic) -> Result<(), NetError> {
-        let key = self.mesh().topic_key(topic);
+        let key = self.named_key(topic);
         self.inner.rendezvous.announce(key).await
     }
 
@@ -154,7 +155,7 @@ impl Node {
     /// # Errors
     /// When the DHT does not answer.
     pub async fn lookup(&self, topic: &Topic) -> Result<Vec<NodeId>, NetError> {
-        let key = self.mesh().topic_key(topic);
+        let key = self.named_key(topic);
         self.inner.rendezvous.lookup(key).await
     }
 
@@ -194,6 +195,21 @@ impl Node {
     #[must_use]
     pub fn links(&self) -> Vec<Link> {
         self.inner.links.all()
+    }
+
+    /// What this node announces and saw on topics, for people.
+    #[must_use]
+    pub fn topics(&self) -> Vec<TopicView> {
+        let board = self.inner.rendezvous.board();
+        let view = |(key, entry)| TopicView::new(key, entry, |id| self.linked(id).is_some());
+        board.into_iter().map(view).collect()
+    }
+
+    /// The key of a topic, which is called by its name where [`Self::topics`] shows it.
+    fn named_key(&self, topic: &Topic) -> tether_wire::TopicKey {
+        let key = self.mesh().topic_key(topic);
+        self.inner.rendezvous.name(key, topic.to_string());
+        key
     }
 
     pub(crate) fn config(&self) -> &NodeConfig {
