@@ -242,6 +242,9 @@ pub async fn start_with_store(
         store: store.clone(),
         fleet: fleet.clone(),
         catalogue,
+        node: node.clone(),
+        uplinks: uplinks.look(),
+        weights: config.weights,
         ready: AtomicBool::new(false),
         token: Digest::of(token.as_bytes()),
     });

@@ -1,12 +1,13 @@
 //! The fleet as others have it: to read, and to tell what came.
 
 use super::keeper::{Keeper, MAX_ASIDE, MAX_OUTGOING, MAX_PENDING, Readers};
+use super::roster::Roster;
 use super::snapshot::Snapshot;
 use crate::clock;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use tether_presence::check::Sifted;
-use tether_presence::{Input, Now, Settings};
+use tether_presence::{Input, Now, Settings, Spread};
 use tether_telemetry::metrics::OrchestratorMetrics;
 use tether_wire::NodeId;
 use tether_wire::spread::Batch;
@@ -58,6 +59,17 @@ pub(super) enum Told {
     Suspect(NodeId, &'static str),
     Unreachable(NodeId, &'static str),
     Sift(Box<Batch>, oneshot::Sender<Sifted>),
+    Look(Look),
+}
+
+/// A question that the keeper answers by itself.
+pub(super) struct Look(pub(super) Box<Ask>);
+type Ask = dyn FnOnce(&Spread, &Roster, Now) + Send;
+
+impl std::fmt::Debug for Look {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Look")
+    }
 }
 
 /// The fleet, for those who read it and those who have news. Cheap to clone.
@@ -124,6 +136,22 @@ impl Fleet {
         let (reply, sifted) = oneshot::channel();
         let _ = self.inbox.send(Told::Sift(Box::new(batch), reply)).await;
         sifted.await.ok()
+    }
+
+    /// Looks at what presence knows beyond the snapshot, at the time by which silence is counted,
+    /// for people. The keeper waits meanwhile: it must not take long. Nothing once the orchestrator
+    /// ends.
+    pub(crate) async fn look<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Spread, &Roster, Now) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        let ask = move |spread: &Spread, roster: &Roster, now| {
+            // Whoever asked may have gone.
+            let _ = reply.send(ask(spread, roster, now));
+        };
+        let _ = self.inbox.send(Told::Look(Look(Box::new(ask)))).await;
+        answer.await.ok()
     }
 
     /// Says that a worker may be dead: chosen last until its next heartbeat, or until its link

@@ -148,6 +148,7 @@ impl Keeper {
             Told::Sift(batch, reply) => {
                 let _ = reply.send(check::sift(*batch, &self.spread));
             }
+            Told::Look(look) => (look.0)(&self.spread, &self.roster, self.watch.counted(now)),
         }
     }
 
