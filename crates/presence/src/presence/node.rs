@@ -184,7 +184,8 @@ impl<'a> Seen<'a> {
     #[must_use]
     pub fn heard_mono_ms(&self) -> u64 {
         self.node.heard_ms
-    }    /// Unix time at which the first beat of its epoch came.
+    }
+    /// Unix time at which the first beat of its epoch came.
     #[must_use]
     pub fn epoch_since_ms(&self) -> u64 {
         self.node.epoch_since_ms
