@@ -417,7 +417,7 @@ impl Explaining<'_> {
                 .is_lt()
         };
         let best =
-            (others.iter().chain(&own)).reduce(|best, it| if better(it, best) { it } else { best });
+            (own.iter().chain(&others)).reduce(|best, it| if better(it, best) { it } else { best });
         ModelView {
             model: offer.model.to_string(),
             digest: offer.digest,

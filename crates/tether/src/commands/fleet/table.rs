@@ -96,7 +96,11 @@ fn summary(page: &Page, filtered: bool) -> String {
         count => format!("{count} workers"),
     };
     let begin = if filtered {
-        format!("{} of {}", page.matched, workers(page.total))
+        let of = match page.total {
+            1 => "1 worker".to_owned(),
+            total => format!("{total} workers"),
+        };
+        format!("{} of {of}", page.matched)
     } else {
         workers(page.matched)
     };
