@@ -32,6 +32,7 @@ use iroh::endpoint::{
 };
 use iroh::{EndpointAddr, EndpointId, SecretKey, TransportAddr, Watcher};
 use observed::{Change, Observed};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use tether_wire::link::ALPN;
@@ -130,8 +131,21 @@ impl Endpoint {
         url.map(|url| url.to_string())
     }
 
+    /// Looks at this machine's own addresses: where it has moved, others' words of it are over.
+    pub(crate) async fn look_around(&self) {
+        let change = {
+            let mut observed = self.observed();
+            let told = observed.addresses();
+            let mut own: BTreeSet<_> = self.inner.addr().ip_addrs().copied().collect();
+            own.retain(|address| !told.contains(address));
+            observed.local(own)
+        };
+        self.publish(change).await;
+    }
+
     /// A peer that is believed says at which address it sees this node. [T-LNK-8]
     pub(crate) async fn observed_by(&self, peer: NodeId, address: SocketAddr) {
+        self.look_around().await;
         let change = self.observed().told(peer, address);
         self.publish(change).await;
     }

@@ -1,7 +1,7 @@
 //! The addresses at which others see this node, which are not on this machine where a router
 //! translates: what hole punching needs to know. Pure. [T-LNK-8]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use tether_wire::NodeId;
 
@@ -9,9 +9,14 @@ use tether_wire::NodeId;
 /// port to each inner one; behind another kind none helps.
 const MAX_OBSERVERS: usize = 4;
 
-/// Who sees this node where; the latest word of each, the oldest first.
+/// Who sees this node where.
 #[derive(Debug, Default)]
-pub(super) struct Observed(VecDeque<(NodeId, SocketAddr)>);
+pub(super) struct Observed {
+    /// The latest word of each, the oldest first.
+    words: VecDeque<(NodeId, SocketAddr)>,
+    /// Addresses of this machine itself, which nobody has to tell.
+    local: BTreeSet<SocketAddr>,
+}
 
 /// What to publish, and what no longer.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,9 +33,12 @@ impl Observed {
         if ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || address.port() == 0 {
             return Change::default();
         }
+        let is_local = self.local.contains(&address);
         self.change(|known| {
             known.retain(|(peer, _)| *peer != by);
-            known.push_back((by, address));
+            if !is_local {
+                known.push_back((by, address));
+            }
             while known.len() > MAX_OBSERVERS {
                 known.pop_front();
             }
@@ -42,9 +50,28 @@ impl Observed {
         self.change(|known| known.retain(|(peer, _)| peer != by))
     }
 
+    /// The addresses of this machine, whenever they are looked at. Once they change it is elsewhere,
+    /// and what was seen before is over.
+    pub(super) fn local(&mut self, local: BTreeSet<SocketAddr>) -> Change {
+        let before = std::mem::replace(&mut self.local, local);
+        if before.is_empty() || before == self.local {
+            return Change::default();
+        }
+        let of = |all: &BTreeSet<SocketAddr>, v4| -> Vec<SocketAddr> {
+            let of_kind = all.iter().filter(|address| address.is_ipv4() == v4);
+            of_kind.copied().collect()
+        };
+        // Addresses of IPv6 come and go by themselves, and mean nothing for the others.
+        let stays = |v4| of(&before, v4) == of(&self.local, v4);
+        let (four, six) = (stays(true), stays(false));
+        self.change(|known| {
+            known.retain(|(_, address)| if address.is_ipv4() { four } else { six });
+        })
+    }
+
     /// All of them.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
-        let mut all: Vec<_> = self.0.iter().map(|(_, address)| *address).collect();
+        let mut all: Vec<_> = self.words.iter().map(|(_, address)| *address).collect();
         all.sort();
         all.dedup();
         all
@@ -52,7 +79,7 @@ impl Observed {
 
     fn change(&mut self, how: impl FnOnce(&mut VecDeque<(NodeId, SocketAddr)>)) -> Change {
         let before = self.addresses();
-        how(&mut self.0);
+        how(&mut self.words);
         let mut added = self.addresses();
         let mut removed = before.clone();
         removed.retain(|address| !added.contains(address));
@@ -82,6 +109,27 @@ mod tests {
         assert_eq!(change.removed, [at("192.0.2.1:7")]);
         assert_eq!(observed.gone(&b).removed, [at("192.0.2.2:7")]);
         assert!(observed.addresses().is_empty());
+    }
+
+    /// [T-LNK-8]
+    #[test]
+    fn a_node_that_moves_forgets_where_it_was_seen() {
+        let local = |texts: &[&str]| texts.iter().map(|text| at(text)).collect::<BTreeSet<_>>();
+        let mut observed = Observed::default();
+        let (a, b) = (NodeId([1; 32]), NodeId([2; 32]));
+        observed.local(local(&["10.0.0.2:7", "[2001:db8::1]:7"]));
+        let own = observed.told(a, at("10.0.0.2:7"));
+        assert_eq!(own, Change::default(), "its own address is known");
+        observed.told(a, at("192.0.2.1:7"));
+        observed.told(b, at("[2001:db8::9]:7"));
+        let same = local(&["10.0.0.2:7", "[2001:db8::2]:7"]);
+        assert_eq!(
+            observed.local(same.clone()).removed,
+            [at("[2001:db8::9]:7")]
+        );
+        assert_eq!(observed.local(same), Change::default());
+        let elsewhere = observed.local(local(&["10.9.9.2:7", "[2001:db8::2]:7"]));
+        assert_eq!(elsewhere.removed, [at("192.0.2.1:7")]);
     }
 
     /// [T-LNK-8]
