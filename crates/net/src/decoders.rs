@@ -8,12 +8,14 @@ use bytes::BytesMut;
 use tether_wire::link::{Hello, Refusal};
 use tether_wire::rpc::Kind;
 
-/// Frames, kind and payload each, of a stream that comes in these pieces; and how many bytes are
-/// left over. `Err` is the reason against a frame.
+/// Frames, kind and payload each, and how many bytes are left over.
+pub type Frames = (Vec<(Kind, Vec<u8>)>, usize);
+
+/// Frames of a stream that comes in these pieces. `Err` is the reason against one.
 pub fn frames<'a>(
     pieces: impl IntoIterator<Item = &'a [u8]>,
     limit: usize,
-) -> Result<(Vec<(Kind, Vec<u8>)>, usize), String> {
+) -> Result<Frames, String> {
     let mut buffer = BytesMut::new();
     let mut frames = Vec::new();
     for piece in pieces {

@@ -21,6 +21,7 @@ mod client;
 #[cfg(feature = "testing")]
 pub(crate) mod datagrams;
 mod probe;
+mod lookup;
 mod publisher;
 mod records;
 mod schedule;
