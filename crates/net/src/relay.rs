@@ -134,7 +134,7 @@ impl Relay {
 fn handlers() -> Handlers {
     let mut handlers = Handlers::default();
     let nothing = |_, response: hyper::http::response::Builder| {
-        let body: BytesBody = Box::new(String::new());
+        let body: BytesBody = Box::<String>::default();
         Ok(response.body(body)?)
     };
     handlers.insert((Method::GET, RELAY_PROBE_PATH), Box::new(nothing));
