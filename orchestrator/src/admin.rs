@@ -35,14 +35,14 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use explain::{Answer, Explaining};
-use rows::{MAX_UNCARDED, Sight, Uncarded};
+use rows::{MAX_UNCARDED, Outside, REFUSAL_SHOWN_MS, Sight, UNCARDED};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tether_net::{Node, UplinkLook};
 use tether_telemetry::metrics::{CONTENT_TYPE, OrchestratorMetrics, Registry};
-use tether_wire::{Digest, NodeId};
+use tether_wire::{Digest, NodeId, Role};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -100,6 +100,41 @@ impl Admin {
             .map(|(state, count)| (state.as_str(), *count))
             .collect();
         self.metrics.set_jobs(&counts);
+    }
+
+    /// Nodes that speak and are not in the fleet: their card has not come, or what they say is
+    /// refused.
+    async fn outside(&self) -> Vec<Outside> {
+        let uncarded = self.fleet.look(|spread, roster, now| {
+            let one = |id: &NodeId| {
+                let seen = spread.presence().get(id)?;
+                Some(Outside {
+                    id: *id,
+                    age_ms: now.mono_ms.saturating_sub(seen.heard_mono_ms()),
+                    reason: UNCARDED.to_owned(),
+                })
+            };
+            let uncarded = roster.uncarded().filter_map(one);
+            uncarded.take(MAX_UNCARDED).collect::<Vec<_>>()
+        });
+        let mut outside = uncarded.await.unwrap_or_default();
+        let (fleet, now_ms) = (self.fleet.snapshot(), clock::now().mono_ms);
+        for refusal in self.fleet.refusals() {
+            let age_ms = now_ms.saturating_sub(refusal.mono_ms);
+            let is_known = fleet.worker(&refusal.node).is_some()
+                || outside.iter().any(|it| it.id == refusal.node);
+            let is_worker = (self.node.linked(&refusal.node))
+                .is_some_and(|link| link.peer().role == Role::Worker);
+            if !is_known && is_worker && age_ms < REFUSAL_SHOWN_MS {
+                outside.push(Outside {
+                    id: refusal.node,
+                    age_ms,
+                    reason: format!("refused ({}): {}", refusal.reason.as_str(), refusal.means()),
+                });
+            }
+        }
+        outside.sort_unstable_by_key(|it| it.id);
+        outside
     }
 
     fn is_linked(&self, id: &NodeId) -> bool {
@@ -179,25 +214,13 @@ async fn fleet(
         Ok(filter) => filter,
         Err(why) => return bad(&why),
     };
-    let uncarded = (admin.fleet)
-        .look(|spread, roster, now| {
-            let one = |id: &NodeId| {
-                let seen = spread.presence().get(id)?;
-                let age_ms = now.mono_ms.saturating_sub(seen.heard_mono_ms());
-                Some(Uncarded { id: *id, age_ms })
-            };
-            let uncarded = roster.uncarded().filter_map(one);
-            uncarded.take(MAX_UNCARDED).collect::<Vec<_>>()
-        })
-        .await;
-    let mut uncarded = uncarded.unwrap_or_default();
-    uncarded.sort_unstable_by_key(|it| it.id);
+    let outside = admin.outside().await;
     // A look at a hundred thousand workers is no work for threads that wait for links.
     let page = tokio::task::spawn_blocking(move || {
         let (fleet, catalogue) = (admin.fleet.snapshot(), admin.catalogue.load_full());
         let is_linked = |id: &NodeId| admin.is_linked(id);
         let sight = sight(&fleet, &catalogue, &is_linked);
-        (sight.page(&filter, &uncarded), filter.counts)
+        (sight.page(&filter, &outside), filter.counts)
     });
     match page.await {
         Ok((page, true)) => axum::Json(page).into_response(),
@@ -232,6 +255,8 @@ async fn explain(State(admin): State<Arc<Admin>>, Path(worker): Path<String>) ->
         .look(move |spread, _, now| explain::find(&asked, spread, now))
         .await;
     let fleet = admin.fleet.snapshot();
+    let now_ms = clock::now().mono_ms;
+    let refusals = admin.fleet.refusals();
     match answer {
         None => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response(),
         Some(Answer::Many(ids)) => {
@@ -240,16 +265,7 @@ async fn explain(State(admin): State<Arc<Admin>>, Path(worker): Path<String>) ->
             (StatusCode::CONFLICT, axum::Json(body)).into_response()
         }
         Some(Answer::None { revoked }) => {
-            let (error, near) = if revoked {
-                (
-                    format!("the key {worker} was revoked, for good"),
-                    Vec::new(),
-                )
-            } else {
-                let error =
-                    format!("nothing is heard of a node {worker}, and was not in the last minutes");
-                (error, prefix.near(&fleet))
-            };
+            let (error, near) = explain::unknown(&prefix, revoked, &refusals, &fleet);
             let body = json!({"error": error, "near": near, "workers": fleet.len()});
             (StatusCode::NOT_FOUND, axum::Json(body)).into_response()
         }
@@ -262,6 +278,8 @@ async fn explain(State(admin): State<Arc<Admin>>, Path(worker): Path<String>) ->
                 region: admin.node.region(),
                 weights: &admin.weights,
                 link: admin.link(&known.id),
+                refused: (refusals.iter().find(|it| it.node == known.id))
+                    .map(|it| explain::Refused::of(it, now_ms)),
             };
             axum::Json(explaining.explain(*known, &mut rand::rng())).into_response()
         }

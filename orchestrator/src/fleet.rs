@@ -14,6 +14,7 @@
 //! * `snapshot` – what readers ask
 //! * `index`, `group` – who serves what, and the best of each kind kept ready
 //! * `roll`, `offerings` – memory that snapshots and workers share
+//! * `refusals` – what was refused of whom, for people
 //! * `watch` – what does not count as silence
 
 mod group;
@@ -21,6 +22,7 @@ mod handle;
 mod index;
 pub mod keeper;
 mod offerings;
+mod refusals;
 mod roll;
 mod roster;
 mod snapshot;
@@ -28,6 +30,7 @@ mod watch;
 mod worker;
 
 pub use index::{MAX_GROUPS, MAX_UNTRUSTED_GROUPS};
+pub use refusals::{MAX_REFUSALS, Refusal};
 #[cfg(test)]
 pub(crate) use roster::Roster;
 pub use snapshot::{STATES, Snapshot};

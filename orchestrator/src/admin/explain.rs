@@ -1,7 +1,7 @@
 //! Everything that is known of one node, for `tether fleet explain`. (FLT-3)
 
 use super::rows::{FleetRow, Sight};
-use crate::fleet::{Found, Snapshot, WorkerView};
+use crate::fleet::{Found, Refusal, Snapshot, WorkerView};
 use crate::place::{Query, Ranked, place};
 use crate::score::{Terms, Weights};
 use rand::Rng;
@@ -42,6 +42,8 @@ pub struct Explained {
     pub link: Link,
     /// Milliseconds since a second process of its key was heard.
     pub clone_seen_ms_ago: Option<u64>,
+    /// What of it was refused last.
+    pub refused: Option<Refused>,
     /// How far it is believed, by its grant.
     pub tier: Option<Tier>,
     /// Unix milliseconds at which its grant ends; null without one.
@@ -61,6 +63,30 @@ pub struct Suspect {
     pub for_ms: u64,
     /// Why.
     pub why: &'static str,
+}
+
+/// What of a node was refused last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Refused {
+    /// As in the metrics.
+    pub reason: &'static str,
+    /// What that means.
+    pub means: &'static str,
+    /// When, in milliseconds ago.
+    pub ms_ago: u64,
+    /// How many times in a row.
+    pub count: u64,
+}
+
+impl Refused {
+    pub(super) fn of(refusal: &Refusal, now_mono_ms: u64) -> Self {
+        Self {
+            reason: refusal.reason.as_str(),
+            means: refusal.means(),
+            ms_ago: now_mono_ms.saturating_sub(refusal.mono_ms),
+            count: refusal.count,
+        }
+    }
 }
 
 /// The last beat of a node.
@@ -184,7 +210,7 @@ impl Prefix {
         Ok(Self(text.to_ascii_lowercase()))
     }
 
-    fn is_of(&self, id: &NodeId) -> bool {
+    pub(super) fn is_of(&self, id: &NodeId) -> bool {
         id.to_hex().starts_with(&self.0)
     }
 
@@ -269,6 +295,29 @@ pub(super) fn find(prefix: &Prefix, spread: &Spread, now: Now) -> Answer {
     }
 }
 
+/// What is said where nothing is known of a node, and which nodes may have been meant.
+pub(super) fn unknown(
+    prefix: &Prefix,
+    revoked: bool,
+    refusals: &[Refusal],
+    fleet: &Snapshot,
+) -> (String, Vec<NodeId>) {
+    let Prefix(asked) = prefix;
+    if revoked {
+        return (format!("the key {asked} was revoked, for good"), Vec::new());
+    }
+    let mut meant = refusals.iter().filter(|it| prefix.is_of(&it.node));
+    if let (Some(refusal), None) = (meant.next(), meant.next()) {
+        let (node, reason) = (refusal.node, refusal.reason.as_str());
+        let (means, count) = (refusal.means(), refusal.count);
+        let error =
+            format!("nothing that the node {node} says counts ({reason}, {count} times): {means}");
+        return (error, vec![node]);
+    }
+    let error = format!("nothing is heard of a node {asked}, and was not in the last minutes");
+    (error, prefix.near(fleet))
+}
+
 impl Known {
     fn of(seen: &Seen<'_>, spread: &Spread, now: Now) -> Self {
         let since = |mono_ms: u64| now.mono_ms.saturating_sub(mono_ms);
@@ -320,11 +369,13 @@ pub(super) struct Explaining<'a> {
     pub(super) weights: &'a Weights,
     /// How the link with the node stands.
     pub(super) link: &'static str,
+    /// What of it was refused last.
+    pub(super) refused: Option<Refused>,
 }
 
 impl Explaining<'_> {
     /// Everything that is known.
-    pub(super) fn explain(&self, known: Known, rng: &mut impl Rng) -> Explained {
+    pub(super) fn explain(self, known: Known, rng: &mut impl Rng) -> Explained {
         let worker = self.sight.fleet.worker(&known.id);
         let beat = Signed::<Beat>::from_bytes(known.sealed_beat).verify(&self.mesh);
         let card = known.sealed_card.map(Signed::<Card>::from_bytes);
@@ -372,6 +423,7 @@ impl Explaining<'_> {
                 first_token_ms: worker.first_token_ms(),
             }),
             models: worker.map_or_else(Vec::new, |it| self.models(it, rng)),
+            refused: self.refused,
         }
     }
 

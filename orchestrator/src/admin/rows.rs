@@ -15,6 +15,11 @@ use tether_wire::{NodeId, Region, Tier};
 
 /// Most nodes that are shown whose card has not come.
 pub(super) const MAX_UNCARDED: usize = 1_000;
+/// How long a refusal is shown in the list: some beats.
+pub(super) const REFUSAL_SHOWN_MS: u64 = 30_000;
+/// Why a node without a card gets no work.
+pub(super) const UNCARDED: &str =
+    "its beats are heard, its card has not come: it is asked for with each of them";
 
 /// One worker, as `tether fleet --json` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -77,11 +82,13 @@ pub struct Page {
     pub workers: Vec<FleetRow>,
 }
 
-/// A node that is heard of and whose card has not come.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Uncarded {
+/// A node that speaks and is not in the fleet.
+#[derive(Clone, Debug)]
+pub(super) struct Outside {
     pub(super) id: NodeId,
     pub(super) age_ms: u64,
+    /// Why it is not there.
+    pub(super) reason: String,
 }
 
 /// What rows are made of.
@@ -103,10 +110,10 @@ struct Glance<'a> {
 
 impl Sight<'_> {
     /// The rows that `filter` asks for.
-    pub(super) fn page(&self, filter: &Filter, uncarded: &[Uncarded]) -> Page {
+    pub(super) fn page(&self, filter: &Filter, outside: &[Outside]) -> Page {
         let unknown = STATES[STATES.len() - 1];
         let is_shown = filter.takes_unknown() && filter.takes_state(unknown, false);
-        let uncarded = if is_shown { uncarded } else { &[] };
+        let outside = if is_shown { outside } else { &[] };
         let mut glances: Vec<Glance<'_>> = (self.fleet.workers())
             .filter(|worker| filter.takes(worker))
             .map(|worker| self.glance(worker))
@@ -116,14 +123,14 @@ impl Sight<'_> {
         for glance in &glances {
             *states.entry(glance.state).or_default() += 1;
         }
-        if !uncarded.is_empty() {
-            *states.entry(unknown).or_default() += uncarded.len();
+        if !outside.is_empty() {
+            *states.entry(unknown).or_default() += outside.len();
         }
-        let matched = glances.len() + uncarded.len();
+        let matched = glances.len() + outside.len();
         let routable = glances.iter().filter(|it| it.reasons.is_empty()).count();
-        let mut workers: Vec<FleetRow> = (uncarded.iter())
+        let mut workers: Vec<FleetRow> = (outside.iter())
             .take(filter.limit)
-            .map(|it| uncarded_row(*it, unknown, (self.is_linked)(&it.id)))
+            .map(|it| outside_row(it, unknown, (self.is_linked)(&it.id)))
             .collect();
         let room = filter.limit - workers.len();
         keep_first(&mut glances, room);
@@ -238,8 +245,7 @@ fn keep_first(glances: &mut Vec<Glance<'_>>, room: usize) {
     glances.sort_unstable_by(|a, b| place(a).cmp(&place(b)));
 }
 
-fn uncarded_row(it: Uncarded, state: &'static str, linked: bool) -> FleetRow {
-    let reason = "its beats are heard, its card has not come: it is asked for with each of them";
+fn outside_row(it: &Outside, state: &'static str, linked: bool) -> FleetRow {
     FleetRow {
         id: it.id,
         state,
@@ -251,8 +257,8 @@ fn uncarded_row(it: Uncarded, state: &'static str, linked: bool) -> FleetRow {
         slots: 0,
         tier: None,
         engine: String::new(),
-        reason: Some(reason.to_owned()),
-        reasons: vec![reason.to_owned()],
+        reason: Some(it.reason.clone()),
+        reasons: vec![it.reason.clone()],
         linked,
         faults: Vec::new(),
     }

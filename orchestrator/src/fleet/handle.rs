@@ -1,13 +1,14 @@
 //! The fleet as others have it: to read, and to tell what came.
 
 use super::keeper::{Keeper, MAX_ASIDE, MAX_OUTGOING, MAX_PENDING, Readers};
+use super::refusals::{Refusal, Refusals};
 use super::roster::Roster;
 use super::snapshot::Snapshot;
 use crate::clock;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use tether_presence::check::Sifted;
-use tether_presence::{Input, Now, Settings, Spread};
+use tether_presence::{Input, Now, Rejected, Settings, Spread};
 use tether_telemetry::metrics::OrchestratorMetrics;
 use tether_wire::NodeId;
 use tether_wire::spread::Batch;
@@ -78,6 +79,7 @@ pub struct Fleet {
     snapshot: Arc<ArcSwap<Snapshot>>,
     inbox: mpsc::Sender<Told>,
     changed: watch::Receiver<u64>,
+    refusals: Arc<Refusals>,
 }
 
 impl Fleet {
@@ -96,7 +98,9 @@ impl Fleet {
         let (outgoing, edge) = mpsc::channel(MAX_OUTGOING + MAX_ASIDE);
         let (published, changed) = watch::channel(0);
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+        let refusals = Arc::<Refusals>::default();
         let readers = Readers {
+            refusals: refusals.clone(),
             snapshot: snapshot.clone(),
             published,
         };
@@ -107,6 +111,7 @@ impl Fleet {
             snapshot,
             inbox,
             changed,
+            refusals,
         };
         (fleet, edge)
     }
@@ -136,6 +141,17 @@ impl Fleet {
         let (reply, sifted) = oneshot::channel();
         let _ = self.inbox.send(Told::Sift(Box::new(batch), reply)).await;
         sifted.await.ok()
+    }
+
+    /// Remembers that something of a node was refused before it came here, for people.
+    pub(crate) fn refused(&self, node: NodeId, reason: Rejected) {
+        self.refusals.put(node, reason, clock::now().mono_ms);
+    }
+
+    /// The last refusals, by node.
+    #[must_use]
+    pub fn refusals(&self) -> Vec<Refusal> {
+        self.refusals.all()
     }
 
     /// Looks at what presence knows beyond the snapshot, at the time by which silence is counted,

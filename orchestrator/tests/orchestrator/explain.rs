@@ -152,3 +152,35 @@ async fn what_the_node_announces_and_sees_is_shown() {
     assert_eq!(row(&presence)["announced"], Value::Null);
     assert_eq!(page["orchestrators"], json!([]), "it is the only one");
 }
+
+#[tokio::test]
+async fn a_worker_whose_clock_is_off_is_told_so_where_it_is_looked_for() {
+    let mesh = Mesh::start().await;
+    let mut worker = mesh.silent_worker(10, Script::Answer(1)).await;
+    let mut says = worker.says(1);
+    says.beat.issued_ms += 3_600_000;
+    worker.send(&says).await;
+    let id = worker.id().to_hex();
+    let row = within("it is shown", async {
+        loop {
+            let (_, rows) = ask(&mesh, "/fleet").await;
+            if rows[0]["id"] == id {
+                return rows[0].clone();
+            }
+        }
+    })
+    .await;
+    let reason = row["reason"].as_str().expect("a reason");
+    assert!(
+        reason.contains("(future)") && reason.contains("clock"),
+        "{row}"
+    );
+    assert_eq!(row["state"], "unknown");
+    let (status, said) = ask(&mesh, &format!("/fleet/{id}")).await;
+    assert_eq!(status, 404, "{said}");
+    let error = said["error"].as_str().expect("an error");
+    assert!(
+        error.contains("future") && error.contains("clock"),
+        "{error}"
+    );
+}

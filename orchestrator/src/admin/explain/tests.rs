@@ -74,6 +74,7 @@ impl Scene {
             region: &region("local"),
             weights: &Weights::default(),
             link: "direct",
+            refused: None,
         };
         explaining.explain(*known, &mut StdRng::seed_from_u64(1))
     }

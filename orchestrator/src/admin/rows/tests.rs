@@ -125,14 +125,15 @@ fn a_node_without_a_card_is_shown_unless_its_region_or_model_is_asked_for() {
         is_linked: &|_| true,
         now_mono_ms: 0,
     };
-    let uncarded = [Uncarded {
+    let outside = [Outside {
         id: id(1),
         age_ms: 9,
+        reason: UNCARDED.to_owned(),
     }];
     let shown = |key: &str, value: &str| {
         let query = [(key.to_owned(), value.to_owned())];
         let filter = Filter::parse(&query).expect("allowed");
-        sight.page(&filter, &uncarded).workers
+        sight.page(&filter, &outside).workers
     };
     let row = shown("state", "unroutable").remove(0);
     assert_eq!((row.state, row.region, row.linked), ("unknown", None, true));

@@ -149,6 +149,15 @@ fn explanation(node: &Value, now_ms: u64) -> String {
             format!("for {for_ms}: {}", text(&node["suspect"]["why"])),
         );
     }
+    let refused = &node["refused"];
+    if !refused.is_null() {
+        let (reason, means) = (text(&refused["reason"]), text(&refused["means"]));
+        let (when, count) = (ago(number(&refused["ms_ago"])), number(&refused["count"]));
+        sheet.line(
+            "refused",
+            format!("{when} ago, {count} times ({reason}): {means}"),
+        );
+    }
     beat(&mut sheet, node, &since);
     link(&mut sheet, node);
     grant(&mut sheet, node, now_ms);
