@@ -26,9 +26,19 @@ pub fn chat(body: &[u8]) -> Result<(String, Vec<Message>, Sampling), Refused> {
     Ok((chat.model, chat.messages, chat.sampling))
 }
 
-/// The key of an `Authorization` header; and the id and the retry token of a request that has these
-/// bytes for them. Nothing where HTTP allows no such header.
-pub fn headers(value: &[u8]) -> Option<(Result<String, Refused>, String, Result<String, Refused>)> {
+/// What is read of the headers of one request.
+#[derive(Debug)]
+pub struct Headers {
+    /// The key of `Authorization`.
+    pub key: Result<String, Refused>,
+    /// The request's id.
+    pub id: String,
+    /// The retry token.
+    pub token: Result<String, Refused>,
+}
+
+/// A request whose headers each have these bytes. Nothing where HTTP allows no such header.
+pub fn headers(value: &[u8]) -> Option<Headers> {
     let value = HeaderValue::from_bytes(value).ok()?;
     let names = ["authorization", "x-request-id", "idempotency-key"];
     let header = |name| (HeaderName::from_static(name), value.clone());
@@ -37,11 +47,11 @@ pub fn headers(value: &[u8]) -> Option<(Result<String, Refused>, String, Result<
     let id = RequestId::of(&headers);
     let _ = id.header();
     let token = request_id::retry_token(&headers);
-    Some((
-        key.map_err(|problem| refused(&problem)),
-        id.0,
-        token.map_err(|problem| refused(&problem)),
-    ))
+    Some(Headers {
+        key: key.map_err(|problem| refused(&problem)),
+        id: id.0,
+        token: token.map_err(|problem| refused(&problem)),
+    })
 }
 
 /// What a gateway knows after these updates of one subscription: how many of them counted.

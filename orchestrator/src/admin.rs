@@ -1,29 +1,49 @@
-//! HTTP for the operator of this machine: metrics, health, the fleet. Loopback only.
+//! HTTP for the operator of this machine: metrics, health, the fleet, topics. Loopback only.
+//!
+//! # Layout
+//!
+//! * `filter` – which workers are asked for
+//! * `rows` – the fleet as rows, and why a worker gets no work
+//! * `explain` – everything that is known of one node
+//! * `topics` – what this node announces and sees on the DHT
+//! * `token` – the secret that all of these but metrics and health need
 
 mod control;
+mod explain;
+mod filter;
+mod rows;
 mod token;
+mod topics;
 
+pub use explain::{Explained, MAX_NAMED, Prefix};
+pub use filter::{DEFAULT_LIMIT, Filter, MAX_LIMIT, MAX_QUERY_BYTES, MAX_VALUES, states};
+pub use rows::{FaultRow, FleetRow, Page};
 pub use token::{TOKEN_FILE, TokenError, load_or_create};
+pub use topics::Topics;
 
 use crate::catalogue::Catalogue;
 use crate::clock;
+use crate::fleet::Snapshot;
 use crate::fleet::keeper::Fleet;
-use crate::fleet::{Snapshot, UNAVAILABLE, WorkerView};
+use crate::score::Weights;
 use crate::store::MetadataStore;
 use arc_swap::ArcSwap;
 use axum::Router;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use serde::Serialize;
+use explain::{Answer, Explaining};
+use rows::{MAX_UNCARDED, Outside, REFUSAL_SHOWN_MS, Sight, UNCARDED};
+use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tether_net::Members;
+use tether_net::{Members, Node, UplinkLook};
 use tether_telemetry::metrics::{CONTENT_TYPE, OrchestratorMetrics, Registry};
-use tether_wire::card::ModelOffer;
-use tether_wire::{Digest, NodeId, Region, Tier};
+use tether_wire::{Digest, NodeId, Role};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -38,105 +58,13 @@ pub(crate) struct Admin {
     pub(crate) fleet: Fleet,
     pub(crate) catalogue: Arc<ArcSwap<Catalogue>>,
     pub(crate) members: Members,
+    pub(crate) node: Node,
+    pub(crate) uplinks: UplinkLook,
+    /// By what requests are placed.
+    pub(crate) weights: Weights,
     pub(crate) ready: AtomicBool,
     /// Hash of the token: comparing hashes tells nothing about the token by its time.
     pub(crate) token: Digest,
-}
-
-/// One worker, as `tether fleet --json` shows it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct FleetRow {
-    /// Its key.
-    pub id: NodeId,
-    /// `starting`, `serving`, `unavailable` (it has no model that is asked for), `draining`,
-    /// `suspect` or `unknown`.
-    pub state: &'static str,
-    /// Where it stands.
-    pub region: Region,
-    /// What it serves, `NAME@MAJOR.MINOR`.
-    pub models: Vec<String>,
-    /// Requests that this orchestrator has running there, now.
-    pub in_flight: u32,
-    /// Requests that waited there when it was last heard.
-    pub queue_depth: u32,
-    /// Milliseconds since it was last heard.
-    pub heartbeat_age_ms: u64,
-    /// Requests that it runs at once.
-    pub slots: u32,
-    /// How far it is believed.
-    pub tier: Tier,
-    /// Engine and its version.
-    pub engine: String,
-    /// Why nothing is given to it; null when it is routable.
-    pub reason: Option<String>,
-    /// What it should serve and does not, or offers and is not asked for.
-    pub faults: Vec<FaultRow>,
-}
-
-/// A model that a worker should serve and does not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct FaultRow {
-    /// As configured at the worker.
-    pub model: String,
-    /// Why it does not.
-    pub reason: String,
-}
-
-/// The fleet as rows, by id.
-#[must_use]
-pub fn rows(fleet: &Snapshot, catalogue: &Catalogue, now_mono_ms: u64) -> Vec<FleetRow> {
-    let mut rows: Vec<FleetRow> = fleet
-        .workers()
-        .map(|worker| {
-            let card = worker.card();
-            let refused = refused(worker, fleet, catalogue);
-            let nothing_left = !refused.is_empty() && refused.len() == card.models.len();
-            let state = match worker.state_name() {
-                "serving" if nothing_left => UNAVAILABLE,
-                state => state,
-            };
-            FleetRow {
-                id: worker.id(),
-                state,
-                region: worker.region().clone(),
-                models: card.models.iter().map(|it| it.model.to_string()).collect(),
-                in_flight: worker.in_flight(),
-                queue_depth: worker.queue_depth(),
-                heartbeat_age_ms: now_mono_ms.saturating_sub(worker.heard_mono_ms()),
-                slots: card.capacity,
-                tier: worker.tier,
-                engine: card.engine.clone(),
-                reason: worker.unroutable().or_else(|| {
-                    let first = refused.first().filter(|_| nothing_left)?;
-                    Some(format!("{}: {}", first.model, first.reason))
-                }),
-                faults: (card.faults.iter())
-                    .map(|fault| FaultRow {
-                        model: fault.model.clone(),
-                        reason: fault.reason.clone(),
-                    })
-                    .chain(refused)
-                    .collect(),
-            }
-        })
-        .collect();
-    rows.sort_by_key(|row| row.id);
-    rows
-}
-
-/// What a worker offers of which nothing is asked for: the name is bound to something else, or more
-/// is offered than is kept.
-fn refused(worker: &WorkerView, fleet: &Snapshot, catalogue: &Catalogue) -> Vec<FaultRow> {
-    let fault = |offer: &ModelOffer| {
-        let beyond = || {
-            let why = "more different artifacts are offered than this orchestrator keeps";
-            (!fleet.finds(worker, offer)).then(|| why.to_owned())
-        };
-        let reason = catalogue.refuses(offer).or_else(beyond)?;
-        let model = offer.model.to_string();
-        Some(FaultRow { model, reason })
-    };
-    worker.card().models.iter().filter_map(fault).collect()
 }
 
 impl Admin {
@@ -146,12 +74,17 @@ impl Admin {
         listener: TcpListener,
         stop: CancellationToken,
     ) -> std::io::Result<()> {
+        let secret = Router::new()
+            .route("/fleet", get(fleet))
+            .route("/fleet/{worker}", get(explain))
+            .route("/topics", get(topics))
+            .route("/control", control::route())
+            .route_layer(middleware::from_fn_with_state(self.clone(), guard));
         let router = Router::new()
             .route("/metrics", get(metrics))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
-            .route("/fleet", get(fleet))
-            .route("/control", control::route())
+            .merge(secret)
             .with_state(self);
         axum::serve(listener, router)
             .with_graceful_shutdown(stop.cancelled_owned())
@@ -172,8 +105,57 @@ impl Admin {
         self.metrics.set_jobs(&counts);
     }
 
-    fn allows(&self, headers: &HeaderMap) -> bool {
-        headers
+    /// Nodes that speak and are not in the fleet: their card has not come, or what they say is
+    /// refused.
+    async fn outside(&self) -> Vec<Outside> {
+        let uncarded = self.fleet.look(|spread, roster, now| {
+            let one = |id: &NodeId| {
+                let seen = spread.presence().get(id)?;
+                Some(Outside {
+                    id: *id,
+                    age_ms: now.mono_ms.saturating_sub(seen.heard_mono_ms()),
+                    reason: UNCARDED.to_owned(),
+                })
+            };
+            let uncarded = roster.uncarded().filter_map(one);
+            uncarded.take(MAX_UNCARDED).collect::<Vec<_>>()
+        });
+        let mut outside = uncarded.await.unwrap_or_default();
+        let (fleet, now_ms) = (self.fleet.snapshot(), clock::now().mono_ms);
+        for refusal in self.fleet.refusals() {
+            let age_ms = now_ms.saturating_sub(refusal.mono_ms);
+            let is_known = fleet.worker(&refusal.node).is_some()
+                || outside.iter().any(|it| it.id == refusal.node);
+            let is_worker = (self.node.linked(&refusal.node))
+                .is_some_and(|link| link.peer().role == Role::Worker);
+            if !is_known && is_worker && age_ms < REFUSAL_SHOWN_MS {
+                outside.push(Outside {
+                    id: refusal.node,
+                    age_ms,
+                    reason: format!("refused ({}): {}", refusal.reason.as_str(), refusal.means()),
+                });
+            }
+        }
+        outside.sort_unstable_by_key(|it| it.id);
+        outside
+    }
+
+    fn is_linked(&self, id: &NodeId) -> bool {
+        self.node.linked(id).is_some()
+    }
+
+    /// How the link with a node stands.
+    fn link(&self, id: &NodeId) -> &'static str {
+        match self.node.linked(id) {
+            None => "none",
+            Some(link) if link.is_quiet() => "quiet",
+            Some(link) if link.is_relayed() => "relayed",
+            Some(_) => "direct",
+        }
+    }
+
+    fn allows(&self, request: &axum::extract::Request) -> bool {
+        (request.headers())
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.strip_prefix("Bearer "))
@@ -195,7 +177,15 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
     }
 }
 
-fn unauthorised() -> Response {
+/// Lets nobody by without the token.
+async fn guard(
+    State(admin): State<Arc<Admin>>,
+    request: axum::extract::Request,
+    next: Next,
+) -> Response {
+    if admin.allows(&request) {
+        return next.run(request).await;
+    }
     (
         StatusCode::UNAUTHORIZED,
         [(header::WWW_AUTHENTICATE, "Bearer")],
@@ -204,84 +194,117 @@ fn unauthorised() -> Response {
         .into_response()
 }
 
-async fn fleet(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
-    if !admin.allows(&headers) {
-        return unauthorised();
+type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;
+
+/// The parameters of a bounded query, or what is wrong with it.
+fn parameters(raw: Option<&str>, query: Parameters) -> Result<Vec<(String, String)>, String> {
+    if raw.is_some_and(|it| it.len() > MAX_QUERY_BYTES) {
+        return Err(format!("the query is longer than {MAX_QUERY_BYTES} bytes"));
     }
-    let rows = rows(
-        &admin.fleet.snapshot(),
-        &admin.catalogue.load(),
-        clock::now().mono_ms,
-    );
-    axum::Json(rows).into_response()
+    query.map(|it| it.0).map_err(|error| error.body_text())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::catalogue::Release;
-    use crate::fleet::Roster;
-    use crate::testing::{id, offer, there};
-    use tether_presence::Effect;
+fn bad(why: &str) -> Response {
+    (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response()
+}
 
-    #[test]
-    fn a_row_has_exactly_the_fields_that_are_promised() {
-        let mut roster = Roster::default();
-        there(&mut roster, 1, |it| {
-            it.beat.queue_depth = 2;
-            it.heard_mono_ms = 1_000;
-        });
-        roster.apply(Effect::Suspect(id(1)));
-        let fleet = roster.snapshot();
-        let _busy = fleet.worker(&id(1)).expect("there").occupy();
-        let json = serde_json::to_value(rows(&fleet, &Catalogue::default(), 1_250)).expect("JSON");
-        let reason = json[0]["reason"].as_str().expect("a reason").to_owned();
-        assert!(reason.starts_with("suspect"));
-        assert_eq!(
-            json,
-            serde_json::json!([{
-                "id": id(1).to_hex(), "state": "suspect", "region": "local",
-                "models": ["tiny@1.0"], "in_flight": 1, "queue_depth": 2,
-                "heartbeat_age_ms": 250, "slots": 4, "tier": "trusted", "engine": "echo",
-                "reason": reason, "faults": []
-            }])
-        );
-    }
-
-    #[test]
-    fn a_worker_that_offers_no_model_is_not_said_to_serve() {
-        let mut roster = Roster::default();
-        there(&mut roster, 1, |it| it.worker.models.clear());
-        let fleet = roster.snapshot();
-        let row = rows(&fleet, &Catalogue::default(), 0).remove(0);
-        assert_eq!(row.state, "unavailable");
-        assert_eq!(row.reason.as_deref(), Some("it offers no model"));
-        let counts = roster.counts();
-        assert!(counts.contains(&("unavailable", 1)) && counts.contains(&("serving", 0)));
-        roster.apply(Effect::Suspect(id(1)));
-        assert!(roster.counts().contains(&("suspect", 1)));
-    }
-
-    #[test]
-    fn a_worker_with_another_artifact_than_its_name_is_bound_to_is_told_so() {
-        let mut roster = Roster::default();
-        for (n, digest) in [(1, 7), (2, 8)] {
-            there(&mut roster, n, |it| {
-                it.worker.models = vec![offer("tiny@1.0", digest)];
-            });
+async fn fleet(
+    State(admin): State<Arc<Admin>>,
+    RawQuery(raw): RawQuery,
+    query: Parameters,
+) -> Response {
+    let filter = match parameters(raw.as_deref(), query).and_then(|it| Filter::parse(&it)) {
+        Ok(filter) => filter,
+        Err(why) => return bad(&why),
+    };
+    let outside = admin.outside().await;
+    // A look at a hundred thousand workers is no work for threads that wait for links.
+    let page = tokio::task::spawn_blocking(move || {
+        let (fleet, catalogue) = (admin.fleet.snapshot(), admin.catalogue.load_full());
+        let is_linked = |id: &NodeId| admin.is_linked(id);
+        let sight = sight(&fleet, &catalogue, &is_linked);
+        (sight.page(&filter, &outside), filter.counts)
+    });
+    match page.await {
+        Ok((page, true)) => axum::Json(page).into_response(),
+        Ok((page, false)) => {
+            let left_out = [("tether-fleet-left-out", page.left_out.to_string())];
+            (left_out, axum::Json(page.workers)).into_response()
         }
-        let fleet = roster.snapshot();
-        let release = Release {
-            model: "tiny@1.0".parse().expect("valid"),
-            digest: Digest([7; 32]),
-            created_ms: 1,
-        };
-        let rows = rows(&fleet, &Catalogue::new(&[release], &[]), 0);
-        let row = |n| rows.iter().find(|row| row.id == id(n)).expect("there");
-        assert_eq!((&row(1).reason, row(1).faults.len()), (&None, 0));
-        assert_eq!((row(1).state, row(2).state), ("serving", "unavailable"));
-        let reason = row(2).reason.as_deref().expect("a reason");
-        assert!(reason.starts_with("tiny@1.0: ") && reason.contains("released"));
-        assert_eq!(row(2).faults[0].model, "tiny@1.0");
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
+}
+
+fn sight<'a>(
+    fleet: &'a Snapshot,
+    catalogue: &'a Catalogue,
+    is_linked: &'a dyn Fn(&NodeId) -> bool,
+) -> Sight<'a> {
+    Sight {
+        fleet,
+        catalogue,
+        is_linked,
+        now_mono_ms: clock::now().mono_ms,
+    }
+}
+
+async fn explain(State(admin): State<Arc<Admin>>, Path(worker): Path<String>) -> Response {
+    let prefix = match Prefix::parse(&worker) {
+        Ok(prefix) => prefix,
+        Err(why) => return bad(&why),
+    };
+    let asked = prefix.clone();
+    let answer = (admin.fleet)
+        .look(move |spread, _, now| explain::find(&asked, spread, now))
+        .await;
+    let fleet = admin.fleet.snapshot();
+    let now_ms = clock::now().mono_ms;
+    let refusals = admin.fleet.refusals();
+    match answer {
+        None => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response(),
+        Some(Answer::Many(ids)) => {
+            let error = format!("more than one node begins with {worker}: give more digits");
+            let body = json!({"error": error, "near": ids});
+            (StatusCode::CONFLICT, axum::Json(body)).into_response()
+        }
+        Some(Answer::None { revoked }) => {
+            let (error, near) = explain::unknown(&prefix, revoked, &refusals, &fleet);
+            let body = json!({"error": error, "near": near, "workers": fleet.len()});
+            (StatusCode::NOT_FOUND, axum::Json(body)).into_response()
+        }
+        Some(Answer::One(known)) => {
+            let catalogue = admin.catalogue.load_full();
+            let is_linked = |id: &NodeId| admin.is_linked(id);
+            let explaining = Explaining {
+                sight: sight(&fleet, &catalogue, &is_linked),
+                mesh: admin.node.mesh().id,
+                region: admin.node.region(),
+                weights: &admin.weights,
+                link: admin.link(&known.id),
+                refused: (refusals.iter().find(|it| it.node == known.id))
+                    .map(|it| explain::Refused::of(it, now_ms)),
+            };
+            axum::Json(explaining.explain(*known, &mut rand::rng())).into_response()
+        }
+    }
+}
+
+async fn topics(
+    State(admin): State<Arc<Admin>>,
+    RawQuery(raw): RawQuery,
+    query: Parameters,
+) -> Response {
+    let query = match parameters(raw.as_deref(), query) {
+        Ok(query) => query,
+        Err(why) => return bad(&why),
+    };
+    let mut look_up = false;
+    for (key, value) in &query {
+        match (key.as_str(), value.as_str()) {
+            ("lookup", "true") => look_up = true,
+            ("lookup", "false") => look_up = false,
+            _ => return bad("there is only `lookup` here, which is `true` or `false`"),
+        }
+    }
+    axum::Json(topics::page(&admin.node, &admin.uplinks, look_up).await).into_response()
 }

@@ -25,8 +25,8 @@ pub struct OrchestratorConfig {
     pub releases: Vec<PathBuf>,
     /// Keys whose signature on a release counts.
     pub trusted_publishers: Vec<NodeId>,
-    /// HTTP for the operator of this machine: `/metrics`, `/healthz`, `/readyz`, `/fleet`. Only
-    /// loopback is allowed; port 0 takes a free one.
+    /// HTTP for the operator of this machine: `/metrics`, `/healthz`, `/readyz`, `/fleet`,
+    /// `/topics`. Only loopback is allowed; port 0 takes a free one.
     pub admin: SocketAddr,
     /// How much each term of the affinity score counts. (SCH-1)
     pub weights: Weights,

@@ -14,6 +14,7 @@
 //! * `snapshot` – what readers ask
 //! * `index`, `group`, `merit` – who serves what, and the best of each kind kept ready
 //! * `roll`, `offerings` – memory that snapshots and workers share
+//! * `refusals` – what was refused of whom, for people
 //! * `watch` – what does not count as silence
 
 mod candidate;
@@ -23,6 +24,7 @@ mod index;
 pub mod keeper;
 mod merit;
 mod offerings;
+mod refusals;
 mod roll;
 mod roster;
 mod snapshot;
@@ -31,6 +33,7 @@ mod worker;
 
 pub use candidate::{Candidate, Found};
 pub use index::{MAX_GROUPS, MAX_UNTRUSTED_GROUPS};
+pub use refusals::{MAX_REFUSALS, Refusal};
 #[cfg(test)]
 pub(crate) use roster::Roster;
 pub use snapshot::{STATES, Snapshot};

@@ -251,6 +251,9 @@ pub async fn start_with_store(
         fleet: fleet.clone(),
         catalogue,
         members,
+        node: node.clone(),
+        uplinks: uplinks.look(),
+        weights: config.weights,
         ready: AtomicBool::new(false),
         token: Digest::of(token.as_bytes()),
     });

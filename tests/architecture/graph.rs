@@ -40,6 +40,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["tether-wire", "tether-net", "tether-telemetry"],
     ),
     (
+        "tether-drill",
+        &["tether-wire", "tether-net", "tether-telemetry"],
+    ),
+    (
         FUZZ,
         &[
             "tether-wire",

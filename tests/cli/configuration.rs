@@ -153,3 +153,55 @@ fn another_meshs_grant_is_refused_by_name() {
         &["node.grant", "does not hold in mesh", &theirs.mesh],
     );
 }
+
+#[test]
+fn a_relay_is_checked_before_anything_starts() {
+    let operator = Operator::new();
+    let bootstrap = |relay: &str| {
+        let file = operator.path("bootstrap.toml");
+        let mesh = &operator.mesh;
+        let text = format!("[bootstrap]\n[relay]\nmesh = \"{mesh}\"\n{relay}\n");
+        std::fs::write(&file, text).expect("written");
+        file
+    };
+    let good = bootstrap("listen = \"127.0.0.1:0\"");
+    let effective = Tether::ok(&["config", "check", text(&good)]);
+    assert!(effective.contains("max_clients = 1024"), "{effective}");
+    for (wrong, words) in [
+        ("", "listen"),
+        (
+            "listen = \"127.0.0.1:0\"\nmax_clients = 0",
+            "relay.max_clients",
+        ),
+        (
+            "listen = \"127.0.0.1:0\"\nclient_bytes_per_second = 10",
+            "relay.client_bytes_per_second",
+        ),
+        ("listen = \"127.0.0.1:0\"\ntls = true", "tls"),
+    ] {
+        fails(
+            &["config", "check", text(&bootstrap(wrong))],
+            CONFIG,
+            &[words],
+        );
+    }
+
+    operator.issue("w", "worker", &["--region", "eu"]);
+    let node = |relays: &str| {
+        operator.worker_config("relays.toml", |text| {
+            text.replace("region = ", &format!("relays = [{relays}]\nregion = "))
+        })
+    };
+    Tether::ok(&["config", "check", text(&node("\"http://192.0.2.1:3340\""))]);
+    for wrong in [
+        "\"192.0.2.1\"".to_owned(),
+        "\"http://192.0.2.1/x\"".to_owned(),
+        "\"http://h/\",".repeat(9),
+    ] {
+        fails(
+            &["config", "check", text(&node(&wrong))],
+            CONFIG,
+            &["node.relays"],
+        );
+    }
+}

@@ -6,6 +6,7 @@ mod authority;
 mod commands;
 mod configuration;
 mod environment;
+mod fleet;
 mod folders;
 mod operator;
 mod standard_error;

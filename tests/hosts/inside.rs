@@ -5,17 +5,28 @@ use crate::lan::Host;
 use crate::support::{self, Reply};
 use serde_json::{Value, json};
 use std::process::{Child, Stdio};
+use std::time::Instant;
 
 /// What is asked, as JSON.
 const REQUEST: &str = "HOSTS_REQUEST";
+/// How often it is asked; the last answer is given, and the median time of all.
+const TIMES: &str = "HOSTS_TIMES";
+/// The header of that time.
+pub(crate) const MEDIAN_US: &str = "hosts-median-us";
 /// Before the line of JSON with the answer, since the test harness prints lines of its own.
 const ANSWER: &str = "hosts-answer: ";
 
 /// A request under way.
 pub(crate) struct Asking(Option<Child>);
 
-/// Begins a request; without a body it is a GET.
-pub(crate) fn ask(host: &Host, url: &str, token: &str, body: Option<&Value>) -> Asking {
+/// Begins a request, the same as often as is said, one after the other; without a body it is a GET.
+pub(crate) fn ask_often(
+    times: usize,
+    host: &Host,
+    url: &str,
+    token: &str,
+    body: Option<&Value>,
+) -> Asking {
     let own = std::env::current_exe().expect("this test binary");
     let child = host
         .command(own.to_str().expect("UTF-8"))
@@ -24,11 +35,17 @@ pub(crate) fn ask(host: &Host, url: &str, token: &str, body: Option<&Value>) -> 
             REQUEST,
             json!({"url": url, "token": token, "body": body}).to_string(),
         )
+        .env(TIMES, times.to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
     Asking(Some(child.expect("it starts")))
+}
+
+/// Begins a request.
+pub(crate) fn ask(host: &Host, url: &str, token: &str, body: Option<&Value>) -> Asking {
+    ask_often(1, host, url, token, body)
 }
 
 impl Asking {
@@ -64,10 +81,21 @@ fn request() {
     };
     let request: Value = serde_json::from_str(&request).expect("JSON");
     let text = |field: &str| request[field].as_str().expect("text");
-    let reply = match &request["body"] {
-        Value::Null => support::get(text("url"), text("token")),
-        body => support::post(text("url"), text("token"), body),
-    };
+    let times = std::env::var(TIMES).map_or(1, |times| times.parse().expect("a number"));
+    let mut took = Vec::new();
+    let mut last = None;
+    for _ in 0..times {
+        let begin = Instant::now();
+        last = Some(match &request["body"] {
+            Value::Null => support::get(text("url"), text("token")),
+            body => support::post(text("url"), text("token"), body),
+        });
+        took.push(begin.elapsed());
+    }
+    took.sort();
+    let mut reply = last.expect("at least once");
+    let median = took[took.len() / 2].as_micros().to_string();
+    reply.headers.push((MEDIAN_US.to_owned(), median));
     let reply = json!({"status": reply.status, "headers": reply.headers, "text": reply.text});
     println!("{ANSWER}{reply}");
 }

@@ -17,7 +17,7 @@ fn with_many_packets_lost_requests_are_answered_and_no_worker_expires() {
     };
     let [dht, a, one, two, edge] = hosts(&mut lan);
     let mut mesh = Mesh::new();
-    let _dht = mesh.bootstrap(dht, "");
+    let _dht = mesh.bootstrap(dht);
     let a = mesh.orchestrator("a", a);
     let one = mesh.worker("one", one, 5);
     let two = mesh.worker("two", two, 5);

@@ -1,7 +1,7 @@
 //! A mesh whose nodes stand on hosts of their own: real processes, each with its key, its grant and
 //! its folder, and nothing shared but the operator.
 
-use crate::inside::{Asking, ask};
+use crate::inside::{Asking, MEDIAN_US, ask, ask_often};
 use crate::lan::{Host, Lan};
 use crate::support::{self, Process, Reply, Tether, eventually, is_routable, repository};
 use serde_json::{Value, json};
@@ -12,6 +12,8 @@ const GATEWAY: &str = "http://127.0.0.1:8080";
 const ADMIN: &str = "127.0.0.1:9464";
 /// UDP port of links, in every host.
 pub(crate) const LINKS: u16 = 49_800;
+/// What the nodes log, for those who look into a failure.
+const LOGGED: &str = "info,tether_net=debug,iroh=info,iroh::_events=debug";
 const MODEL: &str = "tether-tiny@1.0";
 
 /// The operator's folder, and where the bootstrap nodes are.
@@ -21,6 +23,7 @@ pub(crate) struct Mesh {
     publisher: String,
     api_key: String,
     bootstrap: Vec<String>,
+    relays: Vec<String>,
 }
 
 /// A node on its host.
@@ -71,6 +74,7 @@ impl Mesh {
             publisher,
             api_key,
             bootstrap: Vec::new(),
+            relays: Vec::new(),
             dir,
         }
     }
@@ -79,8 +83,20 @@ impl Mesh {
         self.dir.path().join(name)
     }
 
-    /// Starts ten DHT nodes on a host, which later nodes are told of. `more` is added to the file.
-    pub(crate) fn bootstrap(&mut self, host: Host, more: &str) -> Node {
+    /// Starts ten DHT nodes and a relay on a host, which later nodes are told of.
+    pub(crate) fn entry_point(&mut self, host: Host) -> Node {
+        let listen = format!("{}:3340", host.address());
+        self.relays = vec![format!("http://{listen}/")];
+        let relay = format!("[relay]\nlisten = {listen:?}\nmesh = {:?}\n", self.id);
+        self.bootstrap_with(host, &relay)
+    }
+
+    /// Starts ten DHT nodes on a host, which later nodes are told of.
+    pub(crate) fn bootstrap(&mut self, host: Host) -> Node {
+        self.bootstrap_with(host, "")
+    }
+
+    fn bootstrap_with(&mut self, host: Host, more: &str) -> Node {
         let listen: Vec<_> = (49_737..49_747)
             .map(|port| format!("{}:{port}", host.address()))
             .collect();
@@ -150,9 +166,10 @@ impl Mesh {
         ]);
         node.write(&format!(
             "[node]\nkey = \"node.key\"\ngrant = \"node.grant\"\nmesh = {:?}\nregion = \"eu\"\n\
-             listen = \"0.0.0.0:{LINKS}\"\ndht_listen = \"0.0.0.0:49801\"\nbootstrap = {:?}\n\n{}",
+             listen = \"0.0.0.0:{LINKS}\"\ndht_listen = \"0.0.0.0:49801\"\nbootstrap = {:?}\nrelays = {:?}\n\n{}",
             self.id,
             self.bootstrap,
+            self.relays,
             section(&node.dir),
         ));
         node.started()
@@ -160,18 +177,31 @@ impl Mesh {
 
     /// Begins a chat completion at a gateway, which answers with what it was asked.
     pub(crate) fn asking(&self, gateway: &Node, said: &str, stream: bool) -> Asking {
+        self.asking_often(1, gateway, said, stream)
+    }
+
+    fn asking_often(&self, times: usize, gateway: &Node, said: &str, stream: bool) -> Asking {
         let body = json!({
             "model": "tether-tiny",
             "messages": [{"role": "user", "content": said}],
             "stream": stream,
         });
         let url = format!("{GATEWAY}/v1/chat/completions");
-        ask(&gateway.host, &url, &self.api_key, Some(&body))
+        ask_often(times, &gateway.host, &url, &self.api_key, Some(&body))
     }
 
     /// A chat completion; nothing, where the gateway does not answer.
     pub(crate) fn chat(&self, gateway: &Node, said: &str) -> Option<Reply> {
         self.asking(gateway, said, false).answer()
+    }
+
+    /// The median time of an answer, in microseconds, of so many one after the other.
+    pub(crate) fn median_us(&self, gateway: &Node, times: usize) -> u64 {
+        let asking = self.asking_often(times, gateway, "one of many", false);
+        let reply = asking.answer().expect("the gateway answers");
+        assert_eq!(reply.answer(), "one of many");
+        let median = reply.header(MEDIAN_US).expect("it was measured");
+        median.parse().expect("a number")
     }
 
     /// Waits until a gateway gives an answer, and gives the worker that it came from.
@@ -215,7 +245,14 @@ impl Node {
     pub(crate) fn start(&mut self) {
         let mut command = self.host.command(text(support::tether()));
         command
-            .args([self.role, "-v", "--json", "--config", "node.toml"])
+            .args([
+                self.role,
+                "--log-level",
+                LOGGED,
+                "--json",
+                "--config",
+                "node.toml",
+            ])
             .current_dir(&self.dir);
         self.process = Some(Process::start(command, &self.dir.join("log")));
     }
@@ -270,11 +307,16 @@ impl Node {
 
     /// A counter or gauge of an orchestrator, all its labels together.
     pub(crate) fn metric(&self, name: &str) -> f64 {
+        self.metric_of(name, "")
+    }
+
+    /// The same, of those lines with a certain word in their labels.
+    pub(crate) fn metric_of(&self, name: &str, word: &str) -> f64 {
         let url = format!("http://{ADMIN}/metrics");
         let reply = ask(&self.host, &url, "", None).answer();
         let text = reply.expect("its metrics").text;
         text.lines()
-            .filter(|line| line.split(['{', ' ']).next() == Some(name))
+            .filter(|line| line.split(['{', ' ']).next() == Some(name) && line.contains(word))
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
             .sum()
     }

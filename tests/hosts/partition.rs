@@ -21,7 +21,7 @@ fn each_side_of_a_partition_serves_with_what_it_reaches_and_both_agree_when_it_h
     };
     let [dht, a, one, b, two, edge] = hosts(&mut lan);
     let mut mesh = Mesh::new();
-    let dht = mesh.bootstrap(dht, "");
+    let dht = mesh.bootstrap(dht);
     let a = mesh.orchestrator("a", a);
     let b = mesh.orchestrator("b", b);
     let one = mesh.worker("one", one, 0);
@@ -73,7 +73,7 @@ fn a_mesh_outlives_the_restart_of_its_whole_dht() {
     };
     let [dht, a, one, two, edge] = hosts(&mut lan);
     let mut mesh = Mesh::new();
-    let mut dht = mesh.bootstrap(dht, "");
+    let mut dht = mesh.bootstrap(dht);
     let a = mesh.orchestrator("a", a);
     let one = mesh.worker("one", one, 0);
     let edge = mesh.gateway(edge);

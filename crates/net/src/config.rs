@@ -33,6 +33,8 @@ pub struct NodeConfig {
     pub dht_listen: SocketAddr,
     /// HyperDHT bootstrap nodes. (NET-2)
     pub bootstrap: Vec<SocketAddr>,
+    /// URLs of the mesh's relays, the same on all its nodes; see [`crate::relay`]. (NET-4)
+    pub relays: Vec<String>,
     /// Where its orchestrators are known from, beside the control topic.
     pub uplinks: UplinkConfig,
     /// Bounds of links.

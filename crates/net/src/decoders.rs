@@ -12,7 +12,7 @@ use tether_wire::rpc::Kind;
 /// Frames, kind and payload each, and how many bytes are left over.
 pub type Frames = (Vec<(Kind, Vec<u8>)>, usize);
 
-/// Takes a stream that comes in these pieces apart. `Err` is the reason against a frame.
+/// Frames of a stream that comes in these pieces. `Err` is the reason against one.
 pub fn frames<'a>(
     pieces: impl IntoIterator<Item = &'a [u8]>,
     limit: usize,

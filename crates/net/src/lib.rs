@@ -9,7 +9,8 @@
 //! * [`Link`], [`Call`], [`Incoming`], [`Service`] – calls in both directions over one link
 //! * [`rendezvous`] – the DHT: announcements, records, [`bootstrap`] nodes, [`probe`]; the only tree
 //!   that knows `peeroxide-dht`
-//! * `transport` – the endpoint and its connections; the only tree that knows `iroh`
+//! * `transport` – the endpoint and its connections; with [`relay`] the only one that knows `iroh`
+//! * [`relay`] – a relay for nodes that cannot reach each other directly, a part of stable entry points
 //! * `link` – the greeting, and which of two links to one peer stays
 //! * `rpc` – frames, calls, their bounds and their ends
 //! * [`Uplinks`] – links to orchestrators: found, kept, remembered, replaced
@@ -22,7 +23,7 @@
 //!
 //! # Deliberately absent
 //!
-//! What calls mean (the roles know), gossip and relays (later issues), and any plaintext mode.
+//! What calls mean (the roles know), and any plaintext mode.
 #![forbid(unsafe_code)]
 
 mod config;
@@ -39,10 +40,12 @@ mod log_budget;
 mod lonely;
 mod members;
 mod node;
+pub mod relay;
 pub mod rendezvous;
 mod rpc;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod topic_view;
 mod transport;
 mod uplinks;
 
@@ -53,9 +56,11 @@ pub use link::{Link, LinkEvent};
 pub use lonely::Lonely;
 pub use members::{Members, MembershipNews};
 pub use node::Node;
-pub use rendezvous::{ProbeReport, bootstrap, probe};
+pub use rendezvous::{Announcement, ProbeReport, Sighting, bootstrap, probe};
 pub use rpc::{Call, Incoming, Service};
-pub use uplinks::{MAX_CONFIGURED, UplinkConfig, Uplinks, redial_pause};
+pub use topic_view::TopicView;
+pub use transport::{MAX_RELAYS, check_relay_url};
+pub use uplinks::{MAX_CONFIGURED, UplinkConfig, UplinkLook, UplinkView, Uplinks, redial_pause};
 
 /// The future of [`Service::serve`], so that services need not name another crate for it.
 pub use futures_util::future::BoxFuture;

@@ -156,6 +156,12 @@ impl Link {
         *self.inner.quiet.borrow()
     }
 
+    /// Whether it goes through a relay: no direct way was found, or none yet.
+    #[must_use]
+    pub fn is_relayed(&self) -> bool {
+        self.inner.connection.is_relayed()
+    }
+
     /// Waits until it is quiet or down, whichever comes first. Whoever has nothing to lose by asking
     /// elsewhere need not wait until it is down.
     pub fn until_quiet(&self) -> impl Future<Output = ()> + Send + 'static + use<> {

@@ -15,7 +15,8 @@ use crate::log_budget::LogBudget;
 use crate::members::{Members, Reception};
 use crate::rendezvous::Rendezvous;
 use crate::rpc::Service;
-use crate::transport::{CloseCode, Endpoint};
+use crate::topic_view::TopicView;
+use crate::transport::{CloseCode, Endpoint, Relays};
 use crate::uplinks::MAX_CONFIGURED;
 use dial::Dials;
 use links::Links;
@@ -24,6 +25,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 use tether_wire::grant::Mesh;
 use tether_wire::link::Hello;
+use tether_wire::record::Record;
 use tether_wire::{NodeId, PROTOCOL_MAJOR, PROTOCOL_MINOR, Region, Role, Topic};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -67,7 +69,10 @@ impl Node {
         check(&config)?;
         let limits = Arc::new(config.limits.clone());
         // Boxed: the transport's future is large, and callers should not carry it.
-        let endpoint = Box::pin(Endpoint::bind(&config.key, config.listen, &limits)).await?;
+        let relays = Relays::new(&config.relays, config.grant.as_deref());
+        let relays = relays.map_err(NetError::Config)?;
+        let endpoint = Endpoint::bind(&config.key, config.listen, &limits, relays);
+        let endpoint = Box::pin(endpoint).await?;
         let rendezvous = Rendezvous::start(
             &config.key,
             config.dht_listen,
@@ -147,7 +152,7 @@ impl Node {
     /// # Errors
     /// When the first announcement fails; it is retried nevertheless until withdrawn.
     pub async fn announce(&self, topic: &Topic) -> Result<(), NetError> {
-        let key = self.mesh().topic_key(topic);
+        let key = self.named_key(topic);
         self.inner.rendezvous.announce(key).await
     }
 
@@ -163,7 +168,7 @@ impl Node {
     /// # Errors
     /// When the DHT does not answer.
     pub async fn lookup(&self, topic: &Topic) -> Result<Vec<NodeId>, NetError> {
-        let key = self.mesh().topic_key(topic);
+        let key = self.named_key(topic);
         self.inner.rendezvous.lookup(key).await
     }
 
@@ -203,6 +208,21 @@ impl Node {
     #[must_use]
     pub fn links(&self) -> Vec<Link> {
         self.inner.links.all()
+    }
+
+    /// What this node announces and saw on topics, for people.
+    #[must_use]
+    pub fn topics(&self) -> Vec<TopicView> {
+        let board = self.inner.rendezvous.board();
+        let view = |(key, entry)| TopicView::new(key, entry, |id| self.linked(id).is_some());
+        board.into_iter().map(view).collect()
+    }
+
+    /// The key of a topic, which is called by its name where [`Self::topics`] shows it.
+    fn named_key(&self, topic: &Topic) -> tether_wire::TopicKey {
+        let key = self.mesh().topic_key(topic);
+        self.inner.rendezvous.name(key, topic.to_string());
+        key
     }
 
     pub(crate) fn config(&self) -> &NodeConfig {
@@ -266,6 +286,7 @@ impl Inner {
             invite: self.config.invite.clone(),
             agent: AGENT.to_owned(),
             boot: self.boot,
+            observed: None,
         }
     }
 }
@@ -321,8 +342,12 @@ impl Addresses {
 }
 
 impl crate::rendezvous::AddressSource for Addresses {
-    fn addresses(&self) -> Vec<SocketAddr> {
-        self.now()
+    fn record(&self) -> Record {
+        Record {
+            v: 1,
+            addresses: self.now(),
+            relay: self.endpoint.relay(),
+        }
     }
 
     fn changed(&self) -> futures_util::future::BoxFuture<'static, ()> {

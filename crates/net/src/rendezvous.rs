@@ -15,20 +15,25 @@
 //! valid record, not the newest.
 
 mod announcer;
+mod board;
 pub mod bootstrap;
 mod client;
 #[cfg(feature = "testing")]
 pub(crate) mod datagrams;
+mod lookup;
 mod probe;
 mod publisher;
 mod records;
 mod schedule;
 
+pub use board::{Announcement, Sighting};
 pub use probe::{ProbeReport, probe};
 pub(crate) use publisher::AddressSource;
 
 use crate::error::NetError;
 use announcer::Announcer;
+use board::Board;
+pub(crate) use board::Entry;
 use client::Client;
 use records::Records;
 use std::net::SocketAddr;
@@ -50,6 +55,7 @@ pub(crate) struct Rendezvous {
     client: Arc<Client>,
     own: NodeId,
     announcer: Announcer,
+    board: Arc<Board>,
     records: Mutex<Records>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -74,14 +80,27 @@ impl Rendezvous {
     ) -> Result<Self, NetError> {
         let client = Arc::new(Client::start(key, listen, bootstrap, metrics).await?);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let board = Arc::new(Board::default());
+        let writing = board.clone();
         Ok(Self {
-            announcer: Announcer::new(client.clone(), tasks.clone(), stop.clone()),
+            announcer: Announcer::new(client.clone(), tasks.clone(), stop.clone(), writing),
+            board,
             client,
             own: key.id(),
             records: Mutex::default(),
             tasks,
             stop,
         })
+    }
+
+    /// What is announced and was seen, for people.
+    pub(crate) fn board(&self) -> Vec<(TopicKey, Entry)> {
+        self.board.entries()
+    }
+
+    /// The name of a topic, for the board.
+    pub(crate) fn name(&self, topic: TopicKey, name: String) {
+        self.board.name(topic, name);
     }
 
     /// Announces under a topic's key, now and until withdrawn.
@@ -96,10 +115,13 @@ impl Rendezvous {
 
     /// The keys under a topic's key, without our own.
     pub(crate) async fn lookup(&self, topic: TopicKey) -> Result<Vec<NodeId>, NetError> {
-        let mut keys = self.client.lookup(topic).await?;
-        keys.retain(|key| *key != self.own);
-        keys.truncate(MAX_LOOKUP_KEYS);
-        Ok(keys)
+        let answer = self.client.lookup(topic).await.map(|mut keys| {
+            keys.retain(|key| *key != self.own);
+            keys.truncate(MAX_LOOKUP_KEYS);
+            keys
+        });
+        (self.board).looked_up(topic, answer.as_ref().map(Vec::as_slice));
+        answer
     }
 
     /// Publishes what `addresses` gives, now and until the node stops; waits for the first time.

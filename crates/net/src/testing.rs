@@ -185,6 +185,7 @@ impl LocalMesh {
             advertise: vec![],
             dht_listen: loopback(),
             bootstrap: dht()[..BOOTSTRAP_NODES].to_vec(),
+            relays: vec![],
             uplinks: crate::UplinkConfig::default(),
             limits: LinkLimits::default(),
             metrics: NetMetrics::register(&registry),

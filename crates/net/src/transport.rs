@@ -1,8 +1,10 @@
 //! The transport: QUIC by `iroh`, both ends authenticated by node key. (NET-4)
 //!
-//! Nothing outside of this module names `iroh`. Relays, address lookup and port mapping of its
-//! makers are off: addresses come from the HyperDHT record (see [`crate::rendezvous`]) and are
-//! given to each dial, so that a peer without a record is told from one that does not answer.
+//! Nothing outside of this module and [`crate::relay`] names `iroh`. Relays, address lookup and port
+//! mapping of its makers are off: addresses come from the HyperDHT record (see [`crate::rendezvous`])
+//! and are given to each dial, so that a peer without a record is told from one that does not answer.
+//! Where the mesh has relays of its own (`relays`), a link goes through one until a hole is punched,
+//! for which both sides are told how they are seen (`observed`).
 //!
 //! Settings, each found by running (docs/adr/0001):
 //! * keep-alives go every 500 ms, so that silence means something: the count of datagrams that
@@ -14,8 +16,12 @@
 //! * unidirectional streams and datagrams are not used and therefore not allowed.
 
 mod connection;
+mod observed;
+mod relays;
 
 pub(crate) use connection::{CloseCode, Connection, RecvHalf, SendHalf, StreamError};
+pub(crate) use relays::Relays;
+pub use relays::{MAX_RELAYS, check_relay_url};
 
 use crate::config::LinkLimits;
 use crate::error::NetError;
@@ -24,9 +30,13 @@ use iroh::endpoint::{
     ConnectError as IrohConnectError, ConnectWithOptsError, ConnectingError, ConnectionError,
     IncomingAddr, PortmapperConfig, QuicTransportConfig, TransportErrorCode, VarInt, presets,
 };
-use iroh::{EndpointAddr, EndpointId, RelayMode, SecretKey, TransportAddr, Watcher};
+use iroh::{EndpointAddr, EndpointId, SecretKey, TransportAddr, Watcher};
+use observed::{Change, Observed};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use tether_wire::link::ALPN;
+use tether_wire::record::Record;
 use tether_wire::{NodeId, NodeKey};
 
 /// Streams above the bound of calls, on which `overloaded` is answered.
@@ -59,6 +69,8 @@ pub(crate) enum ArriveError {
 pub(crate) struct Endpoint {
     inner: iroh::Endpoint,
     listen: SocketAddr,
+    relays: Relays,
+    observed: Arc<Mutex<Observed>>,
 }
 
 impl Endpoint {
@@ -67,6 +79,7 @@ impl Endpoint {
         key: &NodeKey,
         listen: SocketAddr,
         limits: &LinkLimits,
+        relays: Relays,
     ) -> Result<Self, NetError> {
         let refused = |why: String| NetError::Listen {
             address: listen,
@@ -75,7 +88,7 @@ impl Endpoint {
         let inner = iroh::Endpoint::builder(presets::Minimal)
             .secret_key(SecretKey::from_bytes(&key.seed()))
             .alpns(vec![ALPN.to_vec()])
-            .relay_mode(RelayMode::Disabled)
+            .relay_mode(relays.mode())
             .portmapper_config(PortmapperConfig::Disabled)
             .transport_config(transport_config(limits).map_err(NetError::Config)?)
             .clear_ip_transports()
@@ -84,7 +97,12 @@ impl Endpoint {
             .bind()
             .await
             .map_err(|error| refused(format!("{error:#}")))?;
-        Ok(Self { inner, listen })
+        Ok(Self {
+            inner,
+            listen,
+            relays,
+            observed: Arc::default(),
+        })
     }
 
     /// Where it can be reached, as far as this machine knows.
@@ -99,8 +117,57 @@ impl Endpoint {
         } else {
             let mut bound = self.inner.bound_sockets();
             bound.retain(|address| address.ip() == self.listen.ip());
+            bound.extend(self.observed().addresses());
             bound
         }
+    }
+
+    /// The relay over which it can be reached now, where the mesh has any.
+    pub(crate) fn relay(&self) -> Option<String> {
+        if self.relays.is_empty() {
+            return None;
+        }
+        let url = self.inner.addr().relay_urls().next().cloned();
+        url.map(|url| url.to_string())
+    }
+
+    /// Looks at this machine's own addresses: where it has moved, others' words of it are over.
+    pub(crate) async fn look_around(&self) {
+        let change = {
+            let mut observed = self.observed();
+            let told = observed.addresses();
+            let mut own: BTreeSet<_> = self.inner.addr().ip_addrs().copied().collect();
+            own.retain(|address| !told.contains(address));
+            observed.local(own)
+        };
+        self.publish(change).await;
+    }
+
+    /// A peer that is believed says at which address it sees this node. [T-LNK-8]
+    pub(crate) async fn observed_by(&self, peer: NodeId, address: SocketAddr) {
+        self.look_around().await;
+        let change = self.observed().told(peer, address);
+        self.publish(change).await;
+    }
+
+    /// A peer is linked no more.
+    pub(crate) async fn unlinked(&self, peer: &NodeId) {
+        let change = self.observed().gone(peer);
+        self.publish(change).await;
+    }
+
+    async fn publish(&self, change: Change) {
+        for address in change.added {
+            tracing::debug!(%address, "a peer sees this node here");
+            self.inner.add_external_addr(address).await;
+        }
+        for address in change.removed {
+            self.inner.remove_external_addr(&address).await;
+        }
+    }
+
+    fn observed(&self) -> std::sync::MutexGuard<'_, Observed> {
+        self.observed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn on_loopback(&self) -> Vec<SocketAddr> {
@@ -121,16 +188,18 @@ impl Endpoint {
         }
     }
 
-    /// Dials a peer at these addresses.
+    /// Dials a peer at the addresses of its record, and through its relay if that is one of ours.
     pub(crate) async fn connect(
         &self,
         peer: NodeId,
-        addresses: &[SocketAddr],
+        record: &Record,
     ) -> Result<Connection, ConnectError> {
         let id = EndpointId::from_bytes(&peer.0)
             .map_err(|_| ConnectError::Failed("its id is not an Ed25519 key".to_owned()))?;
+        let relay = self.relays.known(record.relay.as_deref());
+        let addresses = record.addresses.iter().copied().map(TransportAddr::Ip);
         let address =
-            EndpointAddr::from_parts(id, addresses.iter().copied().map(TransportAddr::Ip));
+            EndpointAddr::from_parts(id, addresses.chain(relay.map(TransportAddr::Relay)));
         match self.inner.connect(address, ALPN).await {
             Ok(connection) => Ok(Connection::new(connection)),
             Err(IrohConnectError::Connect {

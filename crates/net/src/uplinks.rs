@@ -17,11 +17,12 @@ use crate::link::Link;
 use crate::node::Node;
 use keeper::Keeper;
 use memory::Memory;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tether_presence::plan;
 use tether_wire::NodeId;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 /// Where a node's orchestrators are known from, beside the control topic.
@@ -37,6 +38,9 @@ pub struct UplinkConfig {
 /// Most orchestrators that may be configured.
 pub const MAX_CONFIGURED: usize = 64;
 
+/// Looks at the orchestrators that wait at most; more wait to be asked.
+const MAX_ASKED: usize = 4;
+
 /// How long to wait before something is tried again on a link after so many failures in a row: it
 /// grows, with jitter, and never without end.
 #[must_use]
@@ -44,10 +48,46 @@ pub fn redial_pause(failures: u32) -> Duration {
     Duration::from_millis(plan::redial_ms(failures, rand::random()))
 }
 
+/// An orchestrator that a node knows of, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UplinkView {
+    /// Which one.
+    pub id: NodeId,
+    /// `configured`, `remembered`, or `found` on the control topic.
+    pub source: &'static str,
+    /// `in-use`, `spare`, `quiet`, `dialling`, or `not-linked`.
+    pub state: &'static str,
+    /// Failed dials since the last link.
+    pub failures: u32,
+    /// Look-ups in a row that did not give it.
+    pub missed: u32,
+    /// How long ago a link with it was seen; nothing is never in this run.
+    pub linked_ago: Option<Duration>,
+    /// How long until it is dialled, if it is to be.
+    pub dial_in: Option<Duration>,
+    /// Where its record said that it is.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// Looks at the orchestrators that are known to [`Uplinks`]. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct UplinkLook(mpsc::Sender<oneshot::Sender<Vec<UplinkView>>>);
+
+impl UplinkLook {
+    /// All that are known, the best for this node first: some hundreds at most. None once the
+    /// links are looked after no more.
+    pub async fn views(&self) -> Vec<UplinkView> {
+        let (reply, views) = oneshot::channel();
+        let _ = self.0.send(reply).await;
+        views.await.unwrap_or_default()
+    }
+}
+
 /// The links of a node to orchestrators. They are looked after until this is dropped.
 #[derive(Debug)]
 pub struct Uplinks {
     links: watch::Receiver<Vec<Link>>,
+    views: UplinkLook,
     _keeper: AbortOnDropHandle<()>,
 }
 
@@ -58,6 +98,7 @@ impl Uplinks {
         let config = &node.config().uplinks;
         let memory = Memory::new(config.memory.clone());
         let (sender, links) = watch::channel(Vec::new());
+        let (views, asked) = mpsc::channel(MAX_ASKED);
         let keeper = Keeper::new(
             node.clone(),
             k,
@@ -67,7 +108,8 @@ impl Uplinks {
         );
         Self {
             links,
-            _keeper: AbortOnDropHandle::new(tokio::spawn(keeper.run())),
+            views: UplinkLook(views),
+            _keeper: AbortOnDropHandle::new(tokio::spawn(keeper.run(asked))),
         }
     }
 
@@ -77,6 +119,12 @@ impl Uplinks {
         let mut links = self.links.borrow().clone();
         links.retain(|link| link.is_up() && !link.is_quiet());
         links
+    }
+
+    /// To look at all orchestrators that are known, for people.
+    #[must_use]
+    pub fn look(&self) -> UplinkLook {
+        self.views.clone()
     }
 
     /// The links as they come and go.

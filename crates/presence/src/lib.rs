@@ -35,6 +35,6 @@ pub mod uplinks;
 pub use admission::{AdmittedCard, Signatures, Verifier};
 pub use check::{CheckedBatch, KnownBeat, Knows};
 pub use event::{Effect, Event, Gone, Now, Origin};
-pub use presence::{Presence, Seen, Settings, Standing};
+pub use presence::{Doubt, Presence, Seen, Settings, Standing};
 pub use rejected::Rejected;
 pub use spread::{Input, Output, Spread};

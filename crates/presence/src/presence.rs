@@ -19,7 +19,7 @@ use crate::rejected::Rejected;
 use fleet::Fleet;
 pub(crate) use fleet::first_eight;
 pub(crate) use node::Node;
-pub use node::{Seen, Standing};
+pub use node::{Doubt, Seen, Standing};
 use std::collections::HashSet;
 use tether_wire::beat::{BEAT_INTERVAL_MS, EXPIRY_MS, MAX_SKEW_MS};
 use tether_wire::{Digest, NodeId, Role};
@@ -117,11 +117,11 @@ impl Presence {
             Event::Beat { beat, card, origin } => self.beat(beat, card, origin, now, effects),
             Event::Again(node) => self.again(node, now, effects),
             Event::Card(card) => self.card(card, now, effects),
-            Event::LinkLost(node) => self.link_lost(node, effects),
+            Event::LinkLost(node) => self.link_lost(node, now, effects),
             Event::LinkClosed(node) => self.link_closed(node),
-            Event::LinkQuiet(node) => self.link_quiet(node, effects),
+            Event::LinkQuiet(node) => self.link_quiet(node, now, effects),
             Event::LinkLively(node) => self.link_lively(node, now, effects),
-            Event::Suspected(suspicion) => self.suspected(&suspicion, effects),
+            Event::Suspected(suspicion) => self.suspected(&suspicion, now, effects),
             Event::Revoked(node) => self.revoke(node, now, effects),
             Event::GrantRevoked(node) => self.grant_revoked(node, now, effects),
             Event::Tick => {
@@ -140,6 +140,17 @@ impl Presence {
     /// Everything that is known, in the order of ids.
     pub fn iter(&self) -> impl Iterator<Item = Seen<'_>> {
         (self.fleet.iter()).map(|(id, node)| Seen::new(*id, node))
+    }
+
+    /// Everything that is known of nodes behind this one, in the order of ids.
+    pub fn after<'a>(&'a self, node: &'a NodeId) -> impl Iterator<Item = Seen<'a>> {
+        (self.fleet.after(Some(node))).map(|(id, node)| Seen::new(*id, node))
+    }
+
+    /// Whether a key was revoked.
+    #[must_use]
+    pub fn is_revoked(&self, node: &NodeId) -> bool {
+        self.revoked.contains(node)
     }
 
     /// Nodes that are live and in this role, in the order of ids.

@@ -65,6 +65,36 @@ impl Known {
     }
 }
 
+/// Where an orchestrator is known from. What comes first counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// It was configured.
+    Configured,
+    /// A link was had with it, in this run or one before.
+    Remembered,
+    /// It was only found on the control topic: a stranger.
+    Found,
+}
+
+/// An orchestrator that a node knows of, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uplink {
+    /// Which one.
+    pub id: NodeId,
+    /// Where it is known from.
+    pub source: Source,
+    /// `in-use`, `spare`, `quiet`, `dialling`, or `not-linked`.
+    pub state: &'static str,
+    /// Failed dials since the last link.
+    pub failures: u32,
+    /// Look-ups in a row that did not give it.
+    pub missed: u32,
+    /// When a link with it was seen last; 0 is never in this run.
+    pub linked_ms: u64,
+    /// When it is dialled at the latest, if it is to be.
+    pub dial_at_ms: Option<u64>,
+}
+
 /// The orchestrators that a node knows of.
 #[derive(Clone, Debug)]
 pub struct Uplinks {
@@ -310,6 +340,35 @@ impl Uplinks {
         self.ranked()
             .filter(|(_, it)| it.standing == Standing::Up)
             .map(|(id, _)| id)
+    }
+
+    /// Everybody that is known, for people: the best for this node first. No more than there may be.
+    #[must_use]
+    pub fn views(&self) -> Vec<Uplink> {
+        let (chosen, due) = (self.chosen(), self.due());
+        let view = |(id, it): (NodeId, &Known)| Uplink {
+            id,
+            source: match it {
+                it if it.configured => Source::Configured,
+                it if it.proven => Source::Remembered,
+                _ => Source::Found,
+            },
+            state: match it.standing {
+                Standing::Up if chosen.contains(&id) => "in-use",
+                Standing::Up => "spare",
+                Standing::Quiet => "quiet",
+                Standing::Dialling => "dialling",
+                Standing::Idle => "not-linked",
+            },
+            failures: it.failures,
+            missed: it.missed,
+            linked_ms: it.linked_ms,
+            dial_at_ms: due
+                .iter()
+                .find(|(other, _)| *other == id)
+                .map(|(_, at)| *at),
+        };
+        self.ranked().map(view).collect()
     }
 
     /// Those to remember beyond this run: a link was had with each.

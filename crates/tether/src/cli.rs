@@ -5,7 +5,7 @@ use crate::commands::{
     artifact::ArtifactCommand, chat::ChatArgs, completions::CompletionsArgs,
     control::ControlCommand, fleet::FleetArgs, grant::GrantCommand, invite::InviteCommand,
     keys::KeysCommand, mesh::MeshCommand, probe::ProbeArgs, revoke::RevokeArgs,
-    settings::ConfigCommand, tenant::TenantCommand,
+    settings::ConfigCommand, tenant::TenantCommand, topics::TopicsArgs,
 };
 use crate::exit;
 use crate::logging::LoggingArgs;
@@ -75,6 +75,8 @@ enum Command {
     Probe(ProbeArgs),
     /// Show the workers as the orchestrator sees them
     Fleet(FleetArgs),
+    /// Show what the orchestrator announces on the DHT and sees there
+    Topics(TopicsArgs),
     /// Talk to a model through a gateway
     Chat(ChatArgs),
     /// Print a script that completes `tether` in a shell
@@ -110,6 +112,7 @@ impl Cli {
             Command::Tenant(command) => command.run().map(done),
             Command::Probe(args) => args.run().map(done),
             Command::Fleet(args) => args.run().map(done),
+            Command::Topics(args) => args.run().map(done),
             Command::Chat(args) => args.run().map(done),
             Command::Completions(args) => args.run().map(done),
             Command::Config(command) => command.run().map(done),

@@ -19,6 +19,7 @@ pub(crate) mod settings;
 pub(crate) mod signer;
 pub(crate) mod sse;
 pub(crate) mod tenant;
+pub(crate) mod topics;
 
 /// A runtime for a command that speaks with others.
 pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

@@ -8,13 +8,16 @@
 //! * [`variables`] – what a variable's name means
 //! * [`node`] – `[node]`, and the key and grant that it names
 //! * [`allow`] – the file of keys that `[node]` may name
+//! * [`relay`] – `[relay]`, which a file with `[bootstrap]` may have
 
 pub(crate) mod allow;
 pub(crate) mod node;
+pub(crate) mod relay;
 pub(crate) mod source;
 pub(crate) mod variables;
 
 pub(crate) use node::{Identity, NodeSection};
+pub(crate) use relay::RelaySection;
 pub(crate) use source::Process;
 
 use crate::commands::http;
@@ -83,6 +86,9 @@ pub(crate) struct BootstrapFile {
     pub(crate) telemetry: TelemetryConfig,
     #[serde(default)]
     pub(crate) bootstrap: BootstrapSection,
+    /// The relay that it runs besides, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) relay: Option<RelaySection>,
 }
 
 /// `[bootstrap]`.
@@ -179,7 +185,7 @@ pub(crate) fn up_telemetry() -> Result<TelemetryConfig, ConfigError> {
 
 /// A bootstrap process that has no file.
 pub(crate) fn bootstrap_from_environment() -> Result<BootstrapFile, ConfigError> {
-    let file = source::from_environment(&["telemetry", "bootstrap"])?;
+    let file = source::from_environment(&["telemetry", "bootstrap", "relay"])?;
     check_bootstrap(file, Path::new("the environment"))
 }
 
@@ -230,6 +236,9 @@ fn check_bootstrap(file: BootstrapFile, path: &Path) -> Result<BootstrapFile, Co
     node::require_ipv4(&file.bootstrap.listen).map_err(|why| refuse("bootstrap.listen", why))?;
     node::require_ipv4(&file.bootstrap.bootstrap)
         .map_err(|why| refuse("bootstrap.bootstrap", why))?;
+    if let Some(relay) = &file.relay {
+        relay.check().map_err(|(key, why)| refuse(key, why))?;
+    }
     Ok(file)
 }
 

@@ -76,7 +76,7 @@ pub fn decode<T: DeserializeOwned>(
             match error {
                 ciborium::de::Error::Io(_) => malformed("it ends too early".to_owned()),
                 ciborium::de::Error::Syntax(at) => malformed(format!("syntax error at byte {at}")),
-                ciborium::de::Error::Semantic(_, why) => malformed(why),
+                ciborium::de::Error::Semantic(_, why) => malformed(shown(&why)),
                 ciborium::de::Error::RecursionLimitExceeded => {
                     malformed(format!("nested deeper than {MAX_DEPTH}"))
                 }
@@ -86,6 +86,15 @@ pub fn decode<T: DeserializeOwned>(
         return Err(malformed(format!("{} bytes after its end", rest.len())));
     }
     Ok(value)
+}
+
+/// Most characters of a decoder's words. They may repeat what a stranger sent.
+const MAX_WHY_CHARS: usize = 200;
+
+/// A decoder's words, short and on one line, fit for logs and screens.
+fn shown(why: &str) -> String {
+    let legible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    why.chars().map(legible).take(MAX_WHY_CHARS).collect()
 }
 
 /// Checks one field; `ok` says whether it is inside its limits.
@@ -172,6 +181,23 @@ mod tests {
                 .to_string()
                 .contains("after its end")
         );
+    }
+
+    #[test]
+    fn what_a_stranger_sent_is_repeated_shortly_and_on_one_line() {
+        #[derive(Deserialize, Debug)]
+        enum Known {
+            Only,
+        }
+        let sent = format!("\u{1b}[2J\n{}", "x".repeat(1_000));
+        let error = decode::<Known>("known", &encode(&sent), 20_000).expect_err("unknown");
+        let words = error.to_string();
+        assert!(words.contains("xxx") && words.len() < 300, "{words}");
+        assert!(!words.contains(char::is_control), "{words}");
+        assert!(matches!(
+            decode("known", &encode(&"Only"), 9),
+            Ok(Known::Only)
+        ));
     }
 
     #[test]

@@ -16,11 +16,12 @@ pub struct IdError {
 
 impl IdError {
     fn new(what: &'static str, rule: &'static str, text: &str) -> Self {
-        // A stranger's text may be long; an error message should not be.
+        // A stranger's text may be long and hold what moves a screen's cursor; an error does not.
+        let legible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
         Self {
             what,
             rule,
-            text: text.chars().take(80).collect(),
+            text: text.chars().map(legible).take(80).collect(),
         }
     }
 }

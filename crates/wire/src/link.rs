@@ -9,6 +9,7 @@ use crate::grant::{Access, Grant, GrantError, Role, Tier};
 use crate::id::{MeshId, NodeId, Region};
 use crate::membership::Membership;
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 
 /// ALPN of our links; it carries the major version. [T-VER-3]
 pub const ALPN: &[u8] = b"tether/1";
@@ -41,6 +42,9 @@ pub struct Hello {
     /// nothing said. [T-LNK-6]
     #[serde(default, skip_serializing_if = "is_zero")]
     pub boot: u64,
+    /// In an answer: the address at which the dialler is seen, where the link is a direct one. [T-LNK-8]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<SocketAddr>,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -347,6 +351,7 @@ mod tests {
             invite: None,
             agent: "test".into(),
             boot: 0,
+            observed: None,
         }
     }
     fn decide(hello: &Hello, now: u64) -> Result<Peer, RefusalCode> {

@@ -114,7 +114,7 @@ impl Intake {
                 Ok(None) => return Ok(()),
                 Err(error) => {
                     if error.code == Code::Invalid {
-                        reject(&self.metrics, Some(peer), Rejected::Oversized);
+                        self.reject(peer, Rejected::Oversized);
                     }
                     return Err(error);
                 }
@@ -123,10 +123,16 @@ impl Intake {
             let is_shed = !lock(&line.bucket).take(clock::now().mono_ms)
                 || lock(&self.waiting).put(peer, item);
             if is_shed {
-                reject(&self.metrics, Some(peer), Rejected::Flood);
+                self.reject(peer, Rejected::Flood);
             }
             self.came.notify_one();
         }
+    }
+
+    /// Counts what was dropped, and remembers it for people.
+    fn reject(&self, peer: NodeId, reason: Rejected) {
+        reject(&self.metrics, Some(peer), reason);
+        self.fleet.refused(peer, reason);
     }
 
     /// Asks a node for its card, where it pushes here.
@@ -156,7 +162,7 @@ impl Intake {
                     Err(reason) => (None, Some(reason)),
                 };
                 if let Some(reason) = wrong {
-                    reject(&self.metrics, Some(peer), reason);
+                    self.reject(peer, reason);
                 }
                 if let Some(event) = event {
                     self.fleet.tell(Input::Own(event)).await;

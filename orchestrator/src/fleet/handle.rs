@@ -1,13 +1,15 @@
 //! The fleet as others have it: to read, and to tell what came.
 
 use super::keeper::{Keeper, MAX_ASIDE, MAX_OUTGOING, MAX_PENDING, Readers};
+use super::refusals::{Refusal, Refusals};
+use super::roster::Roster;
 use super::snapshot::Snapshot;
 use crate::clock;
 use crate::score::Weights;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use tether_presence::check::Sifted;
-use tether_presence::{Input, Now, Settings};
+use tether_presence::{Input, Now, Rejected, Settings, Spread};
 use tether_telemetry::metrics::OrchestratorMetrics;
 use tether_wire::NodeId;
 use tether_wire::spread::Batch;
@@ -54,7 +56,17 @@ pub(super) enum Told {
     Suspect(NodeId, &'static str),
     Unreachable(NodeId, &'static str),
     Sift(Box<Batch>, oneshot::Sender<Sifted>),
-    Cards(oneshot::Sender<Vec<Arc<[u8]>>>),
+    Look(Look),
+}
+
+/// A question that the keeper answers by itself.
+pub(super) struct Look(pub(super) Box<Ask>);
+type Ask = dyn FnOnce(&Spread, &Roster, Now) + Send;
+
+impl std::fmt::Debug for Look {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Look")
+    }
 }
 
 /// The fleet, for those who read it and those who have news. Cheap to clone.
@@ -63,6 +75,7 @@ pub struct Fleet {
     snapshot: Arc<ArcSwap<Snapshot>>,
     inbox: mpsc::Sender<Told>,
     changed: watch::Receiver<u64>,
+    refusals: Arc<Refusals>,
 }
 
 impl Fleet {
@@ -81,7 +94,9 @@ impl Fleet {
         let (outgoing, edge) = mpsc::channel(MAX_OUTGOING + MAX_ASIDE);
         let (published, changed) = watch::channel(0);
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+        let refusals = Arc::<Refusals>::default();
         let readers = Readers {
+            refusals: refusals.clone(),
             snapshot: snapshot.clone(),
             published,
         };
@@ -92,6 +107,7 @@ impl Fleet {
             snapshot,
             inbox,
             changed,
+            refusals,
         };
         (fleet, edge)
     }
@@ -125,9 +141,38 @@ impl Fleet {
 
     /// The sealed cards of all nodes that live. Nothing once the orchestrator ends.
     pub async fn cards(&self) -> Vec<Arc<[u8]>> {
-        let (reply, cards) = oneshot::channel();
-        let _ = self.inbox.send(Told::Cards(reply)).await;
+        let cards = self.look(|spread, _, _| {
+            let all = spread.presence().iter();
+            all.filter_map(|it| it.sealed_card().cloned()).collect()
+        });
         cards.await.unwrap_or_default()
+    }
+
+    /// Remembers that something of a node was refused before it came here, for people.
+    pub(crate) fn refused(&self, node: NodeId, reason: Rejected) {
+        self.refusals.put(node, reason, clock::now().mono_ms);
+    }
+
+    /// The last refusals, by node.
+    #[must_use]
+    pub fn refusals(&self) -> Vec<Refusal> {
+        self.refusals.all()
+    }
+
+    /// Looks at what presence knows beyond the snapshot, at the time by which silence is counted,
+    /// for people. The keeper waits meanwhile: it must not take long. Nothing once the orchestrator
+    /// ends.
+    pub(crate) async fn look<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Spread, &Roster, Now) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        let ask = move |spread: &Spread, roster: &Roster, now| {
+            // Whoever asked may have gone.
+            let _ = reply.send(ask(spread, roster, now));
+        };
+        let _ = self.inbox.send(Told::Look(Look(Box::new(ask)))).await;
+        answer.await.ok()
     }
 
     /// Says that a worker may be dead: chosen last until its next heartbeat, or until its link

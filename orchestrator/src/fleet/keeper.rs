@@ -9,6 +9,7 @@
 use super::handle::Told;
 pub use super::handle::{Fleet, FleetSettings, Outgoing};
 use super::merit::Merits;
+use super::refusals::Refusals;
 use super::roster::{Passage, Roster};
 use super::snapshot::Snapshot;
 use super::watch::Watch;
@@ -46,6 +47,7 @@ pub const REDIAL_AFTER_MS: u64 = 3_000;
 pub(super) struct Readers {
     pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(super) published: watch::Sender<u64>,
+    pub(super) refusals: Arc<Refusals>,
 }
 
 type Clock = Box<dyn Fn() -> Now + Send>;
@@ -151,10 +153,7 @@ impl Keeper {
             Told::Sift(batch, reply) => {
                 let _ = reply.send(check::sift(*batch, &self.spread));
             }
-            Told::Cards(reply) => {
-                let all = self.spread.presence().iter();
-                let _ = reply.send(all.filter_map(|it| it.sealed_card().cloned()).collect());
-            }
+            Told::Look(look) => (look.0)(&self.spread, &self.roster, self.watch.counted(now)),
         }
     }
 
@@ -217,7 +216,13 @@ impl Keeper {
             Effect::Clone { node, epoch, other } => {
                 tracing::warn!(%node, epoch, other, "two processes run with one key");
             }
-            Effect::Rejected { node, reason } => reject(&self.metrics, *node, *reason),
+            Effect::Rejected { node, reason } => {
+                reject(&self.metrics, *node, *reason);
+                if let Some(node) = node {
+                    let now_ms = (self.clock)().mono_ms;
+                    self.readers.refusals.put(*node, *reason, now_ms);
+                }
+            }
             Effect::Carded(_) | Effect::Well(_) => {}
         }
         match self.roster.apply(effect) {

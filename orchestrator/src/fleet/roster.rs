@@ -217,6 +217,12 @@ impl Roster {
         self.views.get(id).is_some_and(|view| !view.is_suspect())
     }
 
+    /// Those that are heard of and whose card has not come.
+    pub(crate) fn uncarded(&self) -> impl Iterator<Item = &NodeId> {
+        let uncarded = self.waiting.iter().filter(|(_, it)| it.card.is_none());
+        uncarded.map(|(id, _)| id)
+    }
+
     /// What readers are to learn.
     pub(crate) fn news(&self) -> News {
         self.news

@@ -5,6 +5,7 @@ mod admin;
 mod directory;
 mod disk;
 mod dispatch;
+mod explain;
 mod fleets;
 mod keys;
 mod membership;

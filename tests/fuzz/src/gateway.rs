@@ -2,7 +2,7 @@
 
 use crate::Verdict;
 use crate::choices::Choices;
-use tether_gateway::decoders::{self, Refused};
+use tether_gateway::decoders::{self, Headers, Refused};
 use tether_wire::directory::{DirectoryUpdate, MAX_UPDATE_BYTES};
 use tether_wire::infer::{InferRequest, Input, MAX_MESSAGES, MAX_RETRY_TOKEN_BYTES};
 use tether_wire::{CorrelationId, TenantId, codec};
@@ -45,7 +45,7 @@ pub(crate) fn chat(bytes: &[u8]) -> Verdict {
 
 /// A header's value, as key, id and retry token.
 pub(crate) fn headers(bytes: &[u8]) -> Verdict {
-    let Some((key, id, token)) = decoders::headers(bytes) else {
+    let Some(Headers { key, id, token }) = decoders::headers(bytes) else {
         return Verdict::Refused;
     };
     assert!((1..=128).contains(&id.len()) && id.is_ascii());

@@ -4,6 +4,7 @@ use crate::Verdict;
 use crate::known::{NOW_MS, member, members};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::fmt::Display;
 use tether_wire::grant::Access;
 use tether_wire::infer::InferRequest;
 use tether_wire::link::{Hello, MAX_HELLO_BYTES, admit};
@@ -17,10 +18,20 @@ fn round_trip<T: Serialize + DeserializeOwned>(value: &T) {
     assert_eq!(codec::encode(&again), once, "it reads the same again");
 }
 
+/// Why something is refused goes into logs and onto screens: it is short and on one line, whatever a
+/// stranger sent.
+pub(crate) fn refused(error: &impl Display) -> Verdict {
+    let words = error.to_string();
+    assert!(words.len() <= 2_000, "{words}");
+    assert!(!words.contains(char::is_control), "{words}");
+    Verdict::Refused
+}
+
 /// Runs the decoder of one message, without rules beyond its shape.
 pub(crate) fn run<T: Serialize + DeserializeOwned, const LIMIT: usize>(bytes: &[u8]) -> Verdict {
-    let Ok(value) = codec::decode::<T>("message", bytes, LIMIT) else {
-        return Verdict::Refused;
+    let value = match codec::decode::<T>("message", bytes, LIMIT) {
+        Ok(value) => value,
+        Err(error) => return refused(&error),
     };
     assert!(bytes.len() <= LIMIT);
     round_trip(&value);
@@ -29,8 +40,9 @@ pub(crate) fn run<T: Serialize + DeserializeOwned, const LIMIT: usize>(bytes: &[
 
 /// A greeting, and who is admitted by it.
 pub(crate) fn hello(bytes: &[u8]) -> Verdict {
-    let Ok(hello) = Hello::decode(bytes) else {
-        return Verdict::Refused;
+    let hello = match Hello::decode(bytes) {
+        Ok(hello) => hello,
+        Err(error) => return refused(&error),
     };
     assert!(bytes.len() <= MAX_HELLO_BYTES);
     assert!(hello.agent.len() <= 128);
@@ -46,8 +58,12 @@ pub(crate) fn hello(bytes: &[u8]) -> Verdict {
     for access in [Access::Invite, Access::Open] {
         let members = members(access);
         let mesh = *members.mesh();
-        let Ok(admitted) = admit(&members, &roles, peer, &hello, NOW_MS) else {
-            continue;
+        let admitted = match admit(&members, &roles, peer, &hello, NOW_MS) {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                refused(&refusal);
+                continue;
+            }
         };
         assert_eq!((admitted.id, admitted.role), (peer, hello.role));
         assert_eq!(hello.mesh, mesh.id, "of another mesh");
@@ -75,8 +91,8 @@ pub(crate) fn infer_request(bytes: &[u8]) -> Verdict {
         return Verdict::Refused;
     };
     round_trip(&request);
-    if request.check().is_err() {
-        return Verdict::Refused;
+    if let Err(error) = request.check() {
+        return refused(&error);
     }
     let sampling = &request.sampling;
     assert!((0.0..=2.0).contains(&sampling.temperature));

@@ -4,6 +4,7 @@
 
 use crate::Verdict;
 use crate::known::{member, mesh};
+use crate::message::refused;
 use ed25519_dalek::{Signature, VerifyingKey};
 use tether_wire::envelope::{ENVELOPE_VERSION, HEADER_LEN};
 use tether_wire::grant::Access;
@@ -47,13 +48,14 @@ fn envelope<T: Signable>(bytes: &[u8]) -> Verdict {
 /// What a member of the mesh could sign.
 fn body<T: Signable>(bytes: &[u8]) -> Verdict {
     let key = member();
-    let Ok(value) = codec::decode::<T>(T::WHAT, bytes, T::MAX_BYTES) else {
-        return Verdict::Refused;
+    let value = match codec::decode::<T>(T::WHAT, bytes, T::MAX_BYTES) {
+        Ok(value) => value,
+        Err(error) => return refused(&error),
     };
-    if value.check(&key.id()).is_err() {
+    if let Err(error) = value.check(&key.id()) {
         let sealed = Signed::seal(&key, &mesh_id(), &value);
         assert!(sealed.is_err(), "we seal what we would refuse");
-        return Verdict::Refused;
+        return refused(&error);
     }
     let once = codec::encode(&value);
     let again: T = codec::decode(T::WHAT, &once, usize::MAX).expect("our own bytes");

@@ -23,7 +23,7 @@ use tether_wire::spread::{
 use tether_wire::{Digest, Signed, codec};
 
 /// Things that happen in one story.
-const MAX_STEPS: usize = 96;
+const MAX_STEPS: usize = 64;
 
 /// A push, as it comes over a node's link.
 pub(crate) fn push(bytes: &[u8]) -> Verdict {
@@ -136,7 +136,7 @@ fn step(machine: &mut Machine, choices: &mut Choices<'_>) -> bool {
             ]);
             machine.handle(Input::Own(event(id(n))));
         }
-        14 if choices.byte() % 4 == 0 => machine.revoke(id(n)),
+        14 if choices.byte().is_multiple_of(4) => machine.revoke(id(n)),
         _ => {
             let sealed = choices.bytes().to_vec();
             let id = Digest::of(&sealed);

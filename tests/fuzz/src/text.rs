@@ -25,7 +25,9 @@ where
             Some(id)
         }
         Err(error) => {
-            assert!(error.to_string().len() <= MAX_ERROR_BYTES, "{error}");
+            let words = error.to_string();
+            assert!(words.len() <= MAX_ERROR_BYTES, "{words}");
+            assert!(!words.contains(char::is_control), "{words}");
             None
         }
     }

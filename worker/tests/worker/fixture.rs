@@ -158,6 +158,7 @@ impl TestMesh {
             advertise: vec![],
             dht_listen: loopback(),
             bootstrap: dht()[..3].to_vec(),
+            relays: vec![],
             uplinks: tether_net::UplinkConfig::default(),
             limits: LinkLimits::default(),
             metrics: NetMetrics::register(&Registry::new()),

@@ -9,7 +9,7 @@ use crate::transport::{ArriveError, Arriving, CloseCode, Connection};
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
-use tether_wire::link::{Refusal, RefusalCode, admit};
+use tether_wire::link::{Hello, Refusal, RefusalCode, admit};
 use tether_wire::{NodeId, Role};
 
 /// How long a peer that dials us while we dial it waits for our dial to end: then both sides use
@@ -128,7 +128,11 @@ async fn greet(
     }
     let admitted = Admitted::new(peer, greeted.hello.clone());
     bar::learn(node, admitted.grant.as_deref()).await;
-    greeted.welcome(connection, node.hello()).await?;
+    let hello = Hello {
+        observed: connection.peer_address(),
+        ..node.hello()
+    };
+    greeted.welcome(connection, hello).await?;
     let link = Link::new(
         admitted,
         connection.clone(),

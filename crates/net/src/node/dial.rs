@@ -12,8 +12,8 @@ use futures_util::future::{BoxFuture, Shared};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tether_wire::NodeId;
 use tether_wire::link::{Refusal, RefusalCode, admit};
+use tether_wire::{NodeId, Role};
 
 /// How long a dial that was refused as a duplicate waits for the link that the peer keeps.
 const OTHER_LINK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -138,7 +138,7 @@ async fn connect(
         .gate
         .leave_home()
         .map_err(|full| LinkError::Rejected(busy(full.to_string())))?;
-    let connection = node.endpoint.connect(peer, &to.record.addresses);
+    let connection = node.endpoint.connect(peer, &to.record);
     let connection = tokio::time::timeout(CONNECT_TIMEOUT, connection).await;
     let connection = connection.unwrap_or_else(|_| {
         let ms = CONNECT_TIMEOUT.as_millis();
@@ -183,6 +183,12 @@ async fn connect(
             return Err(LinkError::Rejected(refusal));
         }
     };
+    if admitted.role == Role::Orchestrator
+        && let Some(address) = hello.observed
+    {
+        // Nobody else is believed: what is published is where strangers then send datagrams.
+        node.endpoint.observed_by(peer, address).await;
+    }
     let origin = Origin {
         dialled_here: true,
         peer_boot: hello.boot,

@@ -40,6 +40,15 @@ impl Links {
         }
     }
 
+    /// Counts those that go through a relay now.
+    pub(super) fn count_relayed(&self, links: &[Link]) {
+        for role in [Role::Gateway, Role::Orchestrator, Role::Worker] {
+            let of_role = links.iter().filter(|link| link.peer().role == role);
+            let count = of_role.filter(|link| link.is_relayed()).count();
+            self.metrics.links_relayed(role_name(role), count);
+        }
+    }
+
     pub(super) fn events(&self) -> broadcast::Receiver<LinkEvent> {
         self.events.subscribe()
     }

@@ -89,6 +89,9 @@ async fn run(node: Arc<Inner>, link: Link, place: Place) {
     let is_surplus = code == Some(CloseCode::Surplus as u64);
     node.links.remove(&link, reason, is_surplus);
     drop(place);
+    if node.links.get(&link.peer().id).is_none() {
+        node.endpoint.unlinked(&link.peer().id).await;
+    }
 }
 
 /// Waits until the peer's grant is over, or its time to join.

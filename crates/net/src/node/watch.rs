@@ -1,4 +1,5 @@
-//! Looks at all links for those that have become quiet, or lively again. [T-LNK-5]
+//! Looks at all links for those that have become quiet, or lively again [T-LNK-5], counts those
+//! that go through a relay, and sees when this machine has moved.
 
 use super::Inner;
 use crate::link::quiet::Looks;
@@ -17,7 +18,10 @@ pub(super) async fn run(node: Arc<Inner>) {
             () = node.stop.cancelled() => return,
         }
         let passed = looks.passed(Instant::now());
-        for link in node.links.all() {
+        node.endpoint.look_around().await;
+        let links = node.links.all();
+        node.links.count_relayed(&links);
+        for link in links {
             if let Some(turn) = link.look(passed) {
                 node.links.turned(&link, turn);
             }

@@ -1,5 +1,6 @@
 //! Announcements, renewed until withdrawn. [T-TOP-5]
 
+use super::board::Board;
 use super::client::Client;
 use super::schedule::Schedule;
 use crate::error::NetError;
@@ -20,6 +21,7 @@ pub(super) struct Announcer {
     client: Arc<Client>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    board: Arc<Board>,
     running: Mutex<HashMap<TopicKey, Running>>,
 }
 
@@ -29,11 +31,18 @@ struct Running {
 }
 
 impl Announcer {
-    pub(super) fn new(client: Arc<Client>, tasks: TaskTracker, stop: CancellationToken) -> Self {
+    /// How announcements went is written on the board.
+    pub(super) fn new(
+        client: Arc<Client>,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+        board: Arc<Board>,
+    ) -> Self {
         Self {
             client,
             tasks,
             stop,
+            board,
             running: Mutex::default(),
         }
     }
@@ -54,6 +63,7 @@ impl Announcer {
                 self.client.clone(),
                 topic,
                 withdraw.clone(),
+                self.board.clone(),
                 first_tx,
             ));
             running.insert(topic, Running { withdraw, task });
@@ -88,6 +98,7 @@ async fn keep_announced(
     client: Arc<Client>,
     topic: TopicKey,
     withdraw: CancellationToken,
+    board: Arc<Board>,
     first: oneshot::Sender<Result<(), NetError>>,
 ) {
     let mut first = Some(first);
@@ -101,6 +112,7 @@ async fn keep_announced(
             tracing::warn!(topic = topic.to_hex(), %error, "announcing failed; it is tried again");
         }
         let wait = schedule.next(outcome.is_ok(), &mut rand::rng());
+        board.announced(topic, outcome.as_ref().err(), wait);
         if let Some(first) = first.take() {
             // Nobody may be waiting any more.
             let _ = first.send(outcome);
@@ -110,6 +122,7 @@ async fn keep_announced(
             () = withdraw.cancelled() => break,
         }
     }
+    board.withdrawn(&topic);
     match tokio::time::timeout(WITHDRAW_TIMEOUT, client.unannounce(topic)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(topic = topic.to_hex(), %error, "withdrawing failed"),

@@ -1,5 +1,6 @@
 //! A node's own DHT client: questions with an end, and a way back into the network.
 
+use super::lookup::lookup;
 use crate::error::NetError;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -111,14 +112,10 @@ impl Client {
 
     pub(super) async fn lookup(&self, topic: TopicKey) -> Result<Vec<NodeId>, NetError> {
         self.ask(DhtOperation::Lookup, "look up", async {
-            let replies = self.handle.lookup(topic.0).await?;
+            let mut keys = lookup(self.handle.dht(), topic.0).await?;
             let mut seen = HashSet::new();
-            let keys = replies
-                .into_iter()
-                .flat_map(|reply| reply.peers)
-                .map(|peer| NodeId(peer.public_key))
-                .filter(|key| seen.insert(*key));
-            Ok(Ok(keys.collect()))
+            keys.retain(|key| seen.insert(*key));
+            Ok(Ok(keys))
         })
         .await
     }

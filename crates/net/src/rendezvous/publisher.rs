@@ -4,7 +4,6 @@
 use super::client::Client;
 use super::schedule::Schedule;
 use futures_util::future::BoxFuture;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tether_wire::record::Record;
@@ -17,8 +16,8 @@ const FIRST_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Where the addresses come from.
 pub(crate) trait AddressSource: Send + 'static {
-    /// The addresses now.
-    fn addresses(&self) -> Vec<SocketAddr>;
+    /// The addresses, and the relay, now.
+    fn record(&self) -> Record;
     /// Waits until they may have changed.
     fn changed(&self) -> BoxFuture<'static, ()>;
 }
@@ -49,17 +48,13 @@ async fn keep_published(
     let mut schedule = Schedule::default();
     let mut last_seq = None;
     loop {
-        let addresses = source.addresses();
-        let record = Record {
-            v: 1,
-            addresses: addresses.clone(),
-            relay: None,
-        };
+        let record = source.record();
         let seq = next_seq(&client, last_seq).await;
         let outcome = client.put_record(&record.encode(), seq).await;
         match &outcome {
             Ok(()) => {
-                tracing::debug!(?addresses, seq, "published this node's addresses");
+                let (addresses, relay) = (&record.addresses, &record.relay);
+                tracing::debug!(?addresses, relay, seq, "published this node's addresses");
                 last_seq = Some(seq);
                 if let Some(first) = first.take() {
                     // The start may have gone on without.
@@ -70,10 +65,11 @@ async fn keep_published(
         }
         let renew = tokio::time::sleep(schedule.next(outcome.is_ok(), &mut rand::rng()));
         tokio::pin!(renew);
-        loop {
+        // It may have changed while it was published, which nobody was told then.
+        while outcome.is_err() || source.record() == record {
             tokio::select! {
                 () = &mut renew => break,
-                () = source.changed() => if source.addresses() != addresses { break },
+                () = source.changed() => if source.record() != record { break },
             }
         }
     }

@@ -1,10 +1,12 @@
 //! One connection and its streams, in the words of this crate.
 
 use bytes::Bytes;
+use iroh::TransportAddr;
 use iroh::endpoint::{
     ConnectionError, ReadError, RecvStream, SendStream, TransportErrorCode, VarInt, WriteError,
 };
 use std::future::Future;
+use std::net::SocketAddr;
 use tether_wire::NodeId;
 use tether_wire::link::RefusalCode;
 
@@ -104,6 +106,23 @@ impl Connection {
     /// connection's ids.
     pub(crate) fn datagrams_received(&self) -> u64 {
         self.0.stats().udp_rx.datagrams
+    }
+
+    /// Where its peer is seen; nothing while what is sent goes through a relay.
+    pub(crate) fn peer_address(&self) -> Option<SocketAddr> {
+        let paths = self.0.paths();
+        let selected = paths.iter().find(|path| path.is_selected())?;
+        match selected.remote_addr() {
+            TransportAddr::Ip(address) => Some(*address),
+            _ => None,
+        }
+    }
+
+    /// Whether what is sent goes through a relay now.
+    pub(crate) fn is_relayed(&self) -> bool {
+        let paths = self.0.paths();
+        let mut selected = paths.iter().filter(|path| path.is_selected());
+        selected.any(|path| path.is_relay())
     }
 
     /// Whether it is closed.

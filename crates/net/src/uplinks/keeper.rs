@@ -1,7 +1,7 @@
 //! Looks up, dials and watches, as the plan says.
 
-use super::MAX_CONFIGURED;
 use super::memory::{Entry, Memory};
+use super::{MAX_CONFIGURED, UplinkView};
 use crate::error::LinkError;
 use crate::link::{Link, LinkEvent};
 use crate::lonely::Lonely;
@@ -10,9 +10,9 @@ use rand::seq::SliceRandom;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 use tether_presence::plan::{FIRST_REDIAL_MS, next_lookup_ms};
-use tether_presence::uplinks::Uplinks as Plan;
+use tether_presence::uplinks::{Source, Uplink, Uplinks as Plan};
 use tether_wire::{NodeId, Role, Topic};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 /// How long a look-up may take before it is given up.
@@ -81,7 +81,7 @@ impl Keeper {
     }
 
     /// Without end.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self, mut asked: mpsc::Receiver<oneshot::Sender<Vec<UplinkView>>>) {
         loop {
             self.look();
             self.look_up();
@@ -95,6 +95,8 @@ impl Keeper {
                     Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
                 },
                 Some(Ok(done)) = self.tasks.join_next() => self.done(done),
+                // Whoever asked may have gone.
+                Some(reply) = asked.recv() => drop(reply.send(self.views())),
             }
         }
     }
@@ -255,6 +257,27 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// Everybody that is known, for people.
+    fn views(&self) -> Vec<UplinkView> {
+        let now_ms = self.now_ms();
+        let view = |it: Uplink| UplinkView {
+            id: it.id,
+            source: match it.source {
+                Source::Configured => "configured",
+                Source::Remembered => "remembered",
+                Source::Found => "found",
+            },
+            state: it.state,
+            failures: it.failures,
+            missed: it.missed,
+            linked_ago: (it.linked_ms > 0)
+                .then(|| Duration::from_millis(now_ms.saturating_sub(it.linked_ms))),
+            dial_in: (it.dial_at_ms).map(|at| Duration::from_millis(at.saturating_sub(now_ms))),
+            addresses: (self.node.remembered(&it.id)).map_or_else(Vec::new, |it| it.1),
+        };
+        self.plan.views().into_iter().map(view).collect()
     }
 
     fn nap(&self) -> Duration {

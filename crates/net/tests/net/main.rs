@@ -10,4 +10,5 @@ mod mesh;
 mod quiet;
 mod raw;
 mod refusals;
+mod relay;
 mod uplinks;

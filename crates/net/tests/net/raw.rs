@@ -45,6 +45,7 @@ pub(crate) fn hello(mesh: &TestMesh, key: &NodeKey, role: Role) -> Hello {
         invite: None,
         agent: "raw".into(),
         boot: 0,
+        observed: None,
     }
 }
 

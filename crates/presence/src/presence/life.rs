@@ -1,7 +1,7 @@
 //! One node's life: what a beat that counts does to it. [T-LIV-2] to [T-LIV-5]
 
 use super::News;
-use super::node::{Link, Node, Standing};
+use super::node::{Doubt, Link, Node, Standing};
 use super::timing::Timing;
 use crate::event::{Gone, Now, Origin};
 use crate::rejected::Rejected;
@@ -26,6 +26,8 @@ impl Node {
             print: 0,
             due_slot,
             suspect: false,
+            doubt: (Doubt::Silent, now.mono_ms),
+            state_since_ms: now.unix_ms,
             link: Link::None,
             rank: (0, 0),
             alone: false,
@@ -45,6 +47,9 @@ impl Node {
         let says_else = restarted || self.state != beat.state;
         if restarted {
             self.epoch_since_ms = now.unix_ms;
+        }
+        if says_else || !self.is_live() {
+            self.state_since_ms = now.unix_ms;
         }
         self.order = beat.order();
         self.beat = beat.bytes().clone();

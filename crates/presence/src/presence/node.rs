@@ -24,6 +24,19 @@ pub(super) enum Link {
     Lively,
 }
 
+/// Why a node may be dead, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Doubt {
+    /// Nothing was heard of it for longer than between two beats.
+    Silent,
+    /// Its link broke, or could not be had.
+    LinkLost,
+    /// Its link is quiet, or it did not answer on it in time.
+    Unresponsive,
+    /// A peer doubts it.
+    Peer,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     /// Highest order of any validly signed beat: the floor.
@@ -48,6 +61,10 @@ pub(crate) struct Node {
     /// Slot of the wheel in which it is looked at next.
     pub(super) due_slot: u64,
     pub(super) suspect: bool,
+    /// Why it is suspect, and since when, monotonic; while it is.
+    pub(super) doubt: (Doubt, u64),
+    /// Unix time since which it says that it is in its state.
+    pub(super) state_since_ms: u64,
     pub(super) link: Link,
     /// This orchestrator's rank for the node, and for which set of peers that holds.
     pub(crate) rank: (u32, u8),
@@ -167,5 +184,32 @@ impl<'a> Seen<'a> {
     #[must_use]
     pub fn heard_mono_ms(&self) -> u64 {
         self.node.heard_ms
+    }
+    /// Unix time at which the first beat of its epoch came.
+    #[must_use]
+    pub fn epoch_since_ms(&self) -> u64 {
+        self.node.epoch_since_ms
+    }
+    /// Unix time since which it says that it is in its state, as heard here.
+    #[must_use]
+    pub fn state_since_ms(&self) -> u64 {
+        self.node.state_since_ms
+    }
+    /// Why it is suspect, and since when on the monotonic clock; nothing while it is not.
+    #[must_use]
+    pub fn doubt(&self) -> Option<(Doubt, u64)> {
+        self.is_suspect().then_some(self.node.doubt)
+    }
+    /// When a second process of its key was reported last, on the monotonic clock.
+    #[must_use]
+    pub fn cloned_mono_ms(&self) -> Option<u64> {
+        self.node.cloned_at_ms
+    }
+    /// Unix time at which its grant ends; nothing without a card, or for a card without a grant.
+    #[must_use]
+    pub fn granted_until_ms(&self) -> Option<u64> {
+        (self.node.current_card())
+            .map(|card| card.until_ms)
+            .filter(|until_ms| *until_ms < u64::MAX)
     }
 }

@@ -1,7 +1,7 @@
 //! Silence, broken links, suspicion, revocation: what ends a life, or puts it in doubt.
 //! [T-LIV-2], [T-LIV-5], [T-LIV-6]
 
-use super::node::{Link, Node, Standing};
+use super::node::{Doubt, Link, Node, Standing};
 use super::{News, Presence, STALL_MS, TOMBSTONE_MS, Wheel};
 use crate::event::{Effect, Gone, Now};
 use crate::rejected::Rejected;
@@ -61,7 +61,7 @@ impl Presence {
             }
             Standing::Live => {
                 if silent_ms >= SUSPECT_MS && !node.suspect {
-                    node.suspect = true;
+                    node.set_suspect(Doubt::Silent, now);
                     effects.push(Effect::Suspect(id));
                 }
             }
@@ -82,23 +82,23 @@ impl Presence {
         effects.push(Effect::Gone { node: id, how });
     }
 
-    fn suspect(&mut self, id: NodeId, effects: &mut Vec<Effect>) -> News {
+    fn suspect(&mut self, id: NodeId, why: Doubt, now: Now, effects: &mut Vec<Effect>) -> News {
         let Some(node) = self.fleet.get_mut(&id) else {
             return News::None;
         };
         if !node.is_live() || node.suspect {
             return News::None;
         }
-        node.suspect = true;
+        node.set_suspect(why, now);
         effects.push(Effect::Suspect(id));
         News::Changed
     }
 
-    pub(super) fn link_lost(&mut self, id: NodeId, effects: &mut Vec<Effect>) -> News {
+    pub(super) fn link_lost(&mut self, id: NodeId, now: Now, effects: &mut Vec<Effect>) -> News {
         if let Some(node) = self.fleet.get_mut(&id) {
             node.link = Link::None;
         }
-        self.suspect(id, effects)
+        self.suspect(id, Doubt::LinkLost, now, effects)
     }
 
     pub(super) fn link_closed(&mut self, id: NodeId) -> News {
@@ -110,11 +110,11 @@ impl Presence {
 
     /// Told to others too: whoever hears the node itself knows better, and for the rest it is chosen
     /// last until its next beat, at worst.
-    pub(super) fn link_quiet(&mut self, id: NodeId, effects: &mut Vec<Effect>) -> News {
+    pub(super) fn link_quiet(&mut self, id: NodeId, now: Now, effects: &mut Vec<Effect>) -> News {
         if let Some(node) = self.fleet.get_mut(&id) {
             node.link = Link::Quiet;
         }
-        self.suspect(id, effects)
+        self.suspect(id, Doubt::Unresponsive, now, effects)
     }
 
     pub(super) fn link_lively(&mut self, id: NodeId, now: Now, effects: &mut Vec<Effect>) -> News {
@@ -131,13 +131,18 @@ impl Presence {
     }
 
     /// A peer's suspicion counts unless more is known here: a later beat, or the node's own link.
-    pub(super) fn suspected(&mut self, suspicion: &Suspicion, effects: &mut Vec<Effect>) -> News {
+    pub(super) fn suspected(
+        &mut self,
+        suspicion: &Suspicion,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) -> News {
         let counts = (self.fleet.get(&suspicion.node))
             .is_some_and(|node| suspicion.order() >= node.order && node.link != Link::Lively);
         if !counts {
             return News::None;
         }
-        self.suspect(suspicion.node, effects)
+        self.suspect(suspicion.node, Doubt::Peer, now, effects)
     }
 
     /// For good: nothing of the key counts any more, and nothing else need be remembered of it.
@@ -176,6 +181,11 @@ impl Presence {
 }
 
 impl Node {
+    fn set_suspect(&mut self, why: Doubt, now: Now) {
+        self.suspect = true;
+        self.doubt = (why, now.mono_ms);
+    }
+
     fn is_ungranted(&self, now: Now) -> bool {
         (self.current_card()).is_some_and(|card| card.until_ms <= now.unix_ms)
     }

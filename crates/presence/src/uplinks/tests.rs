@@ -222,3 +222,33 @@ fn the_next_dial_is_known_so_that_nobody_has_to_ask_all_the_time() {
     plan.failed(&node(1), 1_000, 1.0);
     assert_eq!(plan.next_dial_ms(), Some(1_000 + FIRST_REDIAL_MS));
 }
+
+#[test]
+fn people_are_shown_where_each_is_known_from_how_it_stands_and_when_it_is_dialled() {
+    let mut plan = Uplinks::new(ME, 1, &[node(1)], &[node(2)]);
+    plan.found(&[node(3)]);
+    plan.linked(&[(node(1), false), (node(2), true)], 500, 0.5);
+    plan.take_due(0);
+    plan.failed(&node(3), 600, 0.5);
+    let views = plan.views();
+    let view = |n| *views.iter().find(|it| it.id == node(n)).expect("known");
+    assert_eq!(
+        (view(1).source, view(1).state),
+        (Source::Configured, "in-use")
+    );
+    assert_eq!(
+        (view(2).source, view(2).state),
+        (Source::Remembered, "quiet")
+    );
+    assert_eq!(
+        (view(3).source, view(3).state),
+        (Source::Found, "not-linked")
+    );
+    assert_eq!(
+        (view(1).linked_ms, view(3).linked_ms, view(3).failures),
+        (500, 0, 1)
+    );
+    assert_eq!(view(1).dial_at_ms, None);
+    let ids: Vec<NodeId> = views.iter().map(|it| it.id).collect();
+    assert_eq!(set(&ids), set(&nodes(1..4)));
+}

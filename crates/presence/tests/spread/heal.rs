@@ -116,7 +116,10 @@ fn what_says_no_more_is_not_told_to_newcomers() {
     world.run(500);
     for n in [101, 102] {
         world.input(n, control(b"a strict revocation"));
-        world.input(n, Input::ControlGone(tether_wire::Digest::of(b"a mild revocation")));
+        world.input(
+            n,
+            Input::ControlGone(tether_wire::Digest::of(b"a mild revocation")),
+        );
     }
     world.start(103);
     world.link(102, 103);

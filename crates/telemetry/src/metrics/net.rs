@@ -92,6 +92,7 @@ pub struct NetMetrics {
     methods: BoundedLabels,
     links: Family<ByRole, Gauge>,
     links_quiet: Family<ByRole, Gauge>,
+    links_relayed: Family<ByRole, Gauge>,
     links_up: Family<ByRole, Counter>,
     links_down: Family<ByRole, Counter>,
     refusals: Family<ByCode, Counter>,
@@ -117,6 +118,11 @@ impl NetMetrics {
             links_quiet: d.add(
                 "tether_net_links_quiet",
                 "Links that are up, but nothing is heard on them, by the peer's role",
+                Family::default(),
+            ),
+            links_relayed: d.add(
+                "tether_net_links_relayed",
+                "Links that go through a relay, for want of a direct way, by the peer's role",
                 Family::default(),
             ),
             links_up: d.add(
@@ -194,6 +200,12 @@ impl NetMetrics {
         } else {
             links.dec()
         };
+    }
+
+    /// So many links to peers of a role go through a relay now.
+    pub fn links_relayed(&self, role: &'static str, count: usize) {
+        let links = self.links_relayed.get_or_create(&ByRole { role });
+        links.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// This node refused a peer; `code` is `RefusalCode::as_str`.

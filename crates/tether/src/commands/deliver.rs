@@ -176,6 +176,7 @@ impl DeliveryArgs {
             advertise: Vec::new(),
             dht_listen: (ip, 0).into(),
             bootstrap: self.bootstrap.clone(),
+            relays: Vec::new(),
             uplinks: UplinkConfig::default(),
             limits: LinkLimits::default(),
             metrics: NetMetrics::register(&Registry::new()),

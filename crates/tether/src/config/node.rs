@@ -8,7 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tether_net::{LinkLimits, MAX_CONFIGURED, Members, NodeConfig, UplinkConfig};
+use tether_net::{
+    LinkLimits, MAX_CONFIGURED, MAX_RELAYS, Members, NodeConfig, UplinkConfig, check_relay_url,
+};
 use tether_telemetry::metrics::NetMetrics;
 use tether_wire::grant::{Access, Mesh};
 use tether_wire::{Membership, MeshId, NodeId, NodeKey, Region, Role, Signed};
@@ -51,6 +53,11 @@ pub(crate) struct NodeSection {
     pub(crate) dht_listen: SocketAddr,
     /// DHT bootstrap nodes of the mesh.
     pub(crate) bootstrap: Vec<SocketAddr>,
+    /// URLs of the mesh's relays, for nodes that cannot reach each other directly: those of
+    /// `tether bootstrap` with a section `[relay]`. The same on all nodes of a mesh, for a node is
+    /// reached through a relay only by one that has it here too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) relays: Vec<String>,
     /// Keys of orchestrators that are always tried. None are needed: they are found, and those that
     /// were linked with are remembered in `data_dir`. Named ones cannot be hidden by whoever crowds
     /// the region's topic with strangers before the first start.
@@ -185,6 +192,15 @@ impl NodeSection {
                 format!("has more than {MAX_CONFIGURED} entries"),
             ));
         }
+        if self.relays.len() > MAX_RELAYS {
+            return Err(refuse(
+                "relays",
+                format!("has more than {MAX_RELAYS} entries"),
+            ));
+        }
+        for url in &self.relays {
+            check_relay_url(url).map_err(|why| refuse("relays", format!("has {why}")))?;
+        }
         require_ipv4(&self.bootstrap).map_err(|why| refuse("bootstrap", why))?;
         require_ipv4(&[self.dht_listen]).map_err(|why| refuse("dht_listen", why))
     }
@@ -298,6 +314,7 @@ impl NodeSection {
             advertise: self.advertise.clone(),
             dht_listen: self.dht_listen,
             bootstrap: self.bootstrap.clone(),
+            relays: self.relays.clone(),
             uplinks: UplinkConfig {
                 orchestrators: self.orchestrators.clone(),
                 // A gateway whose folder cannot be used keeps nothing.

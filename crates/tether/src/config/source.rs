@@ -45,6 +45,7 @@ impl Process {
         section == self.section()
             || section == "telemetry"
             || (section == "node" && self != Self::Bootstrap)
+            || (section == "relay" && self == Self::Bootstrap)
     }
 }
 

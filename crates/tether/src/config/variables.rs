@@ -6,7 +6,7 @@
 //! variables for each service whose name begins with `tether`.
 
 use super::node::NodeSection;
-use super::{BootstrapSection, ConfigError};
+use super::{BootstrapSection, ConfigError, RelaySection};
 use serde::de::value::Error;
 use serde::de::{Deserialize, Deserializer, Visitor};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,11 +33,12 @@ const TEST_PREFIX: &str = "TETHER_TEST_";
 const SERVICE_HOST: &str = "_SERVICE_HOST";
 
 /// Sections of any process, and their keys.
-fn sections() -> [(&'static str, &'static [&'static str]); 6] {
+fn sections() -> [(&'static str, &'static [&'static str]); 7] {
     [
         ("node", keys::<NodeSection>()),
         ("telemetry", keys::<TelemetryConfig>()),
         ("bootstrap", keys::<BootstrapSection>()),
+        ("relay", keys::<RelaySection>()),
         ("gateway", keys::<GatewayConfig>()),
         ("orchestrator", keys::<OrchestratorConfig>()),
         ("worker", keys::<WorkerConfig>()),

@@ -213,6 +213,7 @@ pub(crate) fn hello() -> Hello {
         invite: None,
         agent: "tether 0.1.0".into(),
         boot: 0x0123_4567_89ab_cdef,
+        observed: None,
     }
 }
 

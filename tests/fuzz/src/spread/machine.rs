@@ -90,11 +90,17 @@ impl Machine {
             let step = step_ms.min(end - self.now.mono_ms);
             self.now.mono_ms += step;
             self.now.unix_ms = self.now.unix_ms.saturating_add(step);
-            self.handle(Input::Tick);
+            self.happens(Input::Tick);
         }
+        self.check();
     }
 
     pub(crate) fn handle(&mut self, input: Input) {
+        self.happens(input);
+        self.check();
+    }
+
+    fn happens(&mut self, input: Input) {
         match &input {
             Input::Written(peer) => {
                 let count = self.in_flight.entry(*peer).or_default();
@@ -113,7 +119,6 @@ impl Machine {
                 Output::Effect(effect) => self.told(effect),
             }
         }
-        self.check();
     }
 
     /// What is sent is within the limits of the wire, and nothing in it is made up here.

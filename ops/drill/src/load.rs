@@ -1,0 +1,374 @@
+//! Honest requests, one after the other at a steady rate, and how each of them ended.
+
+use crate::figures::Distribution;
+use crate::mesh::{MODEL, client};
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Most requests under way at once; beyond, the next are not asked and counted so.
+const MOST_OPEN: usize = 256;
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum End {
+    /// With the whole answer, and the right one.
+    Whole,
+    /// With an error before anything of an answer came.
+    Refused(String),
+    /// With an error after some of it, or in the middle of it.
+    Cut(String),
+    /// As if it were whole, and it was not.
+    Wrong(String),
+}
+
+/// A request.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) at: Instant,
+    pub(crate) took: Duration,
+    /// Which worker answered, where one did.
+    pub(crate) worker: Option<String>,
+    pub(crate) end: End,
+}
+
+/// A time in which something special holds for requests.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    pub(crate) from: Instant,
+    pub(crate) until: Instant,
+}
+
+impl Window {
+    /// Whether a request was asked then, or was under way when it began.
+    pub(crate) fn covers(&self, asked: &Asked) -> bool {
+        asked.at <= self.until && asked.at + asked.took >= self.from
+    }
+}
+
+/// How many ended in which way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) whole: usize,
+    pub(crate) refused: usize,
+    pub(crate) cut: usize,
+    pub(crate) wrong: usize,
+}
+
+impl Counts {
+    pub(crate) fn of<'a>(asked: impl IntoIterator<Item = &'a Asked>) -> Self {
+        let mut counts = Self::default();
+        for it in asked {
+            *match it.end {
+                End::Whole => &mut counts.whole,
+                End::Refused(_) => &mut counts.refused,
+                End::Cut(_) => &mut counts.cut,
+                End::Wrong(_) => &mut counts.wrong,
+            } += 1;
+        }
+        counts
+    }
+
+    pub(crate) fn all(&self) -> usize {
+        self.whole + self.refused + self.cut + self.wrong
+    }
+
+    /// Heads of [`Counts::row`].
+    pub(crate) const HEADS: [&'static str; 6] = [
+        "requests",
+        "asked",
+        "whole and right",
+        "failed before anything of an answer",
+        "cut off in their answer, and told so",
+        "presented as whole and not",
+    ];
+
+    /// A row of a table.
+    pub(crate) fn row(&self, what: &str) -> Vec<String> {
+        let counts = [self.all(), self.whole, self.refused, self.cut, self.wrong];
+        let counts = counts.iter().map(ToString::to_string);
+        std::iter::once(what.to_owned()).chain(counts).collect()
+    }
+}
+
+/// What a gateway is asked, and as whom.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    client: reqwest::Client,
+    url: String,
+    key: String,
+}
+
+impl Caller {
+    pub(crate) fn new(gateway: &str, key: &str) -> anyhow::Result<Self> {
+        Ok(Self {
+            client: client()?,
+            url: format!("{gateway}/v1/chat/completions"),
+            key: key.to_owned(),
+        })
+    }
+
+    /// One streamed answer of so many words. `began` is told the worker, and when its first piece
+    /// comes.
+    pub(crate) async fn ask(&self, words: usize, began: impl FnMut(&str)) -> Asked {
+        let at = Instant::now();
+        let mut worker = None;
+        let end = self.stream(words, &mut worker, began).await;
+        Asked {
+            at,
+            took: at.elapsed(),
+            worker,
+            end,
+        }
+    }
+
+    async fn stream(
+        &self,
+        words: usize,
+        worker: &mut Option<String>,
+        mut began: impl FnMut(&str),
+    ) -> End {
+        let question = question(words);
+        let request = self
+            .client
+            .post(&self.url)
+            .bearer_auth(&self.key)
+            .json(&json!({
+                "model": MODEL,
+                "messages": [{"role": "user", "content": question}],
+                "stream": true,
+            }));
+        let mut response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => return End::Refused(error.to_string()),
+        };
+        let status = response.status();
+        if !status.is_success() {
+            let text = response.text().await.unwrap_or_default();
+            return End::Refused(format!("{status}: {text}"));
+        }
+        let header = response.headers().get("x-tether-worker");
+        *worker = header.and_then(|it| it.to_str().ok()).map(str::to_owned);
+        let mut answer = Answer::default();
+        loop {
+            match response.chunk().await {
+                Ok(Some(bytes)) => {
+                    let is_first = answer.text.is_empty();
+                    answer.take(&bytes);
+                    if is_first && !answer.text.is_empty() {
+                        began(worker.as_deref().unwrap_or_default());
+                    }
+                }
+                Ok(None) => return answer.end(&question),
+                Err(error) => return End::Cut(error.to_string()),
+            }
+        }
+    }
+}
+
+/// What is asked: the echo engine answers with the same words.
+fn question(words: usize) -> String {
+    let words: Vec<String> = (0..words).map(|n| format!("w{n}")).collect();
+    words.join(" ")
+}
+
+/// What came of an answer, from server-sent events.
+#[derive(Debug, Default)]
+struct Answer {
+    pending: Vec<u8>,
+    text: String,
+    error: Option<String>,
+    done: bool,
+}
+
+impl Answer {
+    fn take(&mut self, bytes: &[u8]) {
+        self.pending.extend_from_slice(bytes);
+        while let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.pending.drain(..=end).collect();
+            let line = String::from_utf8_lossy(&line);
+            let Some(data) = line.trim_end().strip_prefix("data: ") else {
+                continue;
+            };
+            if data == "[DONE]" {
+                self.done = true;
+            } else if let Ok(event) = serde_json::from_str::<Value>(data) {
+                if !event["error"].is_null() {
+                    self.error = Some(event["error"].to_string());
+                }
+                let piece = event["choices"][0]["delta"]["content"].as_str();
+                self.text.push_str(piece.unwrap_or_default());
+            }
+        }
+    }
+
+    fn end(self, question: &str) -> End {
+        match self.error {
+            Some(error) if self.text.is_empty() => End::Refused(error),
+            Some(error) => End::Cut(error),
+            None if !self.done => End::Cut("the stream ended without its end".to_owned()),
+            None if self.text == question => End::Whole,
+            None => End::Wrong(format!("{} of {} bytes", self.text.len(), question.len())),
+        }
+    }
+}
+
+/// Requests at a steady rate, until it is stopped.
+pub(crate) struct Load {
+    asked: Arc<Mutex<Vec<Asked>>>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Load {
+    /// Asks so many times in a second, each for so many words.
+    pub(crate) fn start(caller: Caller, per_s: f64, words: usize) -> Self {
+        let load = Self {
+            asked: Arc::default(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        let (asked, stop, tasks) = (load.asked.clone(), load.stop.clone(), load.tasks.clone());
+        let room = Arc::new(Semaphore::new(MOST_OPEN));
+        load.tasks.spawn(async move {
+            let mut ticks = tokio::time::interval(Duration::from_secs_f64(1.0 / per_s));
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    _ = ticks.tick() => {}
+                }
+                let (caller, asked) = (caller.clone(), asked.clone());
+                // Where there is no room the load is held up, which the count of requests shows.
+                let Ok(place) = room.clone().acquire_owned().await else {
+                    return;
+                };
+                tasks.spawn(async move {
+                    let one = caller.ask(words, |_| ()).await;
+                    lock(&asked).push(one);
+                    drop(place);
+                });
+            }
+        });
+        load
+    }
+
+    /// Asks no more, and waits for the last answers.
+    pub(crate) async fn stop(self) -> Vec<Asked> {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        std::mem::take(&mut lock(&self.asked))
+    }
+}
+
+/// Milliseconds of whole answers.
+pub(crate) fn times<'a>(asked: impl IntoIterator<Item = &'a Asked>) -> Distribution {
+    (asked.into_iter())
+        .filter(|it| it.end == End::Whole)
+        .map(|it| it.took.as_secs_f64() * 1e3)
+        .collect()
+}
+
+/// The first words against those that failed, for people.
+pub(crate) fn complaints<'a>(asked: impl IntoIterator<Item = &'a Asked>) -> Vec<String> {
+    (asked.into_iter())
+        .filter_map(|it| match &it.end {
+            End::Whole => None,
+            End::Refused(why) => Some(format!("refused: {why}")),
+            End::Cut(why) => Some(format!("cut: {why}")),
+            End::Wrong(why) => Some(format!("wrong: {why}")),
+        })
+        .take(20)
+        .collect()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(stream: &str, question: &str) -> End {
+        let mut answer = Answer::default();
+        // In pieces, as a network would give it.
+        for piece in stream.as_bytes().chunks(7) {
+            answer.take(piece);
+        }
+        answer.end(question)
+    }
+
+    fn piece(text: &str) -> String {
+        format!(
+            "data: {}\n\n",
+            json!({"choices": [{"delta": {"content": text}}]})
+        )
+    }
+
+    #[test]
+    fn only_the_whole_answer_counts_as_one() {
+        let whole = piece("w0 ") + &piece("w1") + "data: [DONE]\n\n";
+        assert_eq!(read(&whole, &question(2)), End::Whole);
+        assert!(
+            matches!(read(&whole, &question(3)), End::Wrong(_)),
+            "a cut that looks whole"
+        );
+        assert!(matches!(read(&piece("w0 "), &question(2)), End::Cut(_)));
+        let told = "data: {\"error\":{\"code\":\"x\"}}\n\n";
+        assert!(matches!(read(told, &question(2)), End::Refused(_)));
+        assert!(matches!(
+            read(&(piece("w0 ") + told), &question(2)),
+            End::Cut(_)
+        ));
+    }
+
+    #[test]
+    fn ends_are_counted_apart() {
+        let asked = |end| Asked {
+            at: Instant::now(),
+            took: Duration::from_millis(5),
+            worker: None,
+            end,
+        };
+        let all = [
+            asked(End::Whole),
+            asked(End::Refused("a".to_owned())),
+            asked(End::Cut("b".to_owned())),
+            asked(End::Whole),
+        ];
+        let counts = Counts::of(&all);
+        assert_eq!(
+            (counts.whole, counts.refused, counts.cut, counts.wrong),
+            (2, 1, 1, 0)
+        );
+        assert_eq!(counts.all(), 4);
+        assert_eq!(times(&all).len(), 2);
+        assert_eq!(complaints(&all), ["refused: a", "cut: b"]);
+    }
+
+    #[test]
+    fn a_request_that_was_under_way_when_a_window_began_is_in_it() {
+        let now = Instant::now();
+        let s = Duration::from_secs;
+        let asked = |after, took| Asked {
+            at: now + s(after),
+            took: s(took),
+            worker: None,
+            end: End::Whole,
+        };
+        let window = Window {
+            from: now + s(10),
+            until: now + s(12),
+        };
+        assert!(!window.covers(&asked(1, 2)));
+        assert!(window.covers(&asked(9, 2)), "under way");
+        assert!(window.covers(&asked(11, 5)));
+        assert!(!window.covers(&asked(13, 1)));
+    }
+}
