@@ -7,6 +7,7 @@ mod commands;
 mod configuration;
 mod environment;
 mod folders;
+mod membership;
 mod operator;
 mod standard_error;
 #[path = "../support/mod.rs"]
