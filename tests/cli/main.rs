@@ -8,6 +8,7 @@ mod configuration;
 mod environment;
 mod fleet;
 mod folders;
+mod membership;
 mod operator;
 mod standard_error;
 #[path = "../support/mod.rs"]

@@ -228,7 +228,7 @@ pub enum GrantError {
     Revoked(String),
     /// An invite has let in all whom it was for.
     #[error(
-        "the invite (serial {serial}) has let in all {uses} workers that it was for: ask the operator for another"
+        "the invite (serial {serial}) has let in all whom it was for ({uses}): ask the operator for another"
     )]
     Spent {
         /// Its number.

@@ -2,7 +2,7 @@
 
 use super::deliver::{DeliveryArgs, Message};
 use super::revoke::describe;
-use super::signer::SignerArgs;
+use super::signer::OptionalSignerArgs;
 use crate::authority::issuer::RevocationOrder;
 use crate::authority::{control_file, now_ms};
 use crate::exit::Usage;
@@ -38,7 +38,7 @@ pub(crate) struct SendArgs {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     #[command(flatten)]
-    signer: Option<SignerArgs>,
+    signer: OptionalSignerArgs,
     #[command(flatten)]
     delivery: DeliveryArgs,
 }
@@ -52,7 +52,7 @@ impl ControlCommand {
             )
             .into());
         }
-        if args.delivery.uses_links() && args.signer.is_none() {
+        if args.delivery.uses_links() && !args.signer.is_given() {
             return Err(
                 Usage("give --operator: orchestrators take links from operators alone").into(),
             );
@@ -64,9 +64,7 @@ impl ControlCommand {
         let messages = (args.files.iter())
             .map(|file| message(file))
             .collect::<anyhow::Result<Vec<_>>>()?;
-        let issuer = (args.signer.as_ref())
-            .map(|signer| signer.open(now_ms()))
-            .transpose()?;
+        let issuer = args.signer.open(now_ms())?;
         let delivered = args.delivery.deliver(issuer.as_ref(), &messages);
         super::runtime()?.block_on(delivered)?.report()?;
         for message in &messages {

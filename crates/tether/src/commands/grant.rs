@@ -1,8 +1,9 @@
 //! `tether grant`: who may do what in a mesh. (NET-8)
 
 use super::lifetime::{duration_text, left_text, parse_grant_ms};
+use super::revoke::describe;
 use super::signer::SignerArgs;
-use crate::authority::issuer::Order;
+use crate::authority::issuer::{Order, RevocationOrder};
 use crate::authority::{grant_file, now_ms, register};
 use crate::stdout;
 use anyhow::{Context, bail};
@@ -198,6 +199,19 @@ fn list(dir: &Path, json: bool) -> anyhow::Result<()> {
             tier_text(entry.tier),
             entry.subject
         );
+    }
+    for revocation in &register.revocations {
+        let order = RevocationOrder {
+            target: revocation.target,
+            keeps_issued: revocation.keeps_issued,
+            reason: revocation.reason.clone(),
+        };
+        let ago = duration_text(now.saturating_sub(revocation.issued_ms));
+        table += &format!("revoked {ago} ago: {}", describe(&order));
+        if !order.reason.is_empty() {
+            table += &format!(" ({})", order.reason);
+        }
+        table += "\n";
     }
     Ok(stdout::write(table)?)
 }

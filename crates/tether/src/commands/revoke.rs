@@ -29,7 +29,7 @@ pub(crate) struct RevokeArgs {
     #[arg(long, value_name = "N", conflicts_with = "key")]
     serial: Option<u64>,
     /// Who gave the serial, where it is neither this operator nor in the register beside its key
-    #[arg(long, value_name = "ID", requires = "serial")]
+    #[arg(long, value_name = "ID")]
     issuer: Option<NodeId>,
     #[command(flatten)]
     signer: SignerArgs,
@@ -63,6 +63,9 @@ impl RevokeArgs {
                 "say how the mesh hears of it: --bootstrap and --region, --admin, --data-dir or --out",
             )
             .into());
+        }
+        if self.issuer.is_some() && self.serial.is_none() {
+            return Err(Usage("--issuer is who gave a --serial").into());
         }
         self.delivery.check()?;
         let now = now_ms();

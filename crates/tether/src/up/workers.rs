@@ -232,7 +232,9 @@ fn command(program: &Path, plan: &WorkerPlan) -> anyhow::Result<Command> {
         // A terminal's Ctrl-C is for us, who then drain in order.
         .process_group(0)
         .kill_on_drop(true);
-    // Overrides are ours, and part of the file that was written for the worker.
+    // Overrides are ours, and part of the file that was written for the worker; a token is for
+    // another worker than these.
+    command.env_remove("TETHER_JOIN");
     for name in overrides(std::env::vars_os().map(|(name, _)| name)) {
         command.env_remove(name);
     }
