@@ -1,16 +1,21 @@
 //! As many real workers as the machine carries, killed and restarted all the time. (PRE-4, PRE-5)
+//!
+//! # Layout
+//!
+//! * `found` – what was seen, as a report
+
+mod found;
 
 use crate::SiteArgs;
 use crate::cost::{self, mib};
-use crate::figures::Distribution;
-use crate::load::{self, Asked, Caller, Counts, Load};
+use crate::load::{Caller, Load};
 use crate::mesh::{Mesh, Shape, WorkerSettings};
 use crate::report::{Report, progress};
 use crate::views::{self, Views};
 use anyhow::{Context, ensure};
 use clap::Args;
+use found::Found;
 use rand::Rng as _;
-use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tether_wire::beat::{EXPIRY_MS, MAX_SKEW_MS};
@@ -42,22 +47,6 @@ pub(crate) struct CrowdArgs {
     rate: f64,
 }
 
-#[derive(Debug, Default)]
-struct Found {
-    kills: usize,
-    restarts: usize,
-    orchestrator_restarts: usize,
-    looks: usize,
-    ghosts: usize,
-    worker_mib: Vec<f64>,
-    engine_mib: Vec<f64>,
-    orchestrator_mib: Vec<f64>,
-    worker_cores: Vec<f64>,
-    orchestrator_cores: Vec<f64>,
-    converged: Option<Duration>,
-    ends: Vec<views::Fleet>,
-}
-
 impl CrowdArgs {
     pub(crate) async fn run(self, site: &SiteArgs) -> anyhow::Result<Report> {
         let shape = Shape {
@@ -76,7 +65,7 @@ impl CrowdArgs {
         self.settle(&mut mesh, &mut found).await?;
         let asked = load.stop().await;
         self.costs(&mesh, &mut found).await?;
-        Ok(self.report(&found, &asked))
+        Ok(found.report(&self, &asked))
     }
 
     /// Kills and restarts until the time is over.
@@ -169,19 +158,24 @@ impl CrowdArgs {
             .collect();
         let begin = Instant::now();
         loop {
-            let fleets = views.fleets().await?;
             let whole = |fleet: &views::Fleet| {
                 let routable = views::routable(fleet);
                 routable.len() == living.len() && fleet.len() == living.len()
             };
-            if found.converged.is_none() && views::are_equal(&fleets) && fleets.iter().all(whole) {
-                found.converged = Some(begin.elapsed());
+            let fleets = views.fleets().await?;
+            if found.converged.is_none() && fleets.iter().all(whole) {
+                let since = begin.elapsed();
+                // Whoever goes meanwhile cannot be told of in full.
+                let in_full = views.fleets_in_full().await;
+                if in_full.is_ok_and(|fleets| views::are_equal(&fleets)) {
+                    found.converged = Some(since);
+                }
             }
             // Long enough for the last death to have expired everywhere.
             if begin.elapsed() > GHOST_AFTER && found.converged.is_some()
                 || begin.elapsed() > CONVERGE_WITHIN
             {
-                found.ends = fleets;
+                found.ends = views.fleets_in_full().await?;
                 break;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -238,96 +232,6 @@ impl CrowdArgs {
         found.engine_mib = memory(&engines)?;
         found.orchestrator_mib = memory(&orchestrators)?;
         Ok(())
-    }
-
-    fn report(&self, found: &Found, asked: &[Asked]) -> Report {
-        let mut report = Report::new(
-            "crowd",
-            format!(
-                "3 orchestrators, a gateway, {} workers with an engine's process each; {} minutes of kills and restarts, {} requests in a second",
-                self.workers, self.minutes, self.rate
-            ),
-        );
-        let counts = Counts::of(asked);
-        let dead = usize::from(self.workers) - found.worker_mib.len();
-        let row = |what: &str, found: String| vec![what.to_owned(), found];
-        report.table(
-            &["", "count"],
-            &[
-                row("workers killed by `kill -9`", found.kills.to_string()),
-                row("workers restarted", found.restarts.to_string()),
-                row(
-                    "orchestrators restarted",
-                    found.orchestrator_restarts.to_string(),
-                ),
-                row("workers left dead at the end", dead.to_string()),
-                row("looks at all three views", found.looks.to_string()),
-                row("ghosts seen", found.ghosts.to_string()),
-                row(
-                    "seconds from the last restart until the views were equal",
-                    found
-                        .converged
-                        .map_or("never".to_owned(), |it| format!("{:.1}", it.as_secs_f64())),
-                ),
-                row("requests asked", counts.all().to_string()),
-                row("requests answered whole", counts.whole.to_string()),
-                row(
-                    "requests failed before anything of an answer was given",
-                    counts.refused.to_string(),
-                ),
-                row(
-                    "requests cut off in the middle of their answer, and told so",
-                    counts.cut.to_string(),
-                ),
-                row(
-                    "requests presented as whole and not",
-                    counts.wrong.to_string(),
-                ),
-            ],
-        );
-        let of = |samples: &[f64]| samples.iter().copied().collect::<Distribution>();
-        let thousandths = |samples: &[f64]| samples.iter().map(|it| it * 1e3).collect();
-        report.distributions(
-            "resident MiB",
-            1,
-            &[
-                ("worker", of(&found.worker_mib)),
-                ("its engine", of(&found.engine_mib)),
-                ("orchestrator", of(&found.orchestrator_mib)),
-            ],
-        );
-        report.distributions(
-            "thousandths of a core, over 10 s without requests",
-            1,
-            &[
-                ("worker", thousandths(&found.worker_cores)),
-                ("orchestrator", thousandths(&found.orchestrator_cores)),
-            ],
-        );
-        report.sample("complaints", json!(load::complaints(asked)));
-        report.sample("differences", json!(views::differences(&found.ends)));
-        let states: Vec<String> = found.ends.iter().map(views::states).collect();
-        report.promise(
-            "the views of all orchestrators are equal at the end",
-            views::are_equal(&found.ends) && found.converged.is_some(),
-            states.join("; "),
-        );
-        report.promise(
-            "no view shows a worker that is dead for longer than 22 s",
-            found.ghosts == 0,
-            found.ghosts,
-        );
-        report.promise(
-            "no answer was presented as whole that was not",
-            counts.wrong == 0,
-            counts.wrong,
-        );
-        report.promise(
-            "no request failed before its answer began",
-            counts.refused == 0,
-            counts.refused,
-        );
-        report
     }
 }
 

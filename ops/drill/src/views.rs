@@ -33,6 +33,11 @@ impl Views {
         try_join_all(self.admins.iter().map(Admin::fleet)).await
     }
 
+    /// All fleets, each worker with its run.
+    pub(crate) async fn fleets_in_full(&self) -> anyhow::Result<Vec<Fleet>> {
+        try_join_all(self.admins.iter().map(Admin::fleet_in_full)).await
+    }
+
     /// Waits until something holds in every view at once.
     pub(crate) async fn until(
         &self,

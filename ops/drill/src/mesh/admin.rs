@@ -3,6 +3,7 @@
 use super::client;
 use anyhow::Context;
 use serde::Deserialize;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -21,8 +22,8 @@ pub(crate) struct Row {
     pub(crate) models: Vec<String>,
     #[serde(default)]
     pub(crate) reason: Option<String>,
-    /// The number of its run, where it is shown.
-    #[serde(default)]
+    /// The number of its run; only what is told of one worker has it.
+    #[serde(skip)]
     pub(crate) epoch: Option<u64>,
 }
 
@@ -55,6 +56,18 @@ impl Admin {
         let text = self.page(&format!("fleet?limit={MAX_ROWS}")).await?;
         let rows: Vec<Row> = serde_json::from_str(&text).context("not a fleet")?;
         Ok(rows.into_iter().map(|row| (row.id.clone(), row)).collect())
+    }
+
+    /// The fleet, each worker with its run.
+    pub(crate) async fn fleet_in_full(&self) -> anyhow::Result<BTreeMap<String, Row>> {
+        let mut fleet = self.fleet().await?;
+        for (id, row) in &mut fleet {
+            let explained = self.page(&format!("fleet/{id}")).await?;
+            let explained: Value = serde_json::from_str(&explained).context("not a worker")?;
+            let epoch = explained["beat"]["epoch"].as_u64();
+            row.epoch = Some(epoch.context("the run of a worker is not told")?);
+        }
+        Ok(fleet)
     }
 
     /// The metrics.
