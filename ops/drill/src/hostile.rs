@@ -35,9 +35,9 @@ pub(crate) async fn member(mesh: &LocalMesh, key: NodeKey, role: Role) -> anyhow
 
 /// A node that claims to be of a mesh, without a grant or with one that another operator signed.
 pub(crate) async fn stranger(mesh: &LocalMesh, forged_grant: bool) -> anyhow::Result<Node> {
-    let elsewhere = LocalMesh::new(Access::Private);
+    let elsewhere = LocalMesh::new(Access::Invite);
     let (mut config, _) = elsewhere.config(testing::key(), Role::Worker);
-    config.mesh = mesh.mesh;
+    config.members = tether_net::Members::new(mesh.mesh);
     if !forged_grant {
         config.grant = None;
     }

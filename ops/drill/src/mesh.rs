@@ -70,7 +70,7 @@ impl Site {
             }
         };
         let mut site = Self {
-            local: LocalMesh::new(Access::Private),
+            local: LocalMesh::new(Access::Invite),
             tether,
             dir: dir.canonicalize()?,
             publisher: String::new(),

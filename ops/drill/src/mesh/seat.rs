@@ -71,7 +71,7 @@ impl Seat {
             "[node]\nkey = \"node.key\"\ngrant = \"node.grant\"\nmesh = \"{}\"\nregion = \"{}\"\n\
              listen = \"127.0.0.1:0\"\ndht_listen = \"127.0.0.1:0\"\nbootstrap = {bootstrap:?}\n\
              data_dir = \"data\"\n\n[telemetry]\nlog_format = \"json\"\nlog_filter = \"{log}\"\n\n",
-            node.mesh.id.operator().to_hex(),
+            node.members.mesh().id.operator().to_hex(),
             node.region,
         );
         let own = match self.role {

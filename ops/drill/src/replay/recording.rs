@@ -212,7 +212,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_recording_is_rightly_signed_and_a_life_ends_with_goodbyes() {
-        let mesh = LocalMesh::new(tether_wire::grant::Access::Private);
+        let mesh = LocalMesh::new(tether_wire::grant::Access::Invite);
         let recording = Recording::make(&mesh, 3, 5).await.expect("sealed");
         assert_eq!((recording.workers(), recording.len()), (3, 15));
         let life = recording.live(&mesh, now_ms()).await.expect("sealed");

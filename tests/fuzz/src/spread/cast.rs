@@ -207,13 +207,16 @@ impl Verifier for Remembering {
     }
 
     fn card(&self, sealed: &Signed<Card>, now_unix_ms: u64) -> Result<AdmittedCard, Rejected> {
-        let digest = Digest::of(sealed.as_bytes());
-        let verify = || {
-            sealed
-                .verify(&open_mesh().id)
-                .map_err(|error| reason(&error))
-        };
-        let card = CARDS.with(|known| remember(known, digest, verify))?;
-        admit(&members(Access::Open), card, now_unix_ms)
+        admit(&members(Access::Open), verified_card(sealed)?, now_unix_ms)
     }
+}
+
+/// A card, where its node has signed it.
+pub(crate) fn verified_card(sealed: &Signed<Card>) -> Result<Verified<Card>, Rejected> {
+    let digest = Digest::of(sealed.as_bytes());
+    let verify = || {
+        let verified = sealed.verify(&open_mesh().id);
+        verified.map_err(|error| reason(&error))
+    };
+    CARDS.with(|known| remember(known, digest, verify))
 }
