@@ -261,7 +261,8 @@ impl World {
     /// A worker from a folder with its configuration, or one that does not start.
     fn worker(&self, name: &str) -> Process {
         let dir = self.path(name);
-        let start = command(&["worker", "--json", "--data-dir", text(&dir)]);
+        // At each attempt it says why it is refused, not at the first one alone.
+        let start = command(&["worker", "-v", "--json", "--data-dir", text(&dir)]);
         Process::start(start, &self.path(&format!("{name}.log")))
     }
 
