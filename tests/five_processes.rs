@@ -23,6 +23,7 @@ const REFUSED_WITHIN: Duration = Duration::from_secs(10);
 struct Operator {
     dir: tempfile::TempDir,
     mesh: String,
+    recovery: String,
     publisher: String,
 }
 
@@ -42,6 +43,7 @@ impl Operator {
         let dir = tempfile::tempdir().expect("temporary folder");
         let path = |name: &str| dir.path().join(name);
         let mesh = Tether::ok(&["mesh", "new", text(&path("my-mesh"))]);
+        let recovery = Tether::ok(&["keys", "show", text(&path("my-mesh/recovery.key"))]);
         let publisher = Tether::ok(&["keys", "new", text(&path("publisher.key"))]);
         copy_dir(
             &repository().join("crates/tiny-model/model"),
@@ -58,6 +60,7 @@ impl Operator {
         ]);
         Self {
             mesh,
+            recovery,
             publisher,
             dir,
         }
@@ -94,6 +97,7 @@ impl Operator {
             .lines()
             .map(|line| match line.split_once(" = ") {
                 Some(("mesh", _)) => line.replace(BLANK, &self.mesh),
+                Some(("recovery", _)) => line.replace(BLANK, &self.recovery),
                 Some(("trusted_publishers", _)) => line.replace(BLANK, &self.publisher),
                 Some(("bootstrap", _)) => format!("bootstrap = {bootstrap:?}"),
                 _ => line.to_owned(),

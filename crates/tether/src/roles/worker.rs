@@ -60,6 +60,9 @@ pub(crate) struct WorkerArgs {
     /// [default with a token: ./tether-worker]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Join anew, also where this folder has a grant: one that the mesh revoked, say
+    #[arg(long)]
+    rejoin: bool,
     /// A packed model, for the configuration of a worker that joins; may be given several times
     #[arg(long, value_name = "DIR")]
     model: Vec<PathBuf>,
@@ -113,9 +116,10 @@ impl WorkerArgs {
     /// Reads what there is to read before anything is started.
     fn start(&self) -> anyhow::Result<Start> {
         let token = join::token(self.join.as_deref(), self.join_file.as_deref())?;
-        if token.is_none() && !(self.model.is_empty() && self.publisher.is_empty()) {
+        let is_for_joining = self.rejoin || !(self.model.is_empty() && self.publisher.is_empty());
+        if token.is_none() && is_for_joining {
             return Err(Usage(
-                "--model and --publisher are for a worker that joins: write them into the configuration",
+                "--rejoin needs a token, and --model and --publisher are for a worker that joins: write them into the configuration",
             )
             .into());
         }
@@ -134,8 +138,13 @@ impl WorkerArgs {
             }
             (None, Some(token)) => {
                 let dir = self.data_dir.clone();
+                let options = join::Options {
+                    models: &self.model,
+                    publishers: &self.publisher,
+                    rejoin: self.rejoin,
+                };
                 let home = Home::new(dir.unwrap_or_else(|| PathBuf::from("tether-worker")));
-                match join::prepare(home, token, &self.model, &self.publisher)? {
+                match join::prepare(home, token, &options)? {
                     Prepared::Joined(config) => ready(config),
                     Prepared::Joining(joining) => Ok(Start::Joining(joining)),
                 }

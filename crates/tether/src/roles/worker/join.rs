@@ -149,6 +149,15 @@ pub(super) enum Prepared {
     Joining(Box<Joining>),
 }
 
+/// What the command line says of joining.
+pub(super) struct Options<'a> {
+    /// For a new configuration.
+    pub(super) models: &'a [PathBuf],
+    pub(super) publishers: &'a [NodeId],
+    /// Whether a grant that is there counts for nothing.
+    pub(super) rejoin: bool,
+}
+
 /// A worker that is about to join.
 pub(super) struct Joining {
     home: Home,
@@ -162,26 +171,21 @@ pub(super) struct Joining {
 
 /// Makes the key and the configuration, and looks whether the folder has a grant already. Nothing
 /// is asked of anybody yet.
-pub(super) fn prepare(
-    home: Home,
-    token: Token,
-    models: &[PathBuf],
-    publishers: &[NodeId],
-) -> anyhow::Result<Prepared> {
+pub(super) fn prepare(home: Home, token: Token, options: &Options<'_>) -> anyhow::Result<Prepared> {
     let mesh = token.mesh();
     let sealed = Signed::<Invite>::from_bytes(token.invite.as_slice());
     // Before anything is written for a token that can be nobody's.
     let (invite, _) = sealed.verify_invite(&mesh).map_err(JoinError::from)?;
     let lock = home.open()?;
     if home.config().exists() {
-        if !(models.is_empty() && publishers.is_empty()) {
+        if !(options.models.is_empty() && options.publishers.is_empty()) {
             anyhow::bail!(
                 "{} is there already: write models and publishers into it",
                 home.config().display()
             );
         }
     } else {
-        home.write_config(&fresh(&token, &invite, models, publishers)?)?;
+        home.write_config(&fresh(&token, &invite, options)?)?;
     }
     let file = config::joining_worker(&home.config())?;
     let (own, ours) = (file.node.mesh, home.config());
@@ -216,7 +220,7 @@ pub(super) fn prepare(
         ))
     })?;
     let grant = file.node.grant.clone().unwrap_or_else(|| home.grant());
-    if has_joined(&grant, &key, &members, mesh.id)? {
+    if !options.rejoin && has_joined(&grant, &key, &members, mesh.id)? {
         tell_joined(&grant);
         return Ok(Prepared::Joined(ours));
     }
@@ -236,18 +240,13 @@ pub(super) fn prepare(
 
 fn tell_joined(grant: &Path) {
     crate::stderr::line(format_args!(
-        "note: this worker has joined before ({}): the token is not used",
+        "note: this worker has joined before ({}): the token is not used (where its grant was revoked: --rejoin)",
         grant.display()
     ));
 }
 
-fn fresh(
-    token: &Token,
-    invite: &Invite,
-    models: &[PathBuf],
-    publishers: &[NodeId],
-) -> anyhow::Result<Fresh> {
-    let models = models.iter().map(|dir| {
+fn fresh(token: &Token, invite: &Invite, options: &Options<'_>) -> anyhow::Result<Fresh> {
+    let models = options.models.iter().map(|dir| {
         // The configuration is elsewhere, and its paths are relative to it.
         let path = std::path::absolute(dir)
             .with_context(|| format!("cannot use --model {}", dir.display()))?;
@@ -269,7 +268,7 @@ fn fresh(
             data_dir: home::DATA,
         },
         worker: FreshWorker {
-            trusted_publishers: publishers.to_vec(),
+            trusted_publishers: options.publishers.to_vec(),
             models: models.collect::<anyhow::Result<_>>()?,
         },
     })
