@@ -110,7 +110,7 @@ fn step(machine: &mut Machine, choices: &mut Choices<'_>) -> bool {
             let batch = made_batch(machine, choices);
             return machine.batch(batch, id(n), &Remembering);
         }
-        7 => machine.pass(u64::from(choices.byte()) * 20, 50),
+        7 => machine.pass(u64::from(choices.byte()) * 20, 100),
         8 => machine.pass(u64::from(choices.byte()) * 200, 900),
         // It is not run for a while, or its clock is set.
         9 => match choices.byte() {
@@ -133,6 +133,7 @@ fn step(machine: &mut Machine, choices: &mut Choices<'_>) -> bool {
                 Event::LinkClosed,
                 Event::LinkQuiet,
                 Event::LinkLively,
+                Event::GrantRevoked,
             ]);
             machine.handle(Input::Own(event(id(n))));
         }

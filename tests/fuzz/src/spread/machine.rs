@@ -1,6 +1,6 @@
 //! One orchestrator's state machine, and what must hold of it after each thing that happens.
 
-use super::cast::{self, Remembering, open_mesh};
+use super::cast::{self, Remembering};
 use crate::known::NOW_MS;
 use std::collections::{BTreeMap, BTreeSet};
 use tether_presence::presence::TOMBSTONE_MS;
@@ -137,8 +137,8 @@ impl Machine {
             assert!(!self.revoked.contains(&beat.signer()), "of a revoked key");
         }
         for card in &batch.cards {
-            let signed = Signed::<tether_wire::Card>::from_bytes(card.clone().into_vec());
-            signed.verify(&open_mesh().id).expect("signed by its node");
+            let sealed = Signed::from_bytes(card.clone().into_vec());
+            cast::verified_card(&sealed).expect("signed by its node");
         }
     }
 
