@@ -5,8 +5,12 @@
 //! use. The secret of the token is told over a link to a peer whose grant makes it an orchestrator,
 //! and to nobody else; who merely announces itself on the topic gets the sealed invite.
 
-use super::home::{self, Fresh, FreshModel, FreshNode, FreshWorker, Home};
-use crate::authority::{grant_file, key_file, now_ms};
+mod prepare;
+
+pub(super) use prepare::{Options, Prepared, prepare};
+
+use super::home::Home;
+use crate::authority::{grant_file, now_ms};
 use crate::config::{self, Checked, Identity, WorkerFile};
 use crate::exit::{NotReady, Usage};
 use anyhow::Context;
@@ -15,19 +19,17 @@ use rand::seq::SliceRandom;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tether_net::{BoxFuture, Incoming, Link, LinkError, Members, Node, Service};
 use tether_telemetry::TelemetryConfig;
 use tether_telemetry::metrics::{NetMetrics, Registry};
-use tether_wire::grant::{Access, GrantError};
+use tether_wire::grant::GrantError;
 use tether_wire::invite::{Join, Joined, MAX_TOKEN_BYTES, Token};
 use tether_wire::link::{Refusal, RefusalCode};
 use tether_wire::rpc::{Code, RpcError, method};
-use tether_wire::{
-    Grant, Invite, MeshId, NodeId, NodeKey, Role, Signable, Signed, Topic, Verified, codec,
-};
+use tether_wire::{Grant, NodeId, NodeKey, Role, Signable, Signed, Topic, Verified, codec};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -141,23 +143,6 @@ fn read_token(file: &Path) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// What a folder and a token come to.
-pub(super) enum Prepared {
-    /// It has joined before: its configuration.
-    Joined(PathBuf),
-    /// It has yet to.
-    Joining(Box<Joining>),
-}
-
-/// What the command line says of joining.
-pub(super) struct Options<'a> {
-    /// For a new configuration.
-    pub(super) models: &'a [PathBuf],
-    pub(super) publishers: &'a [NodeId],
-    /// Whether a grant that is there counts for nothing.
-    pub(super) rejoin: bool,
-}
-
 /// A worker that is about to join.
 pub(super) struct Joining {
     home: Home,
@@ -167,142 +152,6 @@ pub(super) struct Joining {
     members: Members,
     /// Keeps others out of the folder.
     _lock: File,
-}
-
-/// Makes the key and the configuration, and looks whether the folder has a grant already. Nothing
-/// is asked of anybody yet.
-pub(super) fn prepare(home: Home, token: Token, options: &Options<'_>) -> anyhow::Result<Prepared> {
-    let mesh = token.mesh();
-    let sealed = Signed::<Invite>::from_bytes(token.invite.as_slice());
-    // Before anything is written for a token that can be nobody's.
-    let (invite, _) = sealed.verify_invite(&mesh).map_err(JoinError::from)?;
-    let lock = home.open()?;
-    if home.config().exists() {
-        if !(options.models.is_empty() && options.publishers.is_empty()) {
-            anyhow::bail!(
-                "{} is there already: write models and publishers into it",
-                home.config().display()
-            );
-        }
-    } else {
-        home.write_config(&fresh(&token, &invite, options)?)?;
-    }
-    let file = config::joining_worker(&home.config())?;
-    let (own, ours) = (file.node.mesh, home.config());
-    if own != mesh.id || file.node.recovery != mesh.recovery {
-        return Err(JoinError::OtherMesh(format!(
-            "the token is for mesh {}, and {} is of mesh {own}{}",
-            mesh.id,
-            ours.display(),
-            if own == mesh.id {
-                " with another recovery key"
-            } else {
-                ""
-            }
-        ))
-        .into());
-    }
-    if file.node.region != invite.region {
-        anyhow::bail!(
-            "the token lets in workers of region {}, and {} says {}: give another --data-dir",
-            invite.region,
-            ours.display(),
-            file.node.region
-        );
-    }
-    let key = key_file::read_or_create(&file.node.key)?;
-    let members = Members::open(file.node.mesh(), &file.node.data_dir)
-        .context("cannot read who was revoked")?;
-    (members.current().check_key(&key.id())).map_err(|refusal| {
-        JoinError::Revoked(format!(
-            "{}: this folder cannot join any more; give another --data-dir",
-            refusal.message
-        ))
-    })?;
-    let grant = file.node.grant.clone().unwrap_or_else(|| home.grant());
-    if !options.rejoin && has_joined(&grant, &key, &members, mesh.id)? {
-        tell_joined(&grant);
-        return Ok(Prepared::Joined(ours));
-    }
-    // What this node knows itself needs no network.
-    (members.current())
-        .verify_invite(&sealed, &key.id(), now_ms())
-        .map_err(JoinError::from)?;
-    Ok(Prepared::Joining(Box::new(Joining {
-        home,
-        file,
-        key,
-        token,
-        members,
-        _lock: lock,
-    })))
-}
-
-fn tell_joined(grant: &Path) {
-    crate::stderr::line(format_args!(
-        "note: this worker has joined before ({}): the token is not used (where its grant was revoked: --rejoin)",
-        grant.display()
-    ));
-}
-
-fn fresh(token: &Token, invite: &Invite, options: &Options<'_>) -> anyhow::Result<Fresh> {
-    let models = options.models.iter().map(|dir| {
-        // The configuration is elsewhere, and its paths are relative to it.
-        let path = std::path::absolute(dir)
-            .with_context(|| format!("cannot use --model {}", dir.display()))?;
-        Ok(FreshModel { path })
-    });
-    Ok(Fresh {
-        node: FreshNode {
-            key: home::KEY,
-            grant: home::GRANT,
-            mesh: token.mesh,
-            recovery: token.recovery,
-            // Which keys a node lists is its own affair.
-            access: match token.access {
-                Access::Open => Access::Open,
-                Access::Invite | Access::AllowList => Access::Invite,
-            },
-            region: invite.region.clone(),
-            bootstrap: token.bootstrap.clone(),
-            data_dir: home::DATA,
-        },
-        worker: FreshWorker {
-            trusted_publishers: options.publishers.to_vec(),
-            models: models.collect::<anyhow::Result<_>>()?,
-        },
-    })
-}
-
-/// Whether there is a grant that holds. One that is over or was revoked is as good as none: the token
-/// may be a new one.
-fn has_joined(
-    grant: &Path,
-    key: &NodeKey,
-    members: &Members,
-    mesh: MeshId,
-) -> anyhow::Result<bool> {
-    if !grant.exists() {
-        return Ok(false);
-    }
-    let sealed = grant_file::read_of(grant, &key.id())?;
-    let shown = grant.display();
-    match members.current().verify_grant(&sealed, now_ms()) {
-        Ok(found) if found.subject == key.id() => Ok(true),
-        Ok(found) => anyhow::bail!(
-            "{shown} is the grant of {}, and this folder's key is {}",
-            found.subject,
-            key.id()
-        ),
-        Err(GrantError::Expired { .. } | GrantError::Revoked(_) | GrantError::Spent { .. }) => {
-            Ok(false)
-        }
-        Err(error @ GrantError::NotYet { .. }) => anyhow::bail!("{shown}: {error}"),
-        Err(error) => Err(JoinError::OtherMesh(format!(
-            "{shown} does not hold in mesh {mesh}, for which the token is ({error})"
-        ))
-        .into()),
-    }
 }
 
 /// What one peer said.
@@ -367,6 +216,10 @@ impl Joining {
             };
             // Nobody outside chooses who comes first where there are many.
             found.shuffle(&mut rand::rng());
+            // Those that the configuration names cannot be crowded out by strangers.
+            let named = &self.file.node.orchestrators;
+            found.retain(|id| !named.contains(id));
+            found.splice(0..0, named.iter().copied());
             found.truncate(MAX_DIALLED);
             let count = found.len();
             let (mut refusal, mut trouble) = (None, None);
