@@ -7,14 +7,14 @@ mod tell;
 pub(crate) use reception::Reception;
 pub(crate) use tell::tell;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tether_wire::control::Control;
+use tether_wire::control::{Control, MAX_CONTROL_BYTES};
 use tether_wire::grant::Mesh;
-use tether_wire::membership::{ControlError, Fact};
-use tether_wire::{Membership, NodeId, codec};
+use tether_wire::membership::{Checked, ControlError, Fact};
+use tether_wire::{Digest, Membership, NodeId, codec};
 use tokio::sync::watch;
 
 /// Control messages, by what they say.
@@ -28,6 +28,9 @@ pub enum MembershipNews {
     /// A fact that no longer matters.
     Dropped(Fact),
 }
+
+/// Changes that are kept for those who follow them.
+const MAX_NEWS: usize = 16_384;
 
 /// What is known of who belongs to the mesh. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -47,11 +50,38 @@ struct Inner {
 struct State {
     current: Arc<Membership>,
     sealed: Sealed,
-    /// All changes since the start; as many as facts were heard, which are bounded by what the
-    /// operators sign.
-    news: Vec<MembershipNews>,
+    /// Digests of what is held, so that what comes again is not verified again.
+    held: HashSet<Digest>,
+    /// The last changes.
+    news: VecDeque<MembershipNews>,
+    /// Place of the first of them.
+    first: u64,
     /// Grows with each change.
     version: u64,
+}
+
+impl State {
+    /// Holds a fact instead of those that no longer matter.
+    fn hold(&mut self, checked: &Checked, gone: Vec<Fact>) {
+        for fact in gone {
+            if let Some(sealed) = self.sealed.remove(&fact) {
+                self.held.remove(&Digest::of(&sealed));
+            }
+            self.tell(MembershipNews::Dropped(fact));
+        }
+        let (fact, sealed) = (*checked.fact(), Arc::from(codec::encode(checked.control())));
+        self.held.insert(Digest::of(&sealed));
+        self.tell(MembershipNews::Learnt(fact, Arc::clone(&sealed)));
+        self.sealed.insert(fact, sealed);
+    }
+
+    fn tell(&mut self, news: MembershipNews) {
+        if self.news.len() >= MAX_NEWS {
+            self.news.pop_front();
+            self.first += 1;
+        }
+        self.news.push_back(news);
+    }
 }
 
 impl Members {
@@ -83,7 +113,9 @@ impl Members {
                 state: Mutex::new(State {
                     current: Arc::new(Membership::new(mesh)),
                     sealed: Sealed::new(),
-                    news: Vec::new(),
+                    held: HashSet::new(),
+                    news: VecDeque::new(),
+                    first: 0,
                     version: 0,
                 }),
                 changed: watch::Sender::new(0),
@@ -111,11 +143,22 @@ impl Members {
         self.inner.changed.subscribe()
     }
 
-    /// Changes from this place on; as many as there are is the place of the next one.
+    /// Changes from this place on, and the place of the next one. Who is too far behind is told all
+    /// that is known.
     #[must_use]
-    pub fn since(&self, place: usize) -> Vec<MembershipNews> {
+    pub fn since(&self, place: u64) -> (Vec<MembershipNews>, u64) {
         let state = self.state();
-        state.news.get(place..).unwrap_or_default().to_vec()
+        let next = state.first + state.news.len() as u64;
+        let news = match place.checked_sub(state.first) {
+            Some(skip) => {
+                let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+                state.news.iter().skip(skip).cloned().collect()
+            }
+            None => (state.sealed.iter())
+                .map(|(fact, sealed)| MembershipNews::Learnt(*fact, sealed.clone()))
+                .collect(),
+        };
+        (news, next)
     }
 
     /// Links with these keys alone from now on; nothing is with all. Links with others end.
@@ -132,37 +175,47 @@ impl Members {
     /// # Errors
     /// Why it is not taken.
     pub async fn learn(&self, control: &[u8]) -> Result<bool, ControlError> {
-        let Some(version) = self.take(control)? else {
-            return Ok(false);
-        };
-        self.save(version).await;
-        Ok(true)
+        let taken = self.take(control);
+        self.keep().await;
+        taken
     }
 
-    /// Takes it in memory: the version that it makes, where it is news.
-    fn take(&self, bytes: &[u8]) -> Result<Option<u64>, ControlError> {
+    /// Puts on the disk what was taken and is not there yet.
+    pub async fn keep(&self) {
+        let version = self.state().version;
+        self.save(version).await;
+    }
+
+    /// Takes a control message in memory alone, until [`Members::keep`]; says whether it changed
+    /// anything. Of several facts those that can be taken are, also where another cannot.
+    ///
+    /// # Errors
+    /// Why it, or part of it, is not taken.
+    pub fn take(&self, bytes: &[u8]) -> Result<bool, ControlError> {
+        let digest = (bytes.len() <= MAX_CONTROL_BYTES).then(|| Digest::of(bytes));
+        if digest.is_some_and(|digest| self.state().held.contains(&digest)) {
+            return Ok(false);
+        }
         let all = self.current().check(&Control::decode(bytes)?)?;
         let mut state = self.state();
-        let mut version = None;
+        let (mut news, mut wrong) = (false, None);
         for checked in all {
             if state.sealed.contains_key(checked.fact()) {
                 continue;
             }
-            let Some(gone) = Arc::make_mut(&mut state.current).apply(&checked)? else {
-                continue;
-            };
-            for fact in gone {
-                state.sealed.remove(&fact);
-                state.news.push(MembershipNews::Dropped(fact));
+            match Arc::make_mut(&mut state.current).apply(&checked) {
+                Ok(None) => {}
+                Ok(Some(gone)) => {
+                    state.hold(&checked, gone);
+                    news = true;
+                }
+                Err(error) => wrong = wrong.or(Some(error)),
             }
-            let (fact, sealed) = (*checked.fact(), Arc::from(codec::encode(checked.control())));
-            state
-                .news
-                .push(MembershipNews::Learnt(fact, Arc::clone(&sealed)));
-            state.sealed.insert(fact, sealed);
-            version = Some(self.announce(&mut state));
         }
-        Ok(version)
+        if news {
+            self.announce(&mut state);
+        }
+        wrong.map_or(Ok(news), Err)
     }
 
     fn announce(&self, state: &mut State) -> u64 {

@@ -18,8 +18,9 @@ pub(crate) async fn follow(members: Members, fleet: Fleet, stop: CancellationTok
     let mut changed = members.changed();
     let (mut place, mut barred, mut unseated) = (0, HashSet::new(), 0);
     loop {
-        for news in members.since(place) {
-            place += 1;
+        let (news, next) = members.since(place);
+        place = next;
+        for news in news {
             fleet.tell(input(news)).await;
         }
         let current = members.current();

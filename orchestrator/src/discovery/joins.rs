@@ -6,7 +6,9 @@
 
 use crate::clock;
 use tether_net::{Incoming, Members, NodeConfig};
+use tether_wire::grant::GrantError;
 use tether_wire::invite::{Join, Joined};
+use tether_wire::membership::ControlError;
 use tether_wire::rpc::{Code, RpcError};
 use tether_wire::{Control, Grant, Invite, NodeId, NodeKey, Role, Signed, Verified, codec};
 
@@ -62,12 +64,16 @@ impl Joins {
                 "the secret is not the one of the invite: was the token copied whole?".to_owned(),
             ));
         }
-        let grant = self.grant(worker, &invite_now, invite, now_ms);
         let mesh = self.members.mesh();
+        let grant = self.grant(worker, &invite_now, invite, now_ms);
+        let grant = grant.map_err(|error| forbidden(error.to_string()))?;
         let sealed = Signed::seal(&self.key, &mesh.id, &grant).map_err(|error| internal(&error))?;
         // Two who ask at once for the last place get it both; who came first keeps it.
         let control = codec::encode(&Control::Grant(sealed.as_bytes().to_vec()));
-        (self.members.learn(&control).await).map_err(|error| internal(&error))?;
+        (self.members.learn(&control).await).map_err(|error| match error {
+            ControlError::Unauthorised(why) => forbidden(why.to_string()),
+            error => internal(&error),
+        })?;
         (self.members.current())
             .verify_grant(&sealed, now_ms)
             .map_err(|error| forbidden(error.to_string()))?;
@@ -80,21 +86,33 @@ impl Joins {
         invite: &Verified<Invite>,
         sealed: Vec<u8>,
         now_ms: u64,
-    ) -> Grant {
-        // Within the invite's times, also where this clock is a little behind the operator's.
-        let not_before_ms = now_ms.max(invite.not_before_ms);
-        Grant {
+    ) -> Result<Grant, GrantError> {
+        let shown = self.own.clone().unwrap_or_default();
+        let own = (self.members.current()).verify_grant(&Signed::from_bytes(shown), now_ms)?;
+        let mesh = self.members.mesh();
+        let inviter = match &invite.issuer {
+            Some(sealed) => {
+                Signed::<Grant>::from_bytes(sealed.as_slice())
+                    .verify(&mesh.id)?
+                    .expires_ms
+            }
+            None => u64::MAX,
+        };
+        // Within the times of invite and grant, also where this clock is a little behind.
+        let not_before_ms = now_ms.max(invite.not_before_ms).max(own.not_before_ms);
+        let expires_ms = not_before_ms.saturating_add(invite.grant_life_ms);
+        Ok(Grant {
             subject: worker,
             role: Role::Worker,
             region: Some(invite.region.clone()),
             tier: invite.tier,
             not_before_ms,
-            expires_ms: not_before_ms + invite.grant_life_ms,
+            expires_ms: expires_ms.min(own.expires_ms).min(inviter),
             serial: rand::random::<u64>() >> 11,
             issuer: self.own.clone(),
             consent: None,
             invite: Some(sealed),
-        }
+        })
     }
 }
 

@@ -130,10 +130,22 @@ impl Spreading {
     /// Takes control messages before what comes with them, so that a card is judged by them. What
     /// counts reaches the fleet by way of [`super::controls`].
     async fn learn(&self, peer: NodeId, controls: Vec<ByteBuf>) {
-        for control in controls {
-            if let Err(error) = self.members.learn(&control).await {
-                tracing::warn!(%peer, %error, "a control message is not taken");
-            }
+        if controls.is_empty() {
+            return;
+        }
+        // Each costs some signatures: not on a thread of the runtime.
+        let _thread = self.threads.acquire().await;
+        let members = self.members.clone();
+        let take = move || {
+            controls
+                .iter()
+                .filter_map(|it| members.take(it).err())
+                .last()
+        };
+        let wrong = tokio::task::spawn_blocking(take).await;
+        self.members.keep().await;
+        if let Ok(Some(error)) = wrong {
+            tracing::warn!(%peer, %error, "control messages are not taken");
         }
     }
 

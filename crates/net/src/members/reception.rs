@@ -37,19 +37,31 @@ fn refuse(why: &'static str) -> BoxFuture<'static, Result<(), RpcError>> {
     Box::pin(std::future::ready(Err(RpcError::new(Code::Forbidden, why))))
 }
 
-/// Takes what comes until the peer ends the call. What it should not have sent ends the call, with
-/// the reason: an operator sees what is wrong with its message.
+/// Takes what comes until the peer ends the call. What it should not have sent keeps nobody from what
+/// comes after it; the answer names the first of that, so that an operator sees what is wrong with
+/// its message.
 async fn listen(members: Members, mut call: Incoming) -> Result<(), RpcError> {
     let from = call.peer().id;
-    while let Some(item) = call.recv(MAX_CONTROL_BYTES).await? {
-        match members.learn(&item).await {
+    let mut wrong = None;
+    let ended = loop {
+        let item = match call.recv(MAX_CONTROL_BYTES).await {
+            Ok(Some(item)) => item,
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        };
+        match members.take(&item) {
             Ok(true) => tracing::info!(%from, "a control message changed who belongs to the mesh"),
             Ok(false) => {}
             Err(error) => {
-                tracing::warn!(%from, %error, "a control message is not taken");
-                return Err(RpcError::new(Code::Invalid, error.to_string()));
+                wrong.get_or_insert(error);
             }
         }
-    }
-    Ok(())
+        tokio::task::yield_now().await;
+    };
+    members.keep().await;
+    ended?;
+    wrong.map_or(Ok(()), |error| {
+        tracing::warn!(%from, %error, "a control message is not taken");
+        Err(RpcError::new(Code::Invalid, error.to_string()))
+    })
 }

@@ -2,8 +2,10 @@
 
 use super::{Members, MembershipNews};
 use crate::link::Link;
+use std::sync::Arc;
 use std::time::Duration;
-use tether_wire::rpc::{RpcError, method};
+use tether_wire::membership::Fact;
+use tether_wire::rpc::{Code, RpcError, method};
 
 /// Pause before a peer that ended the call is told again.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -13,14 +15,25 @@ pub(crate) async fn tell(members: Members, link: Link) {
     let mut changed = members.changed();
     let mut told = 0;
     loop {
-        if !members.since(told).is_empty()
-            && let Err(error) = tell_from(&members, &link, &mut told).await
-        {
-            tracing::debug!(peer = %link.peer().id, %error, "not told who belongs to the mesh");
-            told = 0;
-            tokio::select! {
-                () = tokio::time::sleep(AGAIN) => continue,
-                _ = link.closed() => return,
+        let (news, next) = members.since(told);
+        let news: Vec<_> = news.into_iter().filter_map(concerning).collect();
+        let end = match news.is_empty() {
+            true => Ok(()),
+            false => tell_these(&link, &news).await,
+        };
+        match end {
+            Ok(()) => told = next,
+            // It took the others, and will not take that one the next time either.
+            Err(error) if error.code == Code::Invalid => {
+                tracing::warn!(peer = %link.peer().id, %error, "a node does not take all that is known");
+                told = next;
+            }
+            Err(error) => {
+                tracing::debug!(peer = %link.peer().id, %error, "not told who belongs to the mesh");
+                tokio::select! {
+                    () = tokio::time::sleep(AGAIN) => continue,
+                    _ = link.closed() => return,
+                }
             }
         }
         tokio::select! {
@@ -30,14 +43,20 @@ pub(crate) async fn tell(members: Members, link: Link) {
     }
 }
 
+/// What a worker or a gateway needs to know: not who else came by an invite, or its traffic would
+/// grow with the fleet.
+fn concerning(news: MembershipNews) -> Option<Arc<[u8]>> {
+    match news {
+        MembershipNews::Learnt(Fact::Used { .. }, _) | MembershipNews::Dropped(_) => None,
+        MembershipNews::Learnt(_, control) => Some(control),
+    }
+}
+
 /// One call tells what is there now; a mesh in which nothing is revoked opens none.
-async fn tell_from(members: &Members, link: &Link, told: &mut usize) -> Result<(), RpcError> {
+async fn tell_these(link: &Link, controls: &[Arc<[u8]>]) -> Result<(), RpcError> {
     let mut call = link.call(method::CONTROL, None, &[]).await?;
-    for news in members.since(*told) {
-        if let MembershipNews::Learnt(_, control) = news {
-            call.send(&control).await?;
-        }
-        *told += 1;
+    for control in controls {
+        call.send(control).await?;
     }
     call.finish_sending().await;
     while call.next().await?.is_some() {}

@@ -43,14 +43,15 @@ async fn a_revocation_outlives_the_run_in_which_it_was_heard() {
     assert_eq!(members.learn(&revocation(5)).await, Ok(false));
     assert!(!changed.has_changed().expect("open"));
     assert_eq!(members.learn(&revocation(6)).await, Ok(true));
-    let news = members.since(1);
+    let (news, next) = members.since(1);
+    assert_eq!(next, 2);
     assert!(
         matches!(&news[..], [MembershipNews::Learnt(_, control)] if **control == *revocation(6))
     );
 
     let again = Members::open(mesh(), dir.path()).expect("read");
     assert!(is_barred(&again, 5) && is_barred(&again, 6) && !is_barred(&again, 7));
-    assert_eq!(again.since(0).len(), 2, "to tell others");
+    assert_eq!(again.since(0).0.len(), 2, "to tell others");
     assert_eq!(again.learn(&revocation(6)).await, Ok(false));
 }
 
@@ -79,6 +80,34 @@ async fn a_disk_that_cannot_be_written_makes_nobody_trusted() {
     assert_eq!(members.learn(&revocation(6)).await, Ok(true));
     let again = Members::open(mesh(), &dir.path().join("gone")).expect("read");
     assert!(is_barred(&again, 5), "what could not be kept is kept later");
+}
+
+#[tokio::test]
+async fn what_cannot_be_taken_does_not_hold_up_the_rest() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let members = Members::open(mesh(), dir.path()).expect("nothing there yet");
+    assert_eq!(members.take(&revocation(5)), Ok(true));
+    assert!(members.take(b"nonsense").is_err());
+    assert_eq!(members.take(&revocation(6)), Ok(true));
+    members.keep().await;
+    let again = Members::open(mesh(), dir.path()).expect("read");
+    assert!(is_barred(&again, 5) && is_barred(&again, 6));
+}
+
+#[tokio::test]
+async fn who_is_too_far_behind_is_told_all() {
+    let members = Members::new(mesh());
+    members.learn(&revocation(5)).await.expect("taken");
+    for _ in 0..MAX_NEWS {
+        members.state().tell(MembershipNews::Dropped(Fact::Serial {
+            issuer: NodeId([1; 32]),
+            serial: 1,
+        }));
+    }
+    let (news, next) = members.since(0);
+    assert!(matches!(news[..], [MembershipNews::Learnt(..)]), "{news:?}");
+    assert_eq!(next, MAX_NEWS as u64 + 1);
+    assert_eq!(members.since(next).0, []);
 }
 
 #[test]

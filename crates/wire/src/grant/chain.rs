@@ -237,6 +237,10 @@ fn judge_invited(
         return refuse(signer, "its own grant did not hold when it issued this one");
     }
     let (invite, rests_on) = Signed::<Invite>::from_bytes(invite).verify_invite(mesh)?;
+    let invited_until_ms = rests_on.first().map_or(u64::MAX, |own| own.expires_ms);
+    if grant.expires_ms > parent.expires_ms.min(invited_until_ms) {
+        return refuse(signer, "the grant outlives those of who lets in or invites");
+    }
     let allowed = grant.role == Role::Worker
         && grant.region.as_ref() == Some(&invite.region)
         && (grant.tier == Tier::Untrusted || invite.tier == Tier::Trusted)

@@ -156,7 +156,9 @@ fn invite() -> Invite {
 /// An orchestrator lets key 21 in by an invite of the operator.
 fn let_in(change: impl Fn(&mut Grant), invite: &Invite, by: &NodeKey) -> Signed<Grant> {
     let invite = Signed::seal(by, &mesh().id, invite).expect("inside limits");
-    let own = seal(&operator(), &grant(&key(20), Role::Orchestrator));
+    let mut own = grant(&key(20), Role::Orchestrator);
+    own.expires_ms = NOW + 4 * DAY;
+    let own = seal(&operator(), &own);
     let mut it = grant(&key(21), Role::Worker);
     it.tier = Tier::Untrusted;
     it.not_before_ms = NOW + 1;
@@ -197,6 +199,23 @@ fn an_orchestrator_lets_in_whom_an_invite_allows_and_nobody_else() {
 }
 
 #[test]
+fn an_orchestrator_whose_grant_is_over_lets_nobody_in_by_setting_its_clock_back() {
+    let mut own = grant(&key(20), Role::Orchestrator);
+    own.expires_ms = NOW + DAY;
+    let own = seal(&operator(), &own);
+    let backdated = |it: &mut Grant| {
+        it.issuer = bytes(&own);
+        it.expires_ms = it.not_before_ms + 2 * DAY;
+    };
+    assert!(!is_good(&let_in(backdated, &invite(), &operator())));
+    let within = |it: &mut Grant| {
+        it.issuer = bytes(&own);
+        it.expires_ms = NOW + DAY;
+    };
+    assert!(is_good(&let_in(within, &invite(), &operator())));
+}
+
+#[test]
 fn who_came_by_an_invite_may_pass_its_grant_on_and_issue_nothing() {
     let came = let_in(|_| (), &invite(), &operator());
     let passed = passed_on(&came, &key(21), &key(22));
@@ -209,13 +228,23 @@ fn who_came_by_an_invite_may_pass_its_grant_on_and_issue_nothing() {
 
 #[test]
 fn an_operator_of_a_region_invites_there() {
-    let own = seal(&operator(), &grant(&key(4), Role::Operator));
+    let mut own = grant(&key(4), Role::Operator);
+    own.expires_ms = NOW + 2 * DAY;
+    let own = seal(&operator(), &own);
     let mut it = invite();
     it.issuer = bytes(&own);
-    assert!(is_good(&let_in(|_| (), &it, &key(4))));
+    let until = |expires_ms| {
+        let change = move |grant: &mut Grant| grant.expires_ms = expires_ms;
+        is_good(&let_in(change, &it, &key(4)))
+    };
+    assert!(until(NOW + 2 * DAY));
+    assert!(!until(NOW + 2 * DAY + 1), "outlives who invited");
     it.region = region("us");
     assert!(!is_good(&let_in(
-        |grant| grant.region = Some(region("us")),
+        |grant| {
+            grant.region = Some(region("us"));
+            grant.expires_ms = NOW + DAY;
+        },
         &it,
         &key(4)
     )));
