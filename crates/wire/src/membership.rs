@@ -2,8 +2,7 @@
 //! (PRE-6) [T-CTL-4] to [T-CTL-6]
 //!
 //! A value that only grows, so that all nodes which have heard the same control messages judge
-//! alike, in whatever order they heard them. Nothing here expires by itself; what can no longer
-//! matter is left out when the set is read from disk again.
+//! alike, in whatever order they heard them. Nothing here expires.
 
 mod heirs;
 mod invites;
@@ -26,6 +25,9 @@ use std::sync::Arc;
 pub const MAX_REVOKED: usize = 16_384;
 /// Most serials that one operator of a region revokes. [T-CTL-6]
 pub const MAX_REVOKED_BY_ONE: usize = 1_024;
+/// Most serials that operators of regions revoke together: what they do leaves the operator of the
+/// mesh all of [`MAX_REVOKED`]. [T-CTL-6]
+pub const MAX_REVOKED_IN_REGIONS: usize = 8_192;
 /// Most keys that were replaced. [T-CTL-6]
 pub const MAX_REPLACED: usize = 16_384;
 /// Most workers that are remembered as let in by invites. [T-CTL-6]
@@ -159,6 +161,8 @@ pub struct Membership {
     keys: BTreeMap<NodeId, bool>,
     /// Serials that are revoked, by who gave them.
     serials: BTreeSet<(NodeId, u64)>,
+    /// How many of them operators of regions revoked.
+    regional: usize,
     heirs: Heirs,
     uses: Uses,
     /// See [`Membership::unseated`].
@@ -175,6 +179,7 @@ impl Membership {
             mesh,
             keys: BTreeMap::new(),
             serials: BTreeSet::new(),
+            regional: 0,
             heirs: Heirs::default(),
             uses: Uses::default(),
             unseated: 0,
@@ -291,7 +296,7 @@ impl Membership {
     }
 
     fn has_room(&self) -> Result<(), ControlError> {
-        if self.keys.len() + self.serials.len() < MAX_REVOKED {
+        if self.keys.len() + self.serials.len() - self.regional < MAX_REVOKED {
             return Ok(());
         }
         let (what, limit) = ("revocations", MAX_REVOKED);
@@ -323,13 +328,21 @@ impl Membership {
             return Ok(None);
         }
         let own = self.serials.range((issuer, 0)..=(issuer, u64::MAX)).count();
-        if !self.mesh.is_root(&by) && own >= MAX_REVOKED_BY_ONE {
+        if self.mesh.is_root(&by) {
+            self.has_room()?;
+        } else if own >= MAX_REVOKED_BY_ONE {
             return Err(ControlError::Full {
                 what: "the revocations of an operator of a region",
                 limit: MAX_REVOKED_BY_ONE,
             });
+        } else if self.regional >= MAX_REVOKED_IN_REGIONS {
+            return Err(ControlError::Full {
+                what: "the revocations of operators of regions",
+                limit: MAX_REVOKED_IN_REGIONS,
+            });
+        } else {
+            self.regional += 1;
         }
-        self.has_room()?;
         self.serials.insert((issuer, serial));
         Ok(Some(Vec::new()))
     }

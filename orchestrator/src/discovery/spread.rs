@@ -137,10 +137,11 @@ impl Spreading {
         let _thread = self.threads.acquire().await;
         let members = self.members.clone();
         let take = move || {
-            controls
-                .iter()
-                .filter_map(|it| members.take(it).err())
-                .last()
+            let mut wrong = None;
+            for control in controls {
+                wrong = members.take(&control).err().or(wrong);
+            }
+            wrong
         };
         let wrong = tokio::task::spawn_blocking(take).await;
         self.members.keep().await;

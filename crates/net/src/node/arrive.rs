@@ -127,7 +127,11 @@ async fn greet(
         return Ok(());
     }
     let admitted = Admitted::new(peer, greeted.hello.clone());
-    bar::learn(node, admitted.grant.as_deref()).await;
+    if let Err(refusal) = bar::learn(node, admitted.grant.as_deref()).await {
+        report(node, Some(id), Some(greeted.hello.role), ip, &refusal);
+        greeted.refuse(connection, &refusal).await;
+        return Ok(());
+    }
     let hello = Hello {
         observed: connection.peer_address(),
         ..node.hello()

@@ -4,7 +4,8 @@ use super::{Inner, now_ms};
 use crate::link::Link;
 use crate::transport::CloseCode;
 use std::sync::Arc;
-use tether_wire::link::Refusal;
+use tether_wire::link::{Refusal, RefusalCode};
+use tether_wire::membership::ControlError;
 use tether_wire::{Control, Membership, Signed, codec};
 
 /// Looks at all links whenever something changed, until the node stops.
@@ -51,11 +52,16 @@ fn look(members: &Membership, link: &Link) -> Result<(), Refusal> {
     }
 }
 
-/// A grant that was passed on shows which key it replaces; one by an invite, that it was used.
-pub(super) async fn learn(node: &Inner, grant: Option<&[u8]>) {
-    if let Some(grant) = grant {
-        let control = codec::encode(&Control::Grant(grant.to_vec()));
+/// A grant that was passed on shows which key it replaces; one by an invite, that it was used. Where
+/// that cannot be remembered, the new key is refused: the old one could not be.
+pub(super) async fn learn(node: &Inner, grant: Option<&[u8]>) -> Result<(), Refusal> {
+    let Some(grant) = grant else { return Ok(()) };
+    let control = codec::encode(&Control::Grant(grant.to_vec()));
+    match node.config.members.learn(&control).await {
+        Err(error @ ControlError::Full { .. }) => {
+            Err(Refusal::new(RefusalCode::Busy, error.to_string()))
+        }
         // A plain grant shows neither, and is no error.
-        let _ = node.config.members.learn(&control).await;
+        _ => Ok(()),
     }
 }

@@ -199,7 +199,11 @@ async fn connect(
         connection.close(CloseCode::Duplicate, "the link that was quiet is kept");
         return Ok(old.clone());
     }
-    bar::learn(node, hello.grant.as_deref()).await;
+    if let Err(refusal) = bar::learn(node, hello.grant.as_deref()).await {
+        metrics.refused(refusal.code.as_str());
+        connection.close(CloseCode::Refused, &refusal.message);
+        return Err(LinkError::Rejected(refusal));
+    }
     let link = Link::new(
         Admitted::new(admitted, hello.clone()),
         connection,

@@ -327,6 +327,25 @@ fn a_list_of_keys_is_all_that_counts_where_there_is_one() {
 }
 
 #[test]
+fn operators_of_regions_together_leave_the_meshs_operator_its_room() {
+    let mut all = members();
+    let serials = MAX_REVOKED_BY_ONE as u64;
+    for n in 0..=(MAX_REVOKED_IN_REGIONS / MAX_REVOKED_BY_ONE) as u64 {
+        let issuer = NodeId([u8::try_from(n).expect("few"); 32]);
+        for serial in 0..serials {
+            let taken = all.revoke_serial(issuer, serial, issuer);
+            let is_full = n * serials + serial >= MAX_REVOKED_IN_REGIONS as u64;
+            assert_eq!(taken.is_err(), is_full, "{n} {serial}");
+        }
+    }
+    let (root, issuer) = (mesh().id.operator(), key(4).id());
+    for serial in 0..MAX_REVOKED as u64 {
+        assert!(all.revoke_serial(issuer, serial, root).is_ok());
+    }
+    assert!(all.revoke_serial(issuer, u64::MAX, root).is_err());
+}
+
+#[test]
 fn one_operator_of_a_region_cannot_fill_the_set() {
     let own = bytes(&seal(&key(1), &grant(4, Role::Operator, 1)));
     let mut all = members();
