@@ -6,7 +6,7 @@ use crate::fleet::Roster;
 use crate::testing::{NOW, id, mesh, offer, region, there, verified};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use tether_presence::{AdmittedCard, Effect, Event, Input, Origin, Settings};
+use tether_presence::{AdmittedCard, Effect, Event, Input, Now, Origin, Settings, Spread};
 use tether_wire::beat::NodeState;
 
 fn at(ms: u64) -> Now {
