@@ -1,0 +1,221 @@
+//! Who belongs to a mesh, over real processes: invited workers join, keys are replaced, what is
+//! revoked is gone for good. (PRE-6)
+
+mod mesh;
+#[path = "../support/operator.rs"]
+mod operator;
+#[path = "../support/mod.rs"]
+mod support;
+
+use mesh::{World, id_of, said, says};
+use operator::text;
+use std::path::Path;
+use support::{Process, Tether, eventually};
+
+/// Exit codes of joining.
+const SPENT: i32 = 12;
+const REVOKED: i32 = 13;
+
+#[test]
+fn an_invited_worker_serves_under_each_of_its_keys_until_it_is_revoked() {
+    let mut world = World::start(false);
+    let (token, _) = world.invite("1");
+    let worker = world.join("w", &token);
+    let first = id_of(&worker);
+    eventually("it gets work", || world.serves(&first));
+    eventually("the gateway is ready", || world.is_ready());
+    eventually("a prompt is answered", || world.chat().status == 200);
+    assert_eq!(world.chat().worker(), first);
+
+    // The same folder and token again: it has joined, and takes no second use.
+    assert_eq!(worker.stop(), Some(0));
+    let worker = world.join("w", &token);
+    assert_eq!(id_of(&worker), first);
+    assert!(
+        worker.log().contains("has joined before"),
+        "{}",
+        worker.log()
+    );
+    eventually("it gets work", || world.serves(&first));
+
+    // A use that was spent is spent, also for an orchestrator that was restarted.
+    let refused = |world: &World, name: &str| {
+        let output = world.joining(name, &token).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(SPENT), "{}", said(&output));
+        assert!(
+            said(&output).contains("whom it was for (1)"),
+            "{}",
+            said(&output)
+        );
+        let (key, grant) = (format!("{name}/node.key"), format!("{name}/node.grant"));
+        assert!(world.path(&key).exists() && !world.path(&grant).exists());
+    };
+    refused(&world, "late");
+    world.restart_orchestrator();
+    refused(&world, "late");
+    eventually("the worker is back", || world.serves(&first));
+
+    // Its key is replaced while it runs, and counts from its next start.
+    let old = world.path("old");
+    std::fs::create_dir(&old).expect("made");
+    for name in ["node.key", "node.grant", "worker.toml"] {
+        std::fs::copy(world.path("w").join(name), old.join(name)).expect("copied");
+    }
+    let second = Tether::ok(&["keys", "rotate", "--data-dir", text(&world.path("w"))]);
+    assert!(world.serves(&first), "it runs on");
+    assert_eq!(worker.stop(), Some(0));
+    let worker = world.worker("w");
+    assert_eq!(id_of(&worker), second);
+    eventually("it gets work under its new key", || world.serves(&second));
+    eventually("a prompt is answered", || world.chat().status == 200);
+    assert_eq!(world.chat().worker(), second);
+    let thief = world.worker("old");
+    says(&thief, "was replaced by");
+    assert!(!world.shows(&first));
+    drop(thief);
+
+    // Revoked, it is gone at once, and stays so.
+    world.revoked(&[&second, "--reason", "a drill"]);
+    eventually("it is gone", || !world.shows(&second));
+    says(&worker, "was revoked");
+    assert_eq!(world.chat().status, 503);
+    drop(worker);
+    world.restart_orchestrator();
+    std::fs::remove_file(world.path("w/data/membership.cbor")).ok();
+    let back = world.worker("w");
+    says(&back, "was revoked");
+    assert!(!world.shows(&second));
+    let list = Tether::ok(&["grant", "ls", text(&world.path("mesh"))]);
+    assert!(list.contains(&second) && list.contains("a drill"), "{list}");
+}
+
+#[test]
+fn a_worker_that_was_away_when_it_was_revoked_is_refused_when_it_is_back() {
+    let world = World::start(false);
+    let (token, _) = world.invite("2");
+    let worker = world.join("w", &token);
+    let id = id_of(&worker);
+    eventually("it gets work", || world.serves(&id));
+    assert_eq!(worker.stop(), Some(0));
+    world.revoked(&[&id]);
+    // Once more is no mistake.
+    world.revoked(&[&id]);
+    let back = world.worker("w");
+    says(&back, "was revoked");
+    assert!(!world.shows(&id));
+    drop(back);
+    // The same token is good for another.
+    let other = world.join("other", &token);
+    eventually("another gets work", || world.serves(&id_of(&other)));
+}
+
+#[test]
+fn an_invite_that_is_revoked_takes_those_along_who_came_by_it() {
+    let world = World::start(false);
+    let (token, serial) = world.invite("5");
+    let (one, two) = (world.join("one", &token), world.join("two", &token));
+    let ids = [id_of(&one), id_of(&two)];
+    eventually("both get work", || ids.iter().all(|id| world.serves(id)));
+    world.revoked(&["--serial", &serial]);
+    eventually("both are gone", || !ids.iter().any(|id| world.shows(id)));
+    let output = world.joining("three", &token).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(REVOKED), "{}", said(&output));
+    // The keys are not barred: a new invite lets them in again.
+    drop(one);
+    let (token, _) = world.invite("1");
+    let mut again = world.joining("one", &token);
+    again.arg("--rejoin");
+    let again = Process::start(again, &world.path("one.log"));
+    assert_eq!(id_of(&again), ids[0]);
+    eventually("it gets work again", || world.serves(&ids[0]));
+}
+
+#[test]
+fn what_was_signed_offline_is_brought_by_hand() {
+    let world = World::start(false);
+    let id = world.node("w", "worker", "");
+    let worker = world.worker("w");
+    eventually("it gets work", || world.serves(&id));
+    // With the key that is on no network, and has a register of its own.
+    std::fs::create_dir(world.path("safe")).expect("made");
+    let key = world.path("safe/recovery.key");
+    std::fs::rename(world.path("mesh/recovery.key"), &key).expect("moved");
+    let file = world.path("stolen.control");
+    Tether::ok(&[
+        "revoke",
+        &id,
+        "--operator",
+        text(&key),
+        "--yes",
+        "--out",
+        text(&file),
+    ]);
+    assert!(world.serves(&id), "nobody was told yet");
+    let (admin, token) = world.admin();
+    let send = ["control", "send", text(&file)];
+    let to = ["--admin", &admin, "--admin-token-file", text(&token)];
+    let said = Tether::ok(&[&send[..], &to[..]].concat());
+    assert!(said.contains(&id), "{said}");
+    eventually("it is gone", || !world.shows(&id));
+    drop(worker);
+    // Over links it is brought by any operator; another mesh's message is taken by nobody.
+    let other = World::path(&world, "other-mesh");
+    Tether::ok(&["mesh", "new", text(&other)]);
+    let theirs = world.path("theirs.control");
+    Tether::ok(&[
+        "revoke",
+        &id,
+        "--operator",
+        text(&other),
+        "--yes",
+        "--out",
+        text(&theirs),
+    ]);
+    let over_links = |file: &Path| {
+        Tether::output(&[
+            "control",
+            "send",
+            text(file),
+            "--operator",
+            text(&world.path("mesh")),
+            "--bootstrap",
+            &world.bootstrap,
+            "--region",
+            "eu",
+        ])
+    };
+    assert!(over_links(&file).status.success());
+    for output in [
+        over_links(&theirs),
+        Tether::output(&[&["control", "send", text(&theirs)][..], &to[..]].concat()),
+    ] {
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains("nobody took it"),
+            "{output:?}"
+        );
+    }
+}
+
+#[test]
+fn a_list_of_keys_is_followed_while_the_orchestrator_runs() {
+    let world = World::start(true);
+    let gateway = id_of(world.gateway.as_ref().expect("it runs"));
+    let (a, b) = (world.node("a", "worker", ""), world.node("b", "worker", ""));
+    world.allow(&[&gateway, &a]);
+    let one = world.worker("a");
+    eventually("the one on the list gets work", || world.serves(&a));
+    let other = world.worker("b");
+    says(&other, "not on this node's list of allowed keys");
+    assert!(!world.shows(&b));
+    world.allow(&[&gateway, &b]);
+    eventually("the new one gets work, the other is gone", || {
+        world.serves(&b) && !world.serves(&a)
+    });
+    // A list with a mistake changes nothing.
+    let mistake = "nonsense".to_owned();
+    world.allow(&[&gateway, &mistake]);
+    says(world.orchestrator.as_ref().expect("it runs"), "line 2");
+    assert!(world.serves(&b) && !world.serves(&a));
+    drop((one, other));
+}
