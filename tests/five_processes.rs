@@ -2,12 +2,15 @@
 //! folder of its own with its own key and grant, and nothing shared.
 
 mod environment;
+#[path = "support/operator.rs"]
+mod operator;
 #[path = "support/sdk.rs"]
 mod sdk;
 mod support;
 
+use operator::{copy_dir, grant, pack_model, text};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use support::{Process, Tether, eventually, get, is_routable, post, repository};
@@ -33,10 +36,6 @@ struct Machine {
     id: String,
 }
 
-fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
-}
-
 impl Operator {
     /// What `ops/examples/README.md` says under "The operator, once".
     fn new() -> Self {
@@ -45,19 +44,11 @@ impl Operator {
         let mesh = Tether::ok(&["mesh", "new", text(&path("my-mesh"))]);
         let recovery = Tether::ok(&["keys", "show", text(&path("my-mesh/recovery.key"))]);
         let publisher = Tether::ok(&["keys", "new", text(&path("publisher.key"))]);
-        copy_dir(
-            &repository().join("crates/tiny-model/model"),
+        pack_model(
             &path("tether-tiny"),
-        );
-        Tether::ok(&[
-            "artifact",
-            "pack",
-            text(&path("tether-tiny")),
-            "--model",
             "tether-tiny@1.0",
-            "--key",
-            text(&path("publisher.key")),
-        ]);
+            &path("publisher.key"),
+        );
         Self {
             mesh,
             recovery,
@@ -75,22 +66,8 @@ impl Operator {
         let dir = self.path(name);
         std::fs::create_dir(&dir).expect("made");
         let id = Tether::ok(&["keys", "new", text(&dir.join("node.key"))]);
-        Tether::ok(&[
-            "grant",
-            "issue",
-            "--operator",
-            text(&self.path("my-mesh/operator.key")),
-            "--subject",
-            &id,
-            "--role",
-            role,
-            "--region",
-            "eu",
-            "--tier",
-            "trusted",
-            "--out",
-            text(&dir.join("node.grant")),
-        ]);
+        let operator = self.path("my-mesh/operator.key");
+        grant(&operator, &id, role, &dir.join("node.grant"));
         let example = repository().join(format!("ops/examples/{name}.toml"));
         let example = std::fs::read_to_string(example).expect("the example");
         let lines: Vec<String> = example
@@ -123,14 +100,6 @@ impl Machine {
                 format!("{:?}", ["127.0.0.1:0"; 10]),
             );
         Process::start(command, &self.dir.join("log"))
-    }
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("made");
-    for entry in std::fs::read_dir(from).expect("readable") {
-        let entry = entry.expect("readable");
-        std::fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
     }
 }
 

@@ -10,6 +10,8 @@ mod lan;
 mod loss;
 mod mesh;
 mod nat;
+#[path = "../support/operator.rs"]
+mod operator;
 mod partition;
 #[path = "../support/mod.rs"]
 mod support;

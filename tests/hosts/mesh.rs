@@ -3,7 +3,8 @@
 
 use crate::inside::{Asking, MEDIAN_US, ask, ask_often};
 use crate::lan::{Host, Lan};
-use crate::support::{self, Process, Reply, Tether, eventually, is_routable, repository};
+use crate::operator::{self, copy_dir, pack_model, text};
+use crate::support::{self, Process, Reply, Tether, eventually, is_routable};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -35,18 +36,6 @@ pub(crate) struct Node {
     process: Option<Process>,
 }
 
-fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("made");
-    for entry in std::fs::read_dir(from).expect("readable") {
-        let entry = entry.expect("readable");
-        std::fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
-    }
-}
-
 impl Mesh {
     /// Makes keys, the packed model and a tenant.
     pub(crate) fn new() -> Self {
@@ -55,17 +44,7 @@ impl Mesh {
         let id = Tether::ok(&["mesh", "new", text(&path("mesh"))]);
         let publisher = Tether::ok(&["keys", "new", text(&path("publisher.key"))]);
         let model = path("model");
-        copy_dir(&repository().join("crates/tiny-model/model"), &model);
-        let key = path("publisher.key");
-        Tether::ok(&[
-            "artifact",
-            "pack",
-            text(&model),
-            "--model",
-            MODEL,
-            "--key",
-            text(&key),
-        ]);
+        pack_model(&model, MODEL, &path("publisher.key"));
         let tenants = path("tenants.toml");
         std::fs::write(&tenants, "").expect("written");
         let api_key = Tether::ok(&["tenant", "new", "--file", text(&tenants), "--id", "acme"]);
@@ -148,22 +127,7 @@ impl Mesh {
         let (key, grant) = (node.dir.join("node.key"), node.dir.join("node.grant"));
         node.id = Tether::ok(&["keys", "new", text(&key)]);
         let operator = self.path("mesh/operator.key");
-        Tether::ok(&[
-            "grant",
-            "issue",
-            "--operator",
-            text(&operator),
-            "--subject",
-            &node.id,
-            "--role",
-            role,
-            "--region",
-            "eu",
-            "--tier",
-            "trusted",
-            "--out",
-            text(&grant),
-        ]);
+        operator::grant(&operator, &node.id, role, &grant);
         node.write(&format!(
             "[node]\nkey = \"node.key\"\ngrant = \"node.grant\"\nmesh = {:?}\nregion = \"eu\"\n\
              listen = \"0.0.0.0:{LINKS}\"\ndht_listen = \"0.0.0.0:49801\"\nbootstrap = {:?}\nrelays = {:?}\n\n{}",
