@@ -61,7 +61,9 @@ impl Recording {
                     let epoch = end_ms - u64::from(beats) * BEAT_INTERVAL_MS;
                     for n in 1..=u64::from(beats) {
                         let issued_ms = epoch + n * BEAT_INTERVAL_MS;
-                        sealed.push(voice.beat(&id, epoch, n, issued_ms, Digest([1; 32]))?);
+                        let card = Digest([1; 32]);
+                        let state = NodeState::Serving;
+                        sealed.push(voice.beat(&id, epoch, n, issued_ms, card, state)?);
                     }
                 }
                 anyhow::Ok(sealed)
@@ -91,14 +93,15 @@ impl Recording {
                 let digest = Digest::of(card.as_bytes());
                 life.cards.push(card.as_bytes().to_vec());
                 for seq in 1..=FRESH {
-                    let beat = voice.beat(&id, now_ms, seq, now_ms, digest)?;
+                    let beat = voice.beat(&id, now_ms, seq, now_ms, digest, NodeState::Serving)?;
                     if seq == 1 {
                         life.firsts.push(beat.clone());
                     }
                     life.beats.push(beat);
                 }
-                life.goodbyes
-                    .push(voice.goodbye(&id, now_ms, FRESH + 1, now_ms, digest)?);
+                let state = NodeState::Leaving;
+                let goodbye = voice.beat(&id, now_ms, FRESH + 1, now_ms, digest, state)?;
+                life.goodbyes.push(goodbye);
             }
             life.beats.shuffle(&mut rand::rng());
             Ok(life)
@@ -145,28 +148,6 @@ impl Voice {
     }
 
     fn beat(
-        &self,
-        mesh: &MeshId,
-        epoch: u64,
-        seq: u64,
-        issued_ms: u64,
-        card: Digest,
-    ) -> anyhow::Result<RelayedBeat> {
-        self.seal(mesh, epoch, seq, issued_ms, card, NodeState::Serving)
-    }
-
-    fn goodbye(
-        &self,
-        mesh: &MeshId,
-        epoch: u64,
-        seq: u64,
-        issued_ms: u64,
-        card: Digest,
-    ) -> anyhow::Result<RelayedBeat> {
-        self.seal(mesh, epoch, seq, issued_ms, card, NodeState::Leaving)
-    }
-
-    fn seal(
         &self,
         mesh: &MeshId,
         epoch: u64,
