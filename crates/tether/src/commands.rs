@@ -11,6 +11,7 @@ pub(crate) mod http;
 pub(crate) mod invite;
 pub(crate) mod keys;
 pub(crate) mod lifetime;
+mod listed;
 pub(crate) mod mesh;
 pub(crate) mod probe;
 pub(crate) mod revoke;

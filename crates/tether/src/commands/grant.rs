@@ -1,14 +1,14 @@
 //! `tether grant`: who may do what in a mesh. (NET-8)
 
-use super::lifetime::{duration_text, left_text, parse_grant_ms};
+use super::lifetime::{duration_text, parse_grant_ms};
+use super::listed::{Listed, print_json};
 use super::revoke::describe;
 use super::signer::SignerArgs;
 use crate::authority::issuer::{Order, RevocationOrder};
 use crate::authority::{grant_file, now_ms, register};
 use crate::stdout;
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Subcommand;
-use serde::Serialize;
 use std::path::{Path, PathBuf};
 use tether_wire::grant::{Access, Mesh, Role, Tier};
 use tether_wire::{Membership, MeshId, NodeId, Region};
@@ -161,36 +161,24 @@ fn show(file: &Path, mesh: Option<MeshId>, recovery: Option<NodeId>) -> anyhow::
     }
 }
 
-/// A grant as the list shows it.
-#[derive(Serialize)]
-struct Listed<'a> {
-    #[serde(flatten)]
-    entry: &'a register::Entry,
-    revoked: bool,
-}
-
 fn list(dir: &Path, json: bool) -> anyhow::Result<()> {
     let register = register::read(dir)?;
-    let rows = register.grants.iter().map(|entry| Listed {
-        entry,
-        revoked: register.is_revoked(entry),
-    });
+    let rows: Vec<_> = (register.grants.iter())
+        .map(|entry| Listed {
+            entry,
+            revoked: register.is_revoked(entry),
+        })
+        .collect();
     if json {
-        let rows: Vec<Listed<'_>> = rows.collect();
-        let text = serde_json::to_string(&rows).context("cannot encode the register")?;
-        return Ok(stdout::line(text)?);
+        return print_json(&rows);
     }
     let now = now_ms();
     let mut table = format!(
         "{:>16}  {:<12}  {:<16}  {:<9}  {:<10}  SUBJECT\n",
         "SERIAL", "ROLE", "REGION", "TIER", "LEFT"
     );
-    for Listed { entry, revoked } in rows {
-        let left = if revoked {
-            "revoked".to_owned()
-        } else {
-            left_text(entry.expires_ms, now)
-        };
+    for row in &rows {
+        let (entry, left) = (row.entry, row.left(row.entry.expires_ms, now));
         table += &format!(
             "{:>16}  {:<12}  {:<16}  {:<9}  {left:<10}  {}\n",
             entry.serial,

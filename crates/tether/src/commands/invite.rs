@@ -2,15 +2,14 @@
 
 use super::grant::{parse_tier, tier_text};
 use super::lifetime::{left_text, parse_grant_ms, parse_invite_ms};
+use super::listed::{Listed, print_json};
 use super::signer::SignerArgs;
 use crate::authority::issuer::InviteOrder;
 use crate::authority::{now_ms, register};
 use crate::exit::Usage;
 use crate::{stderr, stdout};
-use anyhow::Context;
 use clap::Subcommand;
 use rand::RngCore;
-use serde::Serialize;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -161,36 +160,24 @@ fn new(args: &NewArgs) -> anyhow::Result<()> {
     Ok(stdout::line(token)?)
 }
 
-/// An invite as the list shows it.
-#[derive(Serialize)]
-struct Listed<'a> {
-    #[serde(flatten)]
-    entry: &'a register::InviteEntry,
-    revoked: bool,
-}
-
 fn list(dir: &Path, json: bool) -> anyhow::Result<()> {
     let register = register::read(dir)?;
-    let rows = register.invites.iter().map(|entry| Listed {
-        entry,
-        revoked: register.is_invite_revoked(entry),
-    });
+    let rows: Vec<_> = (register.invites.iter())
+        .map(|entry| Listed {
+            entry,
+            revoked: register.is_invite_revoked(entry),
+        })
+        .collect();
     if json {
-        let rows: Vec<Listed<'_>> = rows.collect();
-        let text = serde_json::to_string(&rows).context("cannot encode the register")?;
-        return Ok(stdout::line(text)?);
+        return print_json(&rows);
     }
     let now = now_ms();
     let mut table = format!(
         "{:>16}  {:<16}  {:<9}  {:>6}  {:<10}  GRANTS HOLD\n",
         "SERIAL", "REGION", "TIER", "USES", "LEFT"
     );
-    for Listed { entry, revoked } in rows {
-        let left = if revoked {
-            "revoked".to_owned()
-        } else {
-            left_text(entry.expires_ms, now)
-        };
+    for row in &rows {
+        let (entry, left) = (row.entry, row.left(row.entry.expires_ms, now));
         table += &format!(
             "{:>16}  {:<16}  {:<9}  {:>6}  {left:<10}  {}\n",
             entry.serial,
