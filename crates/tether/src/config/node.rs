@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tether_net::{
     LinkLimits, MAX_CONFIGURED, MAX_RELAYS, Members, NodeConfig, UplinkConfig, check_relay_url,
 };
-use tether_telemetry::metrics::NetMetrics;
+use tether_telemetry::metrics::{NetMetrics, Registry};
 use tether_wire::grant::{Access, Mesh};
 use tether_wire::{Membership, MeshId, NodeId, NodeKey, Region, Role, Signed};
 
@@ -269,7 +269,7 @@ impl NodeSection {
 
     /// Who belongs to the mesh, as far as this node was told in earlier runs, with its own list of
     /// keys; and what follows that list. Fails where this node itself is one that was revoked.
-    pub(crate) fn members(&self, identity: &Identity) -> anyhow::Result<(Members, Following)> {
+    fn members(&self, identity: &Identity) -> anyhow::Result<(Members, Following)> {
         let members = if self.data_dir.as_os_str().is_empty() {
             Members::new(self.mesh())
         } else {
@@ -292,6 +292,26 @@ impl NodeSection {
         }
         let following = allow::follow(file, &members);
         Ok((members, following))
+    }
+
+    /// Makes `data_dir` where it is not there. One that others may write to is refused.
+    pub(crate) fn open_data_dir(&self) -> anyhow::Result<()> {
+        crate::files::private_dir(&self.data_dir)
+            .with_context(|| format!("cannot use node.data_dir {}", self.data_dir.display()))
+    }
+
+    /// What a node that belongs to the mesh is started with; its list of keys is followed until
+    /// what comes beside is dropped. Fails as [`NodeSection::members`] does.
+    pub(crate) fn member_config(
+        &self,
+        identity: &Identity,
+        role: Role,
+        registry: &Registry,
+    ) -> anyhow::Result<(NodeConfig, Following)> {
+        let (members, following) = self.members(identity)?;
+        let metrics = NetMetrics::register(registry);
+        let config = self.node_config(identity, role, members, metrics);
+        Ok((config, following))
     }
 
     /// What the node is started with.

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use tether_telemetry::metrics::{GatewayMetrics, NetMetrics, Registry};
+use tether_telemetry::metrics::{GatewayMetrics, Registry};
 use tether_wire::Role;
 use tracing::{info, warn};
 
@@ -48,13 +48,8 @@ impl GatewayArgs {
                 node.data_dir = PathBuf::new();
             }
             let registry = Registry::new();
-            let (members, _following) = node.members(&checked.identity)?;
-            let node_config = node.node_config(
-                &checked.identity,
-                Role::Gateway,
-                members,
-                NetMetrics::register(&registry),
-            );
+            let (node_config, _following) =
+                node.member_config(&checked.identity, Role::Gateway, &registry)?;
             let metrics = GatewayMetrics::register(&registry);
             let data_dir = Some(node.data_dir.as_path()).filter(|it| !it.as_os_str().is_empty());
             let gateway =

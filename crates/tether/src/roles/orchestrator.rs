@@ -5,11 +5,10 @@ use crate::commands;
 use crate::config;
 use crate::logging::LoggingArgs;
 use crate::signals::Signals;
-use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 use std::net::SocketAddr;
-use tether_telemetry::metrics::{NetMetrics, OrchestratorMetrics, Registry};
+use tether_telemetry::metrics::{OrchestratorMetrics, Registry};
 use tether_wire::Role;
 use tracing::{error, info};
 
@@ -42,16 +41,10 @@ impl OrchestratorArgs {
         commands::runtime()?.block_on(async {
             let guard = super::telemetry(telemetry, logging, &id.to_hex())?;
             let mut signals = Signals::listen()?;
-            crate::files::private_dir(&node.data_dir)
-                .with_context(|| format!("cannot use node.data_dir {}", node.data_dir.display()))?;
+            node.open_data_dir()?;
             let registry = Registry::new();
-            let (members, _following) = node.members(&checked.identity)?;
-            let node_config = node.node_config(
-                &checked.identity,
-                Role::Orchestrator,
-                members,
-                NetMetrics::register(&registry),
-            );
+            let (node_config, _following) =
+                node.member_config(&checked.identity, Role::Orchestrator, &registry)?;
             let metrics = OrchestratorMetrics::register(&registry);
             let orchestrator =
                 tether_orchestrator::start(section, &node.data_dir, node_config, metrics, registry)

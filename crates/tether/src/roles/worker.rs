@@ -17,7 +17,7 @@ use serde_json::json;
 use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
-use tether_telemetry::metrics::{NetMetrics, Registry, WorkerMetrics};
+use tether_telemetry::metrics::{Registry, WorkerMetrics};
 use tether_wire::{NodeId, Role};
 use tether_worker::EngineCommand;
 use tracing::{info, warn};
@@ -170,16 +170,10 @@ async fn serve(
         program: std::env::current_exe().context("cannot find this program's own file")?,
         args: vec!["engine".into()],
     };
-    crate::files::private_dir(&node.data_dir)
-        .with_context(|| format!("cannot use node.data_dir {}", node.data_dir.display()))?;
+    node.open_data_dir()?;
     let registry = Registry::new();
-    let (members, _following) = node.members(&checked.identity)?;
-    let node_config = node.node_config(
-        &checked.identity,
-        Role::Worker,
-        members,
-        NetMetrics::register(&registry),
-    );
+    let (node_config, _following) =
+        node.member_config(&checked.identity, Role::Worker, &registry)?;
     let metrics = WorkerMetrics::register(&registry);
     let worker =
         tether_worker::start(section, &node.data_dir, node_config, engine, metrics).await?;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tether_gateway::{Gateway, GatewayConfig};
 use tether_net::bootstrap::BootstrapNodes;
 use tether_orchestrator::{Orchestrator, OrchestratorConfig};
-use tether_telemetry::metrics::{GatewayMetrics, NetMetrics, OrchestratorMetrics, Registry};
+use tether_telemetry::metrics::{GatewayMetrics, OrchestratorMetrics, Registry};
 use tether_wire::Role;
 use tracing::warn;
 
@@ -36,9 +36,9 @@ impl Core {
                 .context("cannot start the bootstrap nodes")?;
         let node = |files: &NodeFiles, role, data_dir: PathBuf, registry| {
             let section = plan.node_section(files, data_dir, bootstrap.addresses().to_vec());
-            let (members, _) = section.members(&files.identity)?;
-            let metrics = NetMetrics::register(registry);
-            anyhow::Ok(section.node_config(&files.identity, role, members, metrics))
+            // It has no list of keys to follow.
+            let (config, _) = section.member_config(&files.identity, role, registry)?;
+            anyhow::Ok(config)
         };
         let orchestrator = tether_orchestrator::start(
             OrchestratorConfig {

@@ -189,8 +189,7 @@ impl Joining {
 
     async fn start(&self) -> anyhow::Result<Node> {
         let section = &self.file.node;
-        crate::files::private_dir(&section.data_dir)
-            .with_context(|| format!("cannot use node.data_dir {}", section.data_dir.display()))?;
+        section.open_data_dir()?;
         let identity = Identity {
             key: self.key.clone(),
             grant: None,
