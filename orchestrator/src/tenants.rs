@@ -11,7 +11,7 @@
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use tether_net::FollowedFile;
 use tether_wire::directory::TenantEntry;
 use tether_wire::{Digest, TenantId};
 use toml::Spanned;
@@ -115,23 +115,13 @@ pub fn parse(path: &Path, text: &str) -> Result<Tenants, TenantsError> {
 
 /// The file, and what was last read of it.
 #[derive(Debug)]
-pub struct TenantsFile {
-    path: PathBuf,
-    seen: Option<Stamp>,
-}
-
-/// What tells that a file was changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    modified: Option<SystemTime>,
-    len: u64,
-}
+pub struct TenantsFile(FollowedFile);
 
 impl TenantsFile {
     /// A file that was not read yet.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { path, seen: None }
+        Self(FollowedFile::new(path, MAX_FILE_BYTES))
     }
 
     /// Reads the file if it was changed since the last time; nothing if it was not.
@@ -139,40 +129,11 @@ impl TenantsFile {
     /// # Errors
     /// Why it is refused; told once for each change.
     pub fn poll(&mut self) -> Result<Option<Tenants>, TenantsError> {
-        let unreadable = |why: String| TenantsError::Read {
-            path: self.path.clone(),
-            why,
-        };
-        let stamp = std::fs::metadata(&self.path).map(|meta| Stamp {
-            modified: meta.modified().ok(),
-            len: meta.len(),
-        });
-        let stamp = match stamp {
-            Ok(stamp) => stamp,
-            Err(error) => {
-                // A missing file counts as one change, so that it is told once.
-                let gone = Stamp {
-                    modified: None,
-                    len: u64::MAX,
-                };
-                return if self.seen.replace(gone) == Some(gone) {
-                    Ok(None)
-                } else {
-                    Err(unreadable(error.to_string()))
-                };
-            }
-        };
-        if self.seen.replace(stamp) == Some(stamp) {
-            return Ok(None);
-        }
-        if stamp.len > MAX_FILE_BYTES {
-            return Err(unreadable(format!(
-                "it has more than {MAX_FILE_BYTES} bytes"
-            )));
-        }
-        let text =
-            std::fs::read_to_string(&self.path).map_err(|error| unreadable(error.to_string()))?;
-        parse(&self.path, &text).map(Some)
+        let text = self.0.poll().map_err(|why| TenantsError::Read {
+            path: self.0.path().to_owned(),
+            why: why.to_string(),
+        })?;
+        text.map(|text| parse(self.0.path(), &text)).transpose()
     }
 }
 

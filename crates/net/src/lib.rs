@@ -17,6 +17,7 @@
 //! * [`Herald`] – seals the node's card and beats, and pushes them
 //! * [`Members`] – who belongs to the mesh: revocations heard, kept, passed on
 //! * [`epoch`] – the number of this run, kept on disk
+//! * [`FollowedFile`] – a file that people edit while a node runs
 //! * `gate` – bounds on who may try to link
 //! * `decoders` – private decoders for the fuzz targets, with the same feature
 //! * `testing` – a mesh on loopback, only with the feature of that name
@@ -33,6 +34,7 @@ pub mod decoders;
 mod disk;
 pub mod epoch;
 mod error;
+mod followed;
 mod gate;
 mod herald;
 mod link;
@@ -51,6 +53,7 @@ mod uplinks;
 
 pub use config::{LinkLimits, NodeConfig};
 pub use error::{LinkError, NetError};
+pub use followed::FollowedFile;
 pub use herald::{Herald, Load, Nudge, Pushes, Sealed, Told};
 pub use link::{Link, LinkEvent};
 pub use lonely::Lonely;

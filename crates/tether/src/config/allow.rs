@@ -9,11 +9,9 @@
 //! stays in force then.
 
 use std::collections::HashSet;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
-use tether_net::Members;
+use std::time::Duration;
+use tether_net::{FollowedFile, Members};
 use tether_wire::NodeId;
 
 /// Most bytes of the file.
@@ -40,18 +38,7 @@ pub(crate) enum AllowError {
 
 /// The file, and what was last seen of it.
 #[derive(Debug)]
-pub(crate) struct AllowFile {
-    path: PathBuf,
-    seen: Option<Stamp>,
-}
-
-/// What tells that a file was changed; another file under its name is one too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    modified: Option<SystemTime>,
-    len: u64,
-    inode: u64,
-}
+pub(crate) struct AllowFile(FollowedFile);
 
 fn parse(path: &Path, text: &str) -> Result<HashSet<NodeId>, AllowError> {
     let mut keys = HashSet::new();
@@ -84,7 +71,7 @@ fn parse(path: &Path, text: &str) -> Result<HashSet<NodeId>, AllowError> {
 impl AllowFile {
     /// A file that was not read yet.
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, seen: None }
+        Self(FollowedFile::new(path, MAX_FILE_BYTES))
     }
 
     /// Reads the file if it was changed since the last time; nothing if it was not.
@@ -92,39 +79,11 @@ impl AllowFile {
     /// # Errors
     /// Why it is refused; told once for each change.
     pub(crate) fn poll(&mut self) -> Result<Option<HashSet<NodeId>>, AllowError> {
-        let unreadable = |why: std::io::Error| AllowError::Read {
-            path: self.path.clone(),
+        let text = self.0.poll().map_err(|why| AllowError::Read {
+            path: self.0.path().to_owned(),
             why: why.to_string(),
-        };
-        let meta = std::fs::metadata(&self.path);
-        let stamp = meta.as_ref().map_or(
-            Stamp {
-                modified: None,
-                len: 0,
-                inode: 0,
-            },
-            |meta| Stamp {
-                modified: meta.modified().ok(),
-                len: meta.len(),
-                inode: meta.ino(),
-            },
-        );
-        if self.seen.replace(stamp) == Some(stamp) {
-            return Ok(None);
-        }
-        meta.map_err(unreadable)?;
-        let mut text = String::new();
-        let file = std::fs::File::open(&self.path).map_err(unreadable)?;
-        file.take(MAX_FILE_BYTES + 1)
-            .read_to_string(&mut text)
-            .map_err(unreadable)?;
-        if text.len() as u64 > MAX_FILE_BYTES {
-            return Err(AllowError::Read {
-                path: self.path.clone(),
-                why: format!("it is larger than {MAX_FILE_BYTES} bytes"),
-            });
-        }
-        parse(&self.path, &text).map(Some)
+        })?;
+        text.map(|text| parse(self.0.path(), &text)).transpose()
     }
 
     /// Keeps to the file as it changes, without end.
