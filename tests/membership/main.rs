@@ -10,8 +10,11 @@ mod support;
 use mesh::{World, id_of, said, says};
 use operator::text;
 use std::path::Path;
+use std::process::Output;
 use support::{Process, Tether, eventually};
 
+/// Exit code of what nobody was reached for.
+const NOT_READY: i32 = 4;
 /// Exit codes of joining.
 const SPENT: i32 = 12;
 const REVOKED: i32 = 13;
@@ -128,6 +131,54 @@ fn an_invite_that_is_revoked_takes_those_along_who_came_by_it() {
     let again = Process::start(again, &world.path("one.log"));
     assert_eq!(id_of(&again), ids[0]);
     eventually("it gets work again", || world.serves(&ids[0]));
+}
+
+#[test]
+fn a_revoked_orchestrator_does_not_count_as_told() {
+    let world = World::start(false);
+    let first = id_of(world.orchestrator.as_ref().expect("it runs"));
+    let entered = || {
+        let list = Tether::ok(&["grant", "ls", text(&world.path("mesh"))]);
+        list.contains("revoked")
+    };
+    let itself = format!("orchestrator {} does not count", &first[..8]);
+    let says = |output: &Output, words: &[&str]| {
+        for words in words {
+            assert!(said(output).contains(words), "{words} in {}", said(output));
+        }
+    };
+    // Alone it hears of it, by whatever way, and nobody is left who would pass it on.
+    let (admin, token) = world.admin();
+    let by_admin = ["--admin", &admin, "--admin-token-file", text(&token)];
+    for alone in [
+        world.revoke(&[&first]),
+        world.revoke_at(&[&first], &by_admin),
+    ] {
+        assert_eq!(alone.status.code(), Some(NOT_READY), "{}", said(&alone));
+        says(&alone, &[&itself, "nobody took it who counts"]);
+        assert!(!entered(), "it is no success");
+    }
+    let named = format!("orchestrators = [\"{first}\"]\n");
+    let second = world.node("second", "orchestrator", &named);
+    let running = world.orchestrator_of("second");
+    // Where nobody is found, the one that is named takes it; one that is nowhere is no failure.
+    let nobody = "11".repeat(32);
+    let bootstrap = ["--bootstrap", &world.bootstrap, "--region", "us"];
+    let names = ["--orchestrator", &second, "--orchestrator", &nobody];
+    let output = world.revoke_at(&[&first], &[bootstrap, names].concat());
+    assert!(output.status.success(), "{}", said(&output));
+    let took = format!("orchestrator {} took it", &second[..8]);
+    says(
+        &output,
+        &[&took, "1 orchestrator took it", "note: not taken"],
+    );
+    assert!(entered());
+    // The configuration of a node names the first, and says where the second is found.
+    let config = world.path("second/orchestrator.toml");
+    let output = world.revoke_at(&[&first], &["--config", text(&config)]);
+    assert!(output.status.success(), "{}", said(&output));
+    says(&output, &[&took, &itself, "1 orchestrator took it"]);
+    drop(running);
 }
 
 #[test]

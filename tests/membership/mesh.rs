@@ -136,9 +136,14 @@ impl World {
     }
 
     pub(crate) fn start_orchestrator(&mut self) {
-        let config = self.path("orchestrator/orchestrator.toml");
+        self.orchestrator = Some(self.orchestrator_of("orchestrator"));
+    }
+
+    /// An orchestrator from a folder with its configuration.
+    pub(crate) fn orchestrator_of(&self, name: &str) -> Process {
+        let config = self.path(name).join("orchestrator.toml");
         let start = command(&["orchestrator", "--json", "--config", text(&config)]);
-        self.orchestrator = Some(Process::start(start, &self.path("orchestrator.log")));
+        Process::start(start, &self.path(&format!("{name}.log")))
     }
 
     pub(crate) fn restart_orchestrator(&mut self) {
@@ -223,10 +228,14 @@ impl World {
     }
 
     pub(crate) fn revoke(&self, what: &[&str]) -> Output {
+        let to = ["--bootstrap", &self.bootstrap, "--region", "eu"];
+        self.revoke_at(what, &to)
+    }
+
+    pub(crate) fn revoke_at(&self, what: &[&str], to: &[&str]) -> Output {
         let mesh = self.path("mesh");
         let by = ["revoke", "--operator", text(&mesh), "--yes"];
-        let to = ["--bootstrap", &self.bootstrap, "--region", "eu"];
-        Tether::output(&[&by[..], what, &to[..]].concat())
+        Tether::output(&[&by[..], what, to].concat())
     }
 
     #[track_caller]

@@ -244,7 +244,8 @@ impl Link {
     }
 
     /// The sealed grant with which the peer was admitted.
-    pub(crate) fn grant(&self) -> Option<&[u8]> {
+    #[must_use]
+    pub fn grant(&self) -> Option<&[u8]> {
         self.inner.admitted.grant.as_deref()
     }
 

@@ -12,6 +12,10 @@ use serde::Serialize;
 use std::sync::Arc;
 use tether_wire::control::MAX_CONTROL_BYTES;
 
+/// Header of the answer: the key of the orchestrator that took it, which is none to be counted on
+/// where it is the one that is revoked.
+const TAKEN_BY: &str = "tether-orchestrator";
+
 /// What became of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 struct ControlAnswer {
@@ -26,7 +30,10 @@ pub(super) fn route() -> MethodRouter<Arc<Admin>> {
 
 async fn take(State(admin): State<Arc<Admin>>, body: Bytes) -> Response {
     match admin.members.learn(&body).await {
-        Ok(news) => Json(ControlAnswer { news }).into_response(),
+        Ok(news) => {
+            let by = [(TAKEN_BY, admin.node.id().to_hex())];
+            (by, Json(ControlAnswer { news })).into_response()
+        }
         Err(error) => (StatusCode::UNPROCESSABLE_ENTITY, format!("{error}\n")).into_response(),
     }
 }

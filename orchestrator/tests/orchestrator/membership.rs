@@ -205,6 +205,10 @@ async fn an_order_may_come_by_the_admin_port() {
             .bearer_auth(token)
             .body(body);
         let answer = request.send().await.expect("an answer");
+        let by = answer.headers().get("tether-orchestrator");
+        let by = by.map(|by| by.to_str().expect("text").to_owned());
+        let taken = answer.status() == 200;
+        assert_eq!(by, taken.then(|| mesh.orchestrator.id().to_hex()));
         (answer.status().as_u16(), answer.text().await.expect("text"))
     };
     assert_eq!(post("wrong", control.clone()).await.0, 401);

@@ -1,7 +1,7 @@
 //! What is taken back, and how the mesh would hear of it.
 
 use super::{NOWHERE, id};
-use crate::operator::{FAILURE, NOT_READY, Operator, USAGE, fails, text};
+use crate::operator::{CONFIG, FAILURE, NOT_READY, Operator, USAGE, fails, text};
 use crate::support::Tether;
 use serde_json::Value;
 
@@ -13,6 +13,7 @@ fn a_revocation_says_where_to_and_that_it_is_final() {
     let operator = Operator::new();
     let mesh = operator.path("mesh");
     let (key, long) = (id(7), "x".repeat(257));
+    let elsewhere = operator.worker_config("elsewhere.toml", |t| t.replace(&operator.mesh, &id(9)));
     let revoke = |more: &[&str], code: i32, words: &[&str]| {
         fails(
             &[&["revoke", "--operator", text(&mesh)][..], more].concat(),
@@ -50,6 +51,31 @@ fn a_revocation_says_where_to_and_that_it_is_final() {
             USAGE,
             &["--admin-token-file"],
         ),
+        (
+            with(&[&key, "--orchestrator", &id(8)]),
+            USAGE,
+            &["--bootstrap", "--config"],
+        ),
+        (
+            with(&[&key, "--orchestrator", "nonsense"]),
+            USAGE,
+            &["nonsense"],
+        ),
+        (
+            with(&[&key, "--config", "x", "--bootstrap", NOWHERE]),
+            USAGE,
+            &["cannot be used with"],
+        ),
+        (
+            with(&[&key, "--config", "nowhere.toml", "--yes"]),
+            CONFIG,
+            &["nowhere.toml"],
+        ),
+        (
+            with(&[&key, "--config", text(&elsewhere), "--yes"]),
+            FAILURE,
+            &["of a node of mesh", &operator.mesh],
+        ),
         (with(&[&operator.mesh, "--yes"]), FAILURE, &["other key"]),
         (
             with(&[&operator.recovery(), "--yes"]),
@@ -63,6 +89,21 @@ fn a_revocation_says_where_to_and_that_it_is_final() {
     assert!(!out.exists(), "nothing was signed");
     let list = Tether::ok(&["grant", "ls", text(&mesh)]);
     assert_eq!(list.lines().count(), 1, "nothing was entered: {list}");
+}
+
+#[test]
+fn the_exit_codes_of_telling_the_mesh_are_in_the_help() {
+    for command in [&["revoke"][..], &["control", "send"]] {
+        let help = Tether::ok(&[command, &["--help"]].concat());
+        for words in [
+            "Exit codes:",
+            "one that is revoked by it does not count",
+            "no orchestrator was reached within 30 s",
+            "--orchestrator <ID>",
+        ] {
+            assert!(help.contains(words), "{words} in {help}");
+        }
+    }
 }
 
 #[test]

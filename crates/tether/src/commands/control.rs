@@ -1,6 +1,6 @@
 //! `tether control`: what an operator signed elsewhere. [T-CTL-1]
 
-use super::deliver::{DeliveryArgs, Message};
+use super::deliver::{self, DeliveryArgs, Message};
 use super::revoke::describe;
 use super::signer::OptionalSignerArgs;
 use crate::authority::issuer::RevocationOrder;
@@ -23,11 +23,13 @@ pub(crate) enum ControlCommand {
     ///
     /// The message carries its own signature, so that anybody may bring it: over an orchestrator's
     /// admin endpoint, or over links with the key of any operator (of a region, say).
-    #[command(after_long_help = "\
+    #[command(after_long_help = format!("\
 Examples:
   tether control send lost.control --admin http://127.0.0.1:9464 --admin-token-file admin.token
   tether control send lost.control --operator eu.key --operator-grant eu.grant \\
-      --bootstrap 192.0.2.10:49737 --region eu")]
+      --bootstrap 192.0.2.10:49737 --region eu
+
+{}", deliver::HELP))]
     Send(Box<SendArgs>),
 }
 
@@ -48,7 +50,7 @@ impl ControlCommand {
         let Self::Send(args) = self;
         if !args.delivery.is_given() {
             return Err(Usage(
-                "say where to: --bootstrap and --region with --operator, --admin, or --data-dir",
+                "say where to: --bootstrap and --region, or --config, with --operator, --admin, or --data-dir",
             )
             .into());
         }
@@ -65,7 +67,9 @@ impl ControlCommand {
             .map(|file| message(file))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let issuer = args.signer.open(now_ms())?;
-        let delivered = args.delivery.deliver(issuer.as_ref(), &messages);
+        let mesh = issuer.as_ref().map(|issuer| issuer.mesh().id);
+        let delivery = args.delivery.open(mesh)?;
+        let delivered = delivery.deliver(issuer.as_ref(), &messages);
         super::runtime()?.block_on(delivered)?.report()?;
         for message in &messages {
             stdout::line(&message.what)?;
@@ -76,26 +80,30 @@ impl ControlCommand {
 
 fn message(file: &Path) -> anyhow::Result<Message> {
     let control = control_file::read(file)?;
+    let revocation = revocation(&control);
+    let says = match (&control, &revocation) {
+        (Control::Grant(_), _) => "a grant".to_owned(),
+        (_, None) => "a revocation".to_owned(),
+        (_, Some(order)) => describe(order),
+    };
     Ok(Message {
-        what: format!("{}: {}", file.display(), says(&control)),
+        what: format!("{}: {says}", file.display()),
         bytes: codec::encode(&control),
+        target: revocation.map(|order| order.target),
     })
 }
 
-/// What a message says, whoever signed it: whoever takes it checks that.
-fn says(control: &Control) -> String {
-    match control {
-        Control::Grant(_) => "a grant".to_owned(),
-        Control::Revocation(sealed) => (sealed.get(HEADER_LEN..))
-            .and_then(|body| {
-                codec::decode::<Revocation>(Revocation::WHAT, body, Revocation::MAX_BYTES).ok()
-            })
-            .map_or("a revocation".to_owned(), |revocation| {
-                describe(&RevocationOrder {
-                    target: revocation.target,
-                    keeps_issued: revocation.keeps_issued,
-                    reason: revocation.reason,
-                })
-            }),
-    }
+/// What a message takes back, whoever signed it: whoever takes it checks that.
+fn revocation(control: &Control) -> Option<RevocationOrder> {
+    let Control::Revocation(sealed) = control else {
+        return None;
+    };
+    let body = sealed.get(HEADER_LEN..)?;
+    let said = codec::decode::<Revocation>(Revocation::WHAT, body, Revocation::MAX_BYTES);
+    let said = said.ok()?;
+    Some(RevocationOrder {
+        target: said.target,
+        keeps_issued: said.keeps_issued,
+        reason: said.reason,
+    })
 }

@@ -1,40 +1,36 @@
 //! How a control message reaches the mesh: over links as the operator, over an orchestrator's admin
 //! endpoint, or not yet. [T-CTL-6]
 
+mod links;
+mod outcome;
+
+pub(crate) use outcome::Outcome;
+
 use super::fleet::Admin;
 use super::http;
 use super::run_file::RunFile;
 use crate::authority::issuer::Issuer;
+use crate::config;
 use crate::exit::{NotReady, Usage};
-use crate::stderr;
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
-use futures_util::{StreamExt, stream};
-use rand::seq::SliceRandom;
-use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use links::Place;
+use outcome::Who;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
-use tether_net::{
-    BoxFuture, Incoming, LinkError, LinkLimits, Members, Node, NodeConfig, Service, UplinkConfig,
-};
-use tether_telemetry::metrics::{NetMetrics, Registry};
+use tether_net::MAX_CONFIGURED;
+use tether_wire::control::Target;
 use tether_wire::grant::Access;
-use tether_wire::rpc::{Code, RpcError, method};
-use tether_wire::{NodeId, Region, Role, Topic};
-use tokio::time::Instant;
+use tether_wire::{Grant, MeshId, NodeId, Region, Signed};
 
-/// How long orchestrators are looked for.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Pause before they are looked for again.
-const AGAIN: Duration = Duration::from_secs(1);
-/// How long one orchestrator may take.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Most that are told; they tell the others.
-const MAX_TOLD: usize = 256;
-/// How many are dialled at once.
-const AT_ONCE: usize = 16;
+/// What the exit codes of telling the mesh are, for `--help`.
+pub(super) const HELP: &str = "\
+Exit codes:
+  0  an orchestrator took it and passes it on; one that is revoked by it does not count
+  1  it failed: nobody took it, and an orchestrator refused it, say
+  2  wrong usage
+  3  the configuration is invalid
+  4  no orchestrator was reached within 30 s, or none but the one that is revoked: send it again";
 
 /// Where to.
 #[derive(Debug, Args)]
@@ -48,6 +44,13 @@ pub(crate) struct DeliveryArgs {
     /// `access` of the mesh, on which depends where its orchestrators are found
     #[arg(long, default_value = "invite", value_parser = ["invite", "open"], requires = "bootstrap")]
     access: String,
+    /// Configuration of any node of the mesh, instead of these: what its [node] says of bootstrap,
+    /// region, access and relays, and its orchestrators, who are told besides those that are found
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["bootstrap", "region", "access"])]
+    config: Option<PathBuf>,
+    /// Key of an orchestrator that is told besides those that are found; may be given several times
+    #[arg(long, value_name = "ID")]
+    orchestrator: Vec<NodeId>,
     /// URL of an orchestrator's admin endpoint
     #[arg(long, value_name = "URL", value_parser = http::parse_url, requires = "admin_token_file")]
     admin: Option<String>,
@@ -63,17 +66,28 @@ pub(crate) struct DeliveryArgs {
 pub(crate) struct Message {
     pub(crate) bytes: Vec<u8>,
     pub(crate) what: String,
+    /// What it takes back, where it is a revocation.
+    pub(crate) target: Option<Target>,
 }
 
-/// Who took it, and who did not.
-#[derive(Debug, Default)]
-pub(crate) struct Outcome {
-    pub(crate) took: BTreeSet<NodeId>,
-    admins: usize,
-    /// Words of those who refused it.
-    refused: Vec<String>,
-    /// Words of those who could not be reached.
-    missed: Vec<String>,
+impl Message {
+    /// Whether it takes back this node: its key, or the grant that it shows. One that falls because
+    /// of what its grant rests on is not meant: it may be all that there is to pass it on.
+    fn is_about(&self, mesh: &MeshId, node: NodeId, grant: Option<&[u8]>) -> bool {
+        match self.target {
+            None => false,
+            Some(Target::Key(key)) => key == node,
+            Some(Target::Serial { issuer, serial }) => grant
+                .and_then(|grant| Signed::<Grant>::from_bytes(grant).verify(mesh).ok())
+                .is_some_and(|grant| grant.serial == serial && grant.signer() == issuer),
+        }
+    }
+}
+
+/// The ways to the mesh, as far as they can be told without going them.
+pub(crate) struct Delivery {
+    admin: Option<Admin>,
+    place: Option<Place>,
 }
 
 impl DeliveryArgs {
@@ -84,42 +98,34 @@ impl DeliveryArgs {
 
     /// Whether it goes over links, for which a key is needed.
     pub(crate) fn uses_links(&self) -> bool {
-        !self.bootstrap.is_empty()
+        !self.bootstrap.is_empty() || self.config.is_some()
     }
 
-    /// Refuses what cannot be meant, before anything is signed.
+    /// Refuses what cannot be meant, before a key is read.
     pub(crate) fn check(&self) -> Result<(), Usage> {
         if (self.bootstrap.iter()).any(|addr| addr.is_ipv6() || addr.port() == 0) {
             return Err(Usage(
                 "--bootstrap takes IPv4 addresses with a port: IP:PORT",
             ));
         }
+        if !self.orchestrator.is_empty() && !self.uses_links() {
+            return Err(Usage(
+                "--orchestrator is found over the DHT: give --bootstrap and --region, or --config",
+            ));
+        }
+        if self.orchestrator.len() > MAX_CONFIGURED {
+            return Err(Usage("give --orchestrator at most 64 times"));
+        }
         Ok(())
     }
 
-    /// Tells whom it can.
-    pub(crate) async fn deliver(
-        &self,
-        issuer: Option<&Issuer>,
-        messages: &[Message],
-    ) -> anyhow::Result<Outcome> {
-        let mut outcome = Outcome::default();
-        if let Some(admin) = self.open_admin()? {
-            for message in messages {
-                match admin.control(&message.bytes).await {
-                    Ok(_) => outcome.admins = 1,
-                    Err(error) if error.is::<NotReady>() => {
-                        outcome.missed.push(format!("{error:#}"));
-                    }
-                    Err(error) => outcome.refused.push(format!("{error:#}")),
-                }
-            }
-        }
-        if self.uses_links() {
-            let issuer = issuer.context("an operator's key is needed to link")?;
-            self.over_links(issuer, messages, &mut outcome).await?;
-        }
-        Ok(outcome)
+    /// Reads what there is to read, before anything is signed. `mesh` is that of the key, where one
+    /// is given.
+    pub(crate) fn open(&self, mesh: Option<MeshId>) -> anyhow::Result<Delivery> {
+        Ok(Delivery {
+            admin: self.open_admin()?,
+            place: self.place(mesh)?,
+        })
     }
 
     fn open_admin(&self) -> anyhow::Result<Option<Admin>> {
@@ -133,167 +139,131 @@ impl DeliveryArgs {
         Admin::open(&run.admin, &run.admin_token_file).map(Some)
     }
 
-    async fn over_links(
+    fn place(&self, mesh: Option<MeshId>) -> anyhow::Result<Option<Place>> {
+        let mut place = match &self.config {
+            Some(path) => {
+                let node = config::node_of(path)?;
+                if let Some(mesh) = mesh.filter(|mesh| *mesh != node.mesh) {
+                    anyhow::bail!(
+                        "{} is of a node of mesh {}, and the key is of mesh {mesh}",
+                        path.display(),
+                        node.mesh
+                    );
+                }
+                Place {
+                    bootstrap: node.bootstrap,
+                    regions: vec![node.region],
+                    access: node.access,
+                    relays: node.relays,
+                    named: node.orchestrators,
+                }
+            }
+            None if self.bootstrap.is_empty() => return Ok(None),
+            None => Place {
+                bootstrap: self.bootstrap.clone(),
+                regions: self.region.clone(),
+                access: match self.access.as_str() {
+                    "open" => Access::Open,
+                    _ => Access::Invite,
+                },
+                relays: Vec::new(),
+                named: Vec::new(),
+            },
+        };
+        for id in &self.orchestrator {
+            if !place.named.contains(id) {
+                place.named.push(*id);
+            }
+        }
+        Ok(Some(place))
+    }
+}
+
+impl Delivery {
+    /// Tells whom it can, and says of each what became of it.
+    pub(crate) async fn deliver(
         &self,
-        issuer: &Issuer,
+        issuer: Option<&Issuer>,
         messages: &[Message],
-        outcome: &mut Outcome,
-    ) -> anyhow::Result<()> {
-        let node = Box::pin(Node::start(self.node_config(issuer)?, Arc::new(Deaf))).await?;
-        let told = tokio::time::timeout(2 * PATIENCE, self.tell(&node, messages, outcome)).await;
-        node.shutdown().await;
-        if told.is_err() && outcome.took.is_empty() {
-            outcome.missed.push("it took too long".to_owned());
-        }
-        Ok(())
-    }
-
-    fn node_config(&self, issuer: &Issuer) -> anyhow::Result<NodeConfig> {
-        let region = match issuer.own_region() {
-            Some(region) => region.clone(),
-            None => self.region.first().context("a region is needed")?.clone(),
-        };
-        // A mesh on this machine needs nobody to reach it from elsewhere.
-        let is_local = self.bootstrap.iter().all(|addr| addr.ip().is_loopback());
-        let ip = if is_local {
-            Ipv4Addr::LOCALHOST
-        } else {
-            Ipv4Addr::UNSPECIFIED
-        };
-        let mut mesh = issuer.mesh();
-        if self.access == "open" {
-            mesh.access = Access::Open;
-        }
-        Ok(NodeConfig {
-            key: issuer.key().clone(),
-            members: Members::new(mesh),
-            role: Role::Operator,
-            region,
-            grant: issuer.own_grant(),
-            invite: None,
-            accept: vec![Role::Orchestrator],
-            listen: (ip, 0).into(),
-            advertise: Vec::new(),
-            dht_listen: (ip, 0).into(),
-            bootstrap: self.bootstrap.clone(),
-            relays: Vec::new(),
-            uplinks: UplinkConfig::default(),
-            limits: LinkLimits::default(),
-            metrics: NetMetrics::register(&Registry::new()),
-        })
-    }
-
-    /// Tells all that are found, until somebody took it or all refused.
-    async fn tell(&self, node: &Node, messages: &[Message], outcome: &mut Outcome) {
-        let begin = Instant::now();
-        loop {
-            let mut found = BTreeSet::new();
-            let mut missed = Vec::new();
-            for region in &self.region {
-                match node.lookup(&Topic::Control(region.clone())).await {
-                    Ok(ids) => found.extend(ids),
-                    Err(error) => missed.push(error.to_string()),
-                }
-            }
-            let mut found: Vec<NodeId> = found.into_iter().collect();
-            // Nobody outside chooses who is told where there is not room for all.
-            found.shuffle(&mut rand::rng());
-            found.truncate(MAX_TOLD);
-            let told = stream::iter(found)
-                .map(|id| async move { (id, tell_one(node, id, messages).await) })
-                .buffer_unordered(AT_ONCE)
-                .collect::<Vec<_>>()
-                .await;
-            outcome.refused.clear();
-            for (id, told) in told {
-                match told {
-                    Told::Took => {
-                        outcome.took.insert(id);
+    ) -> anyhow::Result<Outcome> {
+        let mut outcome = Outcome::default();
+        if let Some(admin) = &self.admin {
+            for message in messages {
+                match admin.control(&message.bytes).await {
+                    Ok(by) => {
+                        let who = by.map_or(Who::Admin, Who::Node);
+                        // Which grant it has is not known here.
+                        let is_about = by.is_some_and(|by| match message.target {
+                            Some(Target::Key(key)) => key == by,
+                            _ => false,
+                        });
+                        if is_about {
+                            outcome.falls(who);
+                        } else {
+                            outcome.takes(who);
+                        }
                     }
-                    Told::Refused(why) => outcome.refused.push(why),
-                    Told::Missed(why) => missed.push(why),
+                    Err(error) if error.is::<NotReady>() => {
+                        outcome.misses(Who::Admin, format!("{error:#}"));
+                    }
+                    Err(error) => outcome.refuses(format!("{error:#}")),
                 }
             }
-            outcome.missed = missed;
-            let is_done = !outcome.took.is_empty() || !outcome.refused.is_empty();
-            if is_done || begin.elapsed() > PATIENCE {
-                return;
-            }
-            tokio::time::sleep(AGAIN).await;
         }
+        if let Some(place) = &self.place {
+            let issuer = issuer.context("an operator's key is needed to link")?;
+            place.tell(issuer, messages, &mut outcome).await?;
+        }
+        Ok(outcome)
     }
 }
 
-enum Told {
-    Took,
-    /// By an orchestrator that proved to be one.
-    Refused(String),
-    Missed(String),
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tether_wire::grant::{Role, Tier};
+    use tether_wire::{NodeId, NodeKey};
 
-async fn tell_one(node: &Node, id: NodeId, messages: &[Message]) -> Told {
-    let link = match node.link(id, Role::Orchestrator).await {
-        Ok(link) => link,
-        Err(error @ LinkError::Refused(_)) => {
-            return Told::Missed(format!("{}: {error}", id.short()));
-        }
-        Err(error) => return Told::Missed(error.to_string()),
-    };
-    let send = async {
-        let mut call = link.call(method::CONTROL, Some(CALL_TIMEOUT), &[]).await?;
-        for message in messages {
-            call.send(&message.bytes).await?;
-        }
-        call.finish_sending().await;
-        while call.next().await?.is_some() {}
-        Ok::<(), RpcError>(())
-    };
-    match send.await {
-        Ok(()) => Told::Took,
-        Err(error) if matches!(error.code, Code::Invalid | Code::Forbidden) => {
-            Told::Refused(format!("orchestrator {}: {}", id.short(), error.message))
-        }
-        Err(error) => Told::Missed(format!("orchestrator {}: {}", id.short(), error.message)),
-    }
-}
-
-impl Outcome {
-    /// Whether anybody took it.
-    pub(crate) fn is_taken(&self) -> bool {
-        self.admins > 0 || !self.took.is_empty()
-    }
-
-    /// Says who took it; fails where nobody did.
-    pub(crate) fn report(&self) -> anyhow::Result<()> {
-        for why in self.refused.iter().chain(&self.missed) {
-            stderr::line(format_args!("note: not taken: {why}"));
-        }
-        if self.is_taken() {
-            let count = self.took.len() + self.admins;
-            let them = if count == 1 {
-                "1 orchestrator took it and passes it on".to_owned()
-            } else {
-                format!("{count} orchestrators took it and pass it on")
+    #[test]
+    fn a_revocation_is_about_its_key_or_who_shows_the_grant_of_its_serial() {
+        let operator = NodeKey::from_seed([1; 32]);
+        let mesh = MeshId(operator.id().0);
+        let node = NodeId([2; 32]);
+        let grant = Grant {
+            subject: node,
+            role: Role::Orchestrator,
+            region: None,
+            tier: Tier::Trusted,
+            not_before_ms: 1,
+            expires_ms: 2,
+            serial: 7,
+            issuer: None,
+            consent: None,
+            invite: None,
+        };
+        let grant = Signed::seal(&operator, &mesh, &grant).expect("inside limits");
+        let is_about = |target, grant: Option<&[u8]>| {
+            let message = Message {
+                bytes: Vec::new(),
+                what: String::new(),
+                target,
             };
-            stderr::line(them);
-            return Ok(());
+            message.is_about(&mesh, node, grant)
+        };
+        let serial = |issuer, serial| Some(Target::Serial { issuer, serial });
+        let shown = Some(grant.as_bytes());
+        assert!(is_about(Some(Target::Key(node)), None));
+        assert!(is_about(serial(operator.id(), 7), shown));
+        for (target, shown) in [
+            (None, shown),
+            // All that this key has granted falls, and somebody has to pass that on.
+            (Some(Target::Key(operator.id())), shown),
+            (serial(operator.id(), 8), shown),
+            (serial(node, 7), shown),
+            (serial(operator.id(), 7), None),
+            (serial(operator.id(), 7), Some(&[1; 200][..])),
+        ] {
+            assert!(!is_about(target, shown), "{target:?}");
         }
-        if self.refused.is_empty() {
-            return Err(NotReady(
-                "nobody took it: no orchestrator was reached; check --bootstrap and --region, or --admin, and send it again".to_owned(),
-            )
-            .into());
-        }
-        bail!("nobody took it: {}", self.refused.join("; "));
-    }
-}
-
-/// Serves nothing: orchestrators only tell this node what it need not know.
-struct Deaf;
-
-impl Service for Deaf {
-    fn serve(&self, _: Incoming) -> BoxFuture<'static, Result<(), RpcError>> {
-        let why = "an operator serves nothing";
-        Box::pin(std::future::ready(Err(RpcError::new(Code::NotFound, why))))
     }
 }

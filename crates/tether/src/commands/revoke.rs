@@ -1,6 +1,6 @@
 //! `tether revoke`: what is taken back, for good. (PRE-6) [T-CTL-2]
 
-use super::deliver::{DeliveryArgs, Message};
+use super::deliver::{self, DeliveryArgs, Message};
 use super::signer::SignerArgs;
 use crate::authority::issuer::{Issuer, RevocationOrder};
 use crate::authority::{control_file, grant_file, now_ms};
@@ -14,13 +14,15 @@ use tether_wire::{NodeId, codec};
 
 /// See [`crate::cli`].
 #[derive(Debug, Args)]
-#[command(after_long_help = "\
+#[command(after_long_help = format!("\
 Examples:
   tether revoke KEY --operator my-mesh --bootstrap 192.0.2.10:49737 --region eu --reason \"stolen\"
-  tether revoke --serial 4711 --operator my-mesh --bootstrap 192.0.2.10:49737 --region eu
+  tether revoke --serial 4711 --operator my-mesh --config gateway.toml --orchestrator ID
   tether revoke KEY --operator my-mesh --admin http://127.0.0.1:9464 --admin-token-file admin.token
   tether revoke KEY --operator /media/stick/recovery.key --out lost.control   offline; then, online:
-  tether control send lost.control --admin http://127.0.0.1:9464 --admin-token-file admin.token")]
+  tether control send lost.control --admin http://127.0.0.1:9464 --admin-token-file admin.token
+
+{}", deliver::HELP))]
 pub(crate) struct RevokeArgs {
     /// Public id of the key that is taken back, and all that rests on it
     #[arg(value_name = "KEY", required_unless_present = "serial")]
@@ -60,7 +62,7 @@ impl RevokeArgs {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         if !self.delivery.is_given() && self.out.is_none() {
             return Err(Usage(
-                "say how the mesh hears of it: --bootstrap and --region, --admin, --data-dir or --out",
+                "say how the mesh hears of it: --bootstrap and --region, --config, --admin, --data-dir or --out",
             )
             .into());
         }
@@ -70,6 +72,7 @@ impl RevokeArgs {
         self.delivery.check()?;
         let now = now_ms();
         let issuer = self.signer.open(now)?;
+        let delivery = self.delivery.open(Some(issuer.mesh().id))?;
         let order = RevocationOrder {
             target: self.target(&issuer)?,
             keeps_issued: self.keep_issued,
@@ -96,8 +99,9 @@ impl RevokeArgs {
         let messages = [Message {
             bytes: codec::encode(&control),
             what: what.clone(),
+            target: Some(order.target),
         }];
-        let delivered = self.delivery.deliver(Some(&issuer), &messages);
+        let delivered = delivery.deliver(Some(&issuer), &messages);
         let outcome = super::runtime()?.block_on(delivered)?;
         if outcome.is_taken() {
             issuer.note(&order, now)?;

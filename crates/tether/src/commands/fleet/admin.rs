@@ -10,11 +10,14 @@ use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tether_orchestrator::admin::MAX_LIMIT;
+use tether_wire::NodeId;
 
 /// How long the orchestrator may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// The header that says how many rows were left out.
 const LEFT_OUT: &str = "tether-fleet-left-out";
+/// The header that says which orchestrator took a control message.
+const TAKEN_BY: &str = "tether-orchestrator";
 
 /// Where the orchestrator's admin endpoint is.
 #[derive(Debug, Args)]
@@ -113,11 +116,12 @@ impl Admin {
         Ok((response, url))
     }
 
-    /// Gives a control message to the orchestrator; says whether it was news there.
-    pub(crate) async fn control(&self, control: &[u8]) -> anyhow::Result<bool> {
+    /// Gives a control message to the orchestrator, which takes it; its key, where it tells it.
+    pub(crate) async fn control(&self, control: &[u8]) -> anyhow::Result<Option<NodeId>> {
         #[derive(Deserialize)]
         struct Taken {
-            news: bool,
+            #[serde(rename = "news")]
+            _news: bool,
         }
         let url = format!("{}/control", self.base);
         let response = (self.client.post(&url))
@@ -128,10 +132,12 @@ impl Admin {
             .await
             .map_err(|error| http::unreachable(&url, &error))?;
         self.check_token(&response, &url)?;
+        let by = response.headers().get(TAKEN_BY);
+        let by = by.and_then(|by| by.to_str().ok()?.parse().ok());
         let text = text(response, &url).await?;
-        let taken: Taken = serde_json::from_str(&text)
+        let _: Taken = serde_json::from_str(&text)
             .with_context(|| format!("{url} answers what is not expected"))?;
-        Ok(taken.news)
+        Ok(by)
     }
 
     fn check_token(&self, response: &reqwest::Response, url: &str) -> anyhow::Result<()> {
