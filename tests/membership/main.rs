@@ -110,6 +110,34 @@ fn a_worker_that_was_away_when_it_was_revoked_is_refused_when_it_is_back() {
     // The same token is good for another.
     let other = world.join("other", &token);
     eventually("another gets work", || world.serves(&id_of(&other)));
+    // Before it is greeted a revoked key sees no grant of who refuses it: this folder knows by whom.
+    std::fs::remove_file(world.path("w/data/membership.cbor")).ok();
+    let (token, _) = world.invite("1");
+    let output = world.joining("w", &token).arg("--rejoin").output();
+    let output = output.expect("it runs");
+    assert_eq!(output.status.code(), Some(REVOKED), "{}", said(&output));
+    assert!(said(&output).contains("was revoked"), "{}", said(&output));
+}
+
+#[test]
+fn a_stranger_who_refuses_decides_nothing_for_a_worker_that_joins() {
+    let mut world = World::start(false);
+    let stranger = world.stranger();
+    let (token, _) = world.invite("2");
+    let worker = world.join("w", &token);
+    eventually("it gets work", || world.serves(&id_of(&worker)));
+    let orchestrator = world.orchestrator.take().expect("it runs");
+    assert_eq!(orchestrator.stop(), Some(0));
+    let output = world.joining("late", &token).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(NOT_READY), "{}", said(&output));
+    for words in [
+        "refused without having proved to be an orchestrator",
+        "within 30 s",
+        "goes on where it was",
+    ] {
+        assert!(said(&output).contains(words), "{}", said(&output));
+    }
+    drop(stranger);
 }
 
 #[test]

@@ -3,8 +3,17 @@
 use crate::operator::{grant, pack_model, text};
 use crate::support::{self, Process, Reply, Tether, eventually, get, is_routable, post};
 use serde_json::{Value, json};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
+use tether_net::{
+    BoxFuture, Incoming, LinkLimits, Members, Node, NodeConfig, Service, UplinkConfig,
+};
+use tether_telemetry::metrics::{NetMetrics, Registry};
+use tether_wire::grant::{Access, Mesh};
+use tether_wire::rpc::{Code, RpcError};
+use tether_wire::{NodeKey, Region, Role, Topic};
 
 /// A mesh with an orchestrator and a gateway; workers are the test's.
 pub(crate) struct World {
@@ -263,6 +272,59 @@ impl World {
         let gateway = self.gateway.as_ref().expect("it runs");
         let url = gateway.ready["gateway"].as_str().expect("a URL");
         get(&format!("{url}/readyz"), "").status == 200
+    }
+}
+
+/// A node that announces itself as an orchestrator, which it is not, and takes no link. It is there
+/// until it is dropped.
+pub(crate) struct Stranger(Node);
+
+impl World {
+    pub(crate) fn stranger(&self) -> Stranger {
+        let mesh = Mesh {
+            id: self.mesh.parse().expect("a mesh id"),
+            recovery: Some(self.recovery.parse().expect("a key")),
+            access: Access::Invite,
+        };
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let region = Region::new("eu").expect("valid");
+        let config = NodeConfig {
+            key: NodeKey::from_seed([9; 32]),
+            members: Members::new(mesh),
+            role: Role::Orchestrator,
+            region: region.clone(),
+            grant: None,
+            invite: None,
+            accept: Vec::new(),
+            listen: loopback,
+            advertise: Vec::new(),
+            dht_listen: loopback,
+            bootstrap: vec![self.bootstrap.parse().expect("an address")],
+            relays: Vec::new(),
+            uplinks: UplinkConfig::default(),
+            limits: LinkLimits::default(),
+            metrics: NetMetrics::register(&Registry::new()),
+        };
+        support::runtime().block_on(async {
+            let node = Node::start(config, Arc::new(Deaf)).await.expect("a node");
+            let announced = node.announce(&Topic::Control(region)).await;
+            announced.expect("announced");
+            Stranger(node)
+        })
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        support::runtime().block_on(self.0.shutdown());
+    }
+}
+
+struct Deaf;
+
+impl Service for Deaf {
+    fn serve(&self, _: Incoming) -> BoxFuture<'static, Result<(), RpcError>> {
+        Box::pin(async { Err(RpcError::new(Code::NotFound, "nothing here")) })
     }
 }
 

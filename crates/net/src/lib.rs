@@ -63,7 +63,10 @@ pub use rendezvous::{Announcement, ProbeReport, Sighting, bootstrap, probe};
 pub use rpc::{Call, Incoming, Service};
 pub use topic_view::TopicView;
 pub use transport::{MAX_RELAYS, check_relay_url};
-pub use uplinks::{MAX_CONFIGURED, UplinkConfig, UplinkLook, UplinkView, Uplinks, redial_pause};
+pub use uplinks::{
+    MAX_CONFIGURED, UplinkConfig, UplinkLook, UplinkView, Uplinks, redial_pause,
+    remembered_orchestrators,
+};
 
 /// The future of [`Service::serve`], so that services need not name another crate for it.
 pub use futures_util::future::BoxFuture;

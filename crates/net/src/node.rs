@@ -71,7 +71,8 @@ impl Node {
         // Boxed: the transport's future is large, and callers should not carry it.
         let relays = Relays::new(&config.relays, config.grant.as_deref());
         let relays = relays.map_err(NetError::Config)?;
-        let endpoint = Endpoint::bind(&config.key, config.listen, &limits, relays);
+        let grant = config.grant.as_deref();
+        let endpoint = Endpoint::bind(&config.key, grant, config.listen, &limits, relays);
         let endpoint = Box::pin(endpoint).await?;
         let rendezvous = Rendezvous::start(
             &config.key,

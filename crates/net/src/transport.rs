@@ -70,13 +70,15 @@ pub(crate) struct Endpoint {
     inner: iroh::Endpoint,
     listen: SocketAddr,
     relays: Relays,
+    own_grant: Option<Arc<[u8]>>,
     observed: Arc<Mutex<Observed>>,
 }
 
 impl Endpoint {
-    /// Binds the endpoint.
+    /// Binds the endpoint; `own_grant` goes with its connections.
     pub(crate) async fn bind(
         key: &NodeKey,
+        own_grant: Option<&[u8]>,
         listen: SocketAddr,
         limits: &LinkLimits,
         relays: Relays,
@@ -101,6 +103,7 @@ impl Endpoint {
             inner,
             listen,
             relays,
+            own_grant: own_grant.map(Arc::from),
             observed: Arc::default(),
         })
     }
@@ -201,7 +204,7 @@ impl Endpoint {
         let address =
             EndpointAddr::from_parts(id, addresses.chain(relay.map(TransportAddr::Relay)));
         match self.inner.connect(address, ALPN).await {
-            Ok(connection) => Ok(Connection::new(connection)),
+            Ok(connection) => Ok(Connection::new(connection, self.own_grant.clone())),
             Err(IrohConnectError::Connect {
                 source: ConnectWithOptsError::NoAddress { .. },
                 ..
@@ -221,7 +224,12 @@ impl Endpoint {
 
     /// The next connection that somebody tries to make; nothing once the endpoint is closed.
     pub(crate) async fn accept(&self) -> Option<Arriving> {
-        self.inner.accept().await.map(Arriving)
+        let incoming = self.inner.accept().await?;
+        let own_grant = self.own_grant.clone();
+        Some(Arriving {
+            incoming,
+            own_grant,
+        })
     }
 
     /// Closes the endpoint and all its connections.
@@ -262,12 +270,15 @@ fn connect_error(error: &ConnectionError) -> ConnectError {
 
 /// A connection that somebody tries to make. Nothing was spent on it yet.
 #[derive(Debug)]
-pub(crate) struct Arriving(iroh::endpoint::Incoming);
+pub(crate) struct Arriving {
+    incoming: iroh::endpoint::Incoming,
+    own_grant: Option<Arc<[u8]>>,
+}
 
 impl Arriving {
     /// Where it claims to come from; nothing where it comes by another way than IP.
     pub(crate) fn remote_ip(&self) -> Option<IpAddr> {
-        match self.0.remote_addr() {
+        match self.incoming.remote_addr() {
             IncomingAddr::Ip(address) => Some(address.ip()),
             _ => None,
         }
@@ -275,24 +286,24 @@ impl Arriving {
 
     /// Whether it has proved that it receives what is sent to its address.
     pub(crate) fn is_validated(&self) -> bool {
-        self.0.remote_addr_validated()
+        self.incoming.remote_addr_validated()
     }
 
     /// Asks it for that proof; costs us no memory.
     pub(crate) fn ask_for_proof(self) {
         // It fails only for one that has given the proof, and callers have asked before.
-        let _ = self.0.retry();
+        let _ = self.incoming.retry();
     }
 
     /// Turns it away, before the handshake.
     pub(crate) fn refuse(self) {
-        self.0.refuse();
+        self.incoming.refuse();
     }
 
     /// Does the handshake.
     pub(crate) async fn complete(self) -> Result<Connection, ArriveError> {
-        match self.0.await {
-            Ok(connection) => Ok(Connection::new(connection)),
+        match self.incoming.await {
+            Ok(connection) => Ok(Connection::new(connection, self.own_grant)),
             Err(ConnectingError::ConnectionError { source, .. }) => {
                 Err(match code_of_handshake(&source) {
                     Some(NO_COMMON_ALPN) => ArriveError::Version(

@@ -18,7 +18,7 @@ use crate::node::Node;
 use keeper::Keeper;
 use memory::Memory;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tether_presence::plan;
 use tether_wire::NodeId;
@@ -37,6 +37,14 @@ pub struct UplinkConfig {
 
 /// Most orchestrators that may be configured.
 pub const MAX_CONFIGURED: usize = 64;
+
+/// Orchestrators with which a node was linked in earlier runs, by what its folder keeps of them: each
+/// has proved to be one. The last seen comes first.
+#[must_use]
+pub fn remembered_orchestrators(folder: &Path) -> Vec<NodeId> {
+    let entries = Memory::new(Some(folder.to_owned())).load();
+    entries.into_iter().map(|entry| entry.key).collect()
+}
 
 /// Looks at the orchestrators that wait at most; more wait to be asked.
 const MAX_ASKED: usize = 4;

@@ -120,6 +120,10 @@ pub struct Refusal {
     pub code: RefusalCode,
     /// For people: what was wrong and what to do.
     pub message: String,
+    /// The sealed [`Grant`] of who refuses, to a worker that shows an invite: it believes nobody who
+    /// has not proved to be an orchestrator. [T-LNK-2]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "serde_bytes")]
+    pub grant: Option<Vec<u8>>,
 }
 
 impl Refusal {
@@ -128,6 +132,7 @@ impl Refusal {
         Self {
             code,
             message: message.into(),
+            grant: None,
         }
     }
 }

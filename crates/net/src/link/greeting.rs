@@ -121,9 +121,14 @@ impl Greeted {
         }
     }
 
-    /// As the one who was dialled: the other side is refused.
+    /// As the one who was dialled: the other side is refused. A worker that shows an invite is told
+    /// by whom, since it would not believe a stranger.
     pub(crate) async fn refuse(self, connection: &Connection, refusal: &Refusal) {
-        refuse(connection, self.writer, refusal).await;
+        let mut refusal = refusal.clone();
+        if self.hello.invite.is_some() {
+            refusal.grant = connection.own_grant().map(<[u8]>::to_vec);
+        }
+        refuse(connection, self.writer, &refusal).await;
     }
 }
 
@@ -185,5 +190,8 @@ async fn lost(connection: &Connection, error: StreamError) -> GreetingError {
 /// A refusal is shown to people: a stranger's words are kept short and on one line.
 fn bounded(refusal: Refusal) -> Refusal {
     let message = refusal.message.chars().filter(|c| !c.is_control());
-    Refusal::new(refusal.code, message.take(500).collect::<String>())
+    Refusal {
+        message: message.take(500).collect(),
+        ..refusal
+    }
 }

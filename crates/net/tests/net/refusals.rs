@@ -208,3 +208,29 @@ async fn a_peer_of_another_role_than_wanted_is_named() {
         "{error}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_shows_an_invite_is_told_who_refuses_it_and_nobody_else_is() {
+    let mesh = TestMesh::new();
+    let (mut config, registry) = mesh.config(Role::Orchestrator);
+    let grant = config.grant.clone();
+    config.accept = vec![Role::Orchestrator];
+    let orchestrator = start((config, registry)).await;
+    let (mut config, registry) = mesh.config(Role::Worker);
+    config.grant = None;
+    config.invite = Some(mesh.invite(&[7; 32], 1));
+    let worker = start((config, registry)).await;
+    match worker
+        .node
+        .link(orchestrator.id(), Role::Orchestrator)
+        .await
+    {
+        Err(LinkError::Refused(refusal)) => {
+            assert_eq!(refusal.code, RefusalCode::Role);
+            assert!(grant.is_some() && refusal.grant == grant);
+        }
+        other => panic!("expected a refusal, not {other:?}"),
+    }
+    let refusal = refused(&mesh, &orchestrator, |_| ()).await;
+    assert_eq!((refusal.code, refusal.grant), (RefusalCode::Role, None));
+}

@@ -59,6 +59,11 @@ macro_rules! plain {
 plain!(hello, samples::hello(), Hello);
 plain!(hello_welcome, samples::welcome(), HelloAnswer);
 plain!(hello_refused, samples::refused(), HelloAnswer);
+plain!(
+    hello_refused_with_a_grant,
+    samples::refused_with_a_grant(),
+    HelloAnswer
+);
 plain!(record, samples::record(), Record);
 plain!(call_head, samples::call_head(), CallHead);
 plain!(rpc_error, samples::rpc_error(), RpcError);

@@ -228,6 +228,13 @@ pub(crate) fn refused() -> HelloAnswer {
     ))
 }
 
+pub(crate) fn refused_with_a_grant() -> HelloAnswer {
+    HelloAnswer::Refused(Refusal {
+        grant: Some(vec![7; 40]),
+        ..Refusal::new(RefusalCode::Spent, "it has let in all")
+    })
+}
+
 pub(crate) fn record() -> Record {
     Record {
         v: 1,
