@@ -263,7 +263,13 @@ pub const TARGETS: &[Target] = &[
         name: "greeting-answer",
         run: net::greeting_answer,
         covers: &["answer to a greeting"],
-        seeds: || golden(&["hello_welcome", "hello_refused"]),
+        seeds: || {
+            golden(&[
+                "hello_welcome",
+                "hello_refused",
+                "hello_refused_with_a_grant",
+            ])
+        },
     },
     Target {
         name: "controls-file",
