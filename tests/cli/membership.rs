@@ -5,6 +5,7 @@ mod access;
 mod invites;
 mod joining;
 mod keys;
+mod recovery;
 mod revocations;
 
 use crate::operator::{Operator, text};

@@ -7,7 +7,7 @@
 //! * [`issuer`] – who gives and takes back: grants, invites, revocations
 //! * [`register`] – what was issued and revoked
 //! * [`rotation`] – a node's key replaced by a new one
-//! * [`control_file`] – a revocation that travels by hand
+//! * [`control_file`] – revocations that travel by hand
 
 pub(crate) mod control_file;
 pub(crate) mod grant_file;

@@ -232,22 +232,30 @@ impl Issuer {
         Ok(Control::Revocation(sealed.as_bytes().to_vec()))
     }
 
-    /// Enters a revocation that somebody took. One that is there already is there once.
-    pub(crate) fn note(&self, order: &RevocationOrder, now_ms: u64) -> Result<(), AuthorityError> {
-        let entry = RevocationEntry {
+    /// Enters revocations that somebody took. One that is there already is there once.
+    pub(crate) fn note(
+        &self,
+        orders: &[RevocationOrder],
+        now_ms: u64,
+    ) -> Result<(), AuthorityError> {
+        let entry = |order: &RevocationOrder| RevocationEntry {
             target: order.target,
             keeps_issued: order.keeps_issued,
             reason: order.reason.clone(),
             issued_ms: now_ms,
         };
-        let known = register::read_file(&self.register)?.revocations;
-        let same = |it: &RevocationEntry| {
-            (it.target, it.keeps_issued) == (entry.target, entry.keeps_issued)
-        };
-        if known.iter().any(same) {
-            return Ok(());
-        }
-        register::enter(&self.register, |_, _| Ok((Line::Revocation(entry), ())))
+        let entries: Vec<_> = orders.iter().map(entry).collect();
+        register::note(&self.register, &entries)
+    }
+
+    /// Whether this is the mesh's recovery key.
+    pub(crate) fn is_recovery(&self) -> bool {
+        self.own_grant.is_none() && self.key.id() != self.mesh.id.operator()
+    }
+
+    /// The register beside its key.
+    pub(crate) fn register(&self) -> &Path {
+        &self.register
     }
 
     /// Who gave a serial, as far as the register beside the key says.

@@ -64,7 +64,7 @@ pub(super) fn place(key: &Path) -> Result<PathBuf, AuthorityError> {
 ///
 /// # Errors
 /// When it is there and cannot be read, or holds something else.
-pub(super) fn beside(key: &Path) -> Result<Option<MeshKeys>, AuthorityError> {
+pub(crate) fn beside(key: &Path) -> Result<Option<MeshKeys>, AuthorityError> {
     let file = place(key)?.with_file_name(MESH_ID);
     let text = match read_text(&file, MAX_BYTES) {
         Ok(text) => text,

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tether_wire::control::Target;
 use tether_wire::grant::{Role, Tier};
 use tether_wire::{NodeId, Region};
@@ -62,6 +62,16 @@ pub(crate) struct RevocationEntry {
     pub(crate) keeps_issued: bool,
     pub(crate) reason: String,
     pub(crate) issued_ms: u64,
+}
+
+impl RevocationEntry {
+    /// What it takes back, for sorting: a serial of its issuer, or a key.
+    pub(crate) fn number(&self) -> (NodeId, Option<u64>) {
+        match self.target {
+            Target::Key(key) => (key, None),
+            Target::Serial { issuer, serial } => (issuer, Some(serial)),
+        }
+    }
 }
 
 /// A line. That of a grant is known by having no kind.
@@ -155,17 +165,27 @@ pub(crate) fn entries(dir: &Path) -> Result<Vec<Entry>, AuthorityError> {
     Ok(read(dir)?.grants)
 }
 
+/// Where the register of a mesh folder is.
+pub(crate) fn path_in(dir: &Path) -> Result<PathBuf, AuthorityError> {
+    Ok(mesh_id::place(&dir.join(OPERATOR_KEY))?.with_file_name(REGISTER))
+}
+
 /// The register of a mesh folder.
 pub(crate) fn read(dir: &Path) -> Result<Register, AuthorityError> {
-    let path = mesh_id::place(&dir.join(OPERATOR_KEY))?.with_file_name(REGISTER);
+    let path = path_in(dir)?;
     if dir.join(OPERATOR_KEY).exists() {
         return read_file(&path);
     }
-    let file = File::open(&path).map_err(AuthorityError::io(
-        "cannot read the register of grants",
-        &path,
-    ))?;
-    Ok(read_lines(&file, &path)?.0)
+    Ok(read_there(&path)?.0)
+}
+
+/// A register that must be there, and whether its last line was cut off.
+pub(crate) fn read_there(path: &Path) -> Result<(Register, bool), AuthorityError> {
+    let fail = |error| AuthorityError::io("cannot read the register of grants", path)(error);
+    let file = File::open(path).map_err(fail)?;
+    let (register, whole_bytes) = read_lines(&file, path)?;
+    let bytes = file.metadata().map_err(fail)?.len();
+    Ok((register, bytes > whole_bytes))
 }
 
 /// A register of its own path; one where nothing was issued yet is not there.
@@ -185,6 +205,35 @@ pub(super) fn read_file(path: &Path) -> Result<Register, AuthorityError> {
 pub(super) fn enter<T>(
     path: &Path,
     make: impl FnOnce(u64, &Register) -> Result<(Line, T), AuthorityError>,
+) -> Result<T, AuthorityError> {
+    append(path, |register| {
+        let serial = register.new_serial(&mut rand::rng());
+        let (line, made) = make(serial, register)?;
+        Ok((vec![line], made))
+    })
+}
+
+/// Enters revocations, each that is not there yet.
+pub(super) fn note(path: &Path, entries: &[RevocationEntry]) -> Result<(), AuthorityError> {
+    let said = |it: &RevocationEntry| (it.number(), it.keeps_issued);
+    let new = |register: &Register| -> Vec<Line> {
+        let mut known: BTreeSet<_> = register.revocations.iter().map(said).collect();
+        (entries.iter())
+            .filter(|entry| known.insert(said(entry)))
+            .map(|entry| Line::Revocation(entry.clone()))
+            .collect()
+    };
+    // A register that can only be read stops nobody from saying the same again.
+    if new(&read_file(path)?).is_empty() {
+        return Ok(());
+    }
+    append(path, |register| Ok((new(register), ())))
+}
+
+/// Adds lines, all or none where no crash comes between; the register is locked meanwhile.
+fn append<T>(
+    path: &Path,
+    make: impl FnOnce(&Register) -> Result<(Vec<Line>, T), AuthorityError>,
 ) -> Result<T, AuthorityError> {
     let fail = |doing| AuthorityError::io(doing, path);
     let mut file = OpenOptions::new()
@@ -209,16 +258,18 @@ pub(super) fn enter<T>(
         file.set_len(whole_bytes)
             .map_err(fail("cannot mend the register of grants"))?;
     }
-    let serial = register.new_serial(&mut rand::rng());
-    let (line, made) = make(serial, &register)?;
-    let line = match line {
-        Line::Grant(entry) => serde_json::to_vec(&entry),
-        Line::Invite(entry) => serde_json::to_vec(&Tagged::Invite(entry)),
-        Line::Revocation(entry) => serde_json::to_vec(&Tagged::Revocation(entry)),
-    };
-    let mut line = line.map_err(|error| AuthorityError::Issue(error.to_string()))?;
-    line.push(b'\n');
-    file.write_all(&line)
+    let (lines, made) = make(&register)?;
+    let mut text = Vec::new();
+    for line in lines {
+        let line = match line {
+            Line::Grant(entry) => serde_json::to_vec(&entry),
+            Line::Invite(entry) => serde_json::to_vec(&Tagged::Invite(entry)),
+            Line::Revocation(entry) => serde_json::to_vec(&Tagged::Revocation(entry)),
+        };
+        text.extend(line.map_err(|error| AuthorityError::Issue(error.to_string()))?);
+        text.push(b'\n');
+    }
+    file.write_all(&text)
         .and_then(|()| file.sync_all())
         .map_err(fail("cannot write the register of grants"))?;
     Ok(made)
@@ -253,108 +304,4 @@ fn read_lines(file: &File, path: &Path) -> Result<(Register, u64), AuthorityErro
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
-
-    fn entry(serial: u64) -> Entry {
-        Entry {
-            serial,
-            issuer: Some(NodeId([7; 32])),
-            subject: NodeId([0; 32]),
-            role: Role::Worker,
-            region: None,
-            tier: Tier::Trusted,
-            not_before_ms: 0,
-            expires_ms: 1,
-        }
-    }
-
-    #[test]
-    fn a_serial_that_is_taken_is_drawn_again() {
-        let seeded = || StdRng::seed_from_u64(7);
-        let mut register = Register::default();
-        let first = register.new_serial(&mut seeded());
-        register.grants.push(entry(first));
-        let second = register.new_serial(&mut seeded());
-        assert_ne!(second, first);
-        assert!((1..=MAX_SERIAL).contains(&second));
-    }
-
-    #[test]
-    fn a_serial_is_exact_also_where_numbers_are_doubles() {
-        let read = serde_json::from_str::<f64>(&MAX_SERIAL.to_string()).expect("a number");
-        assert_eq!(format!("{read:.0}"), MAX_SERIAL.to_string());
-    }
-
-    #[test]
-    fn a_grant_is_revoked_by_its_number_its_key_or_its_issuers() {
-        let grant = entry(3);
-        let is_revoked = |target, keeps_issued| {
-            let revocation = RevocationEntry {
-                target,
-                keeps_issued,
-                reason: String::new(),
-                issued_ms: 0,
-            };
-            let revocations = vec![revocation];
-            let register = Register {
-                revocations,
-                ..Register::default()
-            };
-            register.is_revoked(&grant)
-        };
-        let serial = |issuer, serial| Target::Serial {
-            issuer: NodeId([issuer; 32]),
-            serial,
-        };
-        assert!(is_revoked(serial(7, 3), false));
-        assert!(!is_revoked(serial(8, 3), false), "another's number 3");
-        assert!(!is_revoked(serial(7, 4), false));
-        assert!(is_revoked(Target::Key(NodeId([0; 32])), true));
-        assert!(is_revoked(Target::Key(NodeId([7; 32])), false));
-        assert!(!is_revoked(Target::Key(NodeId([7; 32])), true));
-    }
-
-    #[test]
-    fn lines_of_each_kind_are_read_again_and_those_of_before_too() {
-        let dir = tempfile::tempdir().expect("temporary folder");
-        let path = dir.path().join(REGISTER);
-        let invite = InviteEntry {
-            serial: 5,
-            issuer: NodeId([7; 32]),
-            region: Region::new("eu").expect("valid"),
-            tier: Tier::Untrusted,
-            uses: 3,
-            not_before_ms: 1,
-            expires_ms: 2,
-            grant_life_ms: 3,
-        };
-        let revocation = RevocationEntry {
-            target: Target::Key(NodeId([1; 32])),
-            keeps_issued: false,
-            reason: "lost".to_owned(),
-            issued_ms: 9,
-        };
-        let before = Entry {
-            issuer: None,
-            ..entry(4)
-        };
-        for line in [
-            Line::Grant(before.clone()),
-            Line::Invite(invite.clone()),
-            Line::Revocation(revocation.clone()),
-        ] {
-            enter(&path, |_, _| Ok((line, ()))).expect("entered");
-        }
-        let file = File::open(&path).expect("there");
-        let (read, _) = read_lines(&file, &path).expect("read");
-        let expected = Register {
-            grants: vec![before],
-            invites: vec![invite],
-            revocations: vec![revocation],
-        };
-        assert_eq!(read, expected);
-    }
-}
+mod tests;

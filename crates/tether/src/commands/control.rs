@@ -15,6 +15,8 @@ use tether_wire::{Signable, codec};
 
 /// Most files of one command.
 const MAX_FILES: usize = 256;
+/// Most messages in them together.
+const MAX_MESSAGES: usize = control_file::MAX_MESSAGES;
 
 /// See [`crate::cli`].
 #[derive(Debug, Subcommand)]
@@ -22,7 +24,8 @@ pub(crate) enum ControlCommand {
     /// Send what `tether revoke --out` wrote, where the key that signed it is on no network
     ///
     /// The message carries its own signature, so that anybody may bring it: over an orchestrator's
-    /// admin endpoint, or over links with the key of any operator (of a region, say).
+    /// admin endpoint, or over links with the key of any operator (of a region, say). A file may hold
+    /// several messages: they are told in the order in which they stand.
     #[command(after_long_help = format!("\
 Examples:
   tether control send lost.control --admin http://127.0.0.1:9464 --admin-token-file admin.token
@@ -63,9 +66,13 @@ impl ControlCommand {
             return Err(Usage("give at most 256 files").into());
         }
         args.delivery.check()?;
-        let messages = (args.files.iter())
-            .map(|file| message(file))
-            .collect::<anyhow::Result<Vec<_>>>()?;
+        let mut messages = Vec::new();
+        for file in &args.files {
+            messages.extend(control_file::read(file)?.iter().map(|it| message(file, it)));
+            if messages.len() > MAX_MESSAGES {
+                return Err(Usage("these files hold more than 16,384 messages").into());
+            }
+        }
         let issuer = args.signer.open(now_ms())?;
         let mesh = issuer.as_ref().map(|issuer| issuer.mesh().id);
         let delivery = args.delivery.open(mesh)?;
@@ -78,19 +85,18 @@ impl ControlCommand {
     }
 }
 
-fn message(file: &Path) -> anyhow::Result<Message> {
-    let control = control_file::read(file)?;
-    let revocation = revocation(&control);
-    let says = match (&control, &revocation) {
+fn message(file: &Path, control: &Control) -> Message {
+    let revocation = revocation(control);
+    let says = match (control, &revocation) {
         (Control::Grant(_), _) => "a grant".to_owned(),
         (_, None) => "a revocation".to_owned(),
         (_, Some(order)) => describe(order),
     };
-    Ok(Message {
+    Message {
         what: format!("{}: {says}", file.display()),
-        bytes: codec::encode(&control),
+        bytes: codec::encode(control),
         target: revocation.map(|order| order.target),
-    })
+    }
 }
 
 /// What a message takes back, whoever signed it: whoever takes it checks that.

@@ -188,33 +188,39 @@ impl Delivery {
     ) -> anyhow::Result<Outcome> {
         let mut outcome = Outcome::default();
         if let Some(admin) = &self.admin {
-            for message in messages {
-                match admin.control(&message.bytes).await {
-                    Ok(by) => {
-                        let who = by.map_or(Who::Admin, Who::Node);
-                        // Which grant it has is not known here.
-                        let is_about = by.is_some_and(|by| match message.target {
-                            Some(Target::Key(key)) => key == by,
-                            _ => false,
-                        });
-                        if is_about {
-                            outcome.falls(who);
-                        } else {
-                            outcome.takes(who);
-                        }
-                    }
-                    Err(error) if error.is::<NotReady>() => {
-                        outcome.misses(Who::Admin, format!("{error:#}"));
-                    }
-                    Err(error) => outcome.refuses(format!("{error:#}")),
-                }
-            }
+            tell_admin(admin, messages, &mut outcome).await;
         }
         if let Some(place) = &self.place {
             let issuer = issuer.context("an operator's key is needed to link")?;
             place.tell(issuer, messages, &mut outcome).await?;
         }
         Ok(outcome)
+    }
+}
+
+/// In their order, and as a call over a link does: one that is refused keeps none from what comes
+/// after it, and it took them only where it took all.
+async fn tell_admin(admin: &Admin, messages: &[Message], outcome: &mut Outcome) {
+    let (mut who, mut falls, mut wrong) = (Who::Admin, false, None);
+    for message in messages {
+        match admin.control(&message.bytes).await {
+            Ok(by) => {
+                who = by.map_or(who, Who::Node);
+                // Which grant it has is not known here.
+                falls |= by.is_some_and(|by| message.target == Some(Target::Key(by)));
+            }
+            Err(error) if error.is::<NotReady>() => {
+                return outcome.misses(Who::Admin, format!("{error:#}"));
+            }
+            Err(error) => {
+                wrong.get_or_insert(format!("{error:#}"));
+            }
+        }
+    }
+    match wrong {
+        Some(why) => outcome.refuses(why),
+        None if falls => outcome.falls(who),
+        None => outcome.takes(who),
     }
 }
 

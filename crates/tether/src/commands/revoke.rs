@@ -1,15 +1,19 @@
 //! `tether revoke`: what is taken back, for good. (PRE-6) [T-CTL-2]
 
+mod anew;
+mod standing;
+
 use super::deliver::{self, DeliveryArgs, Message};
 use super::signer::SignerArgs;
 use crate::authority::issuer::{Issuer, RevocationOrder};
-use crate::authority::{control_file, grant_file, now_ms};
+use crate::authority::{AuthorityError, control_file, grant_file, now_ms};
 use crate::exit::Usage;
 use crate::{stderr, stdout};
+use anew::{Anew, AnewArgs};
 use clap::Args;
 use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
-use tether_wire::control::{MAX_REASON_BYTES, Target};
+use tether_wire::control::{Control, MAX_REASON_BYTES, Target};
 use tether_wire::{NodeId, codec};
 
 /// See [`crate::cli`].
@@ -21,8 +25,11 @@ Examples:
   tether revoke KEY --operator my-mesh --admin http://127.0.0.1:9464 --admin-token-file admin.token
   tether revoke KEY --operator /media/stick/recovery.key --out lost.control   offline; then, online:
   tether control send lost.control --admin http://127.0.0.1:9464 --admin-token-file admin.token
+  tether revoke MESH --operator /media/stick/recovery.key --register my-mesh --config gateway.toml
 
-{}", deliver::HELP))]
+{}
+
+{}", anew::HELP, deliver::HELP))]
 pub(crate) struct RevokeArgs {
     /// Public id of the key that is taken back, and all that rests on it
     #[arg(value_name = "KEY", required_unless_present = "serial")]
@@ -38,6 +45,8 @@ pub(crate) struct RevokeArgs {
     /// What the key issued or was replaced by goes on holding
     #[arg(long, conflicts_with = "serial")]
     keep_issued: bool,
+    #[command(flatten)]
+    anew: AnewArgs,
     /// Why, for people; at most 256 bytes
     #[arg(long, default_value = "", value_parser = parse_reason)]
     reason: String,
@@ -78,36 +87,49 @@ impl RevokeArgs {
             keeps_issued: self.keep_issued,
             reason: self.reason.clone(),
         };
+        let anew = self.anew.find(&order, &issuer)?;
+        let what = describe(&order);
+        // Those of before come first: they are known wherever the first key counts no more.
+        let mut orders = anew.as_ref().map_or_else(Vec::new, Anew::orders);
+        orders.push(order.clone());
         // Signed first, so that nobody is asked about what cannot be.
-        let control = issuer.revoke(&order, now)?;
+        let signed = (orders.iter())
+            .map(|order| Ok((describe(order), issuer.revoke(order, now)?)))
+            .collect::<Result<Vec<_>, AuthorityError>>()?;
         if let Some(out) = &self.out {
             grant_file::require_free(out)?;
         }
-        self.confirm(&order, &issuer)?;
-        let what = describe(&order);
+        self.confirm(&order, &issuer, anew.as_ref())?;
         if let Some(out) = &self.out {
-            control_file::create(out, &what, &control)?;
+            control_file::create(out, &signed)?;
             stderr::line(format_args!(
                 "note: written to {}: it counts from when an orchestrator has it (`tether control send`)",
                 out.display()
             ));
-            issuer.note(&order, now)?;
+            issuer.note(&orders, now)?;
         }
-        if !self.delivery.is_given() {
-            return Ok(());
+        if self.delivery.is_given() {
+            let message =
+                |(order, (what, control)): (&RevocationOrder, &(String, Control))| Message {
+                    bytes: codec::encode(control),
+                    what: what.clone(),
+                    target: Some(order.target),
+                };
+            let messages: Vec<_> = orders.iter().zip(&signed).map(message).collect();
+            let delivered = delivery.deliver(Some(&issuer), &messages);
+            let outcome = super::runtime()?.block_on(delivered)?;
+            if outcome.is_taken() {
+                issuer.note(&orders, now)?;
+            } else if messages.len() > 1 {
+                stderr::line("note: a part may have been taken: give the same command again");
+            }
+            outcome.report()?;
+            stdout::line(what)?;
         }
-        let messages = [Message {
-            bytes: codec::encode(&control),
-            what: what.clone(),
-            target: Some(order.target),
-        }];
-        let delivered = delivery.deliver(Some(&issuer), &messages);
-        let outcome = super::runtime()?.block_on(delivered)?;
-        if outcome.is_taken() {
-            issuer.note(&order, now)?;
+        if let Some(anew) = anew {
+            anew.report();
         }
-        outcome.report()?;
-        Ok(stdout::line(what)?)
+        Ok(())
     }
 
     fn target(&self, issuer: &Issuer) -> anyhow::Result<Target> {
@@ -126,15 +148,27 @@ impl RevokeArgs {
         })
     }
 
-    fn confirm(&self, order: &RevocationOrder, issuer: &Issuer) -> anyhow::Result<()> {
+    fn confirm(
+        &self,
+        order: &RevocationOrder,
+        issuer: &Issuer,
+        anew: Option<&Anew>,
+    ) -> anyhow::Result<()> {
         let what = describe(order);
-        stderr::line(format_args!(
-            "warning: {what}. This is final: nothing takes a revocation back."
-        ));
-        if order.target == Target::Key(issuer.mesh().id.operator()) {
+        let end = if issuer.is_recovery() {
+            "nothing takes it back"
+        } else {
+            "nothing takes it back, but that the mesh's recovery key revokes the first key, and all that rests on that one falls"
+        };
+        stderr::line(format_args!("warning: {what}. This is final: {end}."));
+        let is_first = order.target == Target::Key(issuer.mesh().id.operator());
+        if is_first && !order.keeps_issued {
             stderr::line(
-                "warning: this is the key of the mesh's operator: every grant that it signed falls, unless --keep-issued is given.",
+                "warning: this is the key of the mesh's operator: every grant that it signed falls, and each of its revocations that is not signed anew, unless --keep-issued is given.",
             );
+        }
+        if let Some(anew) = anew {
+            anew.warn();
         }
         if self.yes {
             return Ok(());

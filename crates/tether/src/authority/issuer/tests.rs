@@ -260,7 +260,9 @@ fn a_revocation_is_noted_once() {
         reason: "lost".to_owned(),
     };
     for _ in 0..2 {
-        issuer.note(&order, NOW).expect("noted");
+        issuer
+            .note(std::slice::from_ref(&order), NOW)
+            .expect("noted");
     }
     let register = register::read(dir.path()).expect("read");
     assert_eq!(register.revocations.len(), 1);

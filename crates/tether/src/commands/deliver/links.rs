@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long one orchestrator may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// And for each message, which it verifies and keeps.
+const MESSAGE_TIMEOUT: Duration = Duration::from_millis(5);
 /// How long others are still told once one took it, who tells them too.
 const LINGER: Duration = Duration::from_secs(10);
 /// Most that are told; they tell the others.
@@ -64,7 +66,8 @@ impl Place {
     ) -> anyhow::Result<()> {
         let node = Box::pin(Node::start(self.node_config(issuer)?, Arc::new(Deaf))).await?;
         // What came in until then stands in the outcome.
-        let told = timeout(2 * PATIENCE, self.rounds(&node, messages, outcome)).await;
+        let most = 2 * PATIENCE + time_for(messages);
+        let told = timeout(most, self.rounds(&node, messages, outcome)).await;
         node.shutdown().await;
         if told.is_err() && !outcome.is_taken() {
             outcome.misses(Who::Dht, "it took too long");
@@ -196,8 +199,14 @@ async fn tell_one(node: &Node, id: NodeId, messages: &[Message]) -> Told {
     }
 }
 
+/// How long one orchestrator may take for these, besides what a call takes.
+fn time_for(messages: &[Message]) -> Duration {
+    MESSAGE_TIMEOUT * u32::try_from(messages.len()).unwrap_or(u32::MAX)
+}
+
 async fn send(link: &Link, messages: &[Message]) -> Result<(), RpcError> {
-    let mut call = link.call(method::CONTROL, Some(CALL_TIMEOUT), &[]).await?;
+    let most = CALL_TIMEOUT + time_for(messages);
+    let mut call = link.call(method::CONTROL, Some(most), &[]).await?;
     for message in messages {
         call.send(&message.bytes).await?;
     }
