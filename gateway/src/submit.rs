@@ -89,7 +89,8 @@ impl Answer {
 ///
 /// A link that breaks or becomes quiet before anything was received is no answer: another
 /// orchestrator is asked, with the same correlation id, so that the work is known to be the same.
-/// Once the answer has begun it is kept while the link is up. [T-LNK-5]
+/// So is one other, once, where an orchestrator is unavailable: it may be alone in that it stops, or
+/// in what it tried, but a request that fails wherever it comes is not carried to all. Once the answer has begun it is kept while the link is up. [T-LNK-5]
 pub(crate) async fn submit(
     orchestrators: &Orchestrators,
     request: InferRequest,
@@ -107,20 +108,22 @@ pub(crate) async fn submit(
         ));
     }
     let mut problem = Problem::unavailable("No orchestrator can be reached now.");
+    let mut was_refused = false;
     for link in orchestrators.ranked(&correlation) {
-        match ask(&link, &body, timeout).await {
+        let error = match ask(&link, &body, timeout).await {
             Ok(begun) => return Ok(begun),
-            Err(error) => {
-                let lost = error.code == Code::Unavailable && is_lost(&link).await;
-                if !lost {
-                    return Err(error.into());
-                }
-                tracing::warn!(
-                    peer = %link.peer().id, %error,
-                    "the link was lost before the answer began; another orchestrator is asked"
-                );
-                problem = error.into();
-            }
+            // They share their jobs, and the first one had the request.
+            Err(error) if was_refused && error.code == Code::Conflict => return Err(problem),
+            Err(error) if error.code == Code::Unavailable => error,
+            Err(error) => return Err(error.into()),
+        };
+        let is_lost = is_lost(&link).await;
+        tracing::warn!(
+            peer = %link.peer().id, %error, is_lost, "no answer began at this orchestrator"
+        );
+        problem = error.into();
+        if !is_lost && std::mem::replace(&mut was_refused, true) {
+            break;
         }
     }
     Err(problem)

@@ -172,6 +172,27 @@ async fn an_orchestrator_that_dies_before_it_answers_is_replaced_by_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_other_orchestrator_is_asked_where_the_first_cannot_answer() {
+    let mut world = World::with(3, |_| ()).await;
+    let (status, _, body) = send(world.chat("first-stops", false)).await;
+    assert_eq!(status, 200, "{body}");
+    let first = within(world.reports.seen.recv()).await.expect("asked");
+    let second = within(world.reports.seen.recv()).await.expect("asked");
+    assert_ne!(first.orchestrator, second.orchestrator);
+    assert_eq!(first.request, second.request);
+    // What fails everywhere is not carried to all, and who had it already is no answer.
+    for (model, asked) in [("down", 2), ("fails-once", 2), ("missing", 1)] {
+        let (status, _, body) = send(world.chat(model, false)).await;
+        let expected = if model == "missing" { 404 } else { 503 };
+        assert_eq!(status, expected, "{body}");
+        for _ in 0..asked {
+            within(world.reports.seen.recv()).await.expect("asked");
+        }
+        assert!(world.reports.seen.try_recv().is_err(), "{model}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_orchestrator_of_which_nothing_is_heard_is_replaced_by_another_and_asked_again_later() {
     let mut world = World::with(2, |_| ()).await;
     let request = world.chat("first-hangs", false);

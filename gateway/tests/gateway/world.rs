@@ -282,6 +282,17 @@ async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<
             call.link().close("killed by the script");
             return Ok(());
         }
+        "first-stops" if asked_first(&correlation) => {
+            let why = "the orchestrator is starting or stopping";
+            return Err(RpcError::new(Code::Unavailable, why));
+        }
+        "fails-once" if asked_first(&correlation) => {
+            let why = "the workers that were tried are gone";
+            return Err(RpcError::new(Code::Unavailable, why));
+        }
+        "fails-once" => {
+            return Err(RpcError::new(Code::Conflict, "this request was taken"));
+        }
         "first-hangs" if asked_first(&correlation) => {
             call.cancelled().await;
             return Ok(());
