@@ -38,7 +38,6 @@ pub mod fleet;
 pub mod job;
 pub mod orchestrator;
 pub mod place;
-pub mod rate;
 pub mod releases;
 pub mod score;
 pub mod store;

@@ -27,6 +27,7 @@
 //! What calls mean (the roles know), and any plaintext mode.
 #![forbid(unsafe_code)]
 
+mod clock;
 mod config;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
@@ -42,6 +43,7 @@ mod log_budget;
 mod lonely;
 mod members;
 mod node;
+mod rate;
 pub mod relay;
 pub mod rendezvous;
 mod rpc;
@@ -57,8 +59,9 @@ pub use followed::FollowedFile;
 pub use herald::{Herald, Load, Nudge, Pushes, Sealed, Told};
 pub use link::{Link, LinkEvent};
 pub use lonely::Lonely;
-pub use members::{Members, MembershipNews};
+pub use members::{Heard, Members, MembershipNews};
 pub use node::Node;
+pub use rate::TokenBucket;
 pub use rendezvous::{Announcement, ProbeReport, Sighting, bootstrap, probe};
 pub use rpc::{Call, Incoming, Service};
 pub use topic_view::TopicView;

@@ -86,6 +86,8 @@ struct Inner {
     metrics: Arc<NetMetrics>,
     incoming_calls: Arc<Semaphore>,
     outgoing_calls: AtomicUsize,
+    /// Attempts to join.
+    joins: AtomicUsize,
     silence: Mutex<Silence>,
     /// What `silence` came to.
     quiet: watch::Sender<bool>,
@@ -114,12 +116,18 @@ impl Link {
                 metrics,
                 incoming_calls,
                 outgoing_calls: AtomicUsize::new(0),
+                joins: AtomicUsize::new(0),
                 silence: Mutex::default(),
                 quiet: watch::Sender::new(false),
                 down: CancellationToken::new(),
                 reason: OnceLock::new(),
             }),
         }
+    }
+
+    /// Counts an attempt to join; says how many there were before.
+    pub(crate) fn count_join(&self) -> usize {
+        self.inner.joins.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The other side, as it was admitted.

@@ -2,35 +2,33 @@
 
 pub(crate) mod file;
 mod reception;
+mod state;
 mod tell;
 
 pub(crate) use reception::Reception;
+pub use state::MembershipNews;
 pub(crate) use tell::tell;
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use crate::clock::now_ms;
+use crate::rate::TokenBucket;
+use state::State;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use tether_wire::control::{Control, MAX_CONTROL_BYTES};
 use tether_wire::grant::Mesh;
-use tether_wire::membership::{Checked, ControlError, Fact};
-use tether_wire::{Digest, Membership, NodeId, codec};
+use tether_wire::membership::{Checked, ControlError, MAX_FACTS};
+use tether_wire::{Membership, NodeId};
 use tokio::sync::watch;
 
-/// Control messages, by what they say.
-type Sealed = BTreeMap<Fact, Arc<[u8]>>;
-
-/// A change of what is known, in the order in which they came.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MembershipNews {
-    /// A fact, and the encoded control message that proves it.
-    Learnt(Fact, Arc<[u8]>),
-    /// A fact that no longer matters.
-    Dropped(Fact),
-}
-
-/// Changes that are kept for those who follow them.
-const MAX_NEWS: usize = 16_384;
+/// New control messages of one peer that are verified at once: a whole set. [T-CTL-8]
+const MAX_HEARD_AT_ONCE: u32 = MAX_FACTS as u32;
+/// And each second beyond.
+const MAX_HEARD_PER_SECOND: u32 = 50;
+/// Peers whose messages are counted before those are forgotten that have said little.
+const MAX_COUNTED: usize = 1_024;
 
 /// What is known of who belongs to the mesh. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -45,43 +43,20 @@ struct Inner {
     folder: Option<PathBuf>,
     /// The version that is on the disk; held while one is written.
     saved: tokio::sync::Mutex<u64>,
+    started: Instant,
+    /// What each peer may still make this node verify.
+    allowances: Mutex<HashMap<NodeId, TokenBucket>>,
 }
 
-struct State {
-    current: Arc<Membership>,
-    sealed: Sealed,
-    /// Digests of what is held, so that what comes again is not verified again.
-    held: HashSet<Digest>,
-    /// The last changes.
-    news: VecDeque<MembershipNews>,
-    /// Place of the first of them.
-    first: u64,
-    /// Grows with each change.
-    version: u64,
-}
-
-impl State {
-    /// Holds a fact instead of those that no longer matter.
-    fn hold(&mut self, checked: &Checked, gone: Vec<Fact>) {
-        for fact in gone {
-            if let Some(sealed) = self.sealed.remove(&fact) {
-                self.held.remove(&Digest::of(&sealed));
-            }
-            self.tell(MembershipNews::Dropped(fact));
-        }
-        let (fact, sealed) = (*checked.fact(), Arc::from(codec::encode(checked.control())));
-        self.held.insert(Digest::of(&sealed));
-        self.tell(MembershipNews::Learnt(fact, Arc::clone(&sealed)));
-        self.sealed.insert(fact, sealed);
-    }
-
-    fn tell(&mut self, news: MembershipNews) {
-        if self.news.len() >= MAX_NEWS {
-            self.news.pop_front();
-            self.first += 1;
-        }
-        self.news.push_back(news);
-    }
+/// What became of the control messages of a peer.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// How many changed something.
+    pub news: usize,
+    /// How many were passed over since the peer sends too many; it sends them again.
+    pub shed: usize,
+    /// Why the first of those that are not taken is not.
+    pub refused: Option<ControlError>,
 }
 
 impl Members {
@@ -110,17 +85,12 @@ impl Members {
         Self {
             inner: Arc::new(Inner {
                 mesh,
-                state: Mutex::new(State {
-                    current: Arc::new(Membership::new(mesh)),
-                    sealed: Sealed::new(),
-                    held: HashSet::new(),
-                    news: VecDeque::new(),
-                    first: 0,
-                    version: 0,
-                }),
+                state: Mutex::new(State::new(mesh)),
                 changed: watch::Sender::new(0),
                 folder,
                 saved: tokio::sync::Mutex::new(0),
+                started: Instant::now(),
+                allowances: Mutex::default(),
             }),
         }
     }
@@ -134,7 +104,7 @@ impl Members {
     /// Who belongs to it now.
     #[must_use]
     pub fn current(&self) -> Arc<Membership> {
-        self.state().current.clone()
+        self.state().current()
     }
 
     /// Told whenever something changed.
@@ -143,102 +113,138 @@ impl Members {
         self.inner.changed.subscribe()
     }
 
-    /// Changes from this place on, and the place of the next one. Who is too far behind is told all
-    /// that is known.
+    /// What is known that was not at this version, or known then and is no longer, in the order in
+    /// which it came; and the version with all this.
     #[must_use]
-    pub fn since(&self, place: u64) -> (Vec<MembershipNews>, u64) {
-        let state = self.state();
-        let next = state.first + state.news.len() as u64;
-        let news = match place.checked_sub(state.first) {
-            Some(skip) => {
-                let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-                state.news.iter().skip(skip).cloned().collect()
-            }
-            None => (state.sealed.iter())
-                .map(|(fact, sealed)| MembershipNews::Learnt(*fact, sealed.clone()))
-                .collect(),
-        };
-        (news, next)
+    pub fn since(&self, version: u64) -> (Vec<MembershipNews>, u64) {
+        self.state().since(version)
     }
 
     /// Links with these keys alone from now on; nothing is with all. Links with others end.
     pub fn allow_only(&self, keys: Option<HashSet<NodeId>>) {
         let mut state = self.state();
-        Arc::make_mut(&mut state.current).allow_only(keys);
-        self.announce(&mut state);
+        state.allow_only(keys);
+        self.inner.changed.send_replace(state.version());
     }
 
     /// Takes a control message, and keeps it on the disk if it changes anything; says whether it
-    /// did. It counts also where the disk cannot be written, which is logged, and tried again with
+    /// did. Of several facts those that can be taken are, also where another cannot. It counts also
+    /// where the disk cannot be written, which is logged, and tried again with
     /// the next one.
     ///
     /// # Errors
     /// Why it is not taken.
     pub async fn learn(&self, control: &[u8]) -> Result<bool, ControlError> {
-        let taken = self.take(control);
-        self.keep().await;
-        taken
+        let (news, refused) = self.take(control)?;
+        if news > 0 {
+            self.save().await;
+        }
+        refused.map_or(Ok(news > 0), Err)
     }
 
-    /// Puts on the disk what was taken and is not there yet.
-    pub async fn keep(&self) {
-        let version = self.state().version;
-        self.save(version).await;
+    /// Takes control messages of a peer, and keeps what changes anything. A peer that sends more news
+    /// than it may is passed over, and one that is wrong takes nothing from the others. [T-CTL-8]
+    pub async fn hear(&self, from: NodeId, controls: Vec<Vec<u8>>) -> Heard {
+        let members = self.clone();
+        // Each takes some 300 µs to verify.
+        let taken = tokio::task::spawn_blocking(move || members.take_all(from, &controls));
+        let heard = taken.await.unwrap_or_default();
+        if heard.news > 0 {
+            self.save().await;
+        }
+        heard
     }
 
-    /// Takes a control message in memory alone, until [`Members::keep`]; says whether it changed
-    /// anything. Of several facts those that can be taken are, also where another cannot.
-    ///
-    /// # Errors
-    /// Why it, or part of it, is not taken.
-    pub fn take(&self, bytes: &[u8]) -> Result<bool, ControlError> {
-        let digest = (bytes.len() <= MAX_CONTROL_BYTES).then(|| Digest::of(bytes));
-        if digest.is_some_and(|digest| self.state().held.contains(&digest)) {
-            return Ok(false);
+    /// Forgets what is over, now.
+    pub async fn forget(&self) {
+        let forgot = {
+            let mut state = self.state();
+            let forgot = state.forget(now_ms());
+            if forgot > 0 {
+                self.inner.changed.send_replace(state.version());
+            }
+            forgot
+        };
+        if forgot > 0 {
+            tracing::debug!(forgot, "facts about members are over");
+            self.save().await;
+        }
+    }
+
+    fn take(&self, bytes: &[u8]) -> Result<(usize, Option<ControlError>), ControlError> {
+        if bytes.len() <= MAX_CONTROL_BYTES && self.state().is_held(bytes) {
+            return Ok((0, None));
         }
         let all = self.current().check(&Control::decode(bytes)?)?;
-        let mut state = self.state();
-        let (mut news, mut wrong) = (false, None);
-        for checked in all {
-            if state.sealed.contains_key(checked.fact()) {
+        Ok(self.apply(&all))
+    }
+
+    fn take_all(&self, from: NodeId, controls: &[Vec<u8>]) -> Heard {
+        let mut heard = Heard::default();
+        let mut all = Vec::new();
+        let current = self.current();
+        for control in controls {
+            if control.len() <= MAX_CONTROL_BYTES && self.state().is_held(control) {
                 continue;
             }
-            match Arc::make_mut(&mut state.current).apply(&checked) {
-                Ok(None) => {}
-                Ok(Some(gone)) => {
-                    state.hold(&checked, gone);
-                    news = true;
-                }
-                Err(error) => wrong = wrong.or(Some(error)),
+            if !self.may_say_more(from) {
+                heard.shed += 1;
+                continue;
+            }
+            let decoded = Control::decode(control).map_err(ControlError::from);
+            match decoded.and_then(|control| current.check(&control)) {
+                Ok(checked) => all.extend(checked),
+                Err(error) => heard.refused = heard.refused.or(Some(error)),
             }
         }
-        if news {
-            self.announce(&mut state);
+        let (news, refused) = self.apply(&all);
+        heard.news = news;
+        heard.refused = heard.refused.or(refused);
+        heard
+    }
+
+    /// Takes what was checked: how much of it changed something, and why the first of what is not
+    /// taken is not.
+    fn apply(&self, all: &[Checked]) -> (usize, Option<ControlError>) {
+        let (mut news, mut refused) = (0, None);
+        let now_ms = now_ms();
+        let mut state = self.state();
+        for checked in all {
+            match state.apply(checked, now_ms) {
+                Ok(is_news) => news += usize::from(is_news),
+                Err(error) => refused = refused.or(Some(error)),
+            }
         }
-        wrong.map_or(Ok(news), Err)
+        if news > 0 {
+            self.inner.changed.send_replace(state.version());
+        }
+        (news, refused)
     }
 
-    fn announce(&self, state: &mut State) -> u64 {
-        state.version += 1;
-        self.inner.changed.send_replace(state.version);
-        state.version
+    fn may_say_more(&self, from: NodeId) -> bool {
+        let now_ms = u64::try_from(self.inner.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let mut all = (self.inner.allowances.lock()).unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MAX_COUNTED && !all.contains_key(&from) {
+            all.retain(|_, bucket| !bucket.is_full(now_ms));
+        }
+        all.entry(from)
+            .or_insert_with(|| TokenBucket::new(MAX_HEARD_PER_SECOND, MAX_HEARD_AT_ONCE, now_ms))
+            .take(now_ms)
     }
 
-    /// Puts what is known on the disk, unless somebody did since this version.
-    async fn save(&self, version: u64) {
+    /// Puts what is known on the disk, unless somebody did since it was known.
+    async fn save(&self) {
         let Some(folder) = self.inner.folder.clone() else {
             return;
         };
+        let version = self.state().version();
         let mut saved = self.inner.saved.lock().await;
         if *saved >= version {
             return;
         }
         let (version, sealed) = {
             let state = self.state();
-            (
-                state.version,
-                state.sealed.values().cloned().collect::<Vec<_>>(),
-            )
+            (state.version(), state.sealed())
         };
         let shown = folder.display().to_string();
         let write = tokio::task::spawn_blocking(move || file::write(&folder, &sealed));
@@ -258,13 +264,8 @@ impl Members {
 
 impl std::fmt::Debug for Members {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let state = self.state();
-        write!(
-            f,
-            "Members(of {:?}, {:?})",
-            self.inner.mesh.id,
-            state.current.counts()
-        )
+        let counts = self.current().counts();
+        write!(f, "Members(of {:?}, {counts:?})", self.inner.mesh.id)
     }
 }
 

@@ -22,7 +22,7 @@ use dial::Dials;
 use links::Links;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tether_wire::grant::Mesh;
 use tether_wire::link::Hello;
 use tether_wire::record::Record;
@@ -310,13 +310,6 @@ fn check(config: &NodeConfig) -> Result<(), NetError> {
         )));
     }
     Ok(())
-}
-
-/// Unix milliseconds.
-fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
 }
 
 /// Where this node's addresses come from.

@@ -68,6 +68,7 @@ pub struct CheckedBatch {
     pub(crate) again: Vec<NodeId>,
     pub(crate) suspicions: Vec<Suspicion>,
     pub(crate) summary: Vec<u64>,
+    pub(crate) control_summary: Vec<u64>,
     pub(crate) holdings: Vec<Holding>,
     pub(crate) wants: Vec<NodeId>,
     pub(crate) rejected: Vec<(Option<NodeId>, Rejected)>,
@@ -100,6 +101,7 @@ pub fn sift(batch: Batch, known: &impl Knows) -> Sifted {
             linked: batch.linked,
             suspicions: batch.suspicions,
             summary: batch.summary,
+            control_summary: batch.control_summary,
             holdings: batch.holdings,
             wants: batch.wants,
             ..CheckedBatch::default()

@@ -56,8 +56,10 @@ pub enum Event {
     LinkLively(NodeId),
     /// A peer suspects a node.
     Suspected(Suspicion),
-    /// A key was revoked, as its operator signed; for good.
+    /// A key was revoked or replaced.
     Revoked(NodeId),
+    /// A key counts again: who revoked it was revoked, or what replaced it is over.
+    Unbarred(NodeId),
     /// The grant of a node's card was revoked; the key may be granted anew.
     GrantRevoked(NodeId),
     /// Time passed.

@@ -53,7 +53,7 @@ pub struct Settings {
     pub max_orchestrators: usize,
     /// Most of them that are gateways.
     pub max_gateways: usize,
-    /// Most keys that are remembered as revoked; these are never forgotten.
+    /// Most keys that are remembered as revoked, until they are told to count again.
     pub max_revoked: usize,
 }
 
@@ -123,6 +123,10 @@ impl Presence {
             Event::LinkLively(node) => self.link_lively(node, now, effects),
             Event::Suspected(suspicion) => self.suspected(&suspicion, now, effects),
             Event::Revoked(node) => self.revoke(node, now, effects),
+            Event::Unbarred(node) => {
+                self.revoked.remove(&node);
+                News::None
+            }
             Event::GrantRevoked(node) => self.grant_revoked(node, now, effects),
             Event::Tick => {
                 self.pass(now, effects);

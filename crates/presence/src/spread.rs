@@ -8,6 +8,7 @@
 
 mod batch;
 mod compare;
+mod controls;
 mod hold;
 mod news;
 mod peer;
@@ -17,11 +18,10 @@ use crate::check::{CheckedBatch, KnownBeat, Knows};
 use crate::event::{Effect, Event, Now};
 use crate::presence::{Presence, Settings};
 use crate::rejected::Rejected;
+use controls::Controls;
 use hold::Hold;
 use peer::Peer;
-use serde_bytes::ByteBuf;
 use std::collections::BTreeMap;
-use tether_wire::control::MAX_CONTROL_BYTES;
 use tether_wire::spread::Batch;
 use tether_wire::{Digest, NodeId};
 
@@ -44,7 +44,7 @@ pub const OWN_BEAT_MS: u64 = 500;
 /// Most peers. [T-SPR-8]
 pub const MAX_PEERS: usize = tether_wire::spread::MAX_LINKED;
 /// Most control messages that are kept for peers to come. [T-SPR-9]
-pub const MAX_CONTROLS: usize = 131_072;
+pub const MAX_CONTROLS: usize = tether_wire::membership::MAX_FACTS;
 /// Most nodes that wait to be asked for, of one peer. [T-SPR-8]
 pub const MAX_WANTS: usize = 65_536;
 /// Most suspicions that wait for one peer. [T-SPR-8]
@@ -85,6 +85,8 @@ pub enum Input {
         id: Digest,
         /// The message.
         sealed: Vec<u8>,
+        /// Whether it comes before others: it takes something back.
+        urgent: bool,
     },
     /// What this one says no longer matters.
     ControlGone(Digest),
@@ -115,7 +117,7 @@ pub struct Spread {
     /// Changes with the set of peers: ranks are of one generation.
     generation: u32,
     hold: Hold,
-    controls: BTreeMap<Digest, ByteBuf>,
+    controls: Controls,
     random: u64,
     flush_at_ms: u64,
     compare_at_ms: u64,
@@ -132,7 +134,7 @@ impl Spread {
             peers: BTreeMap::new(),
             generation: 1,
             hold: Hold::default(),
-            controls: BTreeMap::new(),
+            controls: Controls::default(),
             random: seed,
             flush_at_ms: 0,
             compare_at_ms: 0,
@@ -153,7 +155,7 @@ impl Spread {
 
     /// Control messages that are held, sealed.
     pub fn controls(&self) -> impl Iterator<Item = &[u8]> {
-        self.controls.values().map(|sealed| sealed.as_slice())
+        self.controls.iter()
     }
 
     /// What waits for a peer: nodes, whose last beats will be sent.
@@ -174,8 +176,8 @@ impl Spread {
                 }
             }
             Input::Own(event) => self.own(event, now, outputs),
-            Input::Control { id, sealed } => self.control(id, sealed, outputs),
-            Input::ControlGone(id) => drop(self.controls.remove(&id)),
+            Input::Control { id, sealed, urgent } => self.control(id, sealed, urgent, outputs),
+            Input::ControlGone(id) => self.controls.remove(&id),
             Input::Tick => self.tick(now, outputs),
         }
     }
@@ -189,8 +191,7 @@ impl Spread {
             outputs.push(Output::Effect(Effect::Rejected { node, reason }));
             return;
         }
-        let peer = Peer::new(near, self.controls.keys().copied().collect());
-        self.peers.insert(id, peer);
+        self.peers.insert(id, Peer::new(near));
         self.peers_changed();
     }
 
@@ -215,21 +216,6 @@ impl Spread {
         if let Some(peer) = peer {
             peer.quiet = quiet;
             self.peers_changed();
-        }
-    }
-
-    fn control(&mut self, id: Digest, sealed: Vec<u8>, outputs: &mut Vec<Output>) {
-        if self.controls.contains_key(&id) {
-            return;
-        }
-        if self.controls.len() >= MAX_CONTROLS || sealed.len() > MAX_CONTROL_BYTES {
-            let (node, reason) = (None, Rejected::Full);
-            outputs.push(Output::Effect(Effect::Rejected { node, reason }));
-            return;
-        }
-        self.controls.insert(id, ByteBuf::from(sealed));
-        for peer in self.peers.values_mut() {
-            peer.controls.push(id);
         }
     }
 

@@ -120,7 +120,7 @@ impl Message {
                     + sealed(&batch.cards)
                     + beats
                     + batch.suspicions.len() * SUSPICION_BYTES
-                    + batch.summary.len() * HASH_BYTES
+                    + (batch.summary.len() + batch.control_summary.len()) * HASH_BYTES
                     + batch.holdings.len() * HOLDING_BYTES
                     + batch.wants.len() * ID_BYTES
                     + sealed(&batch.controls)

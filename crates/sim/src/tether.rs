@@ -121,7 +121,15 @@ impl Tether {
             return;
         };
         let (id, sealed) = (tether_wire::Digest(key), sealed.to_vec());
-        self.spread(spread::Input::Control { id, sealed }, now, outputs);
+        self.spread(
+            spread::Input::Control {
+                id,
+                sealed,
+                urgent: true,
+            },
+            now,
+            outputs,
+        );
         let revoked = Event::Revoked(NodeId(key));
         self.spread(spread::Input::Own(revoked), now, outputs);
     }

@@ -2,7 +2,7 @@
 //! (PRE-6) [T-CTL-1] to [T-CTL-6]
 //!
 //! Each is a sealed message that counts wherever it comes from. Orchestrators keep all of them and
-//! pass them on to every node; none is ever taken back.
+//! pass them on to every node; no revocation is ever taken back.
 
 use crate::codec::{self, CodecError, check_field, check_len};
 use crate::envelope::{Signable, Signed, Verified};
@@ -38,7 +38,7 @@ impl Control {
 }
 
 /// What is taken back. [T-CTL-2]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Target {
     /// A key, for good.

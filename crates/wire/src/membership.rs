@@ -1,37 +1,51 @@
 //! Who belongs to a mesh now: its operator's keys, and all that was taken back, replaced or used up.
-//! (PRE-6) [T-CTL-4] to [T-CTL-6]
+//! (PRE-6) [T-CTL-4] to [T-CTL-7]
 //!
-//! A value that only grows, so that all nodes which have heard the same control messages judge
-//! alike, in whatever order they heard them. Nothing here expires.
+//! Nodes that have heard the same control messages judge alike, in whatever order they heard them.
+//! Revocations never end; that a key was replaced, or an invite used, is forgotten once all that it
+//! is about is over.
 
+mod fact;
 mod heirs;
 mod invites;
+mod revoked;
+mod shelf;
 
-use crate::codec;
-use crate::control::{Control, Revocation, Target};
+pub use fact::{Checked, Fact};
+
+use crate::control::{Control, Target};
 use crate::envelope::{Signed, Verified};
 use crate::grant::chain::Chain;
 use crate::grant::{GRANT_SKEW_MS, Grant, GrantError, Mesh};
-use crate::id::{Digest, NodeId};
+use crate::id::NodeId;
 use crate::invite::Invite;
 use crate::link::{Refusal, RefusalCode};
-use heirs::Heirs;
+use fact::invite_group;
+use heirs::{Heir, Heirs};
 use invites::Uses;
-use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use revoked::Revoked;
+use shelf::Group;
+use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Most keys and serials that are revoked, together. [T-CTL-6]
+/// Most keys and serials that one key of the mesh's operator revokes. [T-CTL-6]
 pub const MAX_REVOKED: usize = 16_384;
 /// Most serials that one operator of a region revokes. [T-CTL-6]
 pub const MAX_REVOKED_BY_ONE: usize = 1_024;
-/// Most serials that operators of regions revoke together: what they do leaves the operator of the
-/// mesh all of [`MAX_REVOKED`]. [T-CTL-6]
+/// Most serials that operators of regions revoke together. [T-CTL-6]
 pub const MAX_REVOKED_IN_REGIONS: usize = 8_192;
 /// Most keys that were replaced. [T-CTL-6]
 pub const MAX_REPLACED: usize = 16_384;
+/// Most of these whose grants one operator of a region, or one orchestrator, gave. [T-CTL-6]
+pub const MAX_REPLACED_BY_ONE: usize = 2_048;
+/// Most of these that are about one grant. [T-CTL-6]
+pub const MAX_REPLACED_OF_GRANT: usize = 8;
 /// Most workers that are remembered as let in by invites. [T-CTL-6]
 pub const MAX_INVITED: usize = 65_536;
+/// Most of these that came by the invites of one operator of a region. [T-CTL-6]
+pub const MAX_INVITED_BY_ONE: usize = 16_384;
+/// Most facts that can be held, all kinds together. [T-CTL-6]
+pub const MAX_FACTS: usize = 2 * MAX_REVOKED + MAX_REVOKED_IN_REGIONS + MAX_REPLACED + MAX_INVITED;
 
 /// Why a control message is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,114 +69,11 @@ pub enum ControlError {
     },
 }
 
-/// What a control message says, once it was checked who signed it. Messages that say the same are
-/// one. [T-CTL-5]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Fact {
-    /// A key is revoked.
-    Key {
-        /// Which.
-        key: NodeId,
-        /// Whether what rests on it goes on.
-        keeps_issued: bool,
-    },
-    /// What an operator gave this number is revoked.
-    Serial {
-        /// The operator.
-        issuer: NodeId,
-        /// The number.
-        serial: u64,
-    },
-    /// A key was replaced.
-    Replaced {
-        /// The key that counts no more.
-        old: NodeId,
-        /// The one that took over.
-        new: NodeId,
-    },
-    /// A worker came by an invite.
-    Used {
-        /// Who issued the invite.
-        issuer: NodeId,
-        /// Its number.
-        serial: u64,
-        /// Unix milliseconds at which the worker came.
-        came_ms: u64,
-        /// The worker.
-        subject: NodeId,
-    },
-}
-
-impl Fact {
-    /// By which it is known among facts. [T-CTL-7]
-    #[must_use]
-    pub fn id(&self) -> Digest {
-        Digest::of(&codec::encode(self))
-    }
-}
-
-/// A fact, and the control message that proves it; for the mesh that checked it.
-#[derive(Clone, Debug)]
-pub struct Checked {
-    fact: Fact,
-    control: Control,
-    /// Who signed it.
-    by: NodeId,
-    /// Places of the invite, where one was used.
-    uses: u32,
-}
-
-impl Checked {
-    /// What it says.
-    #[must_use]
-    pub fn fact(&self) -> &Fact {
-        &self.fact
-    }
-    /// The message to pass on.
-    #[must_use]
-    pub fn control(&self) -> &Control {
-        &self.control
-    }
-
-    fn grant(grant: &Verified<Grant>, chain: &Chain) -> Option<Self> {
-        let by = grant.signer();
-        let (fact, uses) = match chain.invited() {
-            Some((came, invited)) if came.bytes() == grant.bytes() => {
-                let invite = &invited.invite;
-                let fact = Fact::Used {
-                    issuer: invite.signer(),
-                    serial: invite.serial,
-                    came_ms: grant.not_before_ms,
-                    subject: grant.subject,
-                };
-                (fact, invite.uses)
-            }
-            _ if grant.consent.is_some() => {
-                let (old, new) = (by, grant.subject);
-                (Fact::Replaced { old, new }, 0)
-            }
-            _ => return None,
-        };
-        Some(Self {
-            fact,
-            control: Control::Grant(grant.bytes().to_vec()),
-            by,
-            uses,
-        })
-    }
-}
-
 /// Who belongs to a mesh.
 #[derive(Clone, Debug)]
 pub struct Membership {
     mesh: Mesh,
-    /// Keys that are revoked, and whether what rests on them goes on.
-    keys: BTreeMap<NodeId, bool>,
-    /// Serials that are revoked, by who gave them.
-    serials: BTreeSet<(NodeId, u64)>,
-    /// How many of them operators of regions revoked.
-    regional: usize,
+    revoked: Revoked,
     heirs: Heirs,
     uses: Uses,
     /// See [`Membership::unseated`].
@@ -177,11 +88,9 @@ impl Membership {
     pub fn new(mesh: Mesh) -> Self {
         Self {
             mesh,
-            keys: BTreeMap::new(),
-            serials: BTreeSet::new(),
-            regional: 0,
-            heirs: Heirs::default(),
-            uses: Uses::default(),
+            revoked: Revoked::new(&mesh),
+            heirs: Heirs::new(),
+            uses: Uses::new(),
             unseated: 0,
             allowed: None,
         }
@@ -200,17 +109,13 @@ impl Membership {
 
     /// Keys that are revoked or were replaced.
     pub fn barred(&self) -> impl Iterator<Item = NodeId> {
-        self.keys.keys().copied().chain(self.heirs.replaced())
+        self.revoked.keys().chain(self.heirs.replaced())
     }
 
     /// How many revocations, replaced keys and used invites are known.
     #[must_use]
     pub fn counts(&self) -> [usize; 3] {
-        [
-            self.keys.len() + self.serials.len(),
-            self.heirs.len(),
-            self.uses.len(),
-        ]
+        [self.revoked.len(), self.heirs.len(), self.uses.len()]
     }
 
     /// Checks who signed a control message. That is most of what it costs to take it, and needs
@@ -219,71 +124,85 @@ impl Membership {
     /// # Errors
     /// Why it is not taken.
     pub fn check(&self, control: &Control) -> Result<Vec<Checked>, ControlError> {
-        match control {
-            Control::Revocation(sealed) => {
-                let sealed = Signed::<Revocation>::from_bytes(sealed.as_slice());
-                let revocation = sealed.verify_revocation(&self.mesh)?;
-                let keeps_issued = revocation.keeps_issued;
-                Ok(vec![Checked {
-                    fact: match revocation.target {
-                        Target::Key(key) => Fact::Key { key, keeps_issued },
-                        Target::Serial { issuer, serial } => Fact::Serial { issuer, serial },
-                    },
-                    control: control.clone(),
-                    by: revocation.signer(),
-                    uses: 0,
-                }])
-            }
-            Control::Grant(sealed) => {
-                let sealed = Signed::<Grant>::from_bytes(sealed.as_slice());
-                let chain = Chain::verify(&sealed, &self.mesh)?;
-                let facts: Vec<_> = (chain.grants().iter())
-                    .filter_map(|grant| Checked::grant(grant, &chain))
-                    .collect();
-                if facts.is_empty() {
-                    return Err(ControlError::Plain(chain.leaf().subject));
-                }
-                Ok(facts)
-            }
-        }
+        Checked::all(control, &self.mesh)
     }
 
-    /// Takes a fact. Nothing, where it changes nothing: it need neither be kept nor passed on.
-    /// Otherwise the facts that no longer matter beside it. Which ones matter does not depend on the
-    /// order in which they came.
+    /// Takes a fact at this time, in Unix milliseconds. Nothing, where it changes nothing: it need
+    /// neither be kept nor passed on. Otherwise the facts that no longer matter beside it. Which ones
+    /// matter does not depend on the order in which they came.
     ///
     /// # Errors
     /// [`ControlError::Full`].
-    pub fn apply(&mut self, checked: &Checked) -> Result<Option<Vec<Fact>>, ControlError> {
-        let gone = match checked.fact {
-            Fact::Key { key, keeps_issued } => self.revoke_key(key, keeps_issued)?,
-            Fact::Serial { issuer, serial } => self.revoke_serial(issuer, serial, checked.by)?,
-            Fact::Replaced { old, new } => self.heirs.learn(old, new)?,
-            Fact::Used {
-                issuer,
-                serial,
-                came_ms,
-                subject,
-            } => (self.uses).learn((issuer, serial), (came_ms, subject), checked.uses)?,
+    pub fn apply(
+        &mut self,
+        checked: &Checked,
+        now_ms: u64,
+    ) -> Result<Option<Vec<Fact>>, ControlError> {
+        let first_fell = self.revoked.first_fell();
+        if (checked.group).is_some_and(|it| is_over(&it, now_ms) || it.on_first && first_fell) {
+            return Ok(None);
+        }
+        let gone = match (checked.fact, &checked.group) {
+            (
+                Fact::Replaced {
+                    depth, old, new, ..
+                },
+                Some(group),
+            ) => self.heirs.learn(group, (depth, old, new))?,
+            (
+                Fact::Used {
+                    came_ms, subject, ..
+                },
+                Some(group),
+            ) => self.uses.learn(group, (came_ms, subject))?,
+            (
+                Fact::Key {
+                    key,
+                    keeps_issued,
+                    by,
+                },
+                _,
+            ) => self.revoked.learn(by, Target::Key(key), keeps_issued)?,
+            (Fact::Serial { issuer, serial, by }, _) => {
+                self.revoked
+                    .learn(by, Target::Serial { issuer, serial }, false)?
+            }
+            // Neither is made without what it rests on.
+            (Fact::Replaced { .. } | Fact::Used { .. }, None) => None,
         };
-        let Some(gone) = gone else {
+        let Some(mut gone) = gone else {
             return Ok(None);
         };
-        let unseats = matches!(checked.fact, Fact::Key { .. } | Fact::Serial { .. })
+        if !first_fell && self.revoked.first_fell() {
+            gone.extend(self.revoked.drop_first());
+            gone.extend(self.drop_groups(|group| group.on_first));
+        }
+        let unseats = checked.fact.is_revocation()
             || gone.iter().any(|it| matches!(it, Fact::Used { .. }))
-            || matches!(checked.fact, Fact::Replaced { old, .. } if self.heirs.of(&old) == Some(None));
+            || matches!(checked.fact, Fact::Replaced { old, .. } if self.heirs.of(&old) == Some(Heir::Contested));
         self.unseated += u64::from(unseats);
         Ok(Some(gone))
+    }
+
+    /// Forgets the facts that are over at this time, in Unix milliseconds, and says which.
+    pub fn forget(&mut self, now_ms: u64) -> Vec<Fact> {
+        self.drop_groups(|group| is_over(group, now_ms))
+    }
+
+    fn drop_groups(&mut self, is_over: impl Fn(&Group) -> bool) -> Vec<Fact> {
+        let mut gone = self.heirs.drop_groups(&is_over);
+        gone.extend(self.uses.drop_groups(is_over));
+        gone
     }
 
     /// Checks and takes a control message; says whether it changed anything.
     ///
     /// # Errors
     /// Why it is not taken.
-    pub fn learn(&mut self, control: &Control) -> Result<bool, ControlError> {
+    pub fn learn(&mut self, control: &Control, now_ms: u64) -> Result<bool, ControlError> {
         let mut news = false;
         for checked in self.check(control)? {
-            news |= self.apply(&checked)?.is_some();
+            news |= self.apply(&checked, now_ms)?.is_some();
         }
         Ok(news)
     }
@@ -295,73 +214,21 @@ impl Membership {
         self.unseated
     }
 
-    fn has_room(&self) -> Result<(), ControlError> {
-        if self.keys.len() + self.serials.len() - self.regional < MAX_REVOKED {
-            return Ok(());
-        }
-        let (what, limit) = ("revocations", MAX_REVOKED);
-        Err(ControlError::Full { what, limit })
-    }
-
-    /// Of two revocations of one key the stricter counts, whichever came first.
-    fn revoke_key(&mut self, key: NodeId, keeps: bool) -> Result<Option<Vec<Fact>>, ControlError> {
-        match self.keys.get(&key) {
-            Some(known) if !*known || keeps => return Ok(None),
-            Some(_) => {
-                self.keys.insert(key, keeps);
-                let keeps_issued = true;
-                return Ok(Some(vec![Fact::Key { key, keeps_issued }]));
-            }
-            None => self.has_room()?,
-        }
-        self.keys.insert(key, keeps);
-        Ok(Some(Vec::new()))
-    }
-
-    fn revoke_serial(
-        &mut self,
-        issuer: NodeId,
-        serial: u64,
-        by: NodeId,
-    ) -> Result<Option<Vec<Fact>>, ControlError> {
-        if self.serials.contains(&(issuer, serial)) {
-            return Ok(None);
-        }
-        let own = self.serials.range((issuer, 0)..=(issuer, u64::MAX)).count();
-        if self.mesh.is_root(&by) {
-            self.has_room()?;
-        } else if own >= MAX_REVOKED_BY_ONE {
-            return Err(ControlError::Full {
-                what: "the revocations of an operator of a region",
-                limit: MAX_REVOKED_BY_ONE,
-            });
-        } else if self.regional >= MAX_REVOKED_IN_REGIONS {
-            return Err(ControlError::Full {
-                what: "the revocations of operators of regions",
-                limit: MAX_REVOKED_IN_REGIONS,
-            });
-        } else {
-            self.regional += 1;
-        }
-        self.serials.insert((issuer, serial));
-        Ok(Some(Vec::new()))
-    }
-
     /// Whether a key may be talked with at all, whatever it shows. [T-CTL-4]
     ///
     /// # Errors
     /// The refusal to give it.
     pub fn check_key(&self, key: &NodeId) -> Result<(), Refusal> {
         let revoked = |why| Err(Refusal::new(RefusalCode::Revoked, why));
-        if self.keys.contains_key(key) {
+        if self.revoked.key(key).is_some() {
             return revoked(format!(
                 "key {key} was revoked: it needs a new key and a new grant"
             ));
         }
-        if let Some(new) = self.heirs.of(key) {
-            return revoked(match new {
-                Some(new) => format!("key {key} was replaced by {new}"),
-                None => format!(
+        if let Some(heir) = self.heirs.of(key) {
+            return revoked(match heir {
+                Heir::By(new) => format!("key {key} was replaced by {new}"),
+                Heir::Contested => format!(
                     "key {key} was replaced by two others at once, so none of them counts: the operator must grant a new one"
                 ),
             });
@@ -407,7 +274,7 @@ impl Membership {
     fn check_chain(&self, chain: &Chain) -> Result<(), GrantError> {
         self.check_grants(chain.grants())?;
         if let Some((old, _)) =
-            (chain.transfers()).find(|(old, _)| self.heirs.of(old) == Some(None))
+            (chain.transfers()).find(|(old, _)| self.heirs.of(old) == Some(Heir::Contested))
         {
             return Err(GrantError::Revoked(format!(
                 "key {old} passed its grant on to two keys, so that it counts for neither: ask the operator for a new grant"
@@ -419,7 +286,8 @@ impl Membership {
         let invite = &invited.invite;
         self.check_invite(invite)?;
         self.check_grants(&invited.rests_on)?;
-        if self.uses.is_beyond(invite, grant) {
+        let group = invite_group(invite, &invited.rests_on, &self.mesh);
+        if self.uses.is_beyond(&group, grant) {
             return Err(GrantError::Revoked(format!(
                 "the invite (serial {}) had let in {} others before: ask the operator for another",
                 invite.serial, invite.uses
@@ -432,7 +300,7 @@ impl Membership {
     fn check_grants(&self, grants: &[Verified<Grant>]) -> Result<(), GrantError> {
         for grant in grants {
             let (signer, serial) = (grant.signer(), grant.serial);
-            if self.serials.contains(&(signer, serial)) {
+            if self.revoked.has_serial(signer, serial) {
                 return Err(GrantError::Revoked(format!(
                     "the grant (serial {serial}) was revoked: ask the operator"
                 )));
@@ -443,7 +311,7 @@ impl Membership {
     }
 
     fn check_issuer(&self, signer: &NodeId) -> Result<(), GrantError> {
-        if self.keys.get(signer) == Some(&false) {
+        if self.revoked.key(signer) == Some(false) {
             return Err(GrantError::Revoked(format!(
                 "key {signer}, on which the grant rests, was revoked: ask the operator"
             )));
@@ -457,7 +325,7 @@ impl Membership {
     /// That it was revoked.
     pub fn check_invite(&self, invite: &Verified<Invite>) -> Result<(), GrantError> {
         let (signer, serial) = (invite.signer(), invite.serial);
-        if self.serials.contains(&(signer, serial)) {
+        if self.revoked.has_serial(signer, serial) {
             return Err(GrantError::Revoked(format!(
                 "the invite (serial {serial}) was revoked: ask the operator for another"
             )));
@@ -487,12 +355,18 @@ impl Membership {
             let in_s = (invite.not_before_ms - now_ms) / 1000;
             return Err(GrantError::NotYet { serial, in_s });
         }
-        if self.uses.is_spent(&invite, subject) {
+        let group = invite_group(&invite, &rests_on, &self.mesh);
+        if self.uses.is_spent(&group, subject) {
             let uses = invite.uses;
             return Err(GrantError::Spent { serial, uses });
         }
         Ok(invite)
     }
+}
+
+/// Whether nothing that a group is about can count any more, also where a clock is behind.
+fn is_over(group: &Group, now_ms: u64) -> bool {
+    now_ms >= group.ends_ms.saturating_add(GRANT_SKEW_MS)
 }
 
 #[cfg(test)]

@@ -149,6 +149,9 @@ pub struct Batch {
     /// Hashes over what the sender holds, one for each bucket; [`BUCKETS`] of them, or none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub summary: Vec<u64>,
+    /// Hashes over the control messages that the sender holds; [`BUCKETS`] of them, or none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub control_summary: Vec<u64>,
     /// What the sender holds of buckets that differ.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holdings: Vec<Holding>,
@@ -191,10 +194,14 @@ impl Batch {
         ] {
             check_len(what, field, len, MAX_BATCH_ENTRIES)?;
         }
-        let parts = self.summary.len();
-        check_field(what, "summary", parts == 0 || parts == BUCKETS, || {
-            format!("has {parts} parts, not {BUCKETS}")
-        })?;
+        for (field, parts) in [
+            ("summary", self.summary.len()),
+            ("control_summary", self.control_summary.len()),
+        ] {
+            check_field(what, field, parts == 0 || parts == BUCKETS, || {
+                format!("has {parts} parts, not {BUCKETS}")
+            })?;
+        }
         check_field(
             what,
             "ahead_ms",

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tether_net::{Members, MembershipNews};
 use tether_presence::{Event, Input, Rejected, Signatures, Verifier};
 use tether_wire::{Membership, NodeId, Signed};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 /// Cards that are judged anew in one go, on a thread that may block.
@@ -16,27 +17,36 @@ const MAX_CARDS: usize = 256;
 /// Tells the fleet what is known and then what is new, until `stop`.
 pub(crate) async fn follow(members: Members, fleet: Fleet, stop: CancellationToken) {
     let mut changed = members.changed();
-    let (mut place, mut barred, mut unseated) = (0, HashSet::new(), 0);
+    let (mut version, mut barred, mut judged) = (0, HashSet::new(), 0);
+    let mut may_judge_at = Instant::now();
     loop {
-        let (news, next) = members.since(place);
-        place = next;
+        let (news, next) = members.since(version);
+        version = next;
         for news in news {
             fleet.tell(input(news)).await;
         }
         let current = members.current();
-        for key in current.barred() {
-            if barred.insert(key) {
-                fleet.tell(Input::Own(Event::Revoked(key))).await;
-            }
+        let now_barred: HashSet<NodeId> = current.barred().collect();
+        for key in now_barred.difference(&barred) {
+            fleet.tell(Input::Own(Event::Revoked(*key))).await;
         }
-        // Grants that rest on what was revoked, and places of invites that others had before.
-        if current.unseated() != unseated {
-            unseated = current.unseated();
+        for key in barred.difference(&now_barred) {
+            fleet.tell(Input::Own(Event::Unbarred(*key))).await;
+        }
+        barred = now_barred;
+        // Grants that rest on what was revoked, and places of invites that others had before: half
+        // of the time at most, however often something changes.
+        let began = Instant::now();
+        let unseated = current.unseated();
+        if unseated != judged && began >= may_judge_at {
+            judged = unseated;
             judge_anew(&fleet, current, &stop).await;
+            may_judge_at = Instant::now() + began.elapsed();
         }
         tokio::select! {
             () = stop.cancelled() => return,
             news = changed.changed() => if news.is_err() { return },
+            () = sleep_until(may_judge_at), if unseated != judged => {}
         }
     }
 }
@@ -46,6 +56,7 @@ fn input(news: MembershipNews) -> Input {
         MembershipNews::Learnt(fact, control) => Input::Control {
             id: fact.id(),
             sealed: control.to_vec(),
+            urgent: fact.is_revocation(),
         },
         MembershipNews::Dropped(fact) => Input::ControlGone(fact.id()),
     }

@@ -7,10 +7,9 @@
 use super::fair::Fair;
 use crate::clock;
 use crate::fleet::keeper::{Fleet, reject};
-use crate::rate::TokenBucket;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use tether_net::{Incoming, Members};
+use tether_net::{Incoming, Members, TokenBucket};
 use tether_presence::check::{self, Nothing};
 use tether_presence::{Event, Input, Rejected, Signatures, Verifier};
 use tether_telemetry::metrics::OrchestratorMetrics;

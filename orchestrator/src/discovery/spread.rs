@@ -133,19 +133,17 @@ impl Spreading {
         if controls.is_empty() {
             return;
         }
-        // Each costs some signatures: not on a thread of the runtime.
+        // Each costs some signatures.
         let _thread = self.threads.acquire().await;
-        let members = self.members.clone();
-        let take = move || {
-            let mut wrong = None;
-            for control in controls {
-                wrong = members.take(&control).err().or(wrong);
-            }
-            wrong
-        };
-        let wrong = tokio::task::spawn_blocking(take).await;
-        self.members.keep().await;
-        if let Ok(Some(error)) = wrong {
+        let controls = controls.into_iter().map(ByteBuf::into_vec).collect();
+        let heard = self.members.hear(peer, controls).await;
+        if heard.news > 0 {
+            tracing::info!(%peer, news = heard.news, "who belongs to the mesh has changed");
+        }
+        if heard.shed > 0 {
+            tracing::debug!(%peer, shed = heard.shed, "too many control messages at once");
+        }
+        if let Some(error) = heard.refused {
             tracing::warn!(%peer, %error, "control messages are not taken");
         }
     }
@@ -235,7 +233,7 @@ pub(crate) async fn run(
             next = outgoing.recv() => match next {
                 None => return,
                 Some(Outgoing::Send { to, batch }) => Turn {
-                    input: peers.send(&to, batch),
+                    input: peers.send(&to, *batch),
                     then: None,
                 },
                 Some(Outgoing::WantCard(node)) => {

@@ -42,7 +42,7 @@ pub enum Outgoing {
         /// Which orchestrator.
         to: NodeId,
         /// What.
-        batch: Batch,
+        batch: Box<Batch>,
     },
     /// A node pushed a beat whose card is not held: it is to be asked for it over its call. Asked
     /// again with its next beat, so this may be dropped.

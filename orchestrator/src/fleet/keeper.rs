@@ -178,14 +178,14 @@ impl Keeper {
         self.spread.handle(input, now, &mut outputs);
         for output in outputs.drain(..) {
             match output {
-                Output::Send { to, batch } => self.send(to, batch, now),
+                Output::Send { to, batch } => self.send(to, Box::new(batch), now),
                 Output::Effect(effect) => self.apply(effect),
             }
         }
         self.outputs = outputs;
     }
 
-    fn send(&mut self, to: NodeId, batch: Batch, now: Now) {
+    fn send(&mut self, to: NodeId, batch: Box<Batch>, now: Now) {
         if let Err(error) = self.outgoing.try_send(Outgoing::Send { to, batch }) {
             // Only where peers come and go faster than the edge follows. What is lost is found by
             // comparison; the room for it must not be.

@@ -111,11 +111,11 @@ async fn a_worker_falls_with_its_grant_also_where_it_is_only_heard_of() {
 async fn join(
     local: &LocalMesh,
     n: u8,
-    uses: u32,
+    invite: &[u8],
     secret: [u8; 32],
     at: &Member,
 ) -> Result<Verified<Grant>, RpcError> {
-    let config = local.joining(key(local, n), local.invite(&[7; 32], uses));
+    let config = local.joining(key(local, n), invite.to_vec());
     let members = config.members.clone();
     let node = Node::start(config, no_service()).await.expect("a node");
     let link = within("a link", node.link(at.id(), Role::Orchestrator)).await;
@@ -134,7 +134,8 @@ async fn join(
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_invited_gets_a_grant_and_may_link_with_it_everywhere() {
     let fleets = Fleets::start(2).await;
-    let grant = join(&fleets.local, 10, 5, [7; 32], &fleets.members[0]).await;
+    let invite = fleets.local.invite(&[7; 32], 5);
+    let grant = join(&fleets.local, 10, &invite, [7; 32], &fleets.members[0]).await;
     let grant = grant.expect("let in");
     let id = key(&fleets.local, 10).id();
     assert_eq!((grant.subject, grant.role), (id, Role::Worker));
@@ -147,7 +148,8 @@ async fn who_is_invited_gets_a_grant_and_may_link_with_it_everywhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_secret_lets_nobody_in() {
     let fleets = Fleets::start(1).await;
-    let error = join(&fleets.local, 10, 5, [8; 32], &fleets.members[0]).await;
+    let invite = fleets.local.invite(&[7; 32], 5);
+    let error = join(&fleets.local, 10, &invite, [8; 32], &fleets.members[0]).await;
     let error = error.expect_err("a wrong secret");
     assert_eq!(error.code, Code::Forbidden);
     assert!(error.message.contains("copied whole"), "{error}");
@@ -159,14 +161,15 @@ async fn a_wrong_secret_lets_nobody_in() {
 async fn an_invite_that_is_spent_at_one_orchestrator_is_spent_at_all() {
     let mut fleets = Fleets::start(2).await;
     let local = &fleets.local;
-    join(local, 10, 1, [7; 32], &fleets.members[0])
+    let invite = local.invite(&[7; 32], 1);
+    join(local, 10, &invite, [7; 32], &fleets.members[0])
         .await
         .expect("the only place");
     // Who lost its grant before it could keep it asks again, and takes no second place.
-    join(local, 10, 1, [7; 32], &fleets.members[0])
+    join(local, 10, &invite, [7; 32], &fleets.members[0])
         .await
         .expect("the same again");
-    let config = |n| local.joining(key(local, n), local.invite(&[7; 32], 1));
+    let config = |n| local.joining(key(local, n), invite.clone());
     knows(&fleets.members[1], |members| members.counts()[2] == 1).await;
     let refused = dial(config(11), fleets.members[1].id()).await;
     assert_eq!(refused, Err(RefusalCode::Spent));

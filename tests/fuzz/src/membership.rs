@@ -1,7 +1,7 @@
 //! Who belongs to a mesh: control messages, and tokens that people paste.
 
 use crate::Verdict;
-use crate::known::members;
+use crate::known::{NOW_MS, members};
 use std::collections::BTreeSet;
 use tether_wire::control::MAX_CONTROL_BYTES;
 use tether_wire::grant::Access;
@@ -25,9 +25,9 @@ pub(crate) fn control(bytes: &[u8]) -> Verdict {
     };
     let ids: BTreeSet<_> = checked.iter().map(|it| it.fact().id()).collect();
     assert!(!ids.is_empty(), "it says something");
-    assert_eq!(all.learn(&control), Ok(true));
+    assert_eq!(all.learn(&control, NOW_MS), Ok(true));
     assert_eq!(all.counts().iter().sum::<usize>(), ids.len());
-    assert_eq!(all.learn(&control), Ok(false), "it is known");
+    assert_eq!(all.learn(&control, NOW_MS), Ok(false), "it is known");
     for one in &checked {
         // What is passed on for each fact says it by itself.
         let alone = members(Access::Invite)

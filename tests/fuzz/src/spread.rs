@@ -59,7 +59,9 @@ pub(crate) fn batch(bytes: &[u8]) -> Verdict {
         assert!(len <= MAX_BATCH_ENTRIES);
     }
     assert!(batch.linked.as_ref().map_or(0, Vec::len) <= MAX_LINKED);
-    assert!(batch.summary.is_empty() || batch.summary.len() == BUCKETS);
+    for hashes in [&batch.summary, &batch.control_summary] {
+        assert!(hashes.is_empty() || hashes.len() == BUCKETS);
+    }
     let ahead = (batch.beats.iter()).map(|it| u64::from(it.ahead_ms.unsigned_abs()));
     assert!(ahead.max().unwrap_or(0) <= MAX_SKEW_MS);
     assert_eq!(Batch::decode(&codec::encode(&batch)), Ok(batch.clone()));
@@ -144,7 +146,8 @@ fn step(machine: &mut Machine, choices: &mut Choices<'_>) -> bool {
             if choices.flag() {
                 machine.handle(Input::ControlGone(id));
             } else {
-                machine.handle(Input::Control { id, sealed });
+                let urgent = choices.flag();
+                machine.handle(Input::Control { id, sealed, urgent });
             }
         }
     }
@@ -215,9 +218,11 @@ fn made_batch(machine: &Machine, choices: &mut Choices<'_>) -> Batch {
                 1 => batch.controls.push(ByteBuf::from(choices.bytes().to_vec())),
                 _ => {
                     let number = choices.number();
-                    batch.summary = (0..BUCKETS as u64)
-                        .map(|it| it.wrapping_mul(number))
-                        .collect();
+                    let hashes = (0..BUCKETS as u64).map(|it| it.wrapping_mul(number));
+                    match choices.flag() {
+                        true => batch.summary = hashes.collect(),
+                        false => batch.control_summary = hashes.collect(),
+                    }
                 }
             },
         }

@@ -7,11 +7,13 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 use tether_wire::codec::{self, CodecError};
+use tether_wire::control::MAX_CONTROL_BYTES;
+use tether_wire::membership::MAX_FACTS;
 
 /// Its name inside the folder.
 pub(super) const FILE: &str = "membership.cbor";
-/// Most bytes that are read: what all bounds together allow stays below.
-const MAX_BYTES: usize = 512 << 20;
+/// Most bytes that are read: what all bounds together allow, and the lengths of it.
+const MAX_BYTES: usize = MAX_FACTS * (MAX_CONTROL_BYTES + 16);
 
 pub(super) fn read(folder: &Path) -> io::Result<Vec<Vec<u8>>> {
     let path = folder.join(FILE);

@@ -2,11 +2,19 @@
 
 use super::Members;
 use crate::rpc::{Incoming, Service};
+use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
+use futures_util::stream;
 use std::sync::Arc;
 use tether_wire::Role;
 use tether_wire::control::MAX_CONTROL_BYTES;
 use tether_wire::rpc::{Code, RpcError, method};
+
+/// Control messages that are taken in one go, where so many have come.
+const MAX_AT_ONCE: usize = 256;
+
+/// Attempts to join over one link: an answer may be lost, and each costs signatures. [T-INV-3]
+const MAX_JOINS: usize = 3;
 
 /// Takes control messages, keeps those who only join from everything else, and gives the rest to the
 /// role.
@@ -21,6 +29,9 @@ impl Service for Reception {
         if call.peer().is_joining && !is_join {
             let why = "a worker that shows an invite may only join: it needs a grant for more";
             return refuse(why);
+        }
+        if is_join && call.link().count_join() >= MAX_JOINS {
+            return refuse("too many attempts to join over one link");
         }
         if call.method() != method::CONTROL {
             return self.service.serve(call);
@@ -37,31 +48,45 @@ fn refuse(why: &'static str) -> BoxFuture<'static, Result<(), RpcError>> {
     Box::pin(std::future::ready(Err(RpcError::new(Code::Forbidden, why))))
 }
 
-/// Takes what comes until the peer ends the call. What it should not have sent keeps nobody from what
-/// comes after it; the answer names the first of that, so that an operator sees what is wrong with
-/// its message.
-async fn listen(members: Members, mut call: Incoming) -> Result<(), RpcError> {
+/// Takes what comes until the peer ends the call. What it should not have sent takes nothing from
+/// the rest; the call then ends with the reason, so that an operator sees what is wrong with its
+/// message.
+async fn listen(members: Members, call: Incoming) -> Result<(), RpcError> {
     let from = call.peer().id;
-    let mut wrong = None;
-    let ended = loop {
-        let item = match call.recv(MAX_CONTROL_BYTES).await {
-            Ok(Some(item)) => item,
-            Ok(None) => break Ok(()),
-            Err(error) => break Err(error),
-        };
-        match members.take(&item) {
-            Ok(true) => tracing::info!(%from, "a control message changed who belongs to the mesh"),
-            Ok(false) => {}
-            Err(error) => {
-                wrong.get_or_insert(error);
+    let items = stream::unfold(Some(call), async |call| {
+        let mut call = call?;
+        match call.recv(MAX_CONTROL_BYTES).await {
+            Ok(item) => Some((Ok(item?), Some(call))),
+            Err(error) => Some((Err(error), None)),
+        }
+    });
+    // What has come meanwhile is taken together, so that the disk is written once for it.
+    let mut parts = std::pin::pin!(items.ready_chunks(MAX_AT_ONCE));
+    let mut refused = None;
+    while let Some(part) = parts.next().await {
+        let mut end = None;
+        let mut controls = Vec::with_capacity(part.len());
+        for item in part {
+            match item {
+                Ok(item) => controls.push(item),
+                Err(error) => end = Some(error),
             }
         }
-        tokio::task::yield_now().await;
-    };
-    members.keep().await;
-    ended?;
-    wrong.map_or(Ok(()), |error| {
-        tracing::warn!(%from, %error, "a control message is not taken");
-        Err(RpcError::new(Code::Invalid, error.to_string()))
-    })
+        let heard = members.hear(from, controls).await;
+        if heard.news > 0 {
+            tracing::info!(%from, news = heard.news, "who belongs to the mesh has changed");
+        }
+        if heard.shed > 0 {
+            let why = "too many control messages at once: send the rest again";
+            return Err(RpcError::new(Code::Overloaded, why));
+        }
+        if let Some(error) = heard.refused {
+            tracing::warn!(%from, %error, "a control message is not taken");
+            refused = refused.or(Some(RpcError::new(Code::Invalid, error.to_string())));
+        }
+        if let Some(error) = end {
+            return Err(error);
+        }
+    }
+    refused.map_or(Ok(()), Err)
 }

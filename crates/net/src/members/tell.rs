@@ -7,7 +7,7 @@ use std::time::Duration;
 use tether_wire::membership::Fact;
 use tether_wire::rpc::{Code, RpcError, method};
 
-/// Pause before a peer that ended the call is told again.
+/// Pause before a peer that did not hear all is told again.
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// Tells a peer all that is known, and then what is new, until its link is down.
@@ -15,18 +15,18 @@ pub(crate) async fn tell(members: Members, link: Link) {
     let mut changed = members.changed();
     let mut told = 0;
     loop {
-        let (news, next) = members.since(told);
+        let (news, version) = members.since(told);
         let news: Vec<_> = news.into_iter().filter_map(concerning).collect();
         let end = match news.is_empty() {
             true => Ok(()),
             false => tell_these(&link, &news).await,
         };
         match end {
-            Ok(()) => told = next,
+            Ok(()) => told = version,
             // It took the others, and will not take that one the next time either.
             Err(error) if error.code == Code::Invalid => {
                 tracing::warn!(peer = %link.peer().id, %error, "a node does not take all that is known");
-                told = next;
+                told = version;
             }
             Err(error) => {
                 tracing::debug!(peer = %link.peer().id, %error, "not told who belongs to the mesh");

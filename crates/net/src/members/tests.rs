@@ -4,8 +4,10 @@ use super::*;
 use std::fs;
 use tether_wire::control::MAX_CONTROL_BYTES;
 use tether_wire::control::Target;
-use tether_wire::grant::Access;
-use tether_wire::{MeshId, NodeKey, Revocation, Signed};
+use tether_wire::grant::chain::pass_on;
+use tether_wire::grant::{Access, GRANT_SKEW_MS, Tier};
+use tether_wire::membership::Fact;
+use tether_wire::{Grant, MeshId, NodeKey, Revocation, Role, Signed, codec};
 
 fn operator() -> NodeKey {
     NodeKey::from_seed([1; 32])
@@ -43,11 +45,11 @@ async fn a_revocation_outlives_the_run_in_which_it_was_heard() {
     assert_eq!(members.learn(&revocation(5)).await, Ok(false));
     assert!(!changed.has_changed().expect("open"));
     assert_eq!(members.learn(&revocation(6)).await, Ok(true));
-    let (news, next) = members.since(1);
-    assert_eq!(next, 2);
+    let (news, version) = members.since(1);
     assert!(
         matches!(&news[..], [MembershipNews::Learnt(_, control)] if **control == *revocation(6))
     );
+    assert_eq!(members.since(version), (Vec::new(), version));
 
     let again = Members::open(mesh(), dir.path()).expect("read");
     assert!(is_barred(&again, 5) && is_barred(&again, 6) && !is_barred(&again, 7));
@@ -82,34 +84,6 @@ async fn a_disk_that_cannot_be_written_makes_nobody_trusted() {
     assert!(is_barred(&again, 5), "what could not be kept is kept later");
 }
 
-#[tokio::test]
-async fn what_cannot_be_taken_does_not_hold_up_the_rest() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let members = Members::open(mesh(), dir.path()).expect("nothing there yet");
-    assert_eq!(members.take(&revocation(5)), Ok(true));
-    assert!(members.take(b"nonsense").is_err());
-    assert_eq!(members.take(&revocation(6)), Ok(true));
-    members.keep().await;
-    let again = Members::open(mesh(), dir.path()).expect("read");
-    assert!(is_barred(&again, 5) && is_barred(&again, 6));
-}
-
-#[tokio::test]
-async fn who_is_too_far_behind_is_told_all() {
-    let members = Members::new(mesh());
-    members.learn(&revocation(5)).await.expect("taken");
-    for _ in 0..MAX_NEWS {
-        members.state().tell(MembershipNews::Dropped(Fact::Serial {
-            issuer: NodeId([1; 32]),
-            serial: 1,
-        }));
-    }
-    let (news, next) = members.since(0);
-    assert!(matches!(news[..], [MembershipNews::Learnt(..)]), "{news:?}");
-    assert_eq!(next, MAX_NEWS as u64 + 1);
-    assert_eq!(members.since(next).0, []);
-}
-
 #[test]
 fn a_damaged_file_is_refused_and_what_does_not_count_is_left_out() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -142,4 +116,99 @@ async fn what_a_stranger_signs_or_what_is_too_large_is_refused() {
     });
     assert!(elsewhere.learn(&revocation(5)).await.is_err());
     assert!(!elsewhere.changed().has_changed().expect("open"));
+}
+
+fn grant(subject: &NodeKey, expires_ms: u64) -> Signed<Grant> {
+    let grant = Grant {
+        subject: subject.id(),
+        role: Role::Worker,
+        region: None,
+        tier: Tier::Untrusted,
+        not_before_ms: expires_ms.saturating_sub(1_000_000),
+        expires_ms,
+        serial: 1,
+        issuer: None,
+        consent: None,
+        invite: None,
+    };
+    Signed::seal(&operator(), &mesh().id, &grant).expect("valid")
+}
+/// The key with this number passes its grant on to the next one.
+fn passed_on(n: u8, expires_ms: u64) -> Vec<u8> {
+    let [old, new] = [n, n + 1].map(|n| NodeKey::from_seed([n; 32]));
+    let passed = pass_on(&grant(&old, expires_ms), &old, &new, &mesh().id, 1).expect("valid");
+    codec::encode(&Control::Grant(passed.as_bytes().to_vec()))
+}
+
+#[tokio::test]
+async fn what_is_wrong_takes_nothing_from_what_comes_with_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let members = Members::open(mesh(), dir.path()).expect("nothing there yet");
+    let mut forged = revocation(5);
+    let last = forged.len() - 1;
+    forged[last] ^= 1;
+    let controls = vec![forged, b"nonsense".to_vec(), revocation(6), revocation(7)];
+    let heard = members.hear(NodeId([1; 32]), controls.clone()).await;
+    assert_eq!((heard.news, heard.shed), (2, 0));
+    let why = heard.refused.expect("the first one").to_string();
+    assert!(why.contains("signature"), "{why}");
+    assert!(!is_barred(&members, 5) && is_barred(&members, 6) && is_barred(&members, 7));
+    let again = Members::open(mesh(), dir.path()).expect("read");
+    assert!(is_barred(&again, 6) && is_barred(&again, 7), "kept");
+    assert_eq!(members.hear(NodeId([1; 32]), controls).await.news, 0);
+}
+
+#[tokio::test]
+async fn a_peer_that_says_too_much_is_passed_over_and_others_are_not() {
+    let members = Members::new(mesh());
+    let (loud, other) = (NodeId([1; 32]), NodeId([2; 32]));
+    let allowance = TokenBucket::new(0, 2, 0);
+    members
+        .inner
+        .allowances
+        .lock()
+        .expect("sound")
+        .insert(loud, allowance);
+    let controls = (5..9).map(revocation).collect();
+    let heard = members.hear(loud, controls).await;
+    assert_eq!((heard.news, heard.shed, heard.refused), (2, 2, None));
+    // What is known costs nothing, and so is no news too many.
+    let heard = members.hear(loud, vec![revocation(5); 100]).await;
+    assert_eq!(heard, Heard::default());
+    let heard = members.hear(other, (5..9).map(revocation).collect()).await;
+    assert_eq!((heard.news, heard.shed), (2, 0));
+}
+
+#[tokio::test]
+async fn what_is_over_is_forgotten_and_followers_hear_of_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let members = Members::open(mesh(), dir.path()).expect("nothing there yet");
+    let until = now_ms() + 86_400_000;
+    for control in [
+        passed_on(20, until),
+        passed_on(30, until + 10),
+        revocation(5),
+    ] {
+        assert_eq!(members.learn(&control).await, Ok(true));
+    }
+    assert_eq!(
+        members.learn(&passed_on(40, 2)).await,
+        Ok(false),
+        "it is over"
+    );
+    let (news, version) = members.since(0);
+    assert_eq!(news.len(), 3);
+    // As if a day had passed.
+    let forgot = members.state().forget(until + GRANT_SKEW_MS);
+    assert_eq!(forgot, 1);
+    let (news, _) = members.since(version);
+    assert!(matches!(
+        news[..],
+        [MembershipNews::Dropped(Fact::Replaced { .. })]
+    ));
+    let (news, _) = members.since(0);
+    assert_eq!(news.len(), 3, "two that are held, and that one is gone");
+    members.save().await;
+    let kept = Members::open(mesh(), dir.path()).expect("read");
+    assert_eq!(kept.current().counts(), [1, 1, 0]);
 }

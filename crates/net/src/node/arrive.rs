@@ -1,6 +1,7 @@
 //! Links that others dial. What is refused is answered, logged within a budget, and counted.
 
-use super::{Inner, bar, now_ms, run};
+use super::{Inner, bar, run};
+use crate::clock::now_ms;
 use crate::gate::Place;
 use crate::link::greeting::{self, Greeted, GreetingError};
 use crate::link::rivals::Origin;

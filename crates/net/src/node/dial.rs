@@ -1,6 +1,7 @@
 //! Links that this node dials: resolve, connect, greet.
 
-use super::{Inner, bar, now_ms, run};
+use super::{Inner, bar, run};
+use crate::clock::now_ms;
 use crate::error::LinkError;
 use crate::link::greeting::{self, GreetingError};
 use crate::link::rivals::Origin;

@@ -1,7 +1,8 @@
 //! A link's life, from the end of its greeting to its own.
 
 use super::links::Installed;
-use super::{Inner, bar, now_ms};
+use super::{Inner, bar};
+use crate::clock::now_ms;
 use crate::gate::Place;
 use crate::link::Link;
 use crate::members;

@@ -1,9 +1,9 @@
 //! Who may use a relay: whoever is a member of its mesh, a few times at once. [T-REL-2]
 
+use crate::clock::now_ms;
 use iroh_relay::server::{Access as Verdict, AccessControl, ClientRequest, ConnectionId};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 use tether_wire::grant::{Access, Mesh};
 use tether_wire::{Grant, Membership, NodeId, Signable, Signed};
 
@@ -86,10 +86,7 @@ impl Members {
 impl AccessControl for Members {
     async fn on_connect(&self, request: &ClientRequest) -> Verdict {
         let key = NodeId(*request.endpoint_id().as_bytes());
-        let now_ms = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
-        match self.enter(key, request.auth_token().as_deref(), now_ms) {
+        match self.enter(key, request.auth_token().as_deref(), now_ms()) {
             Ok(()) => Verdict::Allow,
             Err(why) => {
                 tracing::debug!(%key, why, "the relay refuses a client");
@@ -106,7 +103,7 @@ impl AccessControl for Members {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{LocalMesh, key, now_ms};
+    use crate::testing::{LocalMesh, key};
     use tether_wire::Role;
 
     fn shown(mesh: &LocalMesh, subject: NodeId) -> String {

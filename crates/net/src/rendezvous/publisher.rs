@@ -3,9 +3,10 @@
 
 use super::client::Client;
 use super::schedule::Schedule;
+use crate::clock::now_ms;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tether_wire::record::Record;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -85,8 +86,6 @@ async fn next_seq(client: &Client, last: Option<u64>) -> u64 {
             stored.ok().flatten().map(|(seq, _)| seq)
         }
     };
-    let now_ms = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
+    let now_ms = now_ms();
     last.map_or(now_ms, |seq| now_ms.max(seq.saturating_add(1)))
 }

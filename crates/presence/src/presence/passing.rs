@@ -145,7 +145,7 @@ impl Presence {
         self.suspect(suspicion.node, Doubt::Peer, now, effects)
     }
 
-    /// For good: nothing of the key counts any more, and nothing else need be remembered of it.
+    /// Nothing of the key counts any more, and nothing else need be remembered of it.
     pub(super) fn revoke(&mut self, id: NodeId, now: Now, effects: &mut Vec<Effect>) -> News {
         if self.revoked.contains(&id) {
             return News::None;

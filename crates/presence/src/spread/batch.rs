@@ -57,6 +57,9 @@ impl Spread {
             return None;
         }
         let mut filling = Filling::default();
+        // Who uses an invite or replaces a key never keeps beats waiting, nor the other way round.
+        self.fill_controls(to, BATCH_BYTES, false, &mut filling);
+        self.fill_controls(to, BATCH_BYTES / 4, true, &mut filling);
         self.fill_small(to, &mut filling);
         self.fill_compare(to, now, &mut filling);
         let (own, fleet) = (self.id, self.presence.fleet());
@@ -65,6 +68,7 @@ impl Spread {
             fill_queue(queue, |id| fleet.get(id), own, now, &mut filling);
         }
         self.fill_fleet(to, now, &mut filling);
+        self.fill_controls(to, BATCH_BYTES, true, &mut filling);
         if filling.batch.is_empty() {
             return None;
         }
@@ -72,7 +76,24 @@ impl Spread {
         Some(filling.batch)
     }
 
-    /// Links, controls, suspicions and wants.
+    /// Control messages, up to so many bytes of the batch; those that are urgent, or all.
+    fn fill_controls(&mut self, to: &NodeId, bytes: usize, all: bool, filling: &mut Filling) {
+        let Some(peer) = self.peers.get_mut(to) else {
+            return;
+        };
+        while filling.bytes < bytes && filling.batch.controls.len() < MAX_BATCH_ENTRIES {
+            let Some(id) = peer.telling.next(all) else {
+                return;
+            };
+            // It may be gone since.
+            if let Some(sealed) = self.controls.get(&id) {
+                filling.bytes += CARD_BYTES + sealed.len();
+                filling.batch.controls.push(sealed.clone());
+            }
+        }
+    }
+
+    /// Links, suspicions and wants.
     fn fill_small(&mut self, to: &NodeId, filling: &mut Filling) {
         let linked: Vec<NodeId> = (self.peers.iter())
             .filter(|(_, peer)| !peer.quiet)
@@ -84,16 +105,6 @@ impl Spread {
         if std::mem::take(&mut peer.tell_linked) {
             filling.bytes += linked.len() * ID_BYTES;
             filling.batch.linked = Some(linked);
-        }
-        while filling.has_room() && filling.batch.controls.len() < MAX_BATCH_ENTRIES {
-            let Some(id) = peer.controls.pop() else {
-                break;
-            };
-            let Some(sealed) = self.controls.get(&id) else {
-                continue;
-            };
-            filling.bytes += CARD_BYTES + sealed.len();
-            filling.batch.controls.push(sealed.clone());
         }
         while filling.has_room() && filling.batch.suspicions.len() < MAX_BATCH_ENTRIES {
             let Some((node, order)) = peer.suspicions.pop_first() else {
@@ -118,9 +129,14 @@ impl Spread {
             return;
         };
         let compare = std::mem::take(&mut peer.compare);
+        let tells_controls = peer.telling.take_summary(now);
         if compare.summary {
             filling.batch.summary = self.summary();
             filling.bytes += filling.batch.summary.len() * HASH_BYTES;
+        }
+        if tells_controls {
+            filling.batch.control_summary = self.controls.summary();
+            filling.bytes += filling.batch.control_summary.len() * HASH_BYTES;
         }
         for bucket in compare.buckets {
             let room = MAX_HOLDINGS.saturating_sub(filling.batch.holdings.len());

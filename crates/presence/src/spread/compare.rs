@@ -5,7 +5,7 @@ use super::batch::is_answered;
 use super::{COMPARE_MS, Spread};
 use crate::check::{CheckedBatch, Knows};
 use crate::event::Now;
-use crate::presence::{Node, first_eight};
+use crate::presence::Node;
 use std::cmp::Ordering;
 use tether_wire::NodeId;
 use tether_wire::spread::{BUCKETS, Holding};
@@ -23,22 +23,19 @@ impl Spread {
         let at = usize::try_from(self.draw() % lively as u64).unwrap_or_default();
         if let Some(peer) = (self.peers.values_mut()).filter(|it| !it.quiet).nth(at) {
             peer.compare.summary = true;
+            peer.telling.summary = true;
             // Should the last word about links be lost, it comes again.
             peer.tell_linked = true;
         }
     }
 
-    /// One hash for each bucket: of nodes that are live, and of control messages.
+    /// One hash for each bucket, of nodes that are live.
     pub(super) fn summary(&self) -> Vec<u64> {
-        let mut hashes = self.presence.fleet().hashes();
-        for digest in self.controls.keys() {
-            let hash = &mut hashes[usize::from(digest.0[0])];
-            *hash = hash.wrapping_add(first_eight(digest));
-        }
-        hashes
+        self.presence.fleet().hashes()
     }
 
-    pub(super) fn compare(&mut self, from: NodeId, batch: &CheckedBatch) {
+    pub(super) fn compare(&mut self, from: NodeId, batch: &CheckedBatch, now: Now) {
+        self.compare_controls(from, &batch.control_summary, now);
         if batch.summary.len() == BUCKETS {
             self.answer_summary(from, batch);
         }
@@ -68,19 +65,12 @@ impl Spread {
         let first = usize::try_from(self.draw() % differ.len() as u64).unwrap_or_default();
         differ.rotate_left(first);
         let skip = self.draw();
-        let controls: Vec<_> = (self.controls.keys())
-            .filter(|digest| differ.contains(&usize::from(digest.0[0])))
-            .copied()
-            .collect();
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };
         peer.compare.summary = batch.holdings.is_empty();
         peer.compare.skip = skip;
         peer.compare.buckets = differ;
-        if peer.controls.is_empty() {
-            peer.controls = controls;
-        }
     }
 
     fn compare_holding(&mut self, from: NodeId, theirs: &Holding) {

@@ -97,7 +97,7 @@ impl Spread {
             }
         }
         self.emit(outputs, None);
-        self.compare(from, &batch);
+        self.compare(from, &batch, now);
     }
 
     fn relayed(

@@ -1,10 +1,11 @@
 //! What is kept of one peer.
 
+use super::controls::Telling;
 use super::queue::Queue;
 use super::{MAX_SUSPICIONS, MAX_WANTS, ROOM};
 use std::collections::{BTreeMap, BTreeSet};
+use tether_wire::NodeId;
 use tether_wire::beat::Order;
-use tether_wire::{Digest, NodeId};
 
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -20,7 +21,8 @@ pub(super) struct Peer {
     /// Batches that may be sent before one is written.
     pub(super) room: usize,
     pub(super) tell_linked: bool,
-    pub(super) controls: Vec<Digest>,
+    /// Control messages that it is to be told.
+    pub(super) telling: Telling,
     pub(super) suspicions: BTreeMap<NodeId, Order>,
     /// What changed.
     pub(super) fresh: Queue,
@@ -52,7 +54,7 @@ pub(super) struct Compare {
 }
 
 impl Peer {
-    pub(super) fn new(near: bool, controls: Vec<Digest>) -> Self {
+    pub(super) fn new(near: bool) -> Self {
         Self {
             near,
             quiet: false,
@@ -60,7 +62,7 @@ impl Peer {
             linked: BTreeSet::new(),
             room: ROOM,
             tell_linked: true,
-            controls,
+            telling: Telling::new(),
             suspicions: BTreeMap::new(),
             fresh: Queue::default(),
             asked: Queue::default(),

@@ -181,7 +181,7 @@ fn a_card_is_refused_once_its_key_or_its_grant_is_revoked() {
         let sealed = Signed::seal(&key(255), &mesh().id, &revocation).expect("valid");
         let mut members = private();
         let control = Control::Revocation(sealed.as_bytes().to_vec());
-        assert_eq!(members.learn(&control), Ok(true));
+        assert_eq!(members.learn(&control, START), Ok(true));
         let refused = admit(&members, with_grant(|_| ()), START).err();
         assert_eq!(refused, Some(Rejected::Revoked), "{target:?}");
     }

@@ -123,6 +123,15 @@ fn a_revoked_key_is_gone_at_once_and_nothing_of_it_counts_again() {
     );
     let effects = machine.handle(Event::Revoked(id(1)));
     assert!(effects.is_empty(), "told once");
+    // Who revoked it was revoked: it may be granted anew.
+    machine.handle(Event::Unbarred(id(1)));
+    machine.with_card(&beat(1, 5, 1, 20 * 60_000), card(1, 5));
+    assert!(
+        machine
+            .presence
+            .get(&id(1))
+            .is_some_and(|seen| seen.is_live())
+    );
 }
 
 #[test]

@@ -127,6 +127,7 @@ fn nonsense(round: usize) -> Batch {
     Batch {
         linked: Some((0..256).map(stranger).collect()),
         summary: vec![round as u64; BUCKETS],
+        control_summary: vec![round as u64; BUCKETS],
         suspicions: many(from)
             .map(|node| Suspicion {
                 node,

@@ -1,7 +1,7 @@
 //! What a newcomer is given, and what it must not believe. [T-SPR-5], [T-LIV-4]
 
 use crate::support::*;
-use crate::world::{World, control};
+use crate::world::{World, control, urgent};
 use tether_presence::Standing;
 use tether_wire::spread::{Batch, RelayedBeat};
 
@@ -121,4 +121,61 @@ fn control_messages_reach_who_was_away() {
     world.input(103, control(b"a revocation"));
     world.run(50);
     assert!(world.sent_bytes - before < 2_000);
+}
+
+#[test]
+fn many_control_messages_keep_no_newcomer_from_the_fleet_and_revocations_come_first() {
+    let mut world = World::full_mesh(2);
+    for n in 1..=40 {
+        world.worker(n, &[101]);
+    }
+    // Some 64 MiB of invites that were used, and a revocation among them.
+    for n in 0..8_192u32 {
+        let sealed = [n.to_be_bytes().as_slice(), &[7; 8_000]].concat();
+        world.input(101, control(&sealed));
+    }
+    world.run(7_000);
+    let revocation = b"a revocation";
+    world.input(101, urgent(revocation));
+    world.run(200);
+    world.start(103);
+    world.link(101, 103);
+    world.run(500);
+    let spread = &world.sites[&103].spread;
+    let known = (1..=40).filter(|n| spread.presence().get(&id(*n)).is_some());
+    assert_eq!(known.count(), 40, "they live with their next beats");
+    assert!(spread.controls().any(|it| it == revocation));
+    let early = spread.controls().count();
+    assert!((100..8_000).contains(&early), "{early}");
+    world.run(T);
+    world.assert_equal_views();
+    world.run(10_000);
+    assert_eq!(world.sites[&103].spread.controls().count(), 8_193);
+}
+
+#[test]
+fn peers_that_hold_the_same_control_messages_send_none() {
+    let mut world = World::full_mesh(2);
+    for n in [101, 102] {
+        for number in 0..500u32 {
+            world.input(n, control(&number.to_be_bytes()));
+        }
+    }
+    world.run(1_000);
+    world.cut(101, 102);
+    world.run(30_000);
+    world.sent_controls = 0;
+    world.link(101, 102);
+    world.run(30_000);
+    assert_eq!(world.sent_controls, 0);
+}
+
+#[test]
+fn what_a_peer_cannot_take_is_sent_to_it_now_and_then_and_not_without_end() {
+    let mut world = World::full_mesh(2);
+    world.deaf.insert(102);
+    world.input(101, control(b"it has no room for this"));
+    world.run(60_000);
+    let sent = world.sent_controls;
+    assert!((5..=30).contains(&sent), "{sent} in a minute");
 }

@@ -40,7 +40,10 @@ pub(crate) struct World {
     under_way: Vec<(u64, u8, u8, Batch)>,
     /// Batches between these are lost, though their link is up.
     pub(crate) lossy: BTreeSet<(u8, u8)>,
+    /// Those who take no control messages of others.
+    pub(crate) deaf: BTreeSet<u8>,
     pub(crate) sent_beats: usize,
+    pub(crate) sent_controls: usize,
     pub(crate) sent_bytes: usize,
     pub(crate) recorded: Vec<Verified<Beat>>,
 }
@@ -50,6 +53,16 @@ pub(crate) fn control(sealed: &[u8]) -> Input {
     Input::Control {
         id: tether_wire::Digest::of(sealed),
         sealed: sealed.to_vec(),
+        urgent: false,
+    }
+}
+
+/// One that takes something back.
+pub(crate) fn urgent(sealed: &[u8]) -> Input {
+    Input::Control {
+        id: tether_wire::Digest::of(sealed),
+        sealed: sealed.to_vec(),
+        urgent: true,
     }
 }
 
@@ -200,6 +213,7 @@ impl World {
 
     fn send(&mut self, from: u8, to: NodeId, batch: Batch) {
         self.sent_beats += batch.beats.len();
+        self.sent_controls += batch.controls.len();
         let bytes = codec::encode(&batch);
         self.sent_bytes += bytes.len();
         let read = Batch::decode(&bytes).expect("within the limits of the wire");
@@ -212,7 +226,9 @@ impl World {
 
     pub(crate) fn deliver(&mut self, from: u8, to: u8, mut batch: Batch) {
         for sealed in std::mem::take(&mut batch.controls) {
-            self.input(to, control(&sealed));
+            if !self.deaf.contains(&to) {
+                self.input(to, control(&sealed));
+            }
         }
         let now = self.now_of(to);
         let Some(site) = self.sites.get(&to) else {

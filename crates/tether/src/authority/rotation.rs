@@ -284,7 +284,7 @@ mod tests {
         };
         let sealed = Signed::seal(&operator, &node.members.mesh().id, &revocation).expect("sealed");
         let control = tether_wire::Control::Revocation(sealed.as_bytes().to_vec());
-        node.members.learn(&control).expect("taken");
+        node.members.learn(&control, NOW).expect("taken");
         let error = node.rotate().expect_err("revoked").to_string();
         assert!(error.contains("was revoked"), "{error}");
     }

@@ -4,103 +4,106 @@
 //! place at once. All of them order those who came alike, by when and then by key, and hold the
 //! first ones to be in.
 
-use super::{ControlError, Fact, MAX_INVITED};
-use crate::envelope::Verified;
+use super::fact::Fact;
+use super::shelf::{Bounds, Group, Put, Shelf};
+use super::{ControlError, MAX_INVITED, MAX_INVITED_BY_ONE};
 use crate::grant::Grant;
-use crate::id::NodeId;
-use crate::invite::Invite;
-use std::collections::{BTreeMap, BTreeSet};
+use crate::id::{Digest, NodeId};
+use std::collections::HashMap;
 
-/// An invite: who issued it, and its number.
-type InviteId = (NodeId, u64);
 /// When somebody came, and who.
 type Came = (u64, NodeId);
 
-/// The places of one invite.
-#[derive(Clone, Debug, Default)]
-struct Places {
-    /// Those who are in, at most as many as the invite has uses.
-    order: BTreeSet<Came>,
-    /// When each of them came first.
-    since: BTreeMap<NodeId, u64>,
-}
-
 /// Who came by which invite.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Uses {
-    by_invite: BTreeMap<InviteId, Places>,
-    len: usize,
+    shelf: Shelf<Came>,
+    /// When each of them came first, by invite.
+    since: HashMap<(Digest, NodeId), u64>,
 }
 
-fn id(invite: &Verified<Invite>) -> InviteId {
-    (invite.signer(), invite.serial)
+fn fact(invite: Digest, (came_ms, subject): Came) -> Fact {
+    Fact::Used {
+        invite,
+        came_ms,
+        subject,
+    }
 }
 
 impl Uses {
+    pub(super) fn new() -> Self {
+        Self {
+            shelf: Shelf::new(Bounds {
+                all: MAX_INVITED,
+                of_one: MAX_INVITED_BY_ONE,
+            }),
+            since: HashMap::new(),
+        }
+    }
+
     /// See [`super::Membership::apply`].
     pub(super) fn learn(
         &mut self,
-        invite: InviteId,
+        group: &Group,
         came: Came,
-        uses: u32,
     ) -> Result<Option<Vec<Fact>>, ControlError> {
-        let known = self.by_invite.get(&invite);
-        let before = known.and_then(|places| places.since.get(&came.1)).copied();
+        let (invite, subject) = (group.digest, came.1);
+        let before = self.since.get(&(invite, subject)).copied();
         if before.is_some_and(|since| since <= came.0) {
             return Ok(None);
         }
-        // Who came after the last place was given is not in, and need not be remembered.
-        let last = (known.filter(|it| it.order.len() >= uses as usize && before.is_none()))
-            .and_then(|places| places.order.last().copied());
-        if last.is_some_and(|last| came > last) {
-            return Ok(None);
+        let mut gone = Vec::new();
+        if let Some(since) = before {
+            self.shelf.remove(group, &(since, subject));
+            gone.push(self.gone((invite, (since, subject))));
         }
-        let gone = before.map(|since| (since, came.1)).or(last);
-        if gone.is_none() {
-            if self.len >= MAX_INVITED {
-                return Err(ControlError::Full {
-                    what: "workers that came by invites",
-                    limit: MAX_INVITED,
-                });
+        match self.shelf.put(group, came) {
+            Put::Kept(last) => gone.extend(last.map(|last| self.gone(last))),
+            // Who came after the last place was given is not in, and need not be remembered.
+            Put::Idle => return Ok(None),
+            Put::Full => {
+                let what = "workers that came by invites";
+                let limit = MAX_INVITED;
+                return Err(ControlError::Full { what, limit });
             }
-            self.len += 1;
         }
-        let places = self.by_invite.entry(invite).or_default();
-        if let Some(gone) = gone {
-            places.order.remove(&gone);
-            places.since.remove(&gone.1);
-        }
-        places.order.insert(came);
-        places.since.insert(came.1, came.0);
-        let (issuer, serial) = invite;
-        let fact = |(came_ms, subject)| Fact::Used {
-            issuer,
-            serial,
-            came_ms,
-            subject,
-        };
-        Ok(Some(gone.into_iter().map(fact).collect()))
+        self.since.insert((invite, subject), came.0);
+        Ok(Some(gone))
+    }
+
+    /// Takes away what is about groups that are over by some rule.
+    pub(super) fn drop_groups(&mut self, is_over: impl Fn(&Group) -> bool) -> Vec<Fact> {
+        let gone = self.shelf.drop_groups(is_over);
+        gone.into_iter().map(|gone| self.gone(gone)).collect()
+    }
+
+    fn gone(&mut self, (invite, came): (Digest, Came)) -> Fact {
+        self.since.remove(&(invite, came.1));
+        fact(invite, came)
+    }
+
+    /// Who came last of those who have all the places; nobody while some are free.
+    fn last(&self, group: &Group) -> Option<Came> {
+        let places = self.shelf.of(group)?;
+        (places.len() >= group.most).then(|| places.last().copied())?
+    }
+
+    fn has(&self, group: &Group, subject: &NodeId) -> bool {
+        self.since.contains_key(&(group.digest, *subject))
     }
 
     /// Whether all places were given to others before this one came.
-    pub(super) fn is_beyond(&self, invite: &Verified<Invite>, grant: &Verified<Grant>) -> bool {
-        let Some(places) = self.by_invite.get(&id(invite)) else {
-            return false;
-        };
+    pub(super) fn is_beyond(&self, group: &Group, grant: &Grant) -> bool {
         let came = (grant.not_before_ms, grant.subject);
-        places.order.len() >= invite.uses as usize
-            && !places.since.contains_key(&grant.subject)
-            && places.order.last().is_some_and(|last| came > *last)
+        !self.has(group, &grant.subject) && self.last(group).is_some_and(|last| came > last)
     }
 
     /// Whether there is no place left for this key.
-    pub(super) fn is_spent(&self, invite: &Verified<Invite>, subject: &NodeId) -> bool {
-        (self.by_invite.get(&id(invite))).is_some_and(|places| {
-            places.order.len() >= invite.uses as usize && !places.since.contains_key(subject)
-        })
+    pub(super) fn is_spent(&self, group: &Group, subject: &NodeId) -> bool {
+        !self.has(group, subject) && self.last(group).is_some()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.shelf.len()
     }
 }

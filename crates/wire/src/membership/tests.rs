@@ -1,10 +1,12 @@
 //! What is taken back stays so, whatever is heard first.
 
 use super::*;
+use crate::control::Revocation;
 use crate::grant::{Access, Role, Tier, chain};
 use crate::id::{MeshId, Region};
 use crate::key::NodeKey;
 use crate::{Signable, codec};
+use std::collections::BTreeSet;
 
 const NOW: u64 = 1_800_000_000_000;
 const DAY: u64 = 86_400_000;
@@ -90,7 +92,7 @@ fn good(members: &Membership, sealed: &Signed<Grant>) -> bool {
     members.verify_grant(sealed, NOW).is_ok()
 }
 fn learn(members: &mut Membership, control: &Control) -> bool {
-    members.learn(control).expect("authorised")
+    members.learn(control, NOW).expect("authorised")
 }
 
 #[test]
@@ -187,8 +189,79 @@ fn of_two_heirs_none_counts() {
         assert!(!good(&all, &thief) && !good(&all, &owner));
         let third = pass_on(&own, 5, 8);
         learn(&mut all, &passed_on(&third));
-        assert!(!good(&all, &third) && all.counts() == [0, 1, 0]);
+        assert!(!good(&all, &third) && all.counts() == [0, 3, 0]);
     }
+}
+
+#[test]
+fn a_key_that_was_passed_on_twice_cannot_be_hidden_behind_others() {
+    let own = seal(&key(1), &grant(5, Role::Worker, 1));
+    let owners = pass_on(&own, 5, 6);
+    let mut all = members();
+    learn(&mut all, &passed_on(&owners));
+    // A thief of the first key passes it on, and what it made of it on and on.
+    for n in 100..160 {
+        let thiefs = pass_on(&pass_on(&own, 5, n), n, n + 60);
+        learn(&mut all, &passed_on(&thiefs));
+        assert!(!good(&all, &thiefs) && !good(&all, &owners));
+    }
+    assert_eq!(all.counts(), [0, MAX_REPLACED_OF_GRANT, 0]);
+    assert!(all.check_key(&key(5).id()).is_err());
+}
+
+#[test]
+fn what_is_over_is_forgotten_and_takes_no_room_again() {
+    let mut all = members();
+    let passed = passed_on(&pass_on(&seal(&key(1), &grant(5, Role::Worker, 1)), 5, 6));
+    let came = passed_on(&let_in(30, NOW, 2));
+    let revoked = revoke(1, Target::Key(key(7).id()), false);
+    for control in [&passed, &came, &revoked] {
+        assert!(learn(&mut all, control));
+    }
+    // The grant lasts a day; the invite one, and the grants that are given for it another.
+    assert_eq!(all.forget(NOW + DAY + GRANT_SKEW_MS - 1), []);
+    let over = NOW + DAY + GRANT_SKEW_MS;
+    let gone = all.forget(over);
+    assert!(matches!(gone[..], [Fact::Replaced { .. }]), "{gone:?}");
+    assert!(
+        all.check_key(&key(5).id()).is_ok(),
+        "it may be granted anew"
+    );
+    assert_eq!(all.learn(&passed, over), Ok(false));
+    let gone = all.forget(over + DAY);
+    assert!(matches!(gone[..], [Fact::Used { .. }]), "{gone:?}");
+    assert_eq!(all.learn(&came, over + DAY), Ok(false));
+    assert_eq!(all.forget(u64::MAX), []);
+    assert_eq!(all.counts(), [1, 0, 0], "what was revoked stays so");
+}
+
+#[test]
+fn what_a_stolen_operators_key_revoked_counts_no_more_once_it_is_revoked() {
+    let by_recovery = seal(&key(99), &grant(6, Role::Worker, 1));
+    let by_thief = revoke(1, Target::Key(key(6).id()), false);
+    let also_recoverys = revoke(99, Target::Key(key(8).id()), false);
+    let end = revoke(99, Target::Key(key(1).id()), false);
+    let own = seal(&key(1), &grant(5, Role::Worker, 1));
+    let passed = passed_on(&pass_on(&own, 5, 7));
+    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]] {
+        let mut all = members();
+        for n in order {
+            learn(&mut all, [&by_thief, &also_recoverys, &end, &passed][n]);
+        }
+        assert!(all.check_key(&key(6).id()).is_ok() && good(&all, &by_recovery));
+        assert!(
+            all.check_key(&key(5).id()).is_ok(),
+            "and may be granted anew"
+        );
+        assert!(all.check_key(&key(8).id()).is_err());
+        assert!(all.check_key(&key(1).id()).is_err());
+        assert_eq!(all.counts(), [2, 0, 0]);
+    }
+    // One that was replaced in peace leaves what it did.
+    let mut all = members();
+    learn(&mut all, &by_thief);
+    learn(&mut all, &revoke(99, Target::Key(key(1).id()), true));
+    assert!(all.check_key(&key(6).id()).is_err());
 }
 
 /// All facts that matter, whatever order they came in.
@@ -196,7 +269,7 @@ fn facts(controls: &[Control]) -> BTreeSet<Fact> {
     let (mut all, mut held) = (members(), BTreeSet::new());
     for control in controls {
         for checked in all.check(control).expect("authorised") {
-            if let Some(gone) = all.apply(&checked).expect("room") {
+            if let Some(gone) = all.apply(&checked, NOW).expect("room") {
                 held.insert(*checked.fact());
                 for fact in gone {
                     assert!(held.remove(&fact), "{fact:?} was not held");
@@ -225,7 +298,7 @@ fn the_facts_that_matter_do_not_depend_on_the_order_in_which_they_came() {
         passed_on(&let_in(32, NOW + 1, 2)),
     ];
     let all = facts(&controls);
-    assert_eq!(all.len(), 1 + 2 + 1 + 2, "{all:#?}");
+    assert_eq!(all.len(), 2 + 4 + 2, "{all:#?}");
     let mut random = 1u64;
     for _ in 0..200 {
         for n in (1..controls.len()).rev() {
@@ -242,16 +315,16 @@ fn the_facts_that_matter_do_not_depend_on_the_order_in_which_they_came() {
 fn a_plain_grant_is_nothing_to_pass_on() {
     let plain = passed_on(&seal(&key(1), &grant(5, Role::Worker, 1)));
     assert!(matches!(
-        members().learn(&plain),
+        members().learn(&plain, NOW),
         Err(ControlError::Plain(_))
     ));
     let forged = Control::Grant(vec![1; 200]);
     assert!(matches!(
-        members().learn(&forged),
+        members().learn(&forged, NOW),
         Err(ControlError::Unauthorised(_))
     ));
     let stranger = revoke(5, Target::Key(key(6).id()), false);
-    assert!(members().learn(&stranger).is_err());
+    assert!(members().learn(&stranger, NOW).is_err());
 }
 
 #[test]
@@ -327,22 +400,27 @@ fn a_list_of_keys_is_all_that_counts_where_there_is_one() {
 }
 
 #[test]
-fn operators_of_regions_together_leave_the_meshs_operator_its_room() {
-    let mut all = members();
+fn nobody_takes_the_room_for_anothers_revocations() {
+    let mut revoked = Revoked::new(&mesh());
+    let mut revoke = |by: NodeId, serial| {
+        let target = Target::Serial { issuer: by, serial };
+        revoked.learn(by, target, false)
+    };
     let serials = MAX_REVOKED_BY_ONE as u64;
     for n in 0..=(MAX_REVOKED_IN_REGIONS / MAX_REVOKED_BY_ONE) as u64 {
-        let issuer = NodeId([u8::try_from(n).expect("few"); 32]);
+        let by = NodeId([u8::try_from(n).expect("few"); 32]);
         for serial in 0..serials {
-            let taken = all.revoke_serial(issuer, serial, issuer);
             let is_full = n * serials + serial >= MAX_REVOKED_IN_REGIONS as u64;
-            assert_eq!(taken.is_err(), is_full, "{n} {serial}");
+            assert_eq!(revoke(by, serial).is_err(), is_full, "{n} {serial}");
         }
     }
-    let (root, issuer) = (mesh().id.operator(), key(4).id());
-    for serial in 0..MAX_REVOKED as u64 {
-        assert!(all.revoke_serial(issuer, serial, root).is_ok());
+    // Nor does a thief of the operator's first key that of the one for recovery.
+    for root in [key(1).id(), key(99).id()] {
+        for serial in 0..MAX_REVOKED as u64 {
+            assert!(revoke(root, serial).is_ok());
+        }
+        assert!(revoke(root, u64::MAX).is_err());
     }
-    assert!(all.revoke_serial(issuer, u64::MAX, root).is_err());
 }
 
 #[test]
@@ -358,7 +436,7 @@ fn one_operator_of_a_region_cannot_fill_the_set() {
             issued_ms: NOW,
             issuer: Some(own.clone()),
         };
-        all.learn(&Control::Revocation(bytes(&seal(&key(signer), &it))))
+        all.learn(&Control::Revocation(bytes(&seal(&key(signer), &it))), NOW)
     };
     for serial in 0..MAX_REVOKED_BY_ONE as u64 {
         assert_eq!(by(4, serial), Ok(true));

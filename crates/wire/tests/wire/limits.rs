@@ -161,6 +161,9 @@ fn a_batch_beyond_its_bounds_is_refused_by_the_fields_name() {
         b.controls = vec![serde_bytes::ByteBuf::new(); MORE]
     });
     beyond("summary", |b| b.summary = vec![0; BUCKETS + 1]);
+    beyond("control_summary", |b| {
+        b.control_summary = vec![0; BUCKETS + 1];
+    });
     beyond("ahead_ms", |b| b.beats[0].ahead_ms = 5_001);
     beyond("ahead_ms", |b| b.beats[0].ahead_ms = i32::MIN);
     let mut large = samples::batch();

@@ -85,7 +85,7 @@ fn read_as_everything(bytes: &[u8]) {
         }
     }
     if let Ok(control) = Control::decode(bytes) {
-        let _ = Membership::new(samples::full_mesh()).learn(&control);
+        let _ = Membership::new(samples::full_mesh()).learn(&control, samples::NOW_MS);
     }
     read_plain::<Join>(bytes, 64);
     read_plain::<Joined>(bytes, Grant::MAX_BYTES);

@@ -442,6 +442,7 @@ pub(crate) fn batch() -> Batch {
         }],
         suspicions: vec![Suspicion { node, epoch, seq }],
         summary: (0..BUCKETS as u64).collect(),
+        control_summary: (0..BUCKETS as u64).rev().collect(),
         holdings: vec![Holding {
             node,
             epoch,

@@ -24,17 +24,27 @@ impl TokenBucket {
 
     /// Takes one token, if there is one.
     pub fn take(&mut self, now_ms: u64) -> bool {
+        self.fill(now_ms);
+        let there = self.milli_tokens >= 1_000;
+        if there {
+            self.milli_tokens -= 1_000;
+        }
+        there
+    }
+
+    /// Whether nothing was taken for so long that it may be forgotten.
+    pub fn is_full(&mut self, now_ms: u64) -> bool {
+        self.fill(now_ms);
+        self.milli_tokens == u64::from(self.burst) * 1_000
+    }
+
+    fn fill(&mut self, now_ms: u64) {
         let passed = now_ms.saturating_sub(self.last_ms);
         self.last_ms = self.last_ms.max(now_ms);
         self.milli_tokens = passed
             .saturating_mul(u64::from(self.per_second))
             .saturating_add(self.milli_tokens)
             .min(u64::from(self.burst) * 1_000);
-        let there = self.milli_tokens >= 1_000;
-        if there {
-            self.milli_tokens -= 1_000;
-        }
-        there
     }
 }
 
@@ -47,7 +57,7 @@ mod tests {
         let mut bucket = TokenBucket::new(2, 3, 0);
         assert_eq!((0..10).filter(|_| bucket.take(0)).count(), 3);
         assert!(!bucket.take(499));
-        assert!(bucket.take(500));
+        assert!(bucket.take(500) && !bucket.is_full(1_000) && bucket.is_full(2_000));
         assert_eq!((0..10).filter(|_| bucket.take(60_000)).count(), 3);
     }
 
