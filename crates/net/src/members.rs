@@ -74,7 +74,7 @@ impl Members {
     pub fn open(mesh: Mesh, folder: &Path) -> io::Result<Self> {
         let members = Self::with(mesh, Some(folder.to_owned()));
         for bytes in file::read(folder)? {
-            if let Err(error) = members.take(&bytes) {
+            if let Ok((_, Some(error))) | Err(error) = members.take(&bytes) {
                 tracing::warn!(%error, "a kept control message counts no more");
             }
         }

@@ -239,7 +239,7 @@ fn the_recovery_key_does_what_the_first_one_does_wherever_it_is_kept() {
     };
     let stolen = revoke(&issuer, keys.id.operator()).expect("the first key");
     let mut members = Membership::new(keys.mesh());
-    assert_eq!(members.learn(&stolen), Ok(true));
+    assert_eq!(members.learn(&stolen, NOW), Ok(true));
     let first = Issuer::operator(&dir.path().join("m/operator.key"), None).expect("read");
     let recovery = keys.recovery.expect("made");
     let error = revoke(&first, recovery).expect_err("what is left when the first is stolen");
