@@ -30,13 +30,14 @@ use std::sync::Arc;
 
 /// Most keys and serials that one key of the mesh's operator revokes. [T-CTL-6]
 pub const MAX_REVOKED: usize = 16_384;
-/// Most serials that one operator of a region revokes. [T-CTL-6]
+/// Most serials that one operator of a region revokes, with all keys that its grant was passed on to.
+/// [T-CTL-6]
 pub const MAX_REVOKED_BY_ONE: usize = 1_024;
 /// Most serials that operators of regions revoke together. [T-CTL-6]
 pub const MAX_REVOKED_IN_REGIONS: usize = 8_192;
 /// Most keys that were replaced. [T-CTL-6]
-pub const MAX_REPLACED: usize = 16_384;
-/// Most of these whose grants one operator of a region, or one orchestrator, gave. [T-CTL-6]
+pub const MAX_REPLACED: usize = 32_768;
+/// Most of these whose grants rest on one that the operator of the mesh gave to one key. [T-CTL-6]
 pub const MAX_REPLACED_BY_ONE: usize = 2_048;
 /// Most of these that are about one grant. [T-CTL-6]
 pub const MAX_REPLACED_OF_GRANT: usize = 8;
@@ -138,10 +139,13 @@ impl Membership {
         checked: &Checked,
         now_ms: u64,
     ) -> Result<Option<Vec<Fact>>, ControlError> {
-        let first_fell = self.revoked.first_fell();
-        if (checked.group).is_some_and(|it| is_over(&it, now_ms) || it.on_first && first_fell) {
+        let fell = |key| self.revoked.key(key) == Some(false);
+        if checked.basis.signers.iter().any(fell)
+            || (checked.group.as_ref()).is_some_and(|group| is_over(group, now_ms))
+        {
             return Ok(None);
         }
+        let basis = &checked.basis;
         let gone = match (checked.fact, &checked.group) {
             (
                 Fact::Replaced {
@@ -151,10 +155,13 @@ impl Membership {
             ) => self.heirs.learn(group, (depth, old, new))?,
             (
                 Fact::Used {
-                    came_ms, subject, ..
+                    came_ms,
+                    subject,
+                    by,
+                    ..
                 },
                 Some(group),
-            ) => self.uses.learn(group, (came_ms, subject))?,
+            ) => self.uses.learn(group, (came_ms, subject, by), basis)?,
             (
                 Fact::Key {
                     key,
@@ -162,10 +169,9 @@ impl Membership {
                     by,
                 },
                 _,
-            ) => self.revoked.learn(by, Target::Key(key), keeps_issued)?,
+            ) => (self.revoked).learn(by, Target::Key(key), keeps_issued, basis)?,
             (Fact::Serial { issuer, serial, by }, _) => {
-                self.revoked
-                    .learn(by, Target::Serial { issuer, serial }, false)?
+                (self.revoked).learn(by, Target::Serial { issuer, serial }, false, basis)?
             }
             // Neither is made without what it rests on.
             (Fact::Replaced { .. } | Fact::Used { .. }, None) => None,
@@ -173,9 +179,15 @@ impl Membership {
         let Some(mut gone) = gone else {
             return Ok(None);
         };
-        if !first_fell && self.revoked.first_fell() {
-            gone.extend(self.revoked.drop_first());
-            gone.extend(self.drop_groups(|group| group.on_first));
+        if let Fact::Key {
+            key,
+            keeps_issued: false,
+            ..
+        } = checked.fact
+        {
+            gone.extend(self.revoked.drop_signed(&key));
+            gone.extend(self.heirs.drop_signed(&key));
+            gone.extend(self.uses.drop_signed(&key));
         }
         let unseats = checked.fact.is_revocation()
             || gone.iter().any(|it| matches!(it, Fact::Used { .. }))
@@ -186,12 +198,8 @@ impl Membership {
 
     /// Forgets the facts that are over at this time, in Unix milliseconds, and says which.
     pub fn forget(&mut self, now_ms: u64) -> Vec<Fact> {
-        self.drop_groups(|group| is_over(group, now_ms))
-    }
-
-    fn drop_groups(&mut self, is_over: impl Fn(&Group) -> bool) -> Vec<Fact> {
-        let mut gone = self.heirs.drop_groups(&is_over);
-        gone.extend(self.uses.drop_groups(is_over));
+        let mut gone = self.heirs.drop_groups(|group| is_over(group, now_ms));
+        gone.extend(self.uses.drop_groups(|group| is_over(group, now_ms)));
         gone
     }
 
@@ -286,7 +294,7 @@ impl Membership {
         let invite = &invited.invite;
         self.check_invite(invite)?;
         self.check_grants(&invited.rests_on)?;
-        let group = invite_group(invite, &invited.rests_on, &self.mesh);
+        let group = invite_group(invite, &invited.rests_on);
         if self.uses.is_beyond(&group, grant) {
             return Err(GrantError::Revoked(format!(
                 "the invite (serial {}) had let in {} others before: ask the operator for another",
@@ -355,7 +363,7 @@ impl Membership {
             let in_s = (invite.not_before_ms - now_ms) / 1000;
             return Err(GrantError::NotYet { serial, in_s });
         }
-        let group = invite_group(&invite, &rests_on, &self.mesh);
+        let group = invite_group(&invite, &rests_on);
         if self.uses.is_spent(&group, subject) {
             let uses = invite.uses;
             return Err(GrantError::Spent { serial, uses });

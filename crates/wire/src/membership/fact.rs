@@ -1,14 +1,14 @@
 //! What control messages say. [T-CTL-7]
 
-use super::shelf::Group;
+use super::shelf::{Basis, Group};
 use super::{ControlError, MAX_REPLACED_OF_GRANT};
 use crate::codec;
 use crate::control::{Control, Revocation, Target};
 use crate::envelope::{Signed, Verified};
 use crate::grant::chain::Chain;
-use crate::grant::{Grant, Mesh};
+use crate::grant::{Grant, MAX_GRANT_LIFE_MS, Mesh};
 use crate::id::{Digest, NodeId};
-use crate::invite::Invite;
+use crate::invite::{Invite, MAX_INVITE_LIFE_MS};
 use serde::Serialize;
 
 /// What a control message says, once it was checked who signed it. Messages that say the same are
@@ -53,6 +53,8 @@ pub enum Fact {
         came_ms: u64,
         /// The worker.
         subject: NodeId,
+        /// Who let it in.
+        by: NodeId,
     },
 }
 
@@ -75,7 +77,9 @@ impl Fact {
 pub struct Checked {
     pub(super) fact: Fact,
     control: Control,
-    /// What it rests on, where it is no revocation.
+    /// On whose word.
+    pub(super) basis: Basis,
+    /// What it is about, where it is no revocation.
     pub(super) group: Option<Group>,
 }
 
@@ -99,6 +103,13 @@ impl Checked {
                 let sealed = Signed::<Revocation>::from_bytes(sealed.as_slice());
                 let revocation = sealed.verify_revocation(mesh)?;
                 let (by, keeps_issued) = (revocation.signer(), revocation.keeps_issued);
+                let rests_on = match &revocation.issuer {
+                    Some(own) if !mesh.is_root(&by) => {
+                        let own = Signed::<Grant>::from_bytes(own.as_slice());
+                        Chain::verify(&own, mesh)?.grants().to_vec()
+                    }
+                    _ => Vec::new(),
+                };
                 Ok(vec![Self {
                     fact: match revocation.target {
                         Target::Key(key) => Fact::Key {
@@ -109,14 +120,15 @@ impl Checked {
                         Target::Serial { issuer, serial } => Fact::Serial { issuer, serial, by },
                     },
                     control: control.clone(),
+                    basis: basis(Some(by), &rests_on),
                     group: None,
                 }])
             }
             Control::Grant(sealed) => {
                 let sealed = Signed::<Grant>::from_bytes(sealed.as_slice());
                 let chain = Chain::verify(&sealed, mesh)?;
-                let mut facts = replaced(chain.grants(), mesh);
-                facts.extend(used(&chain, mesh));
+                let mut facts = replaced(chain.grants());
+                facts.extend(used(&chain));
                 if facts.is_empty() {
                     return Err(ControlError::Plain(chain.leaf().subject));
                 }
@@ -125,22 +137,23 @@ impl Checked {
         }
     }
 
-    fn new(grant: &Verified<Grant>, fact: Fact, group: Group) -> Self {
+    fn new(grant: &Verified<Grant>, fact: Fact, basis: Basis, group: Group) -> Self {
         Self {
             fact,
             control: Control::Grant(grant.bytes().to_vec()),
+            basis,
             group: Some(group),
         }
     }
 }
 
 /// What grants say about keys that were replaced. They come from the leaf up.
-fn replaced(grants: &[Verified<Grant>], mesh: &Mesh) -> Vec<Checked> {
+fn replaced(grants: &[Verified<Grant>]) -> Vec<Checked> {
     let mut facts = Vec::new();
     let mut passed: Option<(Group, u8)> = None;
     for (at, grant) in grants.iter().enumerate().rev() {
         if grant.consent.is_none() {
-            passed = Some((grant_group(&grants[at..], mesh), 0));
+            passed = Some((grant_group(&grants[at..]), 0));
             continue;
         }
         // The last one of a chain is the operator's, and passes nothing on.
@@ -153,48 +166,64 @@ fn replaced(grants: &[Verified<Grant>], mesh: &Mesh) -> Vec<Checked> {
             old: grant.signer(),
             new: grant.subject,
         };
-        facts.push(Checked::new(grant, fact, *group));
+        facts.push(Checked::new(
+            grant,
+            fact,
+            group.basis.clone(),
+            group.clone(),
+        ));
         *depth += 1;
     }
     facts
 }
 
 /// What a chain says about the use of an invite.
-fn used(chain: &Chain, mesh: &Mesh) -> Option<Checked> {
+fn used(chain: &Chain) -> Option<Checked> {
     let (came, invited) = chain.invited()?;
-    let group = invite_group(&invited.invite, &invited.rests_on, mesh);
+    let group = invite_group(&invited.invite, &invited.rests_on);
     let fact = Fact::Used {
         invite: group.digest,
         came_ms: came.not_before_ms,
         subject: came.subject,
+        by: came.signer(),
     };
-    Some(Checked::new(came, fact, group))
+    let at = (chain.grants().iter()).position(|grant| grant.bytes() == came.bytes())?;
+    let mut own = basis(None, &chain.grants()[at..]);
+    own.signers = (own.signers.iter().chain(group.basis.signers.iter()))
+        .copied()
+        .collect();
+    Some(Checked::new(came, fact, own, group))
 }
 
-/// All that is about a grant that was passed on, the first of these; it rests on the others.
-fn grant_group(grants: &[Verified<Grant>], mesh: &Mesh) -> Group {
+/// On whose word something by this signer stands, whose right rests on these grants.
+fn basis(signer: Option<NodeId>, grants: &[Verified<Grant>]) -> Basis {
+    Basis {
+        owner: grants.last().map(|granted| granted.subject),
+        signers: (signer.into_iter())
+            .chain(grants.iter().map(Verified::signer))
+            .collect(),
+    }
+}
+
+/// All that is about a grant that was passed on, the first of these; it rests on the others. The old
+/// key may hold another grant by then, which began before this one ended, or come by its invite again.
+fn grant_group(grants: &[Verified<Grant>]) -> Group {
     let grant = &grants[0];
-    let top = grants.last().unwrap_or(grant).signer();
     Group {
         digest: Digest::of(grant.bytes()),
-        owner: Some(grant.signer()).filter(|by| !mesh.is_root(by)),
-        on_first: top == mesh.id.operator(),
-        ends_ms: grant.expires_ms,
+        basis: basis(None, grants),
+        ends_ms: (grant.expires_ms)
+            .saturating_add(MAX_INVITE_LIFE_MS)
+            .saturating_add(MAX_GRANT_LIFE_MS),
         most: MAX_REPLACED_OF_GRANT,
     }
 }
 
 /// All that is about an invite, which rests on these grants.
-pub(super) fn invite_group(
-    invite: &Verified<Invite>,
-    rests_on: &[Verified<Grant>],
-    mesh: &Mesh,
-) -> Group {
-    let top = rests_on.last().map_or(invite.signer(), Verified::signer);
+pub(super) fn invite_group(invite: &Verified<Invite>, rests_on: &[Verified<Grant>]) -> Group {
     Group {
         digest: Digest::of(invite.bytes()),
-        owner: Some(invite.signer()).filter(|by| !mesh.is_root(by)),
-        on_first: top == mesh.id.operator(),
+        basis: basis(Some(invite.signer()), rests_on),
         ends_ms: invite.expires_ms.saturating_add(invite.grant_life_ms),
         most: usize::try_from(invite.uses).unwrap_or(usize::MAX),
     }

@@ -74,6 +74,11 @@ impl Heirs {
         gone.into_iter().map(|gone| self.gone(gone)).collect()
     }
 
+    /// Takes away all that rests on the word of a key.
+    pub(super) fn drop_signed(&mut self, by: &NodeId) -> Vec<Fact> {
+        self.drop_groups(|group| group.basis.signers.contains(by))
+    }
+
     fn gone(&mut self, (grant, passed): (Digest, Passed)) -> Fact {
         let (_, old, new) = passed;
         if let Some(heirs) = self.by_old.get_mut(&old) {

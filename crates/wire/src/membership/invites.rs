@@ -5,28 +5,38 @@
 //! first ones to be in.
 
 use super::fact::Fact;
-use super::shelf::{Bounds, Group, Put, Shelf};
+use super::shelf::{Basis, Bounds, Group, Put, Shelf};
 use super::{ControlError, MAX_INVITED, MAX_INVITED_BY_ONE};
 use crate::grant::Grant;
 use crate::id::{Digest, NodeId};
 use std::collections::HashMap;
+use std::sync::Arc;
 
-/// When somebody came, and who.
-type Came = (u64, NodeId);
+/// When somebody came, and who, and who let it in.
+pub(super) type Came = (u64, NodeId, NodeId);
+
+/// How a worker came first.
+#[derive(Clone, Debug)]
+struct First {
+    came: Came,
+    group: Group,
+    signers: Arc<[NodeId]>,
+}
 
 /// Who came by which invite.
 #[derive(Clone, Debug)]
 pub(super) struct Uses {
     shelf: Shelf<Came>,
-    /// When each of them came first, by invite.
-    since: HashMap<(Digest, NodeId), u64>,
+    /// How each of them came first, by invite.
+    first: HashMap<(Digest, NodeId), First>,
 }
 
-fn fact(invite: Digest, (came_ms, subject): Came) -> Fact {
+fn fact(invite: Digest, (came_ms, subject, by): Came) -> Fact {
     Fact::Used {
         invite,
         came_ms,
         subject,
+        by,
     }
 }
 
@@ -37,7 +47,7 @@ impl Uses {
                 all: MAX_INVITED,
                 of_one: MAX_INVITED_BY_ONE,
             }),
-            since: HashMap::new(),
+            first: HashMap::new(),
         }
     }
 
@@ -46,16 +56,17 @@ impl Uses {
         &mut self,
         group: &Group,
         came: Came,
+        basis: &Basis,
     ) -> Result<Option<Vec<Fact>>, ControlError> {
-        let (invite, subject) = (group.digest, came.1);
-        let before = self.since.get(&(invite, subject)).copied();
-        if before.is_some_and(|since| since <= came.0) {
+        let key = (group.digest, came.1);
+        let before = self.first.get(&key).map(|first| first.came);
+        if before.is_some_and(|before| before <= came) {
             return Ok(None);
         }
         let mut gone = Vec::new();
-        if let Some(since) = before {
-            self.shelf.remove(group, &(since, subject));
-            gone.push(self.gone((invite, (since, subject))));
+        if let Some(before) = before {
+            self.shelf.remove(group, &before);
+            gone.push(self.gone((group.digest, before)));
         }
         match self.shelf.put(group, came) {
             Put::Kept(last) => gone.extend(last.map(|last| self.gone(last))),
@@ -67,7 +78,13 @@ impl Uses {
                 return Err(ControlError::Full { what, limit });
             }
         }
-        self.since.insert((invite, subject), came.0);
+        let (group, signers) = (group.clone(), basis.signers.clone());
+        let first = First {
+            came,
+            group,
+            signers,
+        };
+        self.first.insert(key, first);
         Ok(Some(gone))
     }
 
@@ -77,8 +94,19 @@ impl Uses {
         gone.into_iter().map(|gone| self.gone(gone)).collect()
     }
 
+    /// Takes away all that rests on the word of a key.
+    pub(super) fn drop_signed(&mut self, by: &NodeId) -> Vec<Fact> {
+        let gone = (self.first).extract_if(|_, first| first.signers.contains(by));
+        (gone.map(|(_, first)| first))
+            .map(|first| {
+                self.shelf.remove(&first.group, &first.came);
+                fact(first.group.digest, first.came)
+            })
+            .collect()
+    }
+
     fn gone(&mut self, (invite, came): (Digest, Came)) -> Fact {
-        self.since.remove(&(invite, came.1));
+        self.first.remove(&(invite, came.1));
         fact(invite, came)
     }
 
@@ -89,13 +117,16 @@ impl Uses {
     }
 
     fn has(&self, group: &Group, subject: &NodeId) -> bool {
-        self.since.contains_key(&(group.digest, *subject))
+        self.first.contains_key(&(group.digest, *subject))
     }
 
     /// Whether all places were given to others before this one came.
     pub(super) fn is_beyond(&self, group: &Group, grant: &Grant) -> bool {
         let came = (grant.not_before_ms, grant.subject);
-        !self.has(group, &grant.subject) && self.last(group).is_some_and(|last| came > last)
+        let last = self
+            .last(group)
+            .map(|(came_ms, subject, _)| (came_ms, subject));
+        !self.has(group, &grant.subject) && last.is_some_and(|last| came > last)
     }
 
     /// Whether there is no place left for this key.
