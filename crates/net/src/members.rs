@@ -11,24 +11,30 @@ pub(crate) use tell::tell;
 
 use crate::clock::now_ms;
 use crate::rate::TokenBucket;
-use state::State;
+use state::{State, Taken};
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
-use tether_wire::control::{Control, MAX_CONTROL_BYTES};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+use tether_wire::control::Control;
 use tether_wire::grant::Mesh;
-use tether_wire::membership::{Checked, ControlError, MAX_FACTS};
+use tether_wire::membership::{Checked, ControlError};
 use tether_wire::{Membership, NodeId};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
-/// New control messages of one peer that are verified at once: a whole set. [T-CTL-8]
-const MAX_HEARD_AT_ONCE: u32 = MAX_FACTS as u32;
+/// Control messages of one peer that are verified for nothing at once: those that there is no room
+/// for, are over, or take the place of others. [T-CTL-8]
+const MAX_IDLE_AT_ONCE: u32 = 2_000;
 /// And each second beyond.
-const MAX_HEARD_PER_SECOND: u32 = 50;
-/// Peers whose messages are counted before those are forgotten that have said little.
-const MAX_COUNTED: usize = 1_024;
+const MAX_IDLE_PER_SECOND: u32 = 20;
+/// Peers whose messages are counted.
+const MAX_COUNTED: usize = 4_096;
+/// Control messages that are verified in one go: some 20 ms.
+const MAX_IN_ONE_GO: usize = 64;
+/// How long a node runs before it forgets what is over: its clock may have been set since.
+const FORGET_AFTER: Duration = Duration::from_secs(3_600);
 
 /// What is known of who belongs to the mesh. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -39,13 +45,18 @@ pub struct Members {
 struct Inner {
     mesh: Mesh,
     state: Mutex<State>,
+    /// What all look at.
+    current: RwLock<Arc<Membership>>,
     changed: watch::Sender<u64>,
     folder: Option<PathBuf>,
     /// The version that is on the disk; held while one is written.
     saved: tokio::sync::Mutex<u64>,
-    started: Instant,
-    /// What each peer may still make this node verify.
+    /// When this run began, by both clocks.
+    started: (Instant, u64),
+    /// What each peer may still make this node verify for nothing.
     allowances: Mutex<HashMap<NodeId, TokenBucket>>,
+    /// Threads that verify at once.
+    threads: Semaphore,
 }
 
 /// What became of the control messages of a peer.
@@ -82,15 +93,18 @@ impl Members {
     }
 
     fn with(mesh: Mesh, folder: Option<PathBuf>) -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
         Self {
             inner: Arc::new(Inner {
                 mesh,
                 state: Mutex::new(State::new(mesh)),
+                current: RwLock::new(Arc::new(Membership::new(mesh))),
                 changed: watch::Sender::new(0),
                 folder,
                 saved: tokio::sync::Mutex::new(0),
-                started: Instant::now(),
+                started: (Instant::now(), now_ms()),
                 allowances: Mutex::default(),
+                threads: Semaphore::new(threads),
             }),
         }
     }
@@ -104,7 +118,9 @@ impl Members {
     /// Who belongs to it now.
     #[must_use]
     pub fn current(&self) -> Arc<Membership> {
-        self.state().current()
+        (self.inner.current.read())
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Told whenever something changed.
@@ -124,116 +140,187 @@ impl Members {
     pub fn allow_only(&self, keys: Option<HashSet<NodeId>>) {
         let mut state = self.state();
         state.allow_only(keys);
-        self.inner.changed.send_replace(state.version());
+        self.publish(&state);
     }
 
     /// Takes a control message, and keeps it on the disk if it changes anything; says whether it
     /// did. Of several facts those that can be taken are, also where another cannot. It counts also
-    /// where the disk cannot be written, which is logged, and tried again with
-    /// the next one.
+    /// where the disk cannot be written, which is logged, and tried again with the next one.
     ///
     /// # Errors
     /// Why it is not taken.
     pub async fn learn(&self, control: &[u8]) -> Result<bool, ControlError> {
         let (news, refused) = self.take(control)?;
         if news > 0 {
-            self.save().await;
+            self.keep().await;
         }
         refused.map_or(Ok(news > 0), Err)
     }
 
-    /// Takes control messages of a peer, and keeps what changes anything. A peer that sends more news
-    /// than it may is passed over, and one that is wrong takes nothing from the others. [T-CTL-8]
+    /// Takes control messages of a peer; what changes anything is on the disk a moment later, or
+    /// after [`Members::keep`]. A peer that makes this node verify too much for nothing is passed
+    /// over, and a message that is wrong takes nothing from the others. [T-CTL-8]
     pub async fn hear(&self, from: NodeId, controls: Vec<Vec<u8>>) -> Heard {
-        let members = self.clone();
-        // Each takes some 300 µs to verify.
-        let taken = tokio::task::spawn_blocking(move || members.take_all(from, &controls));
-        let heard = taken.await.unwrap_or_default();
-        if heard.news > 0 {
-            self.save().await;
+        let mut all = Heard::default();
+        for part in controls.chunks(MAX_IN_ONE_GO) {
+            // Never closed.
+            let _thread = self.inner.threads.acquire().await;
+            let (members, part) = (self.clone(), part.to_vec());
+            let taken = tokio::task::spawn_blocking(move || members.take_all(from, &part));
+            let heard = taken.await.unwrap_or_default();
+            all.news += heard.news;
+            all.shed += heard.shed;
+            all.refused = all.refused.or(heard.refused);
         }
-        heard
+        all
     }
 
-    /// Forgets what is over, now.
-    pub async fn forget(&self) {
-        let forgot = {
-            let mut state = self.state();
-            let forgot = state.forget(now_ms());
-            if forgot > 0 {
-                self.inner.changed.send_replace(state.version());
-            }
-            forgot
-        };
+    /// Forgets what is over, once this node has run for a while: a clock that is set later makes it
+    /// forget nothing too early.
+    pub(crate) async fn forget(&self) {
+        let (began, began_ms) = self.inner.started;
+        let ran = began.elapsed();
+        if ran < FORGET_AFTER {
+            return;
+        }
+        let ran_ms = u64::try_from(ran.as_millis()).unwrap_or(u64::MAX);
+        let forgot = self.forget_at(now_ms().min(began_ms.saturating_add(ran_ms)));
         if forgot > 0 {
             tracing::debug!(forgot, "facts about members are over");
-            self.save().await;
+            self.keep().await;
         }
+    }
+
+    fn forget_at(&self, now_ms: u64) -> usize {
+        let mut state = self.state();
+        let forgot = state.forget(now_ms);
+        if forgot > 0 {
+            self.publish(&state);
+        }
+        forgot
     }
 
     fn take(&self, bytes: &[u8]) -> Result<(usize, Option<ControlError>), ControlError> {
-        if bytes.len() <= MAX_CONTROL_BYTES && self.state().is_held(bytes) {
+        let control = Control::decode(bytes)?;
+        if self.state().is_known(bytes) {
             return Ok((0, None));
         }
-        let all = self.current().check(&Control::decode(bytes)?)?;
-        Ok(self.apply(&all))
+        let all = self.current().check(&control)?;
+        let (mut news, mut refused) = (0, None);
+        self.apply(&[(bytes, all)], |_, taken| match taken {
+            Ok(taken) => news += usize::from(taken != Taken::Idle),
+            Err(error) => refused = refused.take().or(Some(error)),
+        });
+        Ok((news, refused))
     }
 
     fn take_all(&self, from: NodeId, controls: &[Vec<u8>]) -> Heard {
         let mut heard = Heard::default();
         let mut all = Vec::new();
         let current = self.current();
+        let mut allowance = self.allowance(from);
         for control in controls {
-            if control.len() <= MAX_CONTROL_BYTES && self.state().is_held(control) {
+            // Of what the operator itself revoked nothing is ever passed over.
+            let decoded = Control::decode(control).map_err(ControlError::from);
+            let is_first = decoded
+                .as_ref()
+                .is_ok_and(|it| it.claims_root(&self.inner.mesh));
+            if decoded.is_ok() && self.state().is_known(control) {
                 continue;
             }
-            if !self.may_say_more(from) {
+            if allowance == 0 && !is_first {
                 heard.shed += 1;
                 continue;
             }
-            let decoded = Control::decode(control).map_err(ControlError::from);
             match decoded.and_then(|control| current.check(&control)) {
-                Ok(checked) => all.extend(checked),
-                Err(error) => heard.refused = heard.refused.or(Some(error)),
+                Ok(checked) => all.push((control.as_slice(), checked)),
+                Err(error) => {
+                    allowance = allowance.saturating_sub(1);
+                    self.spend(from);
+                    heard.refused = heard.refused.or(Some(error));
+                }
             }
         }
-        let (news, refused) = self.apply(&all);
-        heard.news = news;
-        heard.refused = heard.refused.or(refused);
+        drop(current);
+        let mut idle = vec![false; all.len()];
+        self.apply(&all, |at, taken| match taken {
+            Ok(Taken::Added) => heard.news += 1,
+            Ok(Taken::Replaced) => {
+                heard.news += 1;
+                idle[at] = true;
+            }
+            Ok(Taken::Idle) => idle[at] = true,
+            Err(error) => {
+                idle[at] = true;
+                heard.refused = heard.refused.take().or(Some(error));
+            }
+        });
+        for _ in idle.iter().filter(|idle| **idle) {
+            self.spend(from);
+        }
         heard
     }
 
-    /// Takes what was checked: how much of it changed something, and why the first of what is not
-    /// taken is not.
-    fn apply(&self, all: &[Checked]) -> (usize, Option<ControlError>) {
-        let (mut news, mut refused) = (0, None);
+    /// Takes what was checked, in one go, and tells of each fact what it did, by the place of its
+    /// control message.
+    fn apply(
+        &self,
+        all: &[(&[u8], Vec<Checked>)],
+        mut each: impl FnMut(usize, Result<Taken, ControlError>),
+    ) {
         let now_ms = now_ms();
         let mut state = self.state();
-        for checked in all {
-            match state.apply(checked, now_ms) {
-                Ok(is_news) => news += usize::from(is_news),
-                Err(error) => refused = refused.or(Some(error)),
+        let before = state.version();
+        for (at, (control, facts)) in all.iter().enumerate() {
+            for checked in facts {
+                let taken = state.apply(checked, now_ms);
+                if matches!(taken, Err(ControlError::Full { .. })) {
+                    state.refuse(control);
+                }
+                each(at, taken);
             }
         }
-        if news > 0 {
-            self.inner.changed.send_replace(state.version());
+        if state.version() != before {
+            self.publish(&state);
         }
-        (news, refused)
     }
 
-    fn may_say_more(&self, from: NodeId) -> bool {
-        let now_ms = u64::try_from(self.inner.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    /// Shows what is known to all who look, and wakes who waits for a change.
+    fn publish(&self, state: &State) {
+        let current = Arc::new(state.membership().clone());
+        *(self.inner.current.write()).unwrap_or_else(PoisonError::into_inner) = current;
+        self.inner.changed.send_replace(state.version());
+    }
+
+    /// How many messages a peer may still send for nothing.
+    fn allowance(&self, from: NodeId) -> u32 {
+        let now_ms = self.uptime_ms();
         let mut all = (self.inner.allowances.lock()).unwrap_or_else(PoisonError::into_inner);
         if all.len() >= MAX_COUNTED && !all.contains_key(&from) {
             all.retain(|_, bucket| !bucket.is_full(now_ms));
+            if all.len() >= MAX_COUNTED {
+                return 0;
+            }
         }
         all.entry(from)
-            .or_insert_with(|| TokenBucket::new(MAX_HEARD_PER_SECOND, MAX_HEARD_AT_ONCE, now_ms))
-            .take(now_ms)
+            .or_insert_with(|| TokenBucket::new(MAX_IDLE_PER_SECOND, MAX_IDLE_AT_ONCE, now_ms))
+            .left(now_ms)
+    }
+
+    fn spend(&self, from: NodeId) {
+        let now_ms = self.uptime_ms();
+        let mut all = (self.inner.allowances.lock()).unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = all.get_mut(&from) {
+            bucket.take(now_ms);
+        }
+    }
+
+    fn uptime_ms(&self) -> u64 {
+        u64::try_from(self.inner.started.0.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Puts what is known on the disk, unless somebody did since it was known.
-    async fn save(&self) {
+    pub async fn keep(&self) {
         let Some(folder) = self.inner.folder.clone() else {
             return;
         };

@@ -32,6 +32,12 @@ impl TokenBucket {
         there
     }
 
+    /// How many tokens there are.
+    pub fn left(&mut self, now_ms: u64) -> u32 {
+        self.fill(now_ms);
+        u32::try_from(self.milli_tokens / 1_000).unwrap_or(u32::MAX)
+    }
+
     /// Whether nothing was taken for so long that it may be forgotten.
     pub fn is_full(&mut self, now_ms: u64) -> bool {
         self.fill(now_ms);
@@ -56,7 +62,7 @@ mod tests {
     fn a_burst_passes_and_then_the_rate() {
         let mut bucket = TokenBucket::new(2, 3, 0);
         assert_eq!((0..10).filter(|_| bucket.take(0)).count(), 3);
-        assert!(!bucket.take(499));
+        assert!(!bucket.take(499) && bucket.left(499) == 0);
         assert!(bucket.take(500) && !bucket.is_full(1_000) && bucket.is_full(2_000));
         assert_eq!((0..10).filter(|_| bucket.take(60_000)).count(), 3);
     }

@@ -164,6 +164,12 @@ impl Spread {
         self.peers.get(peer).map_or(0, Peer::waiting)
     }
 
+    /// Control messages that wait for a peer.
+    #[must_use]
+    pub fn waiting_controls(&self, peer: &NodeId) -> usize {
+        self.peers.get(peer).map_or(0, |peer| peer.telling.len())
+    }
+
     /// Takes what happened; what to do is added to `outputs`.
     pub fn handle(&mut self, input: Input, now: Now, outputs: &mut Vec<Output>) {
         match input {
@@ -177,7 +183,7 @@ impl Spread {
             }
             Input::Own(event) => self.own(event, now, outputs),
             Input::Control { id, sealed, urgent } => self.control(id, sealed, urgent, outputs),
-            Input::ControlGone(id) => self.controls.remove(&id),
+            Input::ControlGone(id) => self.control_gone(&id),
             Input::Tick => self.tick(now, outputs),
         }
     }

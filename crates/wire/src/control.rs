@@ -35,6 +35,16 @@ impl Control {
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         codec::decode("control message", bytes, MAX_CONTROL_BYTES)
     }
+
+    /// Whether it says that the operator of this mesh revokes something; unverified.
+    #[must_use]
+    pub fn claims_root(&self, mesh: &Mesh) -> bool {
+        let Self::Revocation(sealed) = self else {
+            return false;
+        };
+        let signer = Signed::<Revocation>::from_bytes(sealed.as_slice()).claimed_signer();
+        signer.is_some_and(|signer| mesh.is_root(&signer))
+    }
 }
 
 /// What is taken back. [T-CTL-2]

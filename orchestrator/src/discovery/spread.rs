@@ -133,8 +133,6 @@ impl Spreading {
         if controls.is_empty() {
             return;
         }
-        // Each costs some signatures.
-        let _thread = self.threads.acquire().await;
         let controls = controls.into_iter().map(ByteBuf::into_vec).collect();
         let heard = self.members.hear(peer, controls).await;
         if heard.news > 0 {

@@ -50,7 +50,7 @@ fn refuse(why: &'static str) -> BoxFuture<'static, Result<(), RpcError>> {
 
 /// Takes what comes until the peer ends the call. What it should not have sent takes nothing from
 /// the rest; the call then ends with the reason, so that an operator sees what is wrong with its
-/// message.
+/// message. What was taken is on the disk when the call ends.
 async fn listen(members: Members, call: Incoming) -> Result<(), RpcError> {
     let from = call.peer().id;
     let items = stream::unfold(Some(call), async |call| {
@@ -60,33 +60,36 @@ async fn listen(members: Members, call: Incoming) -> Result<(), RpcError> {
             Err(error) => Some((Err(error), None)),
         }
     });
-    // What has come meanwhile is taken together, so that the disk is written once for it.
     let mut parts = std::pin::pin!(items.ready_chunks(MAX_AT_ONCE));
-    let mut refused = None;
-    while let Some(part) = parts.next().await {
-        let mut end = None;
-        let mut controls = Vec::with_capacity(part.len());
+    let (mut refused, mut ended) = (None, Ok(()));
+    while ended.is_ok()
+        && let Some(part) = parts.next().await
+    {
+        let (mut controls, mut broke) = (Vec::with_capacity(part.len()), None);
         for item in part {
             match item {
                 Ok(item) => controls.push(item),
-                Err(error) => end = Some(error),
+                Err(error) => broke = Some(error),
             }
         }
         let heard = members.hear(from, controls).await;
         if heard.news > 0 {
             tracing::info!(%from, news = heard.news, "who belongs to the mesh has changed");
         }
-        if heard.shed > 0 {
-            let why = "too many control messages at once: send the rest again";
-            return Err(RpcError::new(Code::Overloaded, why));
-        }
         if let Some(error) = heard.refused {
             tracing::warn!(%from, %error, "a control message is not taken");
             refused = refused.or(Some(RpcError::new(Code::Invalid, error.to_string())));
         }
-        if let Some(error) = end {
-            return Err(error);
-        }
+        ended = match broke {
+            Some(error) => Err(error),
+            None if heard.shed > 0 => {
+                let why = "too many control messages that change nothing: send the rest again";
+                Err(RpcError::new(Code::Overloaded, why))
+            }
+            None => Ok(()),
+        };
     }
+    members.keep().await;
+    ended?;
     refused.map_or(Ok(()), Err)
 }

@@ -15,6 +15,20 @@ pub enum MembershipNews {
     Dropped(Fact),
 }
 
+/// Most control messages that are remembered since there was no room for them.
+const MAX_REFUSED: usize = 65_536;
+
+/// What a fact did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// Nothing.
+    Idle,
+    /// It is held beside the others.
+    Added,
+    /// It is held, and others went for it.
+    Replaced,
+}
+
 /// An encoded control message, and the version that came with it.
 struct Held {
     control: Arc<[u8]>,
@@ -22,7 +36,7 @@ struct Held {
 }
 
 pub(super) struct State {
-    current: Arc<Membership>,
+    membership: Membership,
     held: BTreeMap<Fact, Held>,
     /// The facts that are held, by the version that came with each.
     learnt: BTreeMap<u64, Fact>,
@@ -31,6 +45,8 @@ pub(super) struct State {
     dropped: VecDeque<(u64, Fact)>,
     /// Of the control messages that are held, so that none of them is verified twice.
     digests: HashSet<Digest>,
+    /// Of those that there was no room for, since when none was dropped.
+    refused: HashSet<Digest>,
     /// Grows with each change.
     version: u64,
 }
@@ -38,17 +54,18 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(mesh: Mesh) -> Self {
         Self {
-            current: Arc::new(Membership::new(mesh)),
+            membership: Membership::new(mesh),
             held: BTreeMap::new(),
             learnt: BTreeMap::new(),
             dropped: VecDeque::new(),
             digests: HashSet::new(),
+            refused: HashSet::new(),
             version: 0,
         }
     }
 
-    pub(super) fn current(&self) -> Arc<Membership> {
-        self.current.clone()
+    pub(super) fn membership(&self) -> &Membership {
+        &self.membership
     }
 
     pub(super) fn version(&self) -> u64 {
@@ -56,13 +73,23 @@ impl State {
     }
 
     pub(super) fn allow_only(&mut self, keys: Option<HashSet<NodeId>>) {
-        Arc::make_mut(&mut self.current).allow_only(keys);
+        self.membership.allow_only(keys);
         self.version += 1;
     }
 
-    /// Whether this encoded control message is held as it is.
-    pub(super) fn is_held(&self, control: &[u8]) -> bool {
-        self.digests.contains(&Digest::of(control))
+    /// Whether this encoded control message need not be looked at: it is held as it is, or there was
+    /// no room for it.
+    pub(super) fn is_known(&self, control: &[u8]) -> bool {
+        let digest = Digest::of(control);
+        self.digests.contains(&digest) || self.refused.contains(&digest)
+    }
+
+    /// Remembers that there was no room for this encoded control message.
+    pub(super) fn refuse(&mut self, control: &[u8]) {
+        if self.refused.len() >= MAX_REFUSED {
+            self.refused.clear();
+        }
+        self.refused.insert(Digest::of(control));
     }
 
     /// Encoded control messages, one for each fact.
@@ -74,13 +101,17 @@ impl State {
     }
 
     /// Takes a fact; says whether it changed anything.
-    pub(super) fn apply(&mut self, checked: &Checked, now_ms: u64) -> Result<bool, ControlError> {
+    pub(super) fn apply(&mut self, checked: &Checked, now_ms: u64) -> Result<Taken, ControlError> {
         let fact = *checked.fact();
         if self.held.contains_key(&fact) {
-            return Ok(false);
+            return Ok(Taken::Idle);
         }
-        let Some(gone) = Arc::make_mut(&mut self.current).apply(checked, now_ms)? else {
-            return Ok(false);
+        let Some(gone) = self.membership.apply(checked, now_ms)? else {
+            return Ok(Taken::Idle);
+        };
+        let taken = match gone.is_empty() {
+            true => Taken::Added,
+            false => Taken::Replaced,
         };
         self.drop_all(gone);
         self.version += 1;
@@ -89,18 +120,21 @@ impl State {
         self.learnt.insert(self.version, fact);
         let version = self.version;
         self.held.insert(fact, Held { control, version });
-        Ok(true)
+        Ok(taken)
     }
 
     /// Forgets what is over at this time, in Unix milliseconds; says how much that was.
     pub(super) fn forget(&mut self, now_ms: u64) -> usize {
-        let gone = Arc::make_mut(&mut self.current).forget(now_ms);
+        let gone = self.membership.forget(now_ms);
         let forgot = gone.len();
         self.drop_all(gone);
         forgot
     }
 
     fn drop_all(&mut self, gone: Vec<Fact>) {
+        if !gone.is_empty() {
+            self.refused.clear();
+        }
         for fact in gone {
             if let Some(held) = self.held.remove(&fact) {
                 self.learnt.remove(&held.version);

@@ -3,6 +3,7 @@
 use super::Inner;
 use crate::clock::now_ms;
 use crate::link::Link;
+use crate::members::Members;
 use crate::transport::CloseCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,18 +11,24 @@ use tether_wire::link::{Refusal, RefusalCode};
 use tether_wire::membership::ControlError;
 use tether_wire::{Control, Membership, Signed, codec};
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
 
 /// How often what is over is forgotten.
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);
+/// What was heard is put on the disk at most once in this time; what an operator says, at once.
+const KEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Links that are judged in one go: some 20 ms.
+const MAX_IN_ONE_GO: usize = 64;
 
-/// Looks at all links whenever something changed, until the node stops.
+/// Looks at all links whenever something changed, until the node stops. The keys are looked at here
+/// and at once; what takes longer is done beside that.
 pub(super) async fn run(node: Arc<Inner>) {
     let members = node.config.members.clone();
     let mut changed = members.changed();
     let metrics = node.config.metrics.clone();
-    let mut forget = tokio::time::interval(FORGET_INTERVAL);
-    forget.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let _keeping = AbortOnDropHandle::new(tokio::spawn(keep(members.clone())));
     let mut judged = members.current().unseated();
+    let mut judging: Option<AbortOnDropHandle<()>> = None;
     let mut may_judge_at = Instant::now();
     loop {
         let current = members.current();
@@ -29,35 +36,68 @@ pub(super) async fn run(node: Arc<Inner>) {
         for link in node.links.all() {
             close_if(&node, &link, current.check_key(&link.peer().id));
         }
-        // Judging a grant takes some 300 µs, so that it is done apart and half of the time at most,
-        // however often something changes.
-        let began = Instant::now();
-        if current.unseated() != judged && began >= may_judge_at {
-            judged = current.unseated();
-            judge_all(&node, current.clone()).await;
-            may_judge_at = Instant::now() + began.elapsed();
+        let unseated = current.unseated();
+        if unseated != judged && judging.is_none() && Instant::now() >= may_judge_at {
+            judged = unseated;
+            let judge = tokio::spawn(judge_all(node.clone(), current));
+            judging = Some(AbortOnDropHandle::new(judge));
+            may_judge_at = Instant::now();
         }
         tokio::select! {
             news = changed.changed() => if news.is_err() { return },
-            () = sleep_until(may_judge_at), if current.unseated() != judged => {}
+            // Half of the time at most, however often something changes.
+            () = over(&mut judging) => may_judge_at = Instant::now() + may_judge_at.elapsed(),
+            () = sleep_until(may_judge_at), if unseated != judged && judging.is_none() => {}
+            () = node.stop.cancelled() => break,
+        }
+    }
+    members.keep().await;
+}
+
+/// Until the grants of all links were judged, if they are.
+async fn over(judging: &mut Option<AbortOnDropHandle<()>>) {
+    match judging {
+        Some(task) => {
+            let _ = task.await;
+            *judging = None;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Puts on the disk what was heard, and forgets what is over.
+async fn keep(members: Members) {
+    let mut changed = members.changed();
+    let mut forget = tokio::time::interval(FORGET_INTERVAL);
+    forget.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            news = changed.changed() => {
+                if news.is_err() {
+                    return;
+                }
+                tokio::time::sleep(KEEP_INTERVAL).await;
+                members.keep().await;
+            }
             _ = forget.tick() => members.forget().await,
-            () = node.stop.cancelled() => return,
         }
     }
 }
 
-/// Judges the grants of all links anew.
-async fn judge_all(node: &Arc<Inner>, members: Arc<Membership>) {
-    let links = node.links.all();
-    let judge = move || {
-        let looked = links
-            .into_iter()
-            .map(|link| (look_at_grant(&members, &link), link));
-        looked.filter(|(looked, _)| looked.is_err()).collect()
-    };
-    let fallen: Vec<_> = tokio::task::spawn_blocking(judge).await.unwrap_or_default();
-    for (looked, link) in fallen {
-        close_if(node, &link, looked);
+/// Judges the grants of all links anew: each takes some 300 µs.
+async fn judge_all(node: Arc<Inner>, members: Arc<Membership>) {
+    for part in node.links.all().chunks(MAX_IN_ONE_GO) {
+        let (part, members) = (part.to_vec(), members.clone());
+        let judge = move || {
+            let looked = part
+                .into_iter()
+                .map(|link| (look_at_grant(&members, &link), link));
+            looked.filter(|(looked, _)| looked.is_err()).collect()
+        };
+        let fallen: Vec<_> = tokio::task::spawn_blocking(judge).await.unwrap_or_default();
+        for (looked, link) in fallen {
+            close_if(&node, &link, looked);
+        }
     }
 }
 

@@ -135,7 +135,7 @@ impl Spread {
             filling.bytes += filling.batch.summary.len() * HASH_BYTES;
         }
         if tells_controls {
-            filling.batch.control_summary = self.controls.summary();
+            filling.batch.control_summary = self.controls.summary().to_vec();
             filling.bytes += filling.batch.control_summary.len() * HASH_BYTES;
         }
         for bucket in compare.buckets {

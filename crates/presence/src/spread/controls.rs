@@ -13,9 +13,9 @@ use tether_wire::control::MAX_CONTROL_BYTES;
 use tether_wire::spread::BUCKETS;
 use tether_wire::{Digest, NodeId};
 
-/// A peer whose hashes differ is told one's own at most once in this time: where it cannot take
-/// what it lacks, they differ for ever.
-const TELL_AGAIN_MS: u64 = 1_000;
+/// A peer is told one's own hashes, and its own are looked at, at most once in this time: where one
+/// cannot take what it lacks, they differ for ever.
+const AGAIN_MS: u64 = 1_000;
 
 #[derive(Debug)]
 struct Held {
@@ -24,9 +24,20 @@ struct Held {
 }
 
 /// What is held, by the id of what it says.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Controls {
     held: BTreeMap<Digest, Held>,
+    /// One hash for each bucket.
+    hashes: Box<[u64; BUCKETS]>,
+}
+
+impl Default for Controls {
+    fn default() -> Self {
+        Self {
+            held: BTreeMap::new(),
+            hashes: Box::new([0; BUCKETS]),
+        }
+    }
 }
 
 impl Controls {
@@ -38,19 +49,27 @@ impl Controls {
         self.held.get(id).map(|held| &held.sealed)
     }
 
-    pub(super) fn remove(&mut self, id: &Digest) {
-        self.held.remove(id);
+    fn insert(&mut self, id: Digest, held: Held) {
+        let hash = &mut self.hashes[bucket(&id)];
+        *hash = hash.wrapping_add(first_eight(&id));
+        self.held.insert(id, held);
+    }
+
+    fn remove(&mut self, id: &Digest) -> Option<Held> {
+        let held = self.held.remove(id)?;
+        let hash = &mut self.hashes[bucket(id)];
+        *hash = hash.wrapping_sub(first_eight(id));
+        Some(held)
     }
 
     /// One hash for each bucket.
-    pub(super) fn summary(&self) -> Vec<u64> {
-        let mut hashes = vec![0u64; BUCKETS];
-        for id in self.held.keys() {
-            let hash = &mut hashes[usize::from(id.0[0])];
-            *hash = hash.wrapping_add(first_eight(id));
-        }
-        hashes
+    pub(super) fn summary(&self) -> &[u64] {
+        self.hashes.as_slice()
     }
+}
+
+fn bucket(id: &Digest) -> usize {
+    usize::from(id.0[0])
 }
 
 /// What one peer is to be told.
@@ -62,6 +81,8 @@ pub(super) struct Telling {
     pub(super) summary: bool,
     /// When they were told.
     told_ms: Option<u64>,
+    /// When those of the peer were looked at.
+    heard_ms: Option<u64>,
 }
 
 impl Telling {
@@ -71,6 +92,10 @@ impl Telling {
             summary: true,
             ..Self::default()
         }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
     }
 
     /// The next one of those that are urgent, or of all.
@@ -91,10 +116,10 @@ impl Telling {
         }
         told
     }
+}
 
-    fn was_told_lately(&self, now: Now) -> bool {
-        (self.told_ms).is_some_and(|told_ms| now.mono_ms < told_ms + TELL_AGAIN_MS)
-    }
+fn is_lately(at_ms: Option<u64>, now: Now) -> bool {
+    at_ms.is_some_and(|at_ms| now.mono_ms < at_ms + AGAIN_MS)
 }
 
 impl Spread {
@@ -114,27 +139,40 @@ impl Spread {
             return;
         }
         let sealed = ByteBuf::from(sealed);
-        self.controls.held.insert(id, Held { sealed, urgent });
+        self.controls.insert(id, Held { sealed, urgent });
         for peer in self.peers.values_mut() {
             peer.telling.waiting.insert((!urgent, id));
         }
     }
 
-    /// Sends a peer what it may lack; and what its own hashes are to be compared with.
+    /// What no longer matters is told to nobody.
+    pub(super) fn control_gone(&mut self, id: &Digest) {
+        let Some(held) = self.controls.remove(id) else {
+            return;
+        };
+        for peer in self.peers.values_mut() {
+            peer.telling.waiting.remove(&(!held.urgent, *id));
+        }
+    }
+
+    /// Sends a peer what it may lack; and what its own hashes are to be compared with. While it has
+    /// not been told all of that, its hashes say nothing new.
     pub(super) fn compare_controls(&mut self, from: NodeId, theirs: &[u64], now: Now) {
         let own = self.controls.summary();
         if own == theirs || theirs.len() != own.len() {
             return;
         }
-        let Some(peer) = self.peers.get_mut(&from) else {
+        let Some(telling) = self.peers.get_mut(&from).map(|peer| &mut peer.telling) else {
             return;
         };
-        peer.telling.summary |= !peer.telling.was_told_lately(now);
-        for (id, held) in &self.controls.held {
-            let bucket = usize::from(id.0[0]);
-            if own[bucket] != theirs[bucket] {
-                peer.telling.waiting.insert((!held.urgent, *id));
-            }
+        if is_lately(telling.heard_ms, now) || !telling.waiting.is_empty() {
+            return;
+        }
+        telling.heard_ms = Some(now.mono_ms);
+        telling.summary |= !is_lately(telling.told_ms, now);
+        let differ = |id: &Digest| own[bucket(id)] != theirs[bucket(id)];
+        for (id, held) in (self.controls.held.iter()).filter(|(id, _)| differ(id)) {
+            telling.waiting.insert((!held.urgent, *id));
         }
     }
 }

@@ -120,6 +120,32 @@ fn one_control_message_too_many_or_too_large_is_refused() {
     assert!(refused(&handle(&mut spread, control(b"one more"), 0)));
 }
 
+#[test]
+fn a_peer_that_reads_nothing_makes_nothing_wait_that_no_longer_matters() {
+    let mut spread = lone();
+    let peer = id(102);
+    handle(&mut spread, Input::PeerUp { peer, near: true }, 0);
+    for n in 0..2_000u64 {
+        handle(&mut spread, control(&n.to_be_bytes()), n);
+        handle(&mut spread, Input::Tick, n);
+        assert!(spread.waiting_controls(&peer) <= 2, "{n}");
+        let gone = Digest::of(&n.to_be_bytes());
+        handle(&mut spread, Input::ControlGone(gone), n);
+    }
+    // Its hashes are looked at once while it was not told what they ask for.
+    for n in 0..500u64 {
+        handle(&mut spread, control(&n.to_be_bytes()), 3_000);
+    }
+    for n in 0..100u64 {
+        let batch = checked(Batch {
+            control_summary: vec![n; BUCKETS],
+            ..Batch::default()
+        });
+        handle(&mut spread, Input::Batch { from: peer, batch }, 4_000 + n);
+        assert_eq!(spread.waiting_controls(&peer), 500);
+    }
+}
+
 /// The most that a peer may put into one batch, all of it nonsense.
 fn nonsense(round: usize) -> Batch {
     let many = |from: usize| (from..from + MAX_BATCH_ENTRIES).map(stranger);
