@@ -289,6 +289,17 @@ fn what_a_stolen_first_key_rightly_revoked_outlives_it() {
     });
     world.revoked(&[&banned, "--reason", "spies"]);
     eventually("it is gone", || !world.shows(&banned));
+    // A thief of the key takes back one that serves well.
+    std::fs::create_dir(world.path("thief")).expect("made");
+    for file in ["operator.key", "mesh.id"] {
+        let [from, to] = ["mesh", "thief"].map(|folder| world.path(folder).join(file));
+        std::fs::copy(from, to).expect("copied");
+    }
+    let stolen = world.path("thief/operator.key");
+    let by = ["revoke", &other, "--operator", text(&stolen), "--yes"];
+    let to = ["--bootstrap", &world.bootstrap, "--region", "eu"];
+    Tether::ok(&[&by[..], &to].concat());
+    eventually("that is gone, too", || !world.shows(&other));
     drop((worker, good));
     std::fs::create_dir(world.path("safe")).expect("made");
     let key = world.path("safe/recovery.key");
@@ -345,8 +356,10 @@ fn what_a_stolen_first_key_rightly_revoked_outlives_it() {
         operator::grant(&key, id, role, &file);
     }
     world.restart_orchestrator();
-    // A banned one tells nobody what it knows.
-    std::fs::remove_file(world.path("banned/data/membership.cbor")).ok();
+    // A banned one tells nobody what it knows, and the other is told to forget what the thief did.
+    for name in ["banned", "other"] {
+        std::fs::remove_file(world.path(name).join("data/membership.cbor")).ok();
+    }
     let (back, good) = (world.worker("banned"), world.worker("other"));
     eventually("the other gets work", || world.serves(&other));
     says(&back, "was revoked");

@@ -59,7 +59,7 @@ pub use followed::FollowedFile;
 pub use herald::{Herald, Load, Nudge, Pushes, Sealed, Told};
 pub use link::{Link, LinkEvent};
 pub use lonely::Lonely;
-pub use members::{Heard, Members, MembershipNews};
+pub use members::{Heard, MEMBERSHIP_FILE, Members, MembershipNews};
 pub use node::Node;
 pub use rate::TokenBucket;
 pub use rendezvous::{Announcement, ProbeReport, Sighting, bootstrap, probe};

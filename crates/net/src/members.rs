@@ -5,6 +5,7 @@ mod reception;
 mod state;
 mod tell;
 
+pub use file::MEMBERSHIP_FILE;
 pub(crate) use reception::Reception;
 pub use state::MembershipNews;
 pub(crate) use tell::tell;

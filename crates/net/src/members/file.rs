@@ -10,13 +10,13 @@ use tether_wire::codec::{self, CodecError};
 use tether_wire::control::MAX_CONTROL_BYTES;
 use tether_wire::membership::MAX_FACTS;
 
-/// Its name inside the folder.
-pub(super) const FILE: &str = "membership.cbor";
+/// The name of the file in a node's data folder that holds what it was told of members.
+pub const MEMBERSHIP_FILE: &str = "membership.cbor";
 /// Most bytes that are read: what all bounds together allow, and the lengths of it.
 const MAX_BYTES: usize = MAX_FACTS * (MAX_CONTROL_BYTES + 16);
 
 pub(super) fn read(folder: &Path) -> io::Result<Vec<Vec<u8>>> {
-    let path = folder.join(FILE);
+    let path = folder.join(MEMBERSHIP_FILE);
     let wrong = |why: String| {
         io::Error::new(
             io::ErrorKind::InvalidData,
@@ -49,5 +49,5 @@ pub(crate) fn encode<T: AsRef<[u8]>>(entries: &[T]) -> Vec<u8> {
 }
 
 pub(super) fn write(folder: &Path, sealed: &[Arc<[u8]>]) -> io::Result<()> {
-    disk::replace(folder, FILE, &encode(sealed))
+    disk::replace(folder, MEMBERSHIP_FILE, &encode(sealed))
 }

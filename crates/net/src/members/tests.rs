@@ -88,7 +88,7 @@ async fn a_disk_that_cannot_be_written_makes_nobody_trusted() {
 #[test]
 fn a_damaged_file_is_refused_and_what_does_not_count_is_left_out() {
     let dir = tempfile::tempdir().expect("a folder");
-    let path = dir.path().join(file::FILE);
+    let path = dir.path().join(MEMBERSHIP_FILE);
     fs::write(&path, b"not it").expect("written");
     let error = Members::open(mesh(), dir.path()).expect_err("damaged");
     assert!(error.to_string().contains("put back a copy"), "{error}");

@@ -9,7 +9,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tether_net::{
-    LinkLimits, MAX_CONFIGURED, MAX_RELAYS, Members, NodeConfig, UplinkConfig, check_relay_url,
+    LinkLimits, MAX_CONFIGURED, MAX_RELAYS, MEMBERSHIP_FILE, Members, NodeConfig, UplinkConfig,
+    check_relay_url,
 };
 use tether_telemetry::metrics::{NetMetrics, Registry};
 use tether_wire::grant::{Access, Mesh};
@@ -284,7 +285,15 @@ impl NodeSection {
                 .map(drop)
                 .map_err(|error| error.to_string()),
         })
-        .map_err(|why| anyhow::anyhow!("this node does not belong to the mesh any more: {why}"))?;
+        .map_err(|why| {
+            let known = self.data_dir.join(MEMBERSHIP_FILE);
+            anyhow::anyhow!(
+                "this node does not belong to the mesh any more: {why}. Where the operator says that \
+                 a thief of its key did that, and has revoked the key: delete {} and start again, \
+                 and its orchestrators tell what holds now",
+                known.display()
+            )
+        })?;
         let mut file = self.allow.clone().map(AllowFile::new);
         if let Some(file) = &mut file {
             // It was read when the configuration was checked: a list that is gone since stops the start.
