@@ -85,11 +85,21 @@ impl Members {
     /// does not start.
     pub fn open(mesh: Mesh, folder: &Path) -> io::Result<Self> {
         let members = Self::with(mesh, Some(folder.to_owned()));
-        for bytes in file::read(folder)? {
-            if let Ok((_, Some(error))) | Err(error) = members.take(&bytes) {
-                tracing::warn!(%error, "a kept control message counts no more");
+        let (kept, current) = (file::read(folder)?, members.current());
+        let mut all = Vec::with_capacity(kept.len());
+        for control in &kept {
+            let decoded = Control::decode(control).map_err(ControlError::from);
+            match decoded.and_then(|control| current.check(&control)) {
+                Ok(checked) => all.push((control.as_slice(), checked)),
+                Err(error) => tracing::warn!(%error, "a kept control message counts no more"),
             }
         }
+        // What is over is forgotten later: the clock may be wrong at the start.
+        members.apply(&all, 0, |_, taken| {
+            if let Err(error) = taken {
+                tracing::warn!(%error, "a kept control message counts no more");
+            }
+        });
         Ok(members)
     }
 
@@ -208,7 +218,7 @@ impl Members {
         }
         let all = self.current().check(&control)?;
         let (mut news, mut refused) = (0, None);
-        self.apply(&[(bytes, all)], |_, taken| match taken {
+        self.apply(&[(bytes, all)], now_ms(), |_, taken| match taken {
             Ok(taken) => news += usize::from(taken != Taken::Idle),
             Err(error) => refused = refused.take().or(Some(error)),
         });
@@ -244,7 +254,7 @@ impl Members {
         }
         drop(current);
         let mut idle = vec![false; all.len()];
-        self.apply(&all, |at, taken| match taken {
+        self.apply(&all, now_ms(), |at, taken| match taken {
             Ok(Taken::Added) => heard.news += 1,
             Ok(Taken::Replaced) => {
                 heard.news += 1;
@@ -262,14 +272,14 @@ impl Members {
         heard
     }
 
-    /// Takes what was checked, in one go, and tells of each fact what it did, by the place of its
-    /// control message.
+    /// Takes what was checked, in one go, at this time, and tells of each fact what it did, by the
+    /// place of its control message.
     fn apply(
         &self,
         all: &[(&[u8], Vec<Checked>)],
+        now_ms: u64,
         mut each: impl FnMut(usize, Result<Taken, ControlError>),
     ) {
-        let now_ms = now_ms();
         let mut state = self.state();
         let before = state.version();
         for (at, (control, facts)) in all.iter().enumerate() {
