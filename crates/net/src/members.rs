@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use tether_wire::control::Control;
 use tether_wire::grant::Mesh;
 use tether_wire::membership::{Checked, ControlError};
-use tether_wire::{Membership, NodeId};
+use tether_wire::{Membership, NodeId, Signed};
 use tokio::sync::{Semaphore, watch};
 
 /// Control messages of one peer that are verified for nothing at once: those that there is no room
@@ -30,10 +30,14 @@ use tokio::sync::{Semaphore, watch};
 const MAX_IDLE_AT_ONCE: u32 = 2_000;
 /// And each second beyond.
 const MAX_IDLE_PER_SECOND: u32 = 20;
+/// Messages of one peer at once that claim to be the operator's and are not; one a second beyond.
+const MAX_FORGED_AT_ONCE: u32 = 50;
 /// Peers whose messages are counted.
 const MAX_COUNTED: usize = 4_096;
 /// Control messages that are verified in one go: some 20 ms.
 const MAX_IN_ONE_GO: usize = 64;
+/// Most bytes of a control message in a refusal, which has to fit into an answer to a greeting.
+const MAX_PROOF_BYTES: usize = 3_000;
 /// How long a node runs before it forgets what is over: its clock may have been set since.
 const FORGET_AFTER: Duration = Duration::from_secs(3_600);
 
@@ -50,14 +54,38 @@ struct Inner {
     current: RwLock<Arc<Membership>>,
     changed: watch::Sender<u64>,
     folder: Option<PathBuf>,
-    /// The version that is on the disk; held while one is written.
-    saved: tokio::sync::Mutex<u64>,
+    /// The version that is on the disk; held while one is written, also where nobody waits for it
+    /// any more.
+    saved: Arc<tokio::sync::Mutex<u64>>,
     /// When this run began, by both clocks.
     started: (Instant, u64),
     /// What each peer may still make this node verify for nothing.
-    allowances: Mutex<HashMap<NodeId, TokenBucket>>,
+    allowances: Mutex<HashMap<NodeId, Allowance>>,
     /// Threads that verify at once.
     threads: Semaphore,
+}
+
+/// What a peer may still make this node verify for nothing.
+struct Allowance {
+    idle: TokenBucket,
+    /// Messages that claimed to be the operator's, and were not.
+    forged: TokenBucket,
+    /// Held while messages of the peer are verified: one go at a time.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Allowance {
+    fn new(now_ms: u64) -> Self {
+        Self {
+            idle: TokenBucket::new(MAX_IDLE_PER_SECOND, MAX_IDLE_AT_ONCE, now_ms),
+            forged: TokenBucket::new(1, MAX_FORGED_AT_ONCE, now_ms),
+            turn: Arc::default(),
+        }
+    }
+
+    fn is_full(&mut self, now_ms: u64) -> bool {
+        self.idle.is_full(now_ms) && self.forged.is_full(now_ms)
+    }
 }
 
 /// What became of the control messages of a peer.
@@ -112,7 +140,7 @@ impl Members {
                 current: RwLock::new(Arc::new(Membership::new(mesh))),
                 changed: watch::Sender::new(0),
                 folder,
-                saved: tokio::sync::Mutex::new(0),
+                saved: Arc::default(),
                 started: (Instant::now(), now_ms()),
                 allowances: Mutex::default(),
                 threads: Semaphore::new(threads),
@@ -154,18 +182,17 @@ impl Members {
         self.publish(&state);
     }
 
-    /// Takes a control message, and keeps it on the disk if it changes anything; says whether it
-    /// did. Of several facts those that can be taken are, also where another cannot. It counts also
-    /// where the disk cannot be written, which is logged, and tried again with the next one.
+    /// Takes a control message, and keeps it on the disk; says whether it changed anything. Of several
+    /// facts those that can be taken are, also where another cannot.
     ///
     /// # Errors
-    /// Why it is not taken.
+    /// Why it is not taken; [`ControlError::NotKept`] where it counts, and cannot be written.
     pub async fn learn(&self, control: &[u8]) -> Result<bool, ControlError> {
         let (news, refused) = self.take(control)?;
-        if news > 0 {
-            self.keep().await;
-        }
-        refused.map_or(Ok(news > 0), Err)
+        let kept = self.keep().await;
+        refused
+            .map_or(Ok(news > 0), Err)
+            .and_then(|news| kept.map(|()| news))
     }
 
     /// Takes control messages of a peer; what changes anything is on the disk a moment later, or
@@ -173,6 +200,11 @@ impl Members {
     /// over, and a message that is wrong takes nothing from the others. [T-CTL-8]
     pub async fn hear(&self, from: NodeId, controls: Vec<Vec<u8>>) -> Heard {
         let mut all = Heard::default();
+        let Some(turn) = self.with_allowance(from, |allowance, _| allowance.turn.clone()) else {
+            all.shed = controls.len();
+            return all;
+        };
+        let _turn = turn.lock().await;
         for part in controls.chunks(MAX_IN_ONE_GO) {
             // Never closed.
             let _thread = self.inner.threads.acquire().await;
@@ -184,6 +216,14 @@ impl Members {
             all.refused = all.refused.or(heard.refused);
         }
         all
+    }
+
+    /// The control message by which this sealed grant counts no more, if that is why it does not,
+    /// and it is not too large to be told in a greeting.
+    pub(crate) fn proof_against(&self, grant: &[u8]) -> Option<Vec<u8>> {
+        let fact = self.current().grounds_against(&Signed::from_bytes(grant))?;
+        let proof = self.state().proof(&fact)?;
+        (proof.len() <= MAX_PROOF_BYTES).then(|| proof.to_vec())
     }
 
     /// Forgets what is over, once this node has run for a while: a clock that is set later makes it
@@ -198,7 +238,8 @@ impl Members {
         let forgot = self.forget_at(now_ms().min(began_ms.saturating_add(ran_ms)));
         if forgot > 0 {
             tracing::debug!(forgot, "facts about members are over");
-            self.keep().await;
+            // It is tried again with the next change.
+            let _ = self.keep().await;
         }
     }
 
@@ -213,8 +254,8 @@ impl Members {
 
     fn take(&self, bytes: &[u8]) -> Result<(usize, Option<ControlError>), ControlError> {
         let control = Control::decode(bytes)?;
-        if self.state().is_known(bytes) {
-            return Ok((0, None));
+        if let Some(verdict) = self.state().verdict(bytes) {
+            return verdict.map(|()| (0, None));
         }
         let all = self.current().check(&control)?;
         let (mut news, mut refused) = (0, None);
@@ -229,46 +270,62 @@ impl Members {
         let mut heard = Heard::default();
         let mut all = Vec::new();
         let current = self.current();
-        let mut allowance = self.allowance(from);
+        let left = |allowance: &mut Allowance, now_ms| {
+            (allowance.idle.left(now_ms), allowance.forged.left(now_ms))
+        };
+        let (mut idle, mut forged) = self.with_allowance(from, left).unwrap_or_default();
         for control in controls {
-            // Of what the operator itself revoked nothing is ever passed over.
             let decoded = Control::decode(control).map_err(ControlError::from);
-            let is_first = decoded
-                .as_ref()
-                .is_ok_and(|it| it.claims_root(&self.inner.mesh));
-            if decoded.is_ok() && self.state().is_known(control) {
+            if decoded.is_ok()
+                && let Some(verdict) = self.state().verdict(control)
+            {
+                heard.refused = heard.refused.or(verdict.err());
                 continue;
             }
-            if allowance == 0 && !is_first {
+            // Of what the operator itself revokes nothing is passed over, unless the peer made up
+            // too much of the kind.
+            let is_roots = decoded
+                .as_ref()
+                .is_ok_and(|it| it.claims_root(&self.inner.mesh));
+            if idle == 0 && !(is_roots && forged > 0) {
                 heard.shed += 1;
                 continue;
             }
             match decoded.and_then(|control| current.check(&control)) {
                 Ok(checked) => all.push((control.as_slice(), checked)),
                 Err(error) => {
-                    allowance = allowance.saturating_sub(1);
-                    self.spend(from);
+                    idle = idle.saturating_sub(1);
+                    forged = forged.saturating_sub(u32::from(is_roots));
+                    self.with_allowance(from, |allowance, now_ms| {
+                        allowance.idle.take(now_ms);
+                        if is_roots {
+                            allowance.forged.take(now_ms);
+                        }
+                    });
                     heard.refused = heard.refused.or(Some(error));
                 }
             }
         }
         drop(current);
-        let mut idle = vec![false; all.len()];
+        let mut cost = vec![false; all.len()];
         self.apply(&all, now_ms(), |at, taken| match taken {
             Ok(Taken::Added) => heard.news += 1,
             Ok(Taken::Replaced) => {
                 heard.news += 1;
-                idle[at] = true;
+                cost[at] = true;
             }
-            Ok(Taken::Idle) => idle[at] = true,
+            Ok(Taken::Idle) => cost[at] = true,
             Err(error) => {
-                idle[at] = true;
+                cost[at] = true;
                 heard.refused = heard.refused.take().or(Some(error));
             }
         });
-        for _ in idle.iter().filter(|idle| **idle) {
-            self.spend(from);
-        }
+        let cost = cost.into_iter().filter(|cost| *cost).count();
+        self.with_allowance(from, |allowance, now_ms| {
+            for _ in 0..cost {
+                allowance.idle.take(now_ms);
+            }
+        });
         heard
     }
 
@@ -283,12 +340,15 @@ impl Members {
         let mut state = self.state();
         let before = state.version();
         for (at, (control, facts)) in all.iter().enumerate() {
+            let (mut is_idle, mut why) = (true, None);
             for checked in facts {
                 let taken = state.apply(checked, now_ms);
-                if matches!(taken, Err(ControlError::Full { .. })) {
-                    state.refuse(control);
-                }
+                is_idle &= matches!(taken, Ok(Taken::Idle) | Err(_));
+                why = why.or(taken.clone().err());
                 each(at, taken);
+            }
+            if is_idle {
+                state.set_idle(control, why);
             }
         }
         if state.version() != before {
@@ -303,27 +363,23 @@ impl Members {
         self.inner.changed.send_replace(state.version());
     }
 
-    /// How many messages a peer may still send for nothing.
-    fn allowance(&self, from: NodeId) -> u32 {
+    /// Looks at what a peer may still make this node verify, at this uptime; nothing where too many
+    /// peers are counted.
+    fn with_allowance<T>(
+        &self,
+        from: NodeId,
+        look: impl FnOnce(&mut Allowance, u64) -> T,
+    ) -> Option<T> {
         let now_ms = self.uptime_ms();
         let mut all = (self.inner.allowances.lock()).unwrap_or_else(PoisonError::into_inner);
         if all.len() >= MAX_COUNTED && !all.contains_key(&from) {
-            all.retain(|_, bucket| !bucket.is_full(now_ms));
+            all.retain(|_, allowance| !allowance.is_full(now_ms));
             if all.len() >= MAX_COUNTED {
-                return 0;
+                return None;
             }
         }
-        all.entry(from)
-            .or_insert_with(|| TokenBucket::new(MAX_IDLE_PER_SECOND, MAX_IDLE_AT_ONCE, now_ms))
-            .left(now_ms)
-    }
-
-    fn spend(&self, from: NodeId) {
-        let now_ms = self.uptime_ms();
-        let mut all = (self.inner.allowances.lock()).unwrap_or_else(PoisonError::into_inner);
-        if let Some(bucket) = all.get_mut(&from) {
-            bucket.take(now_ms);
-        }
+        let allowance = all.entry(from).or_insert_with(|| Allowance::new(now_ms));
+        Some(look(allowance, now_ms))
     }
 
     fn uptime_ms(&self) -> u64 {
@@ -331,28 +387,36 @@ impl Members {
     }
 
     /// Puts what is known on the disk, unless somebody did since it was known.
-    pub async fn keep(&self) {
+    ///
+    /// # Errors
+    /// [`ControlError::NotKept`]; what is known counts all the same.
+    pub async fn keep(&self) -> Result<(), ControlError> {
         let Some(folder) = self.inner.folder.clone() else {
-            return;
+            return Ok(());
         };
         let version = self.state().version();
-        let mut saved = self.inner.saved.lock().await;
+        let mut saved = self.inner.saved.clone().lock_owned().await;
         if *saved >= version {
-            return;
+            return Ok(());
         }
         let (version, sealed) = {
             let state = self.state();
             (state.version(), state.sealed())
         };
         let shown = folder.display().to_string();
-        let write = tokio::task::spawn_blocking(move || file::write(&folder, &sealed));
-        match write.await {
-            Ok(Ok(())) => *saved = version,
-            Ok(Err(error)) => {
-                tracing::error!(folder = shown, %error, "revocations count now, but cannot be kept");
-            }
-            Err(error) => tracing::error!(%error, "revocations cannot be kept"),
-        }
+        // The guard goes along: whoever gives up waiting leaves no second writer in its way.
+        let write = tokio::task::spawn_blocking(move || {
+            file::write(&folder, &sealed)?;
+            *saved = version;
+            Ok::<_, io::Error>(())
+        });
+        let written = write
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error)));
+        written.map_err(|error| {
+            tracing::error!(folder = shown, %error, "revocations count now, but cannot be kept");
+            ControlError::NotKept(error.to_string())
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

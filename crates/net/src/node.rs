@@ -71,8 +71,7 @@ impl Node {
         // Boxed: the transport's future is large, and callers should not carry it.
         let relays = Relays::new(&config.relays, config.grant.as_deref());
         let relays = relays.map_err(NetError::Config)?;
-        let grant = config.grant.as_deref();
-        let endpoint = Endpoint::bind(&config.key, grant, config.listen, &limits, relays);
+        let endpoint = Endpoint::bind(&config.key, config.listen, &limits, relays);
         let endpoint = Box::pin(endpoint).await?;
         let rendezvous = Rendezvous::start(
             &config.key,

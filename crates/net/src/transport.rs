@@ -70,15 +70,13 @@ pub(crate) struct Endpoint {
     inner: iroh::Endpoint,
     listen: SocketAddr,
     relays: Relays,
-    own_grant: Option<Arc<[u8]>>,
     observed: Arc<Mutex<Observed>>,
 }
 
 impl Endpoint {
-    /// Binds the endpoint; `own_grant` goes with its connections.
+    /// Binds the endpoint.
     pub(crate) async fn bind(
         key: &NodeKey,
-        own_grant: Option<&[u8]>,
         listen: SocketAddr,
         limits: &LinkLimits,
         relays: Relays,
@@ -103,7 +101,6 @@ impl Endpoint {
             inner,
             listen,
             relays,
-            own_grant: own_grant.map(Arc::from),
             observed: Arc::default(),
         })
     }
@@ -204,7 +201,7 @@ impl Endpoint {
         let address =
             EndpointAddr::from_parts(id, addresses.chain(relay.map(TransportAddr::Relay)));
         match self.inner.connect(address, ALPN).await {
-            Ok(connection) => Ok(Connection::new(connection, self.own_grant.clone())),
+            Ok(connection) => Ok(Connection::new(connection)),
             Err(IrohConnectError::Connect {
                 source: ConnectWithOptsError::NoAddress { .. },
                 ..
@@ -224,12 +221,7 @@ impl Endpoint {
 
     /// The next connection that somebody tries to make; nothing once the endpoint is closed.
     pub(crate) async fn accept(&self) -> Option<Arriving> {
-        let incoming = self.inner.accept().await?;
-        let own_grant = self.own_grant.clone();
-        Some(Arriving {
-            incoming,
-            own_grant,
-        })
+        self.inner.accept().await.map(Arriving)
     }
 
     /// Closes the endpoint and all its connections.
@@ -270,15 +262,12 @@ fn connect_error(error: &ConnectionError) -> ConnectError {
 
 /// A connection that somebody tries to make. Nothing was spent on it yet.
 #[derive(Debug)]
-pub(crate) struct Arriving {
-    incoming: iroh::endpoint::Incoming,
-    own_grant: Option<Arc<[u8]>>,
-}
+pub(crate) struct Arriving(iroh::endpoint::Incoming);
 
 impl Arriving {
     /// Where it claims to come from; nothing where it comes by another way than IP.
     pub(crate) fn remote_ip(&self) -> Option<IpAddr> {
-        match self.incoming.remote_addr() {
+        match self.0.remote_addr() {
             IncomingAddr::Ip(address) => Some(address.ip()),
             _ => None,
         }
@@ -286,24 +275,24 @@ impl Arriving {
 
     /// Whether it has proved that it receives what is sent to its address.
     pub(crate) fn is_validated(&self) -> bool {
-        self.incoming.remote_addr_validated()
+        self.0.remote_addr_validated()
     }
 
     /// Asks it for that proof; costs us no memory.
     pub(crate) fn ask_for_proof(self) {
         // It fails only for one that has given the proof, and callers have asked before.
-        let _ = self.incoming.retry();
+        let _ = self.0.retry();
     }
 
     /// Turns it away, before the handshake.
     pub(crate) fn refuse(self) {
-        self.incoming.refuse();
+        self.0.refuse();
     }
 
     /// Does the handshake.
     pub(crate) async fn complete(self) -> Result<Connection, ArriveError> {
-        match self.incoming.await {
-            Ok(connection) => Ok(Connection::new(connection, self.own_grant)),
+        match self.0.await {
+            Ok(connection) => Ok(Connection::new(connection)),
             Err(ConnectingError::ConnectionError { source, .. }) => {
                 Err(match code_of_handshake(&source) {
                     Some(NO_COMMON_ALPN) => ArriveError::Version(

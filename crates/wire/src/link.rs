@@ -124,6 +124,10 @@ pub struct Refusal {
     /// has not proved to be an orchestrator. [T-LNK-2]
     #[serde(default, skip_serializing_if = "Option::is_none", with = "serde_bytes")]
     pub grant: Option<Vec<u8>>,
+    /// The [`crate::Control`] message by which the grant that was shown counts no more: who is
+    /// refused may not have heard of it. [T-LNK-4]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "serde_bytes")]
+    pub revocation: Option<Vec<u8>>,
 }
 
 impl Refusal {
@@ -133,6 +137,7 @@ impl Refusal {
             code,
             message: message.into(),
             grant: None,
+            revocation: None,
         }
     }
 }

@@ -24,7 +24,7 @@ use fact::invite_group;
 use heirs::{Heir, Heirs};
 use invites::Uses;
 use revoked::Revoked;
-use shelf::Group;
+use shelf::Basis;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -38,8 +38,8 @@ pub const MAX_REVOKED_IN_REGIONS: usize = 8_192;
 /// Most keys that were replaced. [T-CTL-6]
 pub const MAX_REPLACED: usize = 32_768;
 /// Most of these whose grants rest on one that the operator of the mesh gave to one key. [T-CTL-6]
-pub const MAX_REPLACED_BY_ONE: usize = 2_048;
-/// Most of these that are about one grant. [T-CTL-6]
+pub const MAX_REPLACED_BY_ONE: usize = 16_384;
+/// Most of these that begin with one key. [T-CTL-6]
 pub const MAX_REPLACED_OF_GRANT: usize = 8;
 /// Most workers that are remembered as let in by invites. [T-CTL-6]
 pub const MAX_INVITED: usize = 65_536;
@@ -68,6 +68,9 @@ pub enum ControlError {
         /// How many.
         limit: usize,
     },
+    /// It counts, but would be forgotten with the next start.
+    #[error("it counts from now on, but cannot be kept on the disk: {0}")]
+    NotKept(String),
 }
 
 /// Who belongs to a mesh.
@@ -140,9 +143,7 @@ impl Membership {
         now_ms: u64,
     ) -> Result<Option<Vec<Fact>>, ControlError> {
         let fell = |key| self.revoked.key(key) == Some(false);
-        if checked.basis.signers.iter().any(fell)
-            || (checked.group.as_ref()).is_some_and(|group| is_over(group, now_ms))
-        {
+        if checked.basis.signers.iter().any(fell) || is_over(&checked.basis, now_ms) {
             return Ok(None);
         }
         let basis = &checked.basis;
@@ -152,7 +153,7 @@ impl Membership {
                     depth, old, new, ..
                 },
                 Some(group),
-            ) => self.heirs.learn(group, (depth, old, new))?,
+            ) => self.heirs.learn(group, (depth, old, new), basis)?,
             (
                 Fact::Used {
                     came_ms,
@@ -185,9 +186,10 @@ impl Membership {
             ..
         } = checked.fact
         {
+            let rests = |basis: &Basis| basis.signers.contains(&key);
             gone.extend(self.revoked.drop_signed(&key));
-            gone.extend(self.heirs.drop_signed(&key));
-            gone.extend(self.uses.drop_signed(&key));
+            gone.extend(self.heirs.drop_where(rests));
+            gone.extend(self.uses.drop_where(rests));
         }
         let unseats = checked.fact.is_revocation()
             || gone.iter().any(|it| matches!(it, Fact::Used { .. }))
@@ -198,8 +200,8 @@ impl Membership {
 
     /// Forgets the facts that are over at this time, in Unix milliseconds, and says which.
     pub fn forget(&mut self, now_ms: u64) -> Vec<Fact> {
-        let mut gone = self.heirs.drop_groups(|group| is_over(group, now_ms));
-        gone.extend(self.uses.drop_groups(|group| is_over(group, now_ms)));
+        let mut gone = self.heirs.drop_where(|basis| is_over(basis, now_ms));
+        gone.extend(self.uses.drop_where(|basis| is_over(basis, now_ms)));
         gone
     }
 
@@ -304,6 +306,23 @@ impl Membership {
         Ok(())
     }
 
+    /// What was revoked so that this grant counts no more, if that is why it does not.
+    #[must_use]
+    pub fn grounds_against(&self, sealed: &Signed<Grant>) -> Option<Fact> {
+        let chain = Chain::verify(sealed, &self.mesh).ok()?;
+        let mut all = chain.grants().to_vec();
+        let invite = chain.invited().map(|(_, invited)| invited);
+        all.extend(
+            invite
+                .into_iter()
+                .flat_map(|it| it.rests_on.iter().cloned()),
+        );
+        let invited = invite.map(|it| (it.invite.signer(), it.invite.serial));
+        (all.iter().map(|grant| (grant.signer(), grant.serial)))
+            .chain(invited)
+            .find_map(|(signer, serial)| self.revoked.grounds(signer, serial))
+    }
+
     /// Whether any of these was revoked by its number, or its issuer's key with all that it issued.
     fn check_grants(&self, grants: &[Verified<Grant>]) -> Result<(), GrantError> {
         for grant in grants {
@@ -372,9 +391,9 @@ impl Membership {
     }
 }
 
-/// Whether nothing that a group is about can count any more, also where a clock is behind.
-fn is_over(group: &Group, now_ms: u64) -> bool {
-    now_ms >= group.ends_ms.saturating_add(GRANT_SKEW_MS)
+/// Whether nothing that stands on it can count any more, also where a clock is behind.
+fn is_over(basis: &Basis, now_ms: u64) -> bool {
+    now_ms >= basis.ends_ms.saturating_add(GRANT_SKEW_MS)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use axum::routing::{MethodRouter, post};
 use serde::Serialize;
 use std::sync::Arc;
 use tether_wire::control::MAX_CONTROL_BYTES;
+use tether_wire::membership::ControlError;
 
 /// Header of the answer: the key of the orchestrator that took it, which is none to be counted on
 /// where it is the one that is revoked.
@@ -33,6 +34,9 @@ async fn take(State(admin): State<Arc<Admin>>, body: Bytes) -> Response {
         Ok(news) => {
             let by = [(TAKEN_BY, admin.node.id().to_hex())];
             (by, Json(ControlAnswer { news })).into_response()
+        }
+        Err(error @ ControlError::NotKept(_)) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response()
         }
         Err(error) => (StatusCode::UNPROCESSABLE_ENTITY, format!("{error}\n")).into_response(),
     }

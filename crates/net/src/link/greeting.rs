@@ -121,14 +121,9 @@ impl Greeted {
         }
     }
 
-    /// As the one who was dialled: the other side is refused. A worker that shows an invite is told
-    /// by whom, since it would not believe a stranger.
+    /// As the one who was dialled: the other side is refused.
     pub(crate) async fn refuse(self, connection: &Connection, refusal: &Refusal) {
-        let mut refusal = refusal.clone();
-        if self.hello.invite.is_some() {
-            refusal.grant = connection.own_grant().map(<[u8]>::to_vec);
-        }
-        refuse(connection, self.writer, &refusal).await;
+        refuse(connection, self.writer, refusal).await;
     }
 }
 

@@ -61,7 +61,7 @@ async fn listen(members: Members, call: Incoming) -> Result<(), RpcError> {
         }
     });
     let mut parts = std::pin::pin!(items.ready_chunks(MAX_AT_ONCE));
-    let (mut refused, mut ended) = (None, Ok(()));
+    let (mut refused, mut shed, mut ended) = (None, 0, Ok(()));
     while ended.is_ok()
         && let Some(part) = parts.next().await
     {
@@ -80,16 +80,15 @@ async fn listen(members: Members, call: Incoming) -> Result<(), RpcError> {
             tracing::warn!(%from, %error, "a control message is not taken");
             refused = refused.or(Some(RpcError::new(Code::Invalid, error.to_string())));
         }
-        ended = match broke {
-            Some(error) => Err(error),
-            None if heard.shed > 0 => {
-                let why = "too many control messages that change nothing: send the rest again";
-                Err(RpcError::new(Code::Overloaded, why))
-            }
-            None => Ok(()),
-        };
+        shed += heard.shed;
+        ended = broke.map_or(Ok(()), Err);
     }
-    members.keep().await;
+    let kept = members.keep().await;
     ended?;
+    kept.map_err(|error| RpcError::new(Code::Internal, error.to_string()))?;
+    if shed > 0 {
+        let why = format!("{shed} control messages were passed over: send them again later");
+        return Err(RpcError::new(Code::Overloaded, why));
+    }
     refused.map_or(Ok(()), Err)
 }

@@ -1,6 +1,6 @@
 //! What is known, and when it changed. Pure.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use tether_wire::grant::Mesh;
 use tether_wire::membership::{Checked, ControlError, Fact, MAX_FACTS};
@@ -15,8 +15,8 @@ pub enum MembershipNews {
     Dropped(Fact),
 }
 
-/// Most control messages that are remembered since there was no room for them.
-const MAX_REFUSED: usize = 65_536;
+/// Most control messages that are remembered for changing nothing.
+const MAX_IDLE: usize = 65_536;
 
 /// What a fact did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +45,9 @@ pub(super) struct State {
     dropped: VecDeque<(u64, Fact)>,
     /// Of the control messages that are held, so that none of them is verified twice.
     digests: HashSet<Digest>,
-    /// Of those that there was no room for, since when none was dropped.
-    refused: HashSet<Digest>,
+    /// Those that changed nothing since something was dropped last, and why one that had no room
+    /// had none.
+    idle: HashMap<Digest, Option<ControlError>>,
     /// Grows with each change.
     version: u64,
 }
@@ -59,7 +60,7 @@ impl State {
             learnt: BTreeMap::new(),
             dropped: VecDeque::new(),
             digests: HashSet::new(),
-            refused: HashSet::new(),
+            idle: HashMap::new(),
             version: 0,
         }
     }
@@ -77,19 +78,28 @@ impl State {
         self.version += 1;
     }
 
-    /// Whether this encoded control message need not be looked at: it is held as it is, or there was
-    /// no room for it.
-    pub(super) fn is_known(&self, control: &[u8]) -> bool {
+    /// What is known of this encoded control message, where it need not be looked at again: that it
+    /// changes nothing, or that there is no room for it.
+    pub(super) fn verdict(&self, control: &[u8]) -> Option<Result<(), ControlError>> {
         let digest = Digest::of(control);
-        self.digests.contains(&digest) || self.refused.contains(&digest)
+        if self.digests.contains(&digest) {
+            return Some(Ok(()));
+        }
+        let verdict = self.idle.get(&digest)?;
+        Some(verdict.clone().map_or(Ok(()), Err))
     }
 
-    /// Remembers that there was no room for this encoded control message.
-    pub(super) fn refuse(&mut self, control: &[u8]) {
-        if self.refused.len() >= MAX_REFUSED {
-            self.refused.clear();
+    /// Remembers that this encoded control message changes nothing, or why.
+    pub(super) fn set_idle(&mut self, control: &[u8], why: Option<ControlError>) {
+        if self.idle.len() >= MAX_IDLE {
+            self.idle.clear();
         }
-        self.refused.insert(Digest::of(control));
+        self.idle.insert(Digest::of(control), why);
+    }
+
+    /// The encoded control message that proves this fact.
+    pub(super) fn proof(&self, fact: &Fact) -> Option<Arc<[u8]>> {
+        self.held.get(fact).map(|held| held.control.clone())
     }
 
     /// Encoded control messages, one for each fact.
@@ -125,6 +135,8 @@ impl State {
 
     /// Forgets what is over at this time, in Unix milliseconds; says how much that was.
     pub(super) fn forget(&mut self, now_ms: u64) -> usize {
+        // What was over by a clock that was wrong is looked at again.
+        self.idle.clear();
         let gone = self.membership.forget(now_ms);
         let forgot = gone.len();
         self.drop_all(gone);
@@ -133,7 +145,7 @@ impl State {
 
     fn drop_all(&mut self, gone: Vec<Fact>) {
         if !gone.is_empty() {
-            self.refused.clear();
+            self.idle.clear();
         }
         for fact in gone {
             if let Some(held) = self.held.remove(&fact) {

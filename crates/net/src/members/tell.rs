@@ -16,7 +16,10 @@ pub(crate) async fn tell(members: Members, link: Link) {
     let mut told = 0;
     loop {
         let (news, version) = members.since(told);
-        let news: Vec<_> = news.into_iter().filter_map(concerning).collect();
+        let mut news: Vec<_> = news.into_iter().filter_map(concerning).collect();
+        // What was taken back first.
+        news.sort_by_key(|(is_revocation, _)| !is_revocation);
+        let news: Vec<_> = news.into_iter().map(|(_, control)| control).collect();
         let end = match news.is_empty() {
             true => Ok(()),
             false => tell_these(&link, &news).await,
@@ -43,12 +46,12 @@ pub(crate) async fn tell(members: Members, link: Link) {
     }
 }
 
-/// What a worker or a gateway needs to know: not who else came by an invite, or its traffic would
+/// What a worker or a gateway needs to know, and whether it takes something back: not who else came by an invite, or its traffic would
 /// grow with the fleet.
-fn concerning(news: MembershipNews) -> Option<Arc<[u8]>> {
+fn concerning(news: MembershipNews) -> Option<(bool, Arc<[u8]>)> {
     match news {
         MembershipNews::Learnt(Fact::Used { .. }, _) | MembershipNews::Dropped(_) => None,
-        MembershipNews::Learnt(_, control) => Some(control),
+        MembershipNews::Learnt(fact, control) => Some((fact.is_revocation(), control)),
     }
 }
 

@@ -74,15 +74,56 @@ async fn many_that_come_at_once_are_all_kept() {
 }
 
 #[tokio::test]
-async fn a_disk_that_cannot_be_written_makes_nobody_trusted() {
+async fn a_disk_that_cannot_be_written_makes_nobody_trusted_and_is_no_success() {
     let dir = tempfile::tempdir().expect("a folder");
     let members = Members::open(mesh(), &dir.path().join("gone")).expect("nothing there");
-    assert_eq!(members.learn(&revocation(5)).await, Ok(true));
-    assert!(is_barred(&members, 5));
+    for _ in 0..2 {
+        let learnt = members.learn(&revocation(5)).await;
+        assert!(
+            matches!(learnt, Err(ControlError::NotKept(_))),
+            "{learnt:?}"
+        );
+        assert!(is_barred(&members, 5));
+    }
     fs::create_dir(dir.path().join("gone")).expect("made");
     assert_eq!(members.learn(&revocation(6)).await, Ok(true));
     let again = Members::open(mesh(), &dir.path().join("gone")).expect("read");
     assert!(is_barred(&again, 5), "what could not be kept is kept later");
+}
+
+#[tokio::test]
+async fn who_gives_up_waiting_for_the_disk_leaves_no_second_writer() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let members = Members::open(mesh(), dir.path()).expect("nothing there yet");
+    for n in 0..100 {
+        let learning = members.clone();
+        let control = revocation(n);
+        let task = tokio::spawn(async move { learning.learn(&control).await });
+        // Some are ended before, some while, and some after they write.
+        for _ in 0..n % 7 {
+            tokio::task::yield_now().await;
+        }
+        task.abort();
+        let _ = task.await;
+    }
+    members.learn(&revocation(100)).await.expect("kept");
+    let again = Members::open(mesh(), dir.path()).expect("whole");
+    assert_eq!(again.current().counts(), members.current().counts());
+}
+
+#[tokio::test]
+async fn what_there_was_no_room_for_is_refused_the_second_time_too() {
+    let members = Members::new(mesh());
+    let control = revocation(5);
+    let (what, limit) = ("all", 0);
+    let full = ControlError::Full { what, limit };
+    members.state().set_idle(&control, Some(full.clone()));
+    assert_eq!(members.learn(&control).await, Err(full.clone()));
+    let heard = members.hear(NodeId([1; 32]), vec![control.clone()]).await;
+    assert_eq!((heard.news, heard.shed, heard.refused), (0, 0, Some(full)));
+    // Once something went there may be room.
+    members.forget_at(now_ms());
+    assert_eq!(members.learn(&control).await, Ok(true));
 }
 
 #[test]
@@ -154,7 +195,7 @@ async fn what_is_wrong_takes_nothing_from_what_comes_with_it() {
     let why = heard.refused.expect("the first one").to_string();
     assert!(why.contains("signature"), "{why}");
     assert!(!is_barred(&members, 5) && is_barred(&members, 6) && is_barred(&members, 7));
-    members.keep().await;
+    members.keep().await.expect("kept");
     let again = Members::open(mesh(), dir.path()).expect("read");
     assert!(is_barred(&again, 6) && is_barred(&again, 7), "kept");
     assert_eq!(members.hear(NodeId([1; 32]), controls).await.news, 0);
@@ -164,9 +205,12 @@ async fn what_is_wrong_takes_nothing_from_what_comes_with_it() {
 async fn a_peer_that_makes_work_for_nothing_is_passed_over_and_others_are_not() {
     let members = Members::new(mesh());
     let (loud, other) = (NodeId([1; 32]), NodeId([2; 32]));
-    let allowance = TokenBucket::new(0, 2, 0);
-    let all = || members.inner.allowances.lock().expect("sound");
-    all().insert(loud, allowance);
+    let allowance = Allowance {
+        idle: TokenBucket::new(0, 2, 0),
+        forged: TokenBucket::new(0, 3, 0),
+        turn: Arc::default(),
+    };
+    (members.inner.allowances.lock().expect("sound")).insert(loud, allowance);
     // News are no trouble, and neither is what is known.
     let news = || (20..25).map(|n| passed_on(n, now_ms() + 86_400_000 + u64::from(n)));
     let heard = members.hear(loud, news().collect()).await;
@@ -184,6 +228,15 @@ async fn a_peer_that_makes_work_for_nothing_is_passed_over_and_others_are_not() 
         (1, 0),
         "the operator's counts all the same"
     );
+    // But what only says that it is the operator's does not, for long.
+    let forged = |n: u8| {
+        let mut forged = revocation(n);
+        let last = forged.len() - 1;
+        forged[last] ^= 1;
+        forged
+    };
+    let heard = members.hear(loud, (50..60).map(forged).collect()).await;
+    assert_eq!((heard.news, heard.shed), (0, 7));
     let heard = members
         .hear(other, vec![passed_on(30, now_ms() + 86_400_000)])
         .await;
@@ -220,7 +273,7 @@ async fn what_is_over_is_forgotten_and_followers_hear_of_it() {
         [1, 1, 0],
         "not right after its start"
     );
-    members.keep().await;
+    members.keep().await.expect("kept");
     let kept = Members::open(mesh(), dir.path()).expect("read");
     assert_eq!(kept.current().counts(), [1, 1, 0]);
     // What is over by the clock of the start is forgotten later: that clock may be wrong.

@@ -2,6 +2,7 @@
 
 use super::{Inner, bar, run};
 use crate::clock::now_ms;
+use crate::config::NodeConfig;
 use crate::gate::Place;
 use crate::link::greeting::{self, Greeted, GreetingError};
 use crate::link::rivals::Origin;
@@ -92,6 +93,22 @@ async fn arrive(node: Arc<Inner>, arriving: Arriving, ip: Option<IpAddr>, place:
     }
 }
 
+/// Refuses one that has greeted, with what it needs to believe it: by whom, where it shows an invite,
+/// and what was revoked, which it may not have heard of. [T-LNK-4]
+async fn refuse(config: &NodeConfig, connection: &Connection, greeted: Greeted, refusal: Refusal) {
+    let hello = &greeted.hello;
+    let shown = hello
+        .grant
+        .as_deref()
+        .filter(|_| refusal.code == RefusalCode::Revoked);
+    let refusal = Refusal {
+        grant: config.grant.clone().filter(|_| hello.invite.is_some()),
+        revocation: shown.and_then(|grant| config.members.proof_against(grant)),
+        ..refusal
+    };
+    greeted.refuse(connection, &refusal).await;
+}
+
 /// Decides on one that has greeted.
 async fn greet(
     node: &Arc<Inner>,
@@ -108,7 +125,7 @@ async fn greet(
         Ok(peer) => peer,
         Err(refusal) => {
             report(node, Some(id), Some(greeted.hello.role), ip, &refusal);
-            greeted.refuse(connection, &refusal).await;
+            refuse(config, connection, greeted, refusal).await;
             return Ok(());
         }
     };
@@ -124,13 +141,13 @@ async fn greet(
     if node.links.rival(&id, origin).is_some() {
         let refusal = Refusal::new(RefusalCode::Busy, "there is a link between us already");
         tracing::debug!(peer = %id, "both sides dialled at once; ours is kept");
-        greeted.refuse(connection, &refusal).await;
+        refuse(config, connection, greeted, refusal).await;
         return Ok(());
     }
     let admitted = Admitted::new(peer, greeted.hello.clone());
     if let Err(refusal) = bar::learn(node, admitted.grant.as_deref()).await {
         report(node, Some(id), Some(greeted.hello.role), ip, &refusal);
-        greeted.refuse(connection, &refusal).await;
+        refuse(config, connection, greeted, refusal).await;
         return Ok(());
     }
     let hello = Hello {

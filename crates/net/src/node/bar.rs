@@ -17,6 +17,11 @@ use tokio_util::task::AbortOnDropHandle;
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 /// What was heard is put on the disk at most once in this time; what an operator says, at once.
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Pause before it is tried again.
+const KEEP_AGAIN: Duration = Duration::from_secs(5);
+/// How long a link lives on whose peer fell with something that its grant rests on: what was revoked
+/// is passed on over it first. [T-CTL-4]
+const FALL_GRACE: Duration = Duration::from_millis(300);
 /// Links that are judged in one go: some 20 ms.
 const MAX_IN_ONE_GO: usize = 64;
 
@@ -29,29 +34,33 @@ pub(super) async fn run(node: Arc<Inner>) {
     let _keeping = AbortOnDropHandle::new(tokio::spawn(keep(members.clone())));
     let mut judged = members.current().unseated();
     let mut judging: Option<AbortOnDropHandle<()>> = None;
-    let mut may_judge_at = Instant::now();
+    let (mut due, mut began) = (None, Instant::now());
+    let mut rest_until = began;
     loop {
         let current = members.current();
         metrics.membership(current.counts());
         for link in node.links.all() {
             close_if(&node, &link, current.check_key(&link.peer().id));
         }
-        let unseated = current.unseated();
-        if unseated != judged && judging.is_none() && Instant::now() >= may_judge_at {
-            judged = unseated;
+        let now = Instant::now();
+        if current.unseated() != judged && due.is_none() {
+            due = Some(rest_until.max(now + FALL_GRACE));
+        }
+        if judging.is_none() && due.is_some_and(|due| due <= now) {
+            (judged, due, began) = (current.unseated(), None, now);
             let judge = tokio::spawn(judge_all(node.clone(), current));
             judging = Some(AbortOnDropHandle::new(judge));
-            may_judge_at = Instant::now();
         }
         tokio::select! {
             news = changed.changed() => if news.is_err() { return },
             // Half of the time at most, however often something changes.
-            () = over(&mut judging) => may_judge_at = Instant::now() + may_judge_at.elapsed(),
-            () = sleep_until(may_judge_at), if unseated != judged && judging.is_none() => {}
+            () = over(&mut judging) => rest_until = Instant::now() + began.elapsed(),
+            () = sleep_until(due.unwrap_or(now)), if due.is_some_and(|due| due > now) => {}
             () = node.stop.cancelled() => break,
         }
     }
-    members.keep().await;
+    // What cannot be kept was said where it failed.
+    let _ = members.keep().await;
 }
 
 /// Until the grants of all links were judged, if they are.
@@ -77,7 +86,9 @@ async fn keep(members: Members) {
                     return;
                 }
                 tokio::time::sleep(KEEP_INTERVAL).await;
-                members.keep().await;
+                while members.keep().await.is_err() {
+                    tokio::time::sleep(KEEP_AGAIN).await;
+                }
             }
             _ = forget.tick() => members.forget().await,
         }

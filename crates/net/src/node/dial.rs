@@ -158,8 +158,12 @@ async fn connect(
         Ok(Err(error)) => {
             connection.close(CloseCode::Done, "");
             return Err(match error {
-                GreetingError::RefusedByPeer(refusal) => {
+                GreetingError::RefusedByPeer(mut refusal) => {
                     metrics.refused_by_peer(refusal.code.as_str());
+                    if let Some(control) = refusal.revocation.take() {
+                        // It counts wherever it comes from, and where it is wrong, it does not.
+                        node.config.members.hear(peer, vec![control]).await;
+                    }
                     LinkError::Refused(refusal)
                 }
                 GreetingError::Malformed(refusal) => {

@@ -7,7 +7,6 @@ use iroh::endpoint::{
 };
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use tether_wire::NodeId;
 use tether_wire::link::RefusalCode;
 
@@ -63,47 +62,39 @@ pub(crate) enum StreamError {
 
 /// A connection to a peer whose key is proved.
 #[derive(Clone, Debug)]
-pub(crate) struct Connection {
-    inner: iroh::endpoint::Connection,
-    own_grant: Option<Arc<[u8]>>,
-}
+pub(crate) struct Connection(iroh::endpoint::Connection);
 
 impl Connection {
-    pub(super) fn new(inner: iroh::endpoint::Connection, own_grant: Option<Arc<[u8]>>) -> Self {
-        Self { inner, own_grant }
-    }
-
-    /// The sealed grant of this side, to show who it is where no link comes about.
-    pub(crate) fn own_grant(&self) -> Option<&[u8]> {
-        self.own_grant.as_deref()
+    pub(super) fn new(inner: iroh::endpoint::Connection) -> Self {
+        Self(inner)
     }
 
     /// The peer's key.
     pub(crate) fn peer(&self) -> NodeId {
-        NodeId(*self.inner.remote_id().as_bytes())
+        NodeId(*self.0.remote_id().as_bytes())
     }
 
     /// Opens a stream. Waits while the peer allows no more.
     pub(crate) async fn open(&self) -> Result<(SendHalf, RecvHalf), StreamError> {
-        let (send, recv) = self.inner.open_bi().await.map_err(|e| broken(&e))?;
+        let (send, recv) = self.0.open_bi().await.map_err(|e| broken(&e))?;
         Ok((SendHalf(send), RecvHalf(recv)))
     }
 
     /// The next stream that the peer opens.
     pub(crate) async fn accept(&self) -> Result<(SendHalf, RecvHalf), StreamError> {
-        let (send, recv) = self.inner.accept_bi().await.map_err(|e| broken(&e))?;
+        let (send, recv) = self.0.accept_bi().await.map_err(|e| broken(&e))?;
         Ok((SendHalf(send), RecvHalf(recv)))
     }
 
     /// Closes it and tells the peer why.
     pub(crate) fn close(&self, code: CloseCode, reason: &str) {
-        self.inner
+        self.0
             .close(VarInt::from_u32(code as u32), reason.as_bytes());
     }
 
     /// Waits until it is closed; the peer's code, where it gave one, and the reason in words.
     pub(crate) async fn closed(&self) -> (Option<u64>, String) {
-        let error = self.inner.closed().await;
+        let error = self.0.closed().await;
         let code = match &error {
             ConnectionError::ApplicationClosed(close) => Some(close.error_code.into_inner()),
             _ => None,
@@ -114,12 +105,12 @@ impl Connection {
     /// Datagrams that have come on it. A stranger cannot raise the count: it would have to know the
     /// connection's ids.
     pub(crate) fn datagrams_received(&self) -> u64 {
-        self.inner.stats().udp_rx.datagrams
+        self.0.stats().udp_rx.datagrams
     }
 
     /// Where its peer is seen; nothing while what is sent goes through a relay.
     pub(crate) fn peer_address(&self) -> Option<SocketAddr> {
-        let paths = self.inner.paths();
+        let paths = self.0.paths();
         let selected = paths.iter().find(|path| path.is_selected())?;
         match selected.remote_addr() {
             TransportAddr::Ip(address) => Some(*address),
@@ -129,14 +120,14 @@ impl Connection {
 
     /// Whether what is sent goes through a relay now.
     pub(crate) fn is_relayed(&self) -> bool {
-        let paths = self.inner.paths();
+        let paths = self.0.paths();
         let mut selected = paths.iter().filter(|path| path.is_selected());
         selected.any(|path| path.is_relay())
     }
 
     /// Whether it is closed.
     pub(crate) fn is_closed(&self) -> bool {
-        self.inner.close_reason().is_some()
+        self.0.close_reason().is_some()
     }
 }
 

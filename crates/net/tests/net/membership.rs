@@ -2,7 +2,7 @@
 
 use crate::mesh::{TestMesh, TestNode, key, start};
 use std::collections::HashSet;
-use tether_net::{Link, LinkError, Node, NodeConfig};
+use tether_net::{Link, LinkError, Node, NodeConfig, testing};
 use tether_telemetry::metrics::Registry;
 use tether_wire::control::Target;
 use tether_wire::grant::chain::pass_on;
@@ -82,6 +82,27 @@ async fn a_grant_that_is_revoked_ends_its_links_and_another_one_is_good() {
     let again = start((other, Registry::new())).await;
     again.link_to(&orchestrator).await;
     orchestrator.up(id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_refused_since_its_grant_was_revoked_hears_of_it_by_that() {
+    let mesh = TestMesh::new();
+    let orchestrator = mesh.node(Role::Orchestrator).await;
+    let (config, _) = mesh.config(Role::Gateway);
+    let members = config.members.clone();
+    // All grants of this mesh have this number: that of who refuses, too.
+    let (issuer, serial) = (mesh.operator.id(), 1);
+    learn(
+        &orchestrator,
+        &mesh.revocation(Target::Serial { issuer, serial }),
+    )
+    .await;
+    let own = Signed::from_bytes(config.grant.clone().expect("granted"));
+    let holds = || (members.current().verify_grant(&own, testing::now_ms())).is_ok();
+    assert!(holds());
+    let refusal = refused(config, &orchestrator).await;
+    assert_eq!(refusal.code, RefusalCode::Revoked, "{refusal}");
+    assert!(!holds());
 }
 
 #[tokio::test(flavor = "multi_thread")]

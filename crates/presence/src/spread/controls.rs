@@ -17,6 +17,9 @@ use tether_wire::{Digest, NodeId};
 /// cannot take what it lacks, they differ for ever.
 const AGAIN_MS: u64 = 1_000;
 
+/// How often that time is doubled at most: some nine minutes.
+const MAX_DOUBLINGS: u32 = 9;
+
 #[derive(Debug)]
 struct Held {
     sealed: ByteBuf,
@@ -83,6 +86,8 @@ pub(super) struct Telling {
     told_ms: Option<u64>,
     /// When those of the peer were looked at.
     heard_ms: Option<u64>,
+    /// What they and one's own were then, and how often they were the same before.
+    compared: (u64, u32),
 }
 
 impl Telling {
@@ -106,6 +111,27 @@ impl Telling {
         }
         self.waiting.remove(&(later, id));
         Some(id)
+    }
+
+    /// Whether a comparison comes too soon. Where one changed nothing on either side, the next one
+    /// is left for twice as long.
+    fn is_fruitless(&mut self, own: &[u64], theirs: &[u64], now: Now) -> bool {
+        let both = (own.iter().zip(theirs)).fold(0u64, |sum, (own, theirs)| {
+            sum.rotate_left(1)
+                .wrapping_add(own ^ theirs.rotate_left(32))
+        });
+        let (before, times) = self.compared;
+        let times = if both == before { times + 1 } else { 0 };
+        let pause_ms = AGAIN_MS << times.min(MAX_DOUBLINGS);
+        if self
+            .heard_ms
+            .is_some_and(|heard_ms| now.mono_ms < heard_ms + pause_ms)
+        {
+            return true;
+        }
+        self.compared = (both, times);
+        self.heard_ms = Some(now.mono_ms);
+        false
     }
 
     /// Whether the hashes are to be told now; they are from then on.
@@ -165,10 +191,9 @@ impl Spread {
         let Some(telling) = self.peers.get_mut(&from).map(|peer| &mut peer.telling) else {
             return;
         };
-        if is_lately(telling.heard_ms, now) || !telling.waiting.is_empty() {
+        if !telling.waiting.is_empty() || telling.is_fruitless(own, theirs, now) {
             return;
         }
-        telling.heard_ms = Some(now.mono_ms);
         telling.summary |= !is_lately(telling.told_ms, now);
         let differ = |id: &Digest| own[bucket(id)] != theirs[bucket(id)];
         for (id, held) in (self.controls.held.iter()).filter(|(id, _)| differ(id)) {

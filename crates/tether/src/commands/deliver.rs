@@ -44,7 +44,7 @@ pub(crate) struct DeliveryArgs {
     /// `access` of the mesh, on which depends where its orchestrators are found
     #[arg(long, default_value = "invite", value_parser = ["invite", "open"], requires = "bootstrap")]
     access: String,
-    /// Configuration of any node of the mesh, instead of these: what its [node] says of bootstrap,
+    /// Configuration of any node of the mesh, instead of these: what its `[node]` says of bootstrap,
     /// region, access and relays, and its orchestrators, who are told besides those that are found
     #[arg(long, value_name = "FILE", conflicts_with_all = ["bootstrap", "region", "access"])]
     config: Option<PathBuf>,

@@ -36,8 +36,8 @@ pub enum Fact {
     },
     /// A key was replaced.
     Replaced {
-        /// Of the sealed grant that was passed on first.
-        grant: Digest,
+        /// The key that first held the grant.
+        first: NodeId,
         /// How often it was passed on before.
         depth: u8,
         /// The key that counts no more.
@@ -79,7 +79,7 @@ pub struct Checked {
     control: Control,
     /// On whose word.
     pub(super) basis: Basis,
-    /// What it is about, where it is no revocation.
+    /// With what it is counted, where it is no revocation.
     pub(super) group: Option<Group>,
 }
 
@@ -120,7 +120,7 @@ impl Checked {
                         Target::Serial { issuer, serial } => Fact::Serial { issuer, serial, by },
                     },
                     control: control.clone(),
-                    basis: basis(Some(by), &rests_on),
+                    basis: basis([by], &rests_on, u64::MAX),
                     group: None,
                 }])
             }
@@ -150,28 +150,36 @@ impl Checked {
 /// What grants say about keys that were replaced. They come from the leaf up.
 fn replaced(grants: &[Verified<Grant>]) -> Vec<Checked> {
     let mut facts = Vec::new();
-    let mut passed: Option<(Group, u8)> = None;
+    let mut passed: Option<(usize, u8)> = None;
     for (at, grant) in grants.iter().enumerate().rev() {
         if grant.consent.is_none() {
-            passed = Some((grant_group(&grants[at..]), 0));
+            passed = Some((at, 0));
             continue;
         }
         // The last one of a chain is the operator's, and passes nothing on.
-        let Some((group, depth)) = &mut passed else {
+        let Some((first, depth)) = &mut passed else {
             continue;
         };
+        let first = &grants[*first..];
+        // The old key may hold another grant, which began before this one ended, or come by its
+        // invite again.
+        let ends_ms = (grant.expires_ms)
+            .saturating_add(MAX_INVITE_LIFE_MS)
+            .saturating_add(MAX_GRANT_LIFE_MS);
+        let basis = basis([], first, ends_ms);
+        let holder = first[0].subject;
+        let group = Group {
+            name: Digest(holder.0),
+            owner: basis.owner,
+            most: MAX_REPLACED_OF_GRANT,
+        };
         let fact = Fact::Replaced {
-            grant: group.digest,
+            first: holder,
             depth: *depth,
             old: grant.signer(),
             new: grant.subject,
         };
-        facts.push(Checked::new(
-            grant,
-            fact,
-            group.basis.clone(),
-            group.clone(),
-        ));
+        facts.push(Checked::new(grant, fact, basis, group));
         *depth += 1;
     }
     facts
@@ -180,51 +188,40 @@ fn replaced(grants: &[Verified<Grant>]) -> Vec<Checked> {
 /// What a chain says about the use of an invite.
 fn used(chain: &Chain) -> Option<Checked> {
     let (came, invited) = chain.invited()?;
-    let group = invite_group(&invited.invite, &invited.rests_on);
+    let (invite, rests_on) = (&invited.invite, &invited.rests_on);
+    let group = invite_group(invite, rests_on);
     let fact = Fact::Used {
-        invite: group.digest,
+        invite: group.name,
         came_ms: came.not_before_ms,
         subject: came.subject,
         by: came.signer(),
     };
     let at = (chain.grants().iter()).position(|grant| grant.bytes() == came.bytes())?;
-    let mut own = basis(None, &chain.grants()[at..]);
-    own.signers = (own.signers.iter().chain(group.basis.signers.iter()))
-        .copied()
-        .collect();
-    Some(Checked::new(came, fact, own, group))
+    let all = [&chain.grants()[at..], rests_on.as_slice()].concat();
+    let ends_ms = invite.expires_ms.saturating_add(invite.grant_life_ms);
+    let basis = Basis {
+        owner: group.owner,
+        ..basis([invite.signer()], &all, ends_ms)
+    };
+    Some(Checked::new(came, fact, basis, group))
 }
 
-/// On whose word something by this signer stands, whose right rests on these grants.
-fn basis(signer: Option<NodeId>, grants: &[Verified<Grant>]) -> Basis {
+/// On whose word something by these signers stands, whose right rests on these grants.
+fn basis<const N: usize>(by: [NodeId; N], grants: &[Verified<Grant>], ends_ms: u64) -> Basis {
     Basis {
         owner: grants.last().map(|granted| granted.subject),
-        signers: (signer.into_iter())
+        signers: (by.into_iter())
             .chain(grants.iter().map(Verified::signer))
             .collect(),
+        ends_ms,
     }
 }
 
-/// All that is about a grant that was passed on, the first of these; it rests on the others. The old
-/// key may hold another grant by then, which began before this one ended, or come by its invite again.
-fn grant_group(grants: &[Verified<Grant>]) -> Group {
-    let grant = &grants[0];
-    Group {
-        digest: Digest::of(grant.bytes()),
-        basis: basis(None, grants),
-        ends_ms: (grant.expires_ms)
-            .saturating_add(MAX_INVITE_LIFE_MS)
-            .saturating_add(MAX_GRANT_LIFE_MS),
-        most: MAX_REPLACED_OF_GRANT,
-    }
-}
-
-/// All that is about an invite, which rests on these grants.
+/// All who came by an invite, which rests on these grants.
 pub(super) fn invite_group(invite: &Verified<Invite>, rests_on: &[Verified<Grant>]) -> Group {
     Group {
-        digest: Digest::of(invite.bytes()),
-        basis: basis(Some(invite.signer()), rests_on),
-        ends_ms: invite.expires_ms.saturating_add(invite.grant_life_ms),
+        name: Digest::of(invite.bytes()),
+        owner: rests_on.last().map(|granted| granted.subject),
         most: usize::try_from(invite.uses).unwrap_or(usize::MAX),
     }
 }

@@ -1,12 +1,12 @@
 //! Keys that were replaced, and by which. [T-CTL-5]
 
 use super::fact::Fact;
-use super::shelf::{Bounds, Group, Put, Shelf};
+use super::shelf::{Basis, Bounds, Group, Put, Shelf};
 use super::{ControlError, MAX_REPLACED, MAX_REPLACED_BY_ONE};
 use crate::id::{Digest, NodeId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-/// How many passed on before, the old key and the new one. The first ones of a grant stay where it was
+/// How many passed on before, the old key and the new one. The first ones stay where a grant was
 /// passed on too often: that one of its keys was passed on twice cannot be hidden behind what was
 /// made of it later.
 type Passed = (u8, NodeId, NodeId);
@@ -24,17 +24,10 @@ pub(super) enum Heir {
 #[derive(Clone, Debug)]
 pub(super) struct Heirs {
     shelf: Shelf<Passed>,
-    /// The new keys of each old one, and how many grants say so.
+    /// On whose word.
+    bases: HashMap<(Digest, Passed), (Group, Basis)>,
+    /// The new keys of each old one, and how many facts say so.
     by_old: BTreeMap<NodeId, BTreeMap<NodeId, usize>>,
-}
-
-fn fact(grant: Digest, (depth, old, new): Passed) -> Fact {
-    Fact::Replaced {
-        grant,
-        depth,
-        old,
-        new,
-    }
 }
 
 impl Heirs {
@@ -44,6 +37,7 @@ impl Heirs {
                 all: MAX_REPLACED,
                 of_one: MAX_REPLACED_BY_ONE,
             }),
+            bases: HashMap::new(),
             by_old: BTreeMap::new(),
         }
     }
@@ -53,6 +47,7 @@ impl Heirs {
         &mut self,
         group: &Group,
         passed: Passed,
+        basis: &Basis,
     ) -> Result<Option<Vec<Fact>>, ControlError> {
         let gone = match self.shelf.put(group, passed) {
             Put::Idle => return Ok(None),
@@ -65,22 +60,27 @@ impl Heirs {
         };
         let (_, old, new) = passed;
         *self.by_old.entry(old).or_default().entry(new).or_default() += 1;
+        (self.bases).insert((group.name, passed), (*group, basis.clone()));
         Ok(Some(gone.map(|gone| self.gone(gone)).into_iter().collect()))
     }
 
-    /// Takes away what is about groups that are over by some rule.
-    pub(super) fn drop_groups(&mut self, is_over: impl Fn(&Group) -> bool) -> Vec<Fact> {
-        let gone = self.shelf.drop_groups(is_over);
-        gone.into_iter().map(|gone| self.gone(gone)).collect()
+    /// Takes away what stands on no good basis any more.
+    pub(super) fn drop_where(&mut self, is_over: impl Fn(&Basis) -> bool) -> Vec<Fact> {
+        let over: Vec<_> = (self.bases.iter())
+            .filter(|(_, (_, basis))| is_over(basis))
+            .map(|((_, passed), (group, _))| (*group, *passed))
+            .collect();
+        (over.into_iter())
+            .map(|(group, passed)| {
+                self.shelf.remove(&group, &passed);
+                self.gone((group, passed))
+            })
+            .collect()
     }
 
-    /// Takes away all that rests on the word of a key.
-    pub(super) fn drop_signed(&mut self, by: &NodeId) -> Vec<Fact> {
-        self.drop_groups(|group| group.basis.signers.contains(by))
-    }
-
-    fn gone(&mut self, (grant, passed): (Digest, Passed)) -> Fact {
-        let (_, old, new) = passed;
+    fn gone(&mut self, (group, passed): (Group, Passed)) -> Fact {
+        self.bases.remove(&(group.name, passed));
+        let (depth, old, new) = passed;
         if let Some(heirs) = self.by_old.get_mut(&old) {
             if let Some(count) = heirs.get_mut(&new) {
                 *count -= 1;
@@ -92,7 +92,12 @@ impl Heirs {
                 self.by_old.remove(&old);
             }
         }
-        fact(grant, passed)
+        Fact::Replaced {
+            first: NodeId(group.name.0),
+            depth,
+            old,
+            new,
+        }
     }
 
     /// What replaced this key, if anything did.

@@ -10,7 +10,6 @@ use super::{ControlError, MAX_INVITED, MAX_INVITED_BY_ONE};
 use crate::grant::Grant;
 use crate::id::{Digest, NodeId};
 use std::collections::HashMap;
-use std::sync::Arc;
 
 /// When somebody came, and who, and who let it in.
 pub(super) type Came = (u64, NodeId, NodeId);
@@ -20,7 +19,7 @@ pub(super) type Came = (u64, NodeId, NodeId);
 struct First {
     came: Came,
     group: Group,
-    signers: Arc<[NodeId]>,
+    basis: Basis,
 }
 
 /// Who came by which invite.
@@ -58,7 +57,7 @@ impl Uses {
         came: Came,
         basis: &Basis,
     ) -> Result<Option<Vec<Fact>>, ControlError> {
-        let key = (group.digest, came.1);
+        let key = (group.name, came.1);
         let before = self.first.get(&key).map(|first| first.came);
         if before.is_some_and(|before| before <= came) {
             return Ok(None);
@@ -66,7 +65,7 @@ impl Uses {
         let mut gone = Vec::new();
         if let Some(before) = before {
             self.shelf.remove(group, &before);
-            gone.push(self.gone((group.digest, before)));
+            gone.push(self.gone((*group, before)));
         }
         match self.shelf.put(group, came) {
             Put::Kept(last) => gone.extend(last.map(|last| self.gone(last))),
@@ -78,36 +77,26 @@ impl Uses {
                 return Err(ControlError::Full { what, limit });
             }
         }
-        let (group, signers) = (group.clone(), basis.signers.clone());
-        let first = First {
-            came,
-            group,
-            signers,
-        };
+        let (group, basis) = (*group, basis.clone());
+        let first = First { came, group, basis };
         self.first.insert(key, first);
         Ok(Some(gone))
     }
 
-    /// Takes away what is about groups that are over by some rule.
-    pub(super) fn drop_groups(&mut self, is_over: impl Fn(&Group) -> bool) -> Vec<Fact> {
-        let gone = self.shelf.drop_groups(is_over);
-        gone.into_iter().map(|gone| self.gone(gone)).collect()
-    }
-
-    /// Takes away all that rests on the word of a key.
-    pub(super) fn drop_signed(&mut self, by: &NodeId) -> Vec<Fact> {
-        let gone = (self.first).extract_if(|_, first| first.signers.contains(by));
+    /// Takes away what stands on no good basis any more.
+    pub(super) fn drop_where(&mut self, is_over: impl Fn(&Basis) -> bool) -> Vec<Fact> {
+        let gone = (self.first).extract_if(|_, first| is_over(&first.basis));
         (gone.map(|(_, first)| first))
             .map(|first| {
                 self.shelf.remove(&first.group, &first.came);
-                fact(first.group.digest, first.came)
+                fact(first.group.name, first.came)
             })
             .collect()
     }
 
-    fn gone(&mut self, (invite, came): (Digest, Came)) -> Fact {
-        self.first.remove(&(invite, came.1));
-        fact(invite, came)
+    fn gone(&mut self, (group, came): (Group, Came)) -> Fact {
+        self.first.remove(&(group.name, came.1));
+        fact(group.name, came)
     }
 
     /// Who came last of those who have all the places; nobody while some are free.
@@ -117,7 +106,7 @@ impl Uses {
     }
 
     fn has(&self, group: &Group, subject: &NodeId) -> bool {
-        self.first.contains_key(&(group.digest, *subject))
+        self.first.contains_key(&(group.name, *subject))
     }
 
     /// Whether all places were given to others before this one came.

@@ -136,6 +136,20 @@ impl Revoked {
             || self.regional.contains_key(&(issuer, serial))
     }
 
+    /// Why nothing counts that this key gave this number.
+    pub(super) fn grounds(&self, issuer: NodeId, serial: u64) -> Option<Fact> {
+        let key = Target::Key(issuer);
+        let number = Target::Serial { issuer, serial };
+        let by_root = (self.by_root.iter()).find_map(|(by, own)| {
+            if own.get(&key) == Some(&false) {
+                return Some(fact(*by, key, false));
+            }
+            own.contains_key(&number).then(|| fact(*by, number, false))
+        });
+        let own = (self.regional).contains_key(&(issuer, serial));
+        by_root.or_else(|| own.then(|| fact(issuer, number, false)))
+    }
+
     pub(super) fn keys(&self) -> impl Iterator<Item = NodeId> {
         let all = self.by_root.values().flat_map(BTreeMap::keys);
         all.filter_map(|target| match target {

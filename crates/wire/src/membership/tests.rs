@@ -7,7 +7,6 @@ use crate::id::{MeshId, Region};
 use crate::invite::MAX_INVITE_LIFE_MS;
 use crate::key::NodeKey;
 use crate::{Signable, codec};
-use shelf::Basis;
 use std::collections::BTreeSet;
 
 mod rogues;
@@ -414,6 +413,7 @@ fn nobody_takes_the_room_for_anothers_revocations() {
         let basis = Basis {
             owner: Some(by),
             signers: Arc::new([by]),
+            ends_ms: u64::MAX,
         };
         revoked.learn(by, target, false, &basis)
     };

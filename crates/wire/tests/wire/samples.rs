@@ -231,6 +231,7 @@ pub(crate) fn refused() -> HelloAnswer {
 pub(crate) fn refused_with_a_grant() -> HelloAnswer {
     HelloAnswer::Refused(Refusal {
         grant: Some(vec![7; 40]),
+        revocation: Some(vec![8; 40]),
         ..Refusal::new(RefusalCode::Spent, "it has let in all")
     })
 }

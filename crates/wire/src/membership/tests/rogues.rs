@@ -1,6 +1,7 @@
 //! Members who use all that their grants allow against the others.
 
 use super::*;
+use crate::id::Digest;
 
 fn nth(n: u32) -> NodeKey {
     let mut seed = [7; 32];
@@ -56,16 +57,65 @@ fn an_orchestrator_and_all_its_keys_take_no_room_from_others() {
             let [worker, next] = [nth(n), nth(n + 1)];
             let grant = lets_in(&heirs, &heir, &worker, at, 10_000);
             let passed = chain::pass_on(&grant, &worker, &next, &mesh().id, NOW).expect("valid");
-            // What is beyond its own room is refused, or takes the place of what it said before.
-            let _ = all.learn(&passed_on(&passed), NOW);
+            learn(&mut all, &passed_on(&passed));
         }
     }
     let [_, replaced, _] = all.counts();
-    assert_eq!(replaced, MAX_REPLACED_BY_ONE + 1);
+    assert_eq!(replaced, 1 + MAX_REPLACED_OF_GRANT + 20 * 150);
     assert!(all.check_key(&key(30).id()).is_err() && good(&all, &passed));
     // It falls with all that its heirs did.
     learn(&mut all, &revoke(1, Target::Key(key(21).id()), false));
     assert_eq!(all.counts(), [1, 1 + MAX_REPLACED_OF_GRANT, 1]);
+}
+
+#[test]
+fn a_worker_that_joins_again_and_again_takes_no_room_from_others() {
+    let mut all = members();
+    let own = seal(&key(99), &grant(20, Role::Orchestrator, 20));
+    for n in 0..40 {
+        let joined = lets_in(&own, &key(20), &key(30), NOW + n, 10_000);
+        let passed = pass_on(&joined, 30, 31);
+        learn(&mut all, &passed_on(&pass_on(&passed, 31, 32)));
+        assert_eq!(all.counts(), [0, 2, 1], "to the same keys, so nothing new");
+    }
+    for n in 40..80 {
+        let joined = lets_in(&own, &key(20), &key(30), NOW, 10_000);
+        learn(&mut all, &passed_on(&pass_on(&joined, 30, n)));
+    }
+    assert_eq!(all.counts(), [0, MAX_REPLACED_OF_GRANT, 1]);
+}
+
+#[test]
+fn who_has_little_keeps_it_when_its_orchestrators_share_is_full() {
+    let mut heirs = Heirs::new();
+    let owner = key(20).id();
+    let basis = Basis {
+        owner: Some(owner),
+        signers: Arc::new([owner]),
+        ends_ms: u64::MAX,
+    };
+    let mut learn = |first: NodeId, new: NodeId| {
+        let group = shelf::Group {
+            name: Digest(first.0),
+            owner: Some(owner),
+            most: MAX_REPLACED_OF_GRANT,
+        };
+        heirs.learn(&group, (0, first, new), &basis)
+    };
+    let nth = |n: u32| {
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&n.to_be_bytes());
+        NodeId(id)
+    };
+    let honest = NodeId([255; 32]);
+    assert_eq!(learn(honest, nth(1)), Ok(Some(Vec::new())));
+    for first in 0..4_096 {
+        for new in 0..8 {
+            let _ = learn(nth(first), nth(1 << 30 | new));
+        }
+    }
+    assert_eq!(heirs.of(&honest), Some(Heir::By(nth(1))));
+    assert_eq!(heirs.len(), MAX_REPLACED_BY_ONE);
 }
 
 #[test]
