@@ -107,6 +107,22 @@ async fn a_worker_falls_with_its_grant_also_where_it_is_only_heard_of() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_grants_of_all_orchestrators_rest_on_is_revoked_at_all_of_them() {
+    let mut fleets = Fleets::start(3).await;
+    let away = fleets.stop(2).await;
+    // All grants of this mesh have this number, so that they refuse each other from then on.
+    let issuer = fleets.local.operator.id();
+    let control = fleets
+        .local
+        .revocation(Target::Serial { issuer, serial: 1 });
+    order(&fleets.members[0], &control).await;
+    let heard = |members: &tether_wire::Membership| members.counts() == [1, 0, 0];
+    knows(&fleets.members[1], heard).await;
+    fleets.back(2, away).await;
+    knows(&fleets.members[2], heard).await;
+}
+
 /// Joins with this secret over a link of its own.
 async fn join(
     local: &LocalMesh,
