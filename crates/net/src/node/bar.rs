@@ -34,6 +34,7 @@ pub(super) async fn run(node: Arc<Inner>) {
     let _keeping = AbortOnDropHandle::new(tokio::spawn(keep(members.clone())));
     let mut judged = members.current().unseated();
     let mut judging: Option<AbortOnDropHandle<()>> = None;
+    let mut own = Ok(());
     let (mut due, mut began) = (None, Instant::now());
     let mut rest_until = began;
     loop {
@@ -42,6 +43,7 @@ pub(super) async fn run(node: Arc<Inner>) {
         for link in node.links.all() {
             close_if(&node, &link, current.check_key(&link.peer().id));
         }
+        tell_own(&node, &current, &mut own);
         let now = Instant::now();
         if current.unseated() != judged && due.is_none() {
             due = Some(rest_until.max(now + FALL_GRACE));
@@ -61,6 +63,28 @@ pub(super) async fn run(node: Arc<Inner>) {
     }
     // What cannot be kept was said where it failed.
     let _ = members.keep().await;
+}
+
+/// Says, once, that this node belongs to the mesh no more, and when it does again. It goes on asking: a
+/// thief of the operator's key may have done that, which lasts until the key is revoked.
+fn tell_own(node: &Inner, members: &Membership, before: &mut Result<(), Refusal>) {
+    let config = &node.config;
+    let now = members
+        .check_key(&node.id())
+        .and_then(|()| judge(members, config.grant.as_deref()));
+    // That its time is over is told elsewhere.
+    let now = now.or_else(|why| match why.code {
+        RefusalCode::Revoked => Err(why),
+        _ => Ok(()),
+    });
+    match (&now, &*before) {
+        (Err(why), Ok(())) => {
+            tracing::error!(%why, "this node belongs to the mesh no more, as its operator says");
+        }
+        (Ok(()), Err(_)) => tracing::info!("this node belongs to the mesh again"),
+        _ => {}
+    }
+    *before = now;
 }
 
 /// Until the grants of all links were judged, if they are.
@@ -134,7 +158,11 @@ fn look(members: &Membership, link: &Link) -> Result<(), Refusal> {
 }
 
 fn look_at_grant(members: &Membership, link: &Link) -> Result<(), Refusal> {
-    match link.grant() {
+    judge(members, link.grant())
+}
+
+fn judge(members: &Membership, grant: Option<&[u8]>) -> Result<(), Refusal> {
+    match grant {
         Some(grant) => members
             .verify_grant(&Signed::from_bytes(grant), now_ms())
             .map(drop)
