@@ -6,7 +6,7 @@ use crate::problem::Problem;
 use axum::http::StatusCode;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tether_net::{Call, Link};
 use tether_wire::codec;
 use tether_wire::infer::{Accepted, AnswerEvent, InferRequest, MAX_EVENT_BYTES, MAX_REQUEST_BYTES};
@@ -90,7 +90,8 @@ impl Answer {
 /// A link that breaks or becomes quiet before anything was received is no answer: another
 /// orchestrator is asked, with the same correlation id, so that the work is known to be the same.
 /// So is one other, once, where an orchestrator is unavailable: it may be alone in that it stops, or
-/// in what it tried, but a request that fails wherever it comes is not carried to all. Once the answer has begun it is kept while the link is up. [T-LNK-5]
+/// in what it tried, but a request that fails wherever it comes is not carried to all. All of them
+/// together have the `timeout`. Once the answer has begun it is kept while the link is up. [T-LNK-5]
 pub(crate) async fn submit(
     orchestrators: &Orchestrators,
     request: InferRequest,
@@ -108,23 +109,23 @@ pub(crate) async fn submit(
         ));
     }
     let mut problem = Problem::unavailable("No orchestrator can be reached now.");
-    let mut was_refused = false;
+    let (began, mut was_refused) = (Instant::now(), false);
     for link in orchestrators.ranked(&correlation) {
-        let error = match ask(&link, &body, timeout).await {
+        let left = timeout.saturating_sub(began.elapsed());
+        let error = match ask(&link, &body, left).await {
             Ok(begun) => return Ok(begun),
             // They share their jobs, and the first one had the request.
             Err(error) if was_refused && error.code == Code::Conflict => return Err(problem),
             Err(error) if error.code == Code::Unavailable => error,
             Err(error) => return Err(error.into()),
         };
-        let is_lost = is_lost(&link).await;
-        tracing::warn!(
-            peer = %link.peer().id, %error, is_lost, "no answer began at this orchestrator"
-        );
+        tracing::warn!(peer = %link.peer().id, %error, "no answer began at this orchestrator");
         problem = error.into();
-        if !is_lost && std::mem::replace(&mut was_refused, true) {
+        let is_left = link.is_up() && !link.is_quiet();
+        if is_left && was_refused && !is_lost(&link).await {
             break;
         }
+        was_refused |= is_left;
     }
     Err(problem)
 }
