@@ -40,7 +40,7 @@ pub const MAX_REPLACED: usize = 32_768;
 /// Most of these whose grants rest on one that the operator of the mesh gave to one key. [T-CTL-6]
 pub const MAX_REPLACED_BY_ONE: usize = 16_384;
 /// Most of these that begin with one key. [T-CTL-6]
-pub const MAX_REPLACED_OF_GRANT: usize = 8;
+pub const MAX_REPLACED_OF_KEY: usize = 8;
 /// Most workers that are remembered as let in by invites. [T-CTL-6]
 pub const MAX_INVITED: usize = 65_536;
 /// Most of these that came by the invites of one operator of a region. [T-CTL-6]

@@ -1,7 +1,7 @@
 //! What control messages say. [T-CTL-7]
 
 use super::shelf::{Basis, Group};
-use super::{ControlError, MAX_REPLACED_OF_GRANT};
+use super::{ControlError, MAX_REPLACED_OF_KEY};
 use crate::codec;
 use crate::control::{Control, Revocation, Target};
 use crate::envelope::{Signed, Verified};
@@ -171,7 +171,7 @@ fn replaced(grants: &[Verified<Grant>]) -> Vec<Checked> {
         let group = Group {
             name: Digest(holder.0),
             owner: basis.owner,
-            most: MAX_REPLACED_OF_GRANT,
+            most: MAX_REPLACED_OF_KEY,
         };
         let fact = Fact::Replaced {
             first: holder,

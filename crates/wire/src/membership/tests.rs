@@ -208,7 +208,7 @@ fn a_key_that_was_passed_on_twice_cannot_be_hidden_behind_others() {
         learn(&mut all, &passed_on(&thiefs));
         assert!(!good(&all, &thiefs) && !good(&all, &owners));
     }
-    assert_eq!(all.counts(), [0, MAX_REPLACED_OF_GRANT, 0]);
+    assert_eq!(all.counts(), [0, MAX_REPLACED_OF_KEY, 0]);
     assert!(all.check_key(&key(5).id()).is_err());
 }
 

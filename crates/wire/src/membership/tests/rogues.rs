@@ -61,11 +61,11 @@ fn an_orchestrator_and_all_its_keys_take_no_room_from_others() {
         }
     }
     let [_, replaced, _] = all.counts();
-    assert_eq!(replaced, 1 + MAX_REPLACED_OF_GRANT + 20 * 150);
+    assert_eq!(replaced, 1 + MAX_REPLACED_OF_KEY + 20 * 150);
     assert!(all.check_key(&key(30).id()).is_err() && good(&all, &passed));
     // It falls with all that its heirs did.
     learn(&mut all, &revoke(1, Target::Key(key(21).id()), false));
-    assert_eq!(all.counts(), [1, 1 + MAX_REPLACED_OF_GRANT, 1]);
+    assert_eq!(all.counts(), [1, 1 + MAX_REPLACED_OF_KEY, 1]);
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn a_worker_that_joins_again_and_again_takes_no_room_from_others() {
         let joined = lets_in(&own, &key(20), &key(30), NOW, 10_000);
         learn(&mut all, &passed_on(&pass_on(&joined, 30, n)));
     }
-    assert_eq!(all.counts(), [0, MAX_REPLACED_OF_GRANT, 1]);
+    assert_eq!(all.counts(), [0, MAX_REPLACED_OF_KEY, 1]);
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn who_has_little_keeps_it_when_its_orchestrators_share_is_full() {
         let group = shelf::Group {
             name: Digest(first.0),
             owner: Some(owner),
-            most: MAX_REPLACED_OF_GRANT,
+            most: MAX_REPLACED_OF_KEY,
         };
         heirs.learn(&group, (0, first, new), &basis)
     };
