@@ -128,6 +128,9 @@ impl Members {
                 tracing::warn!(%error, "a kept control message counts no more");
             }
         });
+        if let Ok(mut saved) = members.inner.saved.try_lock() {
+            *saved = members.state().version();
+        }
         Ok(members)
     }
 
