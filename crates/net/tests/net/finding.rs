@@ -145,11 +145,12 @@ async fn a_key_without_a_record_is_told_from_one_that_does_not_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_starts_before_its_bootstrap_nodes_joins_when_they_come() {
-    let first = bootstrap::run(vec![loopback(); 4], vec![])
-        .await
-        .expect("DHT nodes");
-    let addresses = first.addresses().to_vec();
-    first.shutdown().await;
+    // Silent, and nobody else's, until the nodes come.
+    let silent = [(); 4].map(|()| std::net::UdpSocket::bind(loopback()).expect("a socket"));
+    let addresses: Vec<_> = silent
+        .iter()
+        .map(|it| it.local_addr().expect("an address"))
+        .collect();
     let mesh = TestMesh::with(Access::Invite);
     let lonely = |(mut config, registry): (tether_net::NodeConfig, _)| {
         config.bootstrap = addresses[..2].to_vec();
@@ -157,7 +158,8 @@ async fn a_node_that_starts_before_its_bootstrap_nodes_joins_when_they_come() {
     };
     let worker = lonely(mesh.config(Role::Worker)).await;
     assert!(worker.node.announce(&presence()).await.is_err());
-    let again = bootstrap::run(addresses.clone(), vec![])
+    drop(silent);
+    let nodes = bootstrap::run(addresses.clone(), vec![])
         .await
         .expect("DHT nodes");
     let seeker = lonely(mesh.config(Role::Orchestrator)).await;
@@ -168,7 +170,7 @@ async fn a_node_that_starts_before_its_bootstrap_nodes_joins_when_they_come() {
         }
     };
     within(linked).await;
-    again.shutdown().await;
+    nodes.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
