@@ -55,8 +55,8 @@ impl Progress {
                         chunk.position, self.position
                     )));
                 }
-                let tokens = u32::try_from(chunk.tokens.len()).unwrap_or(u32::MAX);
-                self.position = self.position.saturating_add(tokens);
+                let positions = chunk.positions().unwrap_or(u32::MAX);
+                self.position = self.position.saturating_add(positions);
                 self.bytes = self.bytes.saturating_add(chunk.text.len());
                 if self.bytes > MAX_ANSWER_BYTES {
                     return Err(broken("it is longer than any answer may be"));
@@ -103,6 +103,7 @@ mod tests {
             position,
             tokens: vec![7; tokens],
             text: text.to_owned(),
+            unnamed: 0,
         })
     }
 

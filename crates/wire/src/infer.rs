@@ -272,7 +272,7 @@ pub struct Begun {
 }
 
 /// A piece of an answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chunk {
     /// Position in the answer of the first of `tokens`, from 0. Positions have no gaps. [T-INF-7]
     pub position: u32,
@@ -280,6 +280,26 @@ pub struct Chunk {
     pub tokens: Vec<u32>,
     /// The text that is now certain: whole characters, no part of a stop string.
     pub text: String,
+    /// Tokens drawn since the last chunk whose ids the engine does not tell, as a server that a
+    /// provider runs beside the worker. They follow `tokens` and have positions like them; an answer
+    /// with such cannot be taken up again by another worker. [T-INF-7]
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unnamed: u32,
+}
+
+impl Chunk {
+    /// Positions that it takes; nothing where no number could say.
+    #[must_use]
+    pub fn positions(&self) -> Option<u32> {
+        u32::try_from(self.tokens.len())
+            .ok()?
+            .checked_add(self.unnamed)
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks it")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// The end of an answer.
@@ -310,6 +330,9 @@ pub enum AnswerEvent {
     Unknown,
 }
 
+/// Tokens without an id that an answer may have beyond the bytes of its text: those that ended it,
+/// and those of a stop string that is not shown. [T-INF-7]
+pub const MAX_UNSEEN_TOKENS: u32 = 1_024;
 /// Most bytes of one event on the wire. [T-INF-9]
 pub const MAX_EVENT_BYTES: usize = 256 * 1024;
 
@@ -367,6 +390,7 @@ mod tests {
                 position: 3,
                 tokens: vec![1, 2],
                 text: "é".into(),
+                unnamed: 0,
             }),
             AnswerEvent::Done(Done {
                 finish: Finish::Length,

@@ -237,6 +237,7 @@ fn chunk(position: u32, text: &str) -> AnswerEvent {
         position,
         tokens: vec![position],
         text: text.to_owned(),
+        unnamed: 0,
     })
 }
 

@@ -3,7 +3,9 @@
 //! Tenants are billed by what passes here, so that nothing is taken on trust: positions have no
 //! gaps, and the counts at the end agree with what was said and seen before.
 
-use tether_wire::infer::{Accepted, AnswerEvent, Begun, Chunk, Done, WorkOrder};
+use tether_wire::infer::{
+    Accepted, AnswerEvent, Begun, Chunk, Done, MAX_UNSEEN_TOKENS, WorkOrder,
+};
 use tether_wire::rpc::{Code, RpcError};
 use tether_wire::{Digest, ModelRef, NodeId};
 
@@ -19,6 +21,8 @@ pub(crate) struct Check {
     prompt_tokens: Option<u32>,
     chunks: bool,
     position: u32,
+    /// Tokens that may still come without an id: what is billed must be seen in some way.
+    unnamed_left: u32,
     done: bool,
 }
 
@@ -50,6 +54,7 @@ impl Check {
             prompt_tokens: None,
             chunks: false,
             position: 0,
+            unnamed_left: MAX_UNSEEN_TOKENS,
             done: false,
         }
     }
@@ -106,11 +111,16 @@ impl Check {
                         chunk.position, self.position
                     )));
                 }
-                let total = u32::try_from(chunk.tokens.len())
-                    .ok()
+                let total = (chunk.positions())
                     .and_then(|count| self.position.checked_add(count))
                     .filter(|total| self.max_tokens.is_none_or(|max| *total <= max))
                     .ok_or_else(|| wrong("sends more tokens than were ordered".to_owned()))?;
+                let bytes = u32::try_from(chunk.text.len()).unwrap_or(u32::MAX);
+                self.unnamed_left = self
+                    .unnamed_left
+                    .saturating_add(bytes)
+                    .checked_sub(chunk.unnamed)
+                    .ok_or_else(|| wrong("counts tokens that nobody sees".to_owned()))?;
                 self.position = total;
                 self.chunks = true;
                 Ok(Seen::Chunk(chunk))
@@ -174,6 +184,7 @@ mod tests {
             position,
             tokens: vec![1; tokens],
             text: "x".into(),
+            unnamed: 0,
         })
     }
 
@@ -216,6 +227,35 @@ mod tests {
         assert_eq!(check(events), Ok(3));
         assert_eq!(check(vec![yes.clone(), done(0)]), Ok(0), "an empty answer");
         assert_eq!(check(vec![yes, begun(3), chunk(0, 1), done(1)]), Ok(1));
+    }
+
+    #[test]
+    fn tokens_without_ids_have_positions_and_no_more_than_the_text_can_stand_for() {
+        let order = WorkOrder {
+            sampling: Sampling {
+                max_tokens: None,
+                seed: Some(5),
+                ..Sampling::default()
+            },
+            ..order()
+        };
+        let unnamed = |position, unnamed| {
+            AnswerEvent::Chunk(Chunk {
+                position,
+                text: "four".into(),
+                unnamed,
+                ..Chunk::default()
+            })
+        };
+        let mut check = Check::new(NodeId([2; 32]), &order);
+        let yes = AnswerEvent::Accepted(accepted());
+        for event in [yes, unnamed(0, 3), unnamed(3, MAX_UNSEEN_TOKENS + 5)] {
+            check.take(event).expect("as many as there are bytes, and some");
+        }
+        assert_eq!(check.tokens(), MAX_UNSEEN_TOKENS + 8);
+        let more = unnamed(MAX_UNSEEN_TOKENS + 8, 5);
+        let error = check.take(more).expect_err("one too many");
+        assert!(error.message.contains("nobody sees"), "{error}");
     }
 
     #[test]

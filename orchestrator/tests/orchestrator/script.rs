@@ -87,6 +87,7 @@ fn chunk(position: u32, text: &str) -> Vec<u8> {
         position,
         tokens: vec![position],
         text: text.to_owned(),
+        unnamed: 0,
     }))
 }
 

@@ -109,6 +109,7 @@ impl InFlight {
                     position,
                     tokens,
                     text,
+                    unnamed: 0,
                 };
                 let request = self.progress(id)?;
                 request.begun();

@@ -122,6 +122,7 @@ impl<D: Detokenize> Fold<D> {
                 position,
                 tokens: vec![token],
                 text,
+                unnamed: 0,
             },
             finish: self.finish,
         })

@@ -56,6 +56,11 @@ macro_rules! plain {
     };
 }
 
+plain!(
+    event_chunk_unnamed,
+    samples::unnamed_chunk(),
+    AnswerEvent
+);
 plain!(hello, samples::hello(), Hello);
 plain!(hello_welcome, samples::welcome(), HelloAnswer);
 plain!(hello_refused, samples::refused(), HelloAnswer);

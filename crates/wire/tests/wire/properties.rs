@@ -231,8 +231,8 @@ proptest! {
     }
 
     #[test]
-    fn a_chunk_survives_the_wire(position in any::<u32>(), tokens in vec(any::<u32>(), 0..64), text in ".{0,300}") {
-        let event = AnswerEvent::Chunk(Chunk { position, tokens, text });
+    fn a_chunk_survives_the_wire(position in any::<u32>(), tokens in vec(any::<u32>(), 0..64), text in ".{0,300}", unnamed in any::<u32>()) {
+        let event = AnswerEvent::Chunk(Chunk { position, tokens, text, unnamed });
         let bytes = codec::encode(&event);
         prop_assert_eq!(codec::decode::<AnswerEvent>("event", &bytes, MAX_EVENT_BYTES), Ok(event));
     }

@@ -330,6 +330,17 @@ pub(crate) fn chunk() -> AnswerEvent {
         position: 3,
         tokens: vec![17, 511],
         text: "Par".into(),
+        unnamed: 0,
+    })
+}
+
+/// Of an engine that does not tell the ids of its tokens.
+pub(crate) fn unnamed_chunk() -> AnswerEvent {
+    AnswerEvent::Chunk(Chunk {
+        position: 3,
+        tokens: vec![],
+        text: "Par".into(),
+        unnamed: 2,
     })
 }
 

@@ -93,6 +93,7 @@ impl Answer {
             position,
             tokens,
             text,
+            unnamed: _,
         } = chunk;
         self.say(FromEngine::Chunk {
             id,
