@@ -3,9 +3,7 @@
 //! Tenants are billed by what passes here, so that nothing is taken on trust: positions have no
 //! gaps, and the counts at the end agree with what was said and seen before.
 
-use tether_wire::infer::{
-    Accepted, AnswerEvent, Begun, Chunk, Done, MAX_UNSEEN_TOKENS, WorkOrder,
-};
+use tether_wire::infer::{Accepted, AnswerEvent, Begun, Chunk, Done, MAX_UNSEEN_TOKENS, WorkOrder};
 use tether_wire::rpc::{Code, RpcError};
 use tether_wire::{Digest, ModelRef, NodeId};
 
@@ -250,7 +248,9 @@ mod tests {
         let mut check = Check::new(NodeId([2; 32]), &order);
         let yes = AnswerEvent::Accepted(accepted());
         for event in [yes, unnamed(0, 3), unnamed(3, MAX_UNSEEN_TOKENS + 5)] {
-            check.take(event).expect("as many as there are bytes, and some");
+            check
+                .take(event)
+                .expect("as many as there are bytes, and some");
         }
         assert_eq!(check.tokens(), MAX_UNSEEN_TOKENS + 8);
         let more = unnamed(MAX_UNSEEN_TOKENS + 8, 5);

@@ -140,7 +140,15 @@ pub const TARGETS: &[Target] = &[
         name: "answer-event",
         run: message::run::<AnswerEvent, MAX_EVENT_BYTES>,
         covers: &["answer", "answer event"],
-        seeds: || golden(&["event_accepted", "event_begun", "event_chunk", "event_chunk_unnamed", "event_done"]),
+        seeds: || {
+            golden(&[
+                "event_accepted",
+                "event_begun",
+                "event_chunk",
+                "event_chunk_unnamed",
+                "event_done",
+            ])
+        },
     },
     Target {
         name: "call-head",

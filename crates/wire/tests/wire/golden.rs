@@ -56,11 +56,7 @@ macro_rules! plain {
     };
 }
 
-plain!(
-    event_chunk_unnamed,
-    samples::unnamed_chunk(),
-    AnswerEvent
-);
+plain!(event_chunk_unnamed, samples::unnamed_chunk(), AnswerEvent);
 plain!(hello, samples::hello(), Hello);
 plain!(hello_welcome, samples::welcome(), HelloAnswer);
 plain!(hello_refused, samples::refused(), HelloAnswer);
