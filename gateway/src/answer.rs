@@ -99,12 +99,7 @@ mod tests {
     }
 
     fn chunk(position: u32, tokens: usize, text: &str) -> AnswerEvent {
-        AnswerEvent::Chunk(Chunk {
-            position,
-            tokens: vec![7; tokens],
-            text: text.to_owned(),
-            unnamed: 0,
-        })
+        AnswerEvent::Chunk(Chunk::new(position, vec![7; tokens], text))
     }
 
     fn done() -> AnswerEvent {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tether_telemetry::trace;
 use tether_wire::CorrelationId;
-use tether_wire::infer::{Accepted, InferRequest, Input, Usage};
+use tether_wire::infer::{Accepted, InferRequest, Input, Output, Usage};
 use tracing::{Instrument, Span, field};
 
 /// `POST /v1/chat/completions`.
@@ -124,6 +124,8 @@ impl Exchange {
             model: chat.model.clone(),
             input: Input::Chat(std::mem::take(&mut chat.messages)),
             sampling: chat.sampling.clone(),
+            output: Output::default(),
+            transcript: Vec::new(),
         };
         let failed = |problem: Problem| Failed {
             problem,

@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn what_a_template_may_drop_does_not_count() {
-        let say = |role, content: String| Message { role, content };
+        let say = |role, content: String| Message::new(role, content);
         let chat = |messages| Input::Chat(messages);
         let dropped = chat(vec![
             say(Speaker::Assistant, "x".repeat(999)),

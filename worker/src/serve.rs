@@ -14,8 +14,7 @@ use tether_net::{BoxFuture, Incoming, Service};
 use tether_telemetry::metrics::WorkerMetrics;
 use tether_telemetry::trace;
 use tether_wire::infer::{
-    Accepted, AnswerEvent, Begun, Done, Input, MAX_EVENT_BYTES, MAX_MESSAGES, MAX_REQUEST_BYTES,
-    WorkOrder,
+    Accepted, AnswerEvent, Begun, Done, MAX_EVENT_BYTES, MAX_REQUEST_BYTES, WorkOrder,
 };
 use tether_wire::rpc::{Code, RpcError, method};
 use tether_wire::{NodeId, Role, codec};
@@ -147,26 +146,7 @@ impl Shared {
 
 /// Orchestrators check requests of tenants; a worker checks again what could hurt its engine.
 fn check(order: &WorkOrder) -> Result<(), RpcError> {
-    let invalid = |why: String, param: &str| RpcError::new(Code::Invalid, why).with_param(param);
-    order
-        .sampling
-        .check()
-        .map_err(|error| RpcError::new(Code::Invalid, error.to_string()))?;
-    if order.sampling.seed.is_none() {
-        return Err(invalid("the order has no seed".to_owned(), "seed"));
-    }
-    match &order.input {
-        Input::Chat(messages) if messages.is_empty() || messages.len() > MAX_MESSAGES => {
-            Err(invalid(
-                format!("a chat has 1 to {MAX_MESSAGES} messages"),
-                "messages",
-            ))
-        }
-        Input::Text(text) if text.is_empty() => {
-            Err(invalid("the prompt is empty".to_owned(), "prompt"))
-        }
-        _ => Ok(()),
-    }
+    order.check().map_err(|error| RpcError::invalid(&error))
 }
 
 /// The service of a worker's node.
@@ -273,7 +253,7 @@ async fn answer(shared: &Shared, call: &mut Incoming, order: WorkOrder) -> Resul
     // The slot is free as soon as the engine is done with it, not when the caller has read everything,
     // nor when the caller goes.
     let engine = &served.engine;
-    let answer = engine.generate(order.input, order.sampling, Box::new(place))?;
+    let answer = engine.generate(order.into(), Box::new(place))?;
     let done = relay(call, answer).await?;
     finished(shared, &served, began_ms, &done);
     let event = Done {

@@ -5,6 +5,7 @@
 //! [`CallHead`], then any number of [`Kind::Item`]s; the callee answers with items and ends with
 //! [`Kind::End`] or [`Kind::Error`]. Either side cancels by resetting the stream.
 
+use crate::codec::CodecError;
 use serde::{Deserialize, Serialize};
 
 /// Most bytes of one frame, kind and payload together. [T-RPC-2]
@@ -141,6 +142,16 @@ impl RpcError {
             message: message.into(),
             param: None,
             retry_after_ms: None,
+        }
+    }
+
+    /// For a value that is refused, with the field that is wrong.
+    #[must_use]
+    pub fn invalid(error: &CodecError) -> Self {
+        let refused = Self::new(Code::Invalid, error.to_string());
+        match error {
+            CodecError::Field { field, .. } => refused.with_param(*field),
+            _ => refused,
         }
     }
 

@@ -111,6 +111,7 @@ fn sampling(fields: &mut Object<'_>) -> Result<Sampling, Problem> {
             .take::<i64>("seed", "a whole number of 64 bits")?
             .map(i64::cast_unsigned),
         stop: stop(fields)?,
+        ..plain
     };
     sampling.check()?;
     Ok(sampling)

@@ -57,7 +57,7 @@ fn message(mut fields: Object<'_>) -> Result<Message, Problem> {
         fields.refuse_unless(field, &[])?;
     }
     fields.finish()?;
-    Ok(Message { role, content })
+    Ok(Message::new(role, content))
 }
 
 /// A string, or a list of parts of text, which are put together as they are.

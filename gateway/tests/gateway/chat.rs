@@ -55,10 +55,7 @@ async fn a_chat_is_answered_whole_and_says_who_answered() {
     );
     assert_eq!(seen.sampling.seed, Some(u64::MAX));
     assert_eq!(seen.sampling.max_tokens, Some(9));
-    let message = |role, content: &str| Message {
-        role,
-        content: content.to_owned(),
-    };
+    let message = |role, content: &str| Message::new(role, content);
     assert_eq!(
         seen.input,
         Input::Chat(vec![

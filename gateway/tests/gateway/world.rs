@@ -233,12 +233,7 @@ async fn say(call: &mut Incoming, event: AnswerEvent) -> Result<(), RpcError> {
 }
 
 fn chunk(position: u32, text: &str) -> AnswerEvent {
-    AnswerEvent::Chunk(Chunk {
-        position,
-        tokens: vec![position],
-        text: text.to_owned(),
-        unnamed: 0,
-    })
+    AnswerEvent::Chunk(Chunk::new(position, vec![position], text))
 }
 
 async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<(), RpcError> {

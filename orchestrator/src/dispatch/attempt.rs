@@ -49,6 +49,8 @@ impl Dispatcher {
             digest: candidate.offer().digest,
             input: run.request.input.clone(),
             sampling: run.request.sampling.clone(),
+            output: run.request.output.clone(),
+            transcript: run.request.transcript.clone(),
         };
         debug_assert_eq!(order.sampling.seed, Some(run.seed));
         let mut check = Check::new(worker, &order);

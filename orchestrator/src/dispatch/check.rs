@@ -25,7 +25,7 @@ pub(crate) struct Check {
 }
 
 /// A checked event.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Seen {
     /// The worker took the order.
     Accepted(Accepted),
@@ -51,7 +51,8 @@ impl Check {
             accepted: false,
             prompt_tokens: None,
             chunks: false,
-            position: 0,
+            // What was given already is not given again. [T-INF-11]
+            position: u32::try_from(order.transcript.len()).unwrap_or(u32::MAX),
             unnamed_left: MAX_UNSEEN_TOKENS,
             done: false,
         }
@@ -148,7 +149,7 @@ impl Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tether_wire::infer::{Finish, Input, Sampling, Usage};
+    use tether_wire::infer::{Finish, Input, Output, Sampling, Usage};
     use tether_wire::{CorrelationId, TenantId};
 
     fn order() -> WorkOrder {
@@ -165,6 +166,8 @@ mod tests {
                 max_tokens: Some(4),
                 ..Sampling::default()
             },
+            output: Output::default(),
+            transcript: Vec::new(),
         }
     }
 
@@ -178,12 +181,7 @@ mod tests {
     }
 
     fn chunk(position: u32, tokens: usize) -> AnswerEvent {
-        AnswerEvent::Chunk(Chunk {
-            position,
-            tokens: vec![1; tokens],
-            text: "x".into(),
-            unnamed: 0,
-        })
+        AnswerEvent::Chunk(Chunk::new(position, vec![1; tokens], "x"))
     }
 
     fn done(completion_tokens: u32) -> AnswerEvent {
@@ -201,7 +199,11 @@ mod tests {
     }
 
     fn check(events: Vec<AnswerEvent>) -> Result<u32, String> {
-        let mut check = Check::new(NodeId([2; 32]), &order());
+        check_order(&order(), events)
+    }
+
+    fn check_order(order: &WorkOrder, events: Vec<AnswerEvent>) -> Result<u32, String> {
+        let mut check = Check::new(NodeId([2; 32]), order);
         for event in events {
             check.take(event).map_err(|error| {
                 assert_eq!(error.code, Code::Internal);
@@ -225,6 +227,21 @@ mod tests {
         assert_eq!(check(events), Ok(3));
         assert_eq!(check(vec![yes.clone(), done(0)]), Ok(0), "an empty answer");
         assert_eq!(check(vec![yes, begun(3), chunk(0, 1), done(1)]), Ok(1));
+    }
+
+    /// [T-INF-11]
+    #[test]
+    fn an_answer_that_goes_on_begins_behind_what_was_given() {
+        let order = WorkOrder {
+            transcript: vec![1, 1],
+            ..order()
+        };
+        let yes = || AnswerEvent::Accepted(accepted());
+        let whole = vec![yes(), chunk(2, 1), done(3)];
+        assert_eq!(check_order(&order, whole), Ok(3));
+        assert_eq!(check_order(&order, vec![yes(), done(2)]), Ok(2));
+        assert!(check_order(&order, vec![yes(), chunk(0, 1)]).is_err());
+        assert!(check_order(&order, vec![yes(), chunk(2, 3)]).is_err());
     }
 
     #[test]

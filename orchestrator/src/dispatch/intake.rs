@@ -7,7 +7,7 @@ use crate::store::{Holder, Reserved, StoreError};
 use rand::Rng;
 use std::time::{Duration, Instant};
 use tether_net::Incoming;
-use tether_wire::codec::{self, CodecError};
+use tether_wire::codec;
 use tether_wire::infer::{InferRequest, MAX_REQUEST_BYTES};
 use tether_wire::rpc::{Code, RpcError};
 use tether_wire::{Digest, ModelRef, Role};
@@ -139,17 +139,9 @@ async fn receive(call: &mut Incoming) -> Result<InferRequest, RpcError> {
         .map_err(|_| RpcError::new(Code::Deadline, "the request did not come in time"))??
         .ok_or_else(|| RpcError::new(Code::Invalid, "the call holds no request"))?;
     let request: InferRequest =
-        codec::decode("request", &item, MAX_REQUEST_BYTES).map_err(|e| invalid(&e))?;
-    request.check().map_err(|e| invalid(&e))?;
+        codec::decode("request", &item, MAX_REQUEST_BYTES).map_err(|e| RpcError::invalid(&e))?;
+    request.check().map_err(|e| RpcError::invalid(&e))?;
     Ok(request)
-}
-
-fn invalid(error: &CodecError) -> RpcError {
-    let refused = RpcError::new(Code::Invalid, error.to_string());
-    match error {
-        CodecError::Field { field, .. } => refused.with_param(*field),
-        _ => refused,
-    }
 }
 
 /// What a repeated key is answered with, as long as answers are not kept.

@@ -140,7 +140,7 @@ fn read_job(row: &Row<'_>) -> rusqlite::Result<Result<Job, StoreError>> {
             completion_tokens: row.get("completion_tokens")?,
         },
         finish: finish.and_then(|name| {
-            [Finish::Stop, Finish::Length]
+            Finish::ALL
                 .into_iter()
                 .find(|finish| finish.as_str() == name)
         }),

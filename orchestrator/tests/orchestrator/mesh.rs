@@ -381,6 +381,8 @@ pub fn request(token: &str) -> InferRequest {
         model: "tiny@1.0".into(),
         input: Input::Text("hello".into()),
         sampling: Sampling::default(),
+        output: Default::default(),
+        transcript: Vec::new(),
     }
 }
 

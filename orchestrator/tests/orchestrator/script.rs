@@ -83,12 +83,11 @@ impl Service for Scripted {
 }
 
 fn chunk(position: u32, text: &str) -> Vec<u8> {
-    codec::encode(&AnswerEvent::Chunk(Chunk {
+    codec::encode(&AnswerEvent::Chunk(Chunk::new(
         position,
-        tokens: vec![position],
-        text: text.to_owned(),
-        unnamed: 0,
-    }))
+        vec![position],
+        text,
+    )))
 }
 
 fn begun() -> Vec<u8> {

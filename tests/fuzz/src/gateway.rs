@@ -4,7 +4,7 @@ use crate::Verdict;
 use crate::choices::Choices;
 use tether_gateway::decoders::{self, Headers, Refused};
 use tether_wire::directory::{DirectoryUpdate, MAX_UPDATE_BYTES};
-use tether_wire::infer::{InferRequest, Input, MAX_MESSAGES, MAX_RETRY_TOKEN_BYTES};
+use tether_wire::infer::{InferRequest, Input, MAX_MESSAGES, MAX_RETRY_TOKEN_BYTES, Output};
 use tether_wire::{CorrelationId, TenantId, codec};
 
 /// Longest message of a refusal: a stranger's words are not repeated at length.
@@ -35,6 +35,8 @@ pub(crate) fn chat(bytes: &[u8]) -> Verdict {
         model: model.clone(),
         input: Input::Chat(messages),
         sampling,
+        output: Output::default(),
+        transcript: Vec::new(),
     };
     let checked = request.check();
     assert!(checked.is_ok() || model.len() > 128, "{checked:?}");

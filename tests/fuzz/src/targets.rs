@@ -145,6 +145,7 @@ pub const TARGETS: &[Target] = &[
                 "event_accepted",
                 "event_begun",
                 "event_chunk",
+                "event_chunk_plain",
                 "event_chunk_unnamed",
                 "event_done",
             ])
@@ -183,7 +184,16 @@ pub const TARGETS: &[Target] = &[
         name: "infer-request",
         run: message::infer_request,
         covers: &["request"],
-        seeds: || golden(&["infer_request_chat", "infer_request_text"]),
+        seeds: || {
+            golden(&[
+                "infer_request_chat",
+                "infer_request_text",
+                "infer_request_json_object",
+                "infer_request_json_schema",
+                "infer_request_regex",
+                "infer_request_lark",
+            ])
+        },
     },
     Target {
         name: "push-reply",

@@ -6,11 +6,14 @@ use crate::seeds::{Seed, root};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::OnceLock;
-use tether_wire::infer::{Finish, Input, Message, Sampling, Speaker, Usage};
+use tether_wire::infer::{
+    CallDelta, Chunk, Finish, Format as OutputFormat, Input, Message, Output, Sampling, Speaker,
+    TokenLogprob, Usage,
+};
 use tether_wire::manifest::Format;
 use tether_wire::rpc::{Code, RpcError};
 use tether_worker::engine::protocol::{
-    EngineKind, FromEngine, Generate, Load, ToEngine, read_message, write_message,
+    EngineKind, FromEngine, Generate, Load, Task, ToEngine, read_message, write_message,
 };
 use tether_worker::text::prompt::TextModel;
 use tether_worker::text::template::{ChatTemplate, MAX_PROMPT_BYTES, SpecialTokens};
@@ -46,10 +49,7 @@ fn messages<T: Serialize + DeserializeOwned>(mut stream: &[u8]) -> usize {
 }
 
 fn said(role: Speaker, content: &str) -> Message {
-    Message {
-        role,
-        content: content.to_owned(),
-    }
+    Message::new(role, content)
 }
 
 /// A chat template, on a short chat: it ends, within its bounds, whatever program it is.
@@ -145,8 +145,17 @@ pub(crate) fn engine_samples() -> Vec<Seed> {
         }),
         ToEngine::Generate(Generate {
             id: 1,
-            input: Input::Chat(vec![said(Speaker::User, "hi")]),
-            sampling: Sampling::default(),
+            task: Task {
+                output: Output {
+                    format: OutputFormat::Regex("[a-z]+".into()),
+                    ..Output::default()
+                },
+                transcript: vec![7, 9],
+                ..Task::new(
+                    Input::Chat(vec![said(Speaker::User, "hi")]),
+                    Sampling::default(),
+                )
+            },
         }),
         ToEngine::Cancel { id: 1 },
         ToEngine::Ping { n: 3 },
@@ -166,9 +175,21 @@ pub(crate) fn engine_samples() -> Vec<Seed> {
         },
         FromEngine::Chunk {
             id: 1,
-            position: 0,
-            tokens: vec![7],
-            text: "h".into(),
+            chunk: Chunk {
+                logprobs: vec![TokenLogprob {
+                    token: 7,
+                    logprob: -0.5,
+                    bytes: b"h".to_vec(),
+                    top: Vec::new(),
+                }],
+                calls: vec![CallDelta {
+                    index: 0,
+                    id: Some("a1b2c3d4e".into()),
+                    name: Some("say".into()),
+                    arguments: "{".into(),
+                }],
+                ..Chunk::new(0, vec![7], "h")
+            },
         },
         FromEngine::Done {
             id: 1,

@@ -5,14 +5,14 @@
 
 use crate::engine::child::answer::{Answer, Times};
 use crate::engine::kind::{Engine, Facts};
-use crate::engine::protocol::{Generate, Load};
+use crate::engine::protocol::{Load, Task};
 use crate::text::fold::{Detokenize, Fold, Limits};
 use crate::text::prompt::fit;
 use futures_util::future::BoxFuture;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tether_wire::infer::{Input, Speaker};
-use tether_wire::rpc::RpcError;
+use tether_wire::rpc::{Code, RpcError};
 
 /// The engine.
 #[derive(Debug)]
@@ -91,13 +91,13 @@ impl Engine for EchoEngine {
         }
     }
 
-    fn generate(&self, request: Generate, answer: Answer) -> BoxFuture<'static, ()> {
+    fn generate(&self, task: Task, answer: Answer) -> BoxFuture<'static, ()> {
         let (context_tokens, delay) = (self.context_tokens, self.delay);
         Box::pin(async move {
             let cancelled = answer.cancellation().clone();
             tokio::select! {
                 () = cancelled.cancelled() => {}
-                result = echo(request, &answer, context_tokens, delay) => {
+                result = echo(task, &answer, context_tokens, delay) => {
                     if let Err(error) = result {
                         answer.failed(error);
                     }
@@ -108,20 +108,20 @@ impl Engine for EchoEngine {
 }
 
 async fn echo(
-    request: Generate,
+    task: Task,
     answer: &Answer,
     context_tokens: u32,
     delay: Duration,
 ) -> Result<(), RpcError> {
-    let (words, prompt_len) = script(&request.input);
-    let param = match request.input {
+    let (words, prompt_len) = script(&task.input);
+    let param = match task.input {
         Input::Chat(_) => "messages",
         Input::Text(_) => "prompt",
     };
     let end = u32::try_from(words.len()).unwrap_or(u32::MAX);
     let prompt = fit(
         vec![0; prompt_len],
-        request.sampling.max_tokens,
+        task.sampling.max_tokens,
         context_tokens,
         param,
     )?;
@@ -129,11 +129,22 @@ async fn echo(
     let limits = Limits {
         eos: BTreeSet::from([end]),
         max_tokens: prompt.max_tokens,
-        stop: request.sampling.stop,
+        stop: task.sampling.stop,
     };
     let mut fold = Fold::new(Words(words), limits);
     let mut times: Option<Times> = None;
-    for token in 0..=end {
+    for (at, token) in task.transcript.iter().enumerate() {
+        if *token as usize != at || fold.push(*token).is_none() {
+            let why = "is not of an answer to this";
+            return Err(RpcError::new(Code::Invalid, why).with_param("transcript"));
+        }
+        answer.replayed();
+    }
+    if let Some(finish) = fold.finish() {
+        answer.done(finish, fold.usage(prompt.len()), Times::first_token());
+        return Ok(());
+    }
+    for token in fold.drawn()..=end {
         if delay.is_zero() {
             tokio::task::yield_now().await;
         } else {

@@ -2,7 +2,7 @@
 
 use crate::config::EngineConfig;
 use crate::engine::process::EngineCommand;
-use crate::engine::protocol::{Generate, Load};
+use crate::engine::protocol::{Generate, Load, Task};
 use crate::engine::reader::{self, EngineDone, Hold, Sink, Source};
 use crate::engine::supervisor::Supervisor;
 use futures_util::future::BoxFuture;
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tether_telemetry::metrics::WorkerMetrics;
-use tether_wire::infer::{Chunk, Input, Sampling};
+use tether_wire::infer::Chunk;
 use tether_wire::rpc::{Code, RpcError};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -180,12 +180,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Code::Unavailable`] when the engine is not ready.
-    pub fn generate(
-        &self,
-        input: Input,
-        sampling: Sampling,
-        hold: Box<dyn Hold>,
-    ) -> Result<Answer, RpcError> {
+    pub fn generate(&self, task: Task, hold: Box<dyn Hold>) -> Result<Answer, RpcError> {
         let down = match &*self.inner.state.borrow() {
             EngineState::Down { reason, .. } => Some(reason.clone()),
             EngineState::Refused(refused) => Some(refused.reason.clone()),
@@ -197,11 +192,7 @@ impl Engine {
         }
         let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
         let (sink, source) = reader::channel(hold);
-        let generate = Generate {
-            id,
-            input,
-            sampling,
-        };
+        let generate = Generate { id, task };
         self.inner
             .requests
             .try_send(Request { generate, sink })

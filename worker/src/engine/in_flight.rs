@@ -33,6 +33,8 @@ struct Request {
     /// Nobody when it is leaving.
     reader: Option<Reader>,
     hold: Box<dyn Hold>,
+    /// Position of the first token that is not given yet.
+    given: u32,
     position: u32,
     /// Ticks since it made progress; since it was told to go, when it is leaving.
     still: u32,
@@ -65,7 +67,8 @@ impl InFlight {
 
     /// Whether the engine is to be given the request: not when its reader is gone already, whose
     /// wish to cancel may have come before it.
-    pub(crate) fn begin(&mut self, id: u64, sink: Sink) -> bool {
+    /// `given` tokens of its answer were given already.
+    pub(crate) fn begin(&mut self, id: u64, given: u32, sink: Sink) -> bool {
         if sink.is_abandoned() {
             return false;
         }
@@ -76,7 +79,8 @@ impl InFlight {
         let request = Request {
             reader: Some(reader),
             hold,
-            position: 0,
+            given,
+            position: given,
             still: 0,
         };
         self.requests.insert(id, request);
@@ -99,18 +103,11 @@ impl InFlight {
                 }
                 None
             }
-            FromEngine::Chunk {
-                id,
-                position,
-                tokens,
-                text,
-            } => {
-                let chunk = Chunk {
-                    position,
-                    tokens,
-                    text,
-                    unnamed: 0,
-                };
+            FromEngine::Replayed { id } => {
+                self.progress(id);
+                None
+            }
+            FromEngine::Chunk { id, chunk } => {
                 let request = self.progress(id)?;
                 request.begun();
                 let error = request.deliver(chunk).err()?;
@@ -182,7 +179,7 @@ impl InFlight {
         let mut overdue = Overdue::default();
         for (id, request) in &mut self.requests {
             request.still += 1;
-            let limit = self.limits.of(request.position);
+            let limit = self.limits.of(request.position == request.given);
             let is_late = request.still > limit;
             let is_leaving = request.reader.is_none();
             let is_still = self.still > limit;
@@ -252,8 +249,8 @@ impl Request {
 }
 
 impl StepLimits {
-    fn of(self, position: u32) -> u32 {
-        if position == 0 { self.first } else { self.next }
+    fn of(self, is_first: bool) -> u32 {
+        if is_first { self.first } else { self.next }
     }
 }
 

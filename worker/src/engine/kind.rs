@@ -2,7 +2,7 @@
 
 use crate::engine::child::answer::Answer;
 use crate::engine::echo::EchoEngine;
-use crate::engine::protocol::{EngineKind, Generate, Load};
+use crate::engine::protocol::{EngineKind, Load, Task};
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub(crate) trait Engine: Send + Sync {
     fn facts(&self) -> Facts;
     /// Gives one answer. After a cancellation it ends as soon as nothing of the answer occupies the
     /// engine any more.
-    fn generate(&self, request: Generate, answer: Answer) -> BoxFuture<'static, ()>;
+    fn generate(&self, task: Task, answer: Answer) -> BoxFuture<'static, ()>;
 }
 
 /// Loads the model that was asked for, by the engine that was asked for.

@@ -29,7 +29,7 @@ mod numerics;
 
 use crate::engine::child::answer::Answer;
 use crate::engine::kind::{Engine, Facts};
-use crate::engine::protocol::{Generate, Load};
+use crate::engine::protocol::{Load, Task};
 use crate::text::prompt::{Prompt, TextModel};
 use chooser::Chooser;
 use futures_util::future::BoxFuture;
@@ -93,10 +93,10 @@ impl Engine for MistralEngine {
         self.0.facts.clone()
     }
 
-    fn generate(&self, request: Generate, answer: Answer) -> BoxFuture<'static, ()> {
+    fn generate(&self, task: Task, answer: Answer) -> BoxFuture<'static, ()> {
         let inner = Arc::clone(&self.0);
         Box::pin(async move {
-            if let Err(error) = inner.generate(request, &answer).await {
+            if let Err(error) = inner.generate(task, &answer).await {
                 answer.failed(error);
             }
         })
@@ -104,17 +104,13 @@ impl Engine for MistralEngine {
 }
 
 impl Inner {
-    async fn generate(
-        self: &Arc<Self>,
-        request: Generate,
-        answer: &Answer,
-    ) -> Result<(), RpcError> {
-        let Generate {
+    async fn generate(self: &Arc<Self>, task: Task, answer: &Answer) -> Result<(), RpcError> {
+        let Task {
             input, sampling, ..
-        } = request;
+        } = task;
         sampling
             .check()
-            .map_err(|error| RpcError::new(Code::Invalid, error.to_string()))?;
+            .map_err(|error| RpcError::invalid(&error))?;
         let Some(prompt) = self.prompt(input, sampling.max_tokens, answer).await else {
             return Ok(());
         };

@@ -9,8 +9,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
+use tether_wire::CorrelationId;
 use tether_wire::codec;
-use tether_wire::infer::{Finish, Input, Sampling, Usage};
+use tether_wire::infer::{Chunk, Finish, Input, Output, Sampling, Usage, WorkOrder};
 use tether_wire::manifest::Format;
 use tether_wire::rpc::RpcError;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -83,10 +84,59 @@ pub struct Load {
 pub struct Generate {
     /// Chosen by the worker, never used twice in one process.
     pub id: u64,
+    /// What is asked for.
+    pub task: Task,
+}
+
+/// What an order asks of an engine. The answer is a function of it, of the model and of the engine's
+/// numerics class.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// What the ids of tool calls are made of.
+    pub correlation: CorrelationId,
     /// What the model is given.
     pub input: Input,
     /// How the answer is drawn. Without a seed the engine draws with seed 0.
     pub sampling: Sampling,
+    /// What the answer must be.
+    #[serde(default)]
+    pub output: Output,
+    /// Tokens of the answer that were given already: the engine draws and sends none of them, and
+    /// goes on behind them. [T-INF-11]
+    #[serde(default)]
+    pub transcript: Vec<u32>,
+}
+
+impl Task {
+    /// An answer of free text from its beginning.
+    #[must_use]
+    pub fn new(input: Input, sampling: Sampling) -> Self {
+        Self {
+            correlation: CorrelationId([0; 16]),
+            input,
+            sampling,
+            output: Output::default(),
+            transcript: Vec::new(),
+        }
+    }
+
+    /// Tokens of the answer that were given already.
+    #[must_use]
+    pub fn given(&self) -> u32 {
+        u32::try_from(self.transcript.len()).unwrap_or(u32::MAX)
+    }
+}
+
+impl From<WorkOrder> for Task {
+    fn from(order: WorkOrder) -> Self {
+        Self {
+            correlation: order.correlation,
+            input: order.input,
+            sampling: order.sampling,
+            output: order.output,
+            transcript: order.transcript,
+        }
+    }
 }
 
 /// From the engine to its worker.
@@ -122,16 +172,18 @@ pub enum FromEngine {
         /// Tokens of the rendered prompt.
         prompt_tokens: u32,
     },
-    /// A piece of an answer, as [`tether_wire::infer::Chunk`].
+    /// More of an answer's transcript was gone through. Nobody waits for that but the watch over
+    /// the engine's progress.
+    Replayed {
+        /// Which answer.
+        id: u64,
+    },
+    /// A piece of an answer.
     Chunk {
         /// Which answer.
         id: u64,
-        /// Position in the answer of the first token.
-        position: u32,
-        /// Every token drawn since the last piece.
-        tokens: Vec<u32>,
-        /// The text that is now certain.
-        text: String,
+        /// The piece.
+        chunk: Chunk,
     },
     /// The end of an answer.
     Done {
@@ -274,8 +326,7 @@ mod tests {
         sampling.logit_bias.insert(7, -100.0);
         ToEngine::Generate(Generate {
             id: 1,
-            input: Input::Text("hé".to_owned()),
-            sampling,
+            task: Task::new(Input::Text("hé".to_owned()), sampling),
         })
     }
 

@@ -227,7 +227,7 @@ impl Supervisor {
                     }
                 }
                 Some(Request { generate, sink }) = self.requests.recv() => {
-                    if in_flight.begin(generate.id, sink) {
+                    if in_flight.begin(generate.id, generate.task.given(), sink) {
                         process.send(ToEngine::Generate(generate))
                     } else {
                         Ok(())

@@ -41,7 +41,7 @@ pub struct Limits {
 }
 
 /// What became of one token.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Step {
     /// The token, and the text that is certain since.
     pub chunk: Chunk,
@@ -118,12 +118,7 @@ impl<D: Detokenize> Fold<D> {
             text
         };
         Some(Step {
-            chunk: Chunk {
-                position,
-                tokens: vec![token],
-                text,
-                unnamed: 0,
-            },
+            chunk: Chunk::new(position, vec![token], text),
             finish: self.finish,
         })
     }

@@ -76,8 +76,8 @@ impl Hidden {
             .map(|message| {
                 let content = message.content.chars().map(&mut hide);
                 Ok(Message {
-                    role: message.role,
                     content: content.collect::<Result<_, _>>()?,
+                    ..message.clone()
                 })
             })
             .collect::<Result<_, _>>()?;

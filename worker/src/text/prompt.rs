@@ -244,10 +244,7 @@ mod tests {
     }
 
     fn ask(text: &str) -> Input {
-        Input::Chat(vec![Message {
-            role: Speaker::User,
-            content: text.to_owned(),
-        }])
+        Input::Chat(vec![Message::new(Speaker::User, text)])
     }
 
     #[test]

@@ -214,10 +214,7 @@ mod tests {
     use tether_wire::infer::Speaker;
 
     fn say(role: Speaker, content: &str) -> Message {
-        Message {
-            role,
-            content: content.to_owned(),
-        }
+        Message::new(role, content)
     }
 
     fn render(source: &str, messages: &[Message]) -> Result<String, TemplateError> {

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::exit;
 use std::sync::{Arc, Mutex};
-use tether_wire::infer::{Finish, Input, Usage};
+use tether_wire::infer::{Chunk, Finish, Input, Usage};
 use tether_worker::engine::protocol::{FromEngine, Load, ToEngine, read_message, write_message};
 use tether_worker::engine::{ENGINE_ENV, EngineCommand, child};
 
@@ -75,9 +75,7 @@ fn loaded_as(name: impl Fn(&Load) -> String, sequences: u32) -> UnixStream {
 fn chunk(id: u64, position: u32) -> FromEngine {
     FromEngine::Chunk {
         id,
-        position,
-        tokens: vec![position],
-        text: "x".to_owned(),
+        chunk: Chunk::new(position, vec![position], "x"),
     }
 }
 
@@ -208,7 +206,7 @@ fn one_at_a_time() {
                 ToEngine::Generate(_) if held.is_some() => exit(4),
                 ToEngine::Generate(generate) => {
                     let id = generate.id;
-                    let Input::Text(prompt) = generate.input else {
+                    let Input::Text(prompt) = generate.task.input else {
                         exit(5)
                     };
                     let prompt_tokens = 5;

@@ -382,6 +382,8 @@ pub(crate) fn order(n: u8, digest: Digest, text: &str) -> WorkOrder {
         digest,
         input: Input::Text(text.to_owned()),
         sampling: sampling(),
+        output: Default::default(),
+        transcript: Vec::new(),
     }
 }
 

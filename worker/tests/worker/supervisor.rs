@@ -11,7 +11,7 @@ use tether_wire::infer::{Finish, Input};
 use tether_wire::manifest::Format;
 use tether_wire::rpc::{Code, RpcError};
 use tether_worker::EngineConfig;
-use tether_worker::engine::protocol::{EngineKind, Load};
+use tether_worker::engine::protocol::{EngineKind, Load, Task};
 use tether_worker::engine::{
     Answer, Engine, EngineDone, EngineSpec, EngineState, Hold, Prepare, Ready, Refused,
 };
@@ -61,7 +61,7 @@ pub(crate) fn ask(engine: &Engine, text: &str) -> Answer {
 
 pub(crate) fn ask_holding(engine: &Engine, text: &str, hold: impl Hold + 'static) -> Answer {
     let input = Input::Text(text.to_owned());
-    let answer = engine.generate(input, sampling(), Box::new(hold));
+    let answer = engine.generate(Task::new(input, sampling()), Box::new(hold));
     answer.expect("asked")
 }
 
@@ -158,7 +158,10 @@ async fn what_comes_before_a_start_comes_before_each_and_ends_it_by_refusing() {
     }));
     assert_eq!(refused.await.code, "corrupt-file");
     assert_eq!(seen.load(Ordering::SeqCst), 2, "it is not asked again");
-    let error = engine.generate(Input::Text("x".to_owned()), sampling(), Box::new(()));
+    let error = engine.generate(
+        Task::new(Input::Text("x".to_owned()), sampling()),
+        Box::new(()),
+    );
     let error = error.expect_err("refused");
     assert_eq!(
         (error.code, error.message.as_str()),
@@ -215,7 +218,10 @@ async fn an_engine_that_ends_at_once_is_reported_with_its_exit_code() {
     let (code, reason) = down(&engine).await;
     assert_eq!(code, "engine-crash");
     assert!(reason.contains("exited with code 9"), "{reason}");
-    let refused = engine.generate(Input::Text("x".to_owned()), sampling(), Box::new(()));
+    let refused = engine.generate(
+        Task::new(Input::Text("x".to_owned()), sampling()),
+        Box::new(()),
+    );
     assert_eq!(refused.expect_err("down").code, Code::Unavailable);
 }
 
@@ -320,7 +326,10 @@ async fn no_process_outlives_its_engine() {
         let process = pid(&ready(&engine).await);
         patiently(engine.stop()).await;
         gone(process).await;
-        let refused = engine.generate(Input::Text("x".to_owned()), sampling(), Box::new(()));
+        let refused = engine.generate(
+            Task::new(Input::Text("x".to_owned()), sampling()),
+            Box::new(()),
+        );
         assert!(refused.is_err(), "a stopped engine takes nothing");
     }
 }

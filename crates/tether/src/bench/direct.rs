@@ -11,7 +11,7 @@ use tether_artifact_store::MANIFEST_FILE;
 use tether_wire::infer::{Input, Message, Sampling, Speaker};
 use tether_wire::{Manifest, MeshId, Signed};
 use tether_worker::engine::protocol::{
-    EngineKind, FromEngine, Generate, Load, ToEngine, receive_message, send_message,
+    EngineKind, FromEngine, Generate, Load, Task, ToEngine, receive_message, send_message,
 };
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -57,22 +57,21 @@ impl Engine {
         let begin = Instant::now();
         self.send(&ToEngine::Generate(Generate {
             id: self.next,
-            input: Input::Chat(vec![Message {
-                role: Speaker::User,
-                content: question.text.to_owned(),
-            }]),
-            sampling: Sampling {
-                temperature: 0.0,
-                max_tokens: Some(question.max_tokens),
-                seed: Some(0),
-                ..Sampling::default()
-            },
+            task: Task::new(
+                Input::Chat(vec![Message::new(Speaker::User, question.text)]),
+                Sampling {
+                    temperature: 0.0,
+                    max_tokens: Some(question.max_tokens),
+                    seed: Some(0),
+                    ..Sampling::default()
+                },
+            ),
         }))
         .await?;
         let mut first = None;
         loop {
             match self.receive().await? {
-                FromEngine::Chunk { text, .. } if !text.is_empty() => {
+                FromEngine::Chunk { chunk, .. } if !chunk.text.is_empty() => {
                     first.get_or_insert_with(|| begin.elapsed());
                 }
                 FromEngine::Done { usage, .. } => {

@@ -9,7 +9,7 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use std::path::PathBuf;
 use tether_wire::codec;
 use tether_wire::directory::{DirectoryUpdate, api_key_hash};
-use tether_wire::infer::{AnswerEvent, InferRequest, WorkOrder};
+use tether_wire::infer::{AnswerEvent, Format, InferRequest, WorkOrder};
 use tether_wire::invite::{Join, Joined};
 use tether_wire::link::{Hello, HelloAnswer};
 use tether_wire::record::Record;
@@ -82,6 +82,27 @@ plain!(work_order, samples::work_order(), WorkOrder);
 plain!(event_accepted, samples::accepted(), AnswerEvent);
 plain!(event_begun, samples::begun(), AnswerEvent);
 plain!(event_chunk, samples::chunk(), AnswerEvent);
+plain!(event_chunk_plain, samples::plain_chunk(), AnswerEvent);
+plain!(
+    infer_request_json_object,
+    samples::formatted(Format::JsonObject),
+    InferRequest
+);
+plain!(
+    infer_request_json_schema,
+    samples::formatted(Format::JsonSchema(r#"{"type":"integer"}"#.into())),
+    InferRequest
+);
+plain!(
+    infer_request_regex,
+    samples::formatted(Format::Regex("[a-z]+".into())),
+    InferRequest
+);
+plain!(
+    infer_request_lark,
+    samples::formatted(Format::Lark("start: \"a\"".into())),
+    InferRequest
+);
 plain!(event_done, samples::done(), AnswerEvent);
 plain!(
     directory_update,
@@ -231,6 +252,8 @@ fn derived_ids() {
         .0
         .to_vec();
     bytes.extend(api_key_hash("sk-example").0);
+    let correlation = CorrelationId::derive(&samples::tenant(), "retry-1");
+    bytes.extend(tether_wire::infer::call_id(&correlation, 1).into_bytes());
     golden("derived_ids", &bytes);
 }
 

@@ -7,8 +7,8 @@ use serde::Serialize;
 use tether_wire::codec::{self, CodecError, MAX_DEPTH};
 use tether_wire::grant::MAX_GRANT_LIFE_MS;
 use tether_wire::infer::{
-    InferRequest, Input, MAX_LOGIT_BIAS, MAX_MESSAGES, MAX_RETRY_TOKEN_BYTES, MAX_STOP_BYTES,
-    MAX_STOPS, Message, Speaker,
+    InferRequest, Input, MAX_CALL_ID_BYTES, MAX_LOGIT_BIAS, MAX_MESSAGES, MAX_RETRY_TOKEN_BYTES,
+    MAX_STOP_BYTES, MAX_STOPS, MAX_TOOL_CALLS, MAX_TRANSCRIPT_TOKENS, Message, Speaker,
 };
 use tether_wire::link::{Hello, MAX_HELLO_BYTES};
 use tether_wire::manifest::MAX_FILES;
@@ -249,13 +249,48 @@ fn a_request_beyond_its_bounds_is_refused_by_the_fields_name() {
     beyond("model", |r| r.model = "x".repeat(129));
     beyond("messages", |r| r.input = Input::Chat(Vec::new()));
     beyond("messages", |r| {
-        let message = Message {
-            role: Speaker::User,
-            content: "hello".into(),
-        };
+        let message = Message::new(Speaker::User, "hello");
         r.input = Input::Chat(vec![message; MAX_MESSAGES + 1]);
     });
     beyond("prompt", |r| r.input = Input::Text(String::new()));
+    let mut order = samples::work_order();
+    assert_eq!(order.check(), Ok(()));
+    order.sampling.seed = None;
+    assert!(order.check().is_err(), "an order has a seed");
+    fn message(request: &mut InferRequest, at: usize) -> &mut Message {
+        match &mut request.input {
+            Input::Chat(messages) => &mut messages[at],
+            Input::Text(_) => panic!("a chat"),
+        }
+    }
+    beyond("messages", |r| {
+        message(r, 0).tool_call_id = Some("x".into())
+    });
+    beyond("messages", |r| message(r, 4).tool_call_id = None);
+    beyond("messages", |r| {
+        message(r, 4).tool_call_id = Some("x".repeat(MAX_CALL_ID_BYTES + 1))
+    });
+    beyond("messages", |r| {
+        message(r, 0).name = Some("x".repeat(MAX_CALL_ID_BYTES + 1))
+    });
+    beyond("messages", |r| {
+        let calls = message(r, 3).tool_calls.clone();
+        message(r, 1).tool_calls = calls;
+    });
+    beyond("messages", |r| {
+        let call = message(r, 3).tool_calls[0].clone();
+        message(r, 3).tool_calls = vec![call; MAX_TOOL_CALLS + 1];
+    });
+    beyond("messages", |r| message(r, 3).tool_calls[0].name.clear());
+    beyond("messages", |r| {
+        message(r, 3).tool_calls[0].id = "x".repeat(MAX_CALL_ID_BYTES + 1);
+    });
+    beyond("tools", |r| r.input = Input::Text("x".into()));
+    beyond("tools", |r| r.output.tools[0].name.clear());
+    beyond("transcript", |r| {
+        r.transcript = vec![0; MAX_TRANSCRIPT_TOKENS + 1]
+    });
+    beyond("top_logprobs", |r| r.sampling.top_logprobs = Some(21));
     beyond("stop", |r| {
         r.sampling.stop = vec!["x".into(); MAX_STOPS + 1]
     });

@@ -109,6 +109,7 @@ fn valid_messages() -> Vec<Vec<u8>> {
         codec::encode(&samples::accepted()),
         codec::encode(&samples::begun()),
         codec::encode(&samples::chunk()),
+        codec::encode(&samples::plain_chunk()),
         codec::encode(&samples::done()),
         codec::encode(&samples::directory_update()),
         codec::encode(&samples::push()),
@@ -157,13 +158,14 @@ fn sampling() -> impl Strategy<Value = Sampling> {
     (
         proptest::option::of(1u32..),
         (0f32..=2.0, 0f32..=1.0, 0f32..=1.0, any::<u32>()),
-        (-2f32..=2.0, -2f32..=2.0),
+        (-2f32..=2.0, -2f32..=2.0, 0.1f32..=10.0),
         btree_map(any::<u32>(), -100f32..=100.0, 0..8),
         any::<Option<u64>>(),
         vec(".{1,20}", 0..4),
+        proptest::option::of(0u8..=20),
     )
         .prop_map(
-            |(max_tokens, draw, penalties, logit_bias, seed, stop)| Sampling {
+            |(max_tokens, draw, penalties, logit_bias, seed, stop, top_logprobs)| Sampling {
                 max_tokens,
                 temperature: draw.0,
                 top_p: draw.1,
@@ -171,9 +173,11 @@ fn sampling() -> impl Strategy<Value = Sampling> {
                 top_k: draw.3,
                 frequency_penalty: penalties.0,
                 presence_penalty: penalties.1,
+                repetition_penalty: penalties.2,
                 logit_bias,
                 seed,
                 stop,
+                top_logprobs,
             },
         )
 }
@@ -184,7 +188,7 @@ fn input() -> impl Strategy<Value = Input> {
         Just(Speaker::User),
         Just(Speaker::Assistant)
     ];
-    let message = (speaker, ".{0,200}").prop_map(|(role, content)| Message { role, content });
+    let message = (speaker, ".{0,200}").prop_map(|(role, content)| Message::new(role, content));
     prop_oneof![
         vec(message, 1..6).prop_map(Input::Chat),
         ".{1,200}".prop_map(Input::Text),
@@ -222,8 +226,9 @@ proptest! {
     }
 
     #[test]
-    fn a_request_survives_the_wire(input in input(), sampling in sampling()) {
+    fn a_request_survives_the_wire(input in input(), sampling in sampling(), token in any::<u32>()) {
         let request = InferRequest { sampling, ..samples::request(input) };
+        let request = InferRequest { transcript: vec![token], ..request };
         prop_assert!(request.check().is_ok(), "{:?}", request.check());
         let bytes = codec::encode(&request);
         let read: InferRequest = codec::decode("request", &bytes, MAX_REQUEST_BYTES).expect("read");
@@ -232,7 +237,7 @@ proptest! {
 
     #[test]
     fn a_chunk_survives_the_wire(position in any::<u32>(), tokens in vec(any::<u32>(), 0..64), text in ".{0,300}", unnamed in any::<u32>()) {
-        let event = AnswerEvent::Chunk(Chunk { position, tokens, text, unnamed });
+        let event = AnswerEvent::Chunk(Chunk { unnamed, ..Chunk::new(position, tokens, text) });
         let bytes = codec::encode(&event);
         prop_assert_eq!(codec::decode::<AnswerEvent>("event", &bytes, MAX_EVENT_BYTES), Ok(event));
     }

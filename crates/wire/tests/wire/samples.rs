@@ -9,12 +9,13 @@ use tether_wire::directory::{Availability, DirectoryUpdate, ModelEntry, TenantEn
 use tether_wire::grant::chain::pass_on;
 use tether_wire::grant::{Access, Mesh};
 use tether_wire::infer::{
-    Accepted, AnswerEvent, Begun, Chunk, Done, Finish, InferRequest, Input, Message, Sampling,
-    Speaker, Usage, WorkOrder,
+    Accepted, AnswerEvent, Begun, CallDelta, Chunk, Done, Finish, Format, InferRequest, Input,
+    Message, Output, Sampling, Speaker, TokenLogprob, Tool, ToolCall, ToolChoice, TopLogprob,
+    Usage, WorkOrder,
 };
 use tether_wire::invite::{Joined, Token};
 use tether_wire::link::{Hello, HelloAnswer, Refusal, RefusalCode};
-use tether_wire::manifest::{FileEntry, Format};
+use tether_wire::manifest::{FileEntry, Format as WeightsFormat};
 use tether_wire::record::Record;
 use tether_wire::rpc::{CallHead, Code, RpcError, method};
 use tether_wire::spread::{BUCKETS, Batch, Holding, Push, PushReply, RelayedBeat, Suspicion};
@@ -183,7 +184,7 @@ pub(crate) fn manifest() -> Manifest {
     };
     Manifest {
         model: model(),
-        format: Format::Gguf,
+        format: WeightsFormat::Gguf,
         weights: "model.gguf".into(),
         tokenizer: Some("tokenizer.json".into()),
         files: vec![
@@ -270,22 +271,59 @@ pub(crate) fn sampling() -> Sampling {
         min_p: 0.0625,
         frequency_penalty: 0.25,
         presence_penalty: -0.5,
+        repetition_penalty: 1.25,
         logit_bias: BTreeMap::from([(7, 1.5), (300, -100.0)]),
         seed: Some(u64::MAX),
         stop: vec!["\n\n".into()],
+        top_logprobs: Some(2),
     }
 }
 
 pub(crate) fn chat() -> Input {
-    let said = |role, content: &str| Message {
-        role,
-        content: content.into(),
-    };
+    let said = |role, content: &str| Message::new(role, content);
     Input::Chat(vec![
         said(Speaker::System, "Answer in one word."),
         said(Speaker::User, "What is the capital of France?"),
         said(Speaker::Assistant, "Paris"),
+        Message {
+            tool_calls: vec![ToolCall {
+                id: "a1B2c3D4e".into(),
+                name: "weather".into(),
+                arguments: r#"{"city":"Paris"}"#.into(),
+            }],
+            ..said(Speaker::Assistant, "")
+        },
+        Message {
+            tool_call_id: Some("a1B2c3D4e".into()),
+            name: Some("weather".into()),
+            ..said(Speaker::Tool, "sunny")
+        },
     ])
+}
+
+pub(crate) fn output() -> Output {
+    Output {
+        tools: vec![Tool {
+            name: "weather".into(),
+            description: "How the weather is.".into(),
+            parameters: r#"{"type":"object","properties":{"city":{"type":"string"}}}"#.into(),
+            strict: true,
+        }],
+        tool_choice: ToolChoice::Named("weather".into()),
+        parallel_tool_calls: false,
+        format: Format::Text,
+    }
+}
+
+/// A prompt whose answer has this form.
+pub(crate) fn formatted(format: Format) -> InferRequest {
+    InferRequest {
+        output: Output {
+            format,
+            ..Output::default()
+        },
+        ..request(Input::Text("Once".into()))
+    }
 }
 
 pub(crate) fn request(input: Input) -> InferRequest {
@@ -294,8 +332,16 @@ pub(crate) fn request(input: Input) -> InferRequest {
         correlation: CorrelationId::derive(&tenant(), "retry-1"),
         retry_token: "retry-1".into(),
         model: "tether-tiny".into(),
+        output: match &input {
+            Input::Chat(_) => output(),
+            Input::Text(_) => Output {
+                format: Format::Choice(vec!["yes".into(), "no".into()]),
+                ..Output::default()
+            },
+        },
         input,
         sampling: sampling(),
+        transcript: Vec::new(),
     }
 }
 
@@ -309,6 +355,8 @@ pub(crate) fn work_order() -> WorkOrder {
         digest: Digest([4; 32]),
         input: chat(),
         sampling: sampling(),
+        output: output(),
+        transcript: vec![17, 511],
     }
 }
 
@@ -330,6 +378,30 @@ pub(crate) fn chunk() -> AnswerEvent {
         position: 3,
         tokens: vec![17, 511],
         text: "Par".into(),
+        logprobs: vec![
+            TokenLogprob {
+                token: 17,
+                logprob: -0.25,
+                bytes: b"Par".to_vec(),
+                top: vec![TopLogprob {
+                    token: 17,
+                    logprob: -0.25,
+                    bytes: b"Par".to_vec(),
+                }],
+            },
+            TokenLogprob {
+                token: 511,
+                logprob: tether_wire::infer::MIN_LOGPROB,
+                bytes: vec![0xc3],
+                top: Vec::new(),
+            },
+        ],
+        calls: vec![CallDelta {
+            index: 1,
+            id: Some("a1B2c3D4e".into()),
+            name: Some("weather".into()),
+            arguments: "{".into(),
+        }],
         unnamed: 0,
     })
 }
@@ -337,11 +409,13 @@ pub(crate) fn chunk() -> AnswerEvent {
 /// Of an engine that does not tell the ids of its tokens.
 pub(crate) fn unnamed_chunk() -> AnswerEvent {
     AnswerEvent::Chunk(Chunk {
-        position: 3,
-        tokens: vec![],
-        text: "Par".into(),
         unnamed: 2,
+        ..Chunk::new(3, vec![], "Par")
     })
+}
+
+pub(crate) fn plain_chunk() -> AnswerEvent {
+    AnswerEvent::Chunk(Chunk::new(3, vec![17, 511], "Par"))
 }
 
 pub(crate) fn done() -> AnswerEvent {

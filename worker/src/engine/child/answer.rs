@@ -89,18 +89,13 @@ impl Answer {
 
     pub(crate) fn chunk(&self, chunk: Chunk) {
         let id = self.id;
-        let Chunk {
-            position,
-            tokens,
-            text,
-            unnamed: _,
-        } = chunk;
-        self.say(FromEngine::Chunk {
-            id,
-            position,
-            tokens,
-            text,
-        });
+        self.say(FromEngine::Chunk { id, chunk });
+    }
+
+    /// More of what was given already was gone through.
+    pub(crate) fn replayed(&self) {
+        let id = self.id;
+        self.say(FromEngine::Replayed { id });
     }
 
     pub(crate) fn done(&self, finish: Finish, usage: Usage, times: Times) {

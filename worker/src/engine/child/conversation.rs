@@ -146,7 +146,7 @@ fn begin(
     let answers = answers.clone();
     runtime.spawn(async move {
         let id = request.id;
-        engine.generate(request, answer.clone()).await;
+        engine.generate(request.task, answer.clone()).await;
         answers.remove(id);
         answer.close();
     });

@@ -49,9 +49,7 @@ fn started(id: u64) -> FromEngine {
 fn chunk(id: u64, position: u32) -> FromEngine {
     FromEngine::Chunk {
         id,
-        position,
-        tokens: vec![7],
-        text: "x".to_owned(),
+        chunk: Chunk::new(position, vec![7], "x"),
     }
 }
 
@@ -67,7 +65,7 @@ fn done(id: u64) -> FromEngine {
 
 fn begin_at(in_flight: &mut InFlight, id: u64, places: &Places) -> Source {
     let (sink, source) = reader::channel(places.place());
-    assert!(in_flight.begin(id, sink));
+    assert!(in_flight.begin(id, 0, sink));
     source
 }
 
@@ -112,7 +110,7 @@ fn a_request_that_its_reader_left_before_the_engine_heard_of_it_never_gets_there
     let (sink, source) = reader::channel(places.place());
     drop(source);
     assert!(!in_flight.leave(1), "the wish to cancel came first");
-    assert!(!in_flight.begin(1, sink));
+    assert!(!in_flight.begin(1, 0, sink));
     assert_eq!(places.counts(), (0, 1));
 }
 

@@ -86,10 +86,7 @@ fn shipped() -> String {
 }
 
 fn say(role: Speaker, content: &str) -> Message {
-    Message {
-        role,
-        content: content.to_owned(),
-    }
+    Message::new(role, content)
 }
 
 /// The same words by everybody, with plain ones between.

@@ -2,7 +2,7 @@
 
 use super::hold;
 use crate::engine::protocol::{
-    EngineKind, FromEngine, Generate, Load, ToEngine, read_message, write_message,
+    EngineKind, FromEngine, Generate, Load, Task, ToEngine, read_message, write_message,
 };
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
@@ -10,7 +10,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tether_wire::infer::{Finish, Input, Message, Sampling, Speaker, Usage};
+use tether_wire::infer::{
+    CallDelta, Finish, Input, Message, Sampling, Speaker, TokenLogprob, Usage,
+};
 use tether_wire::manifest::Format;
 use tether_wire::rpc::RpcError;
 
@@ -27,9 +29,13 @@ pub(crate) struct Client {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Got {
     pub(crate) prompt_tokens: Option<u32>,
+    /// Position of the first token that came.
+    pub(crate) start: Option<u32>,
     pub(crate) tokens: Vec<u32>,
     pub(crate) text: String,
     pub(crate) chunks: usize,
+    pub(crate) logprobs: Vec<TokenLogprob>,
+    pub(crate) calls: Vec<CallDelta>,
     pub(crate) done: Option<(Finish, Usage)>,
     pub(crate) decode_ms: u64,
     pub(crate) error: Option<RpcError>,
@@ -43,10 +49,7 @@ impl Got {
 }
 
 pub(crate) fn chat(text: &str) -> Input {
-    Input::Chat(vec![Message {
-        role: Speaker::User,
-        content: text.to_owned(),
-    }])
+    Input::Chat(vec![Message::new(Speaker::User, text)])
 }
 
 pub(crate) fn greedy() -> Sampling {
@@ -124,13 +127,14 @@ impl Client {
 
     /// Sends a request, without waiting for its answer.
     pub(crate) fn begin(&mut self, input: Input, sampling: &Sampling) -> u64 {
+        self.begin_task(Task::new(input, sampling.clone()))
+    }
+
+    /// The same for a whole task.
+    pub(crate) fn begin_task(&mut self, task: Task) -> u64 {
         let id = self.next;
         self.next += 1;
-        self.send(&ToEngine::Generate(Generate {
-            id,
-            input,
-            sampling: sampling.clone(),
-        }));
+        self.send(&ToEngine::Generate(Generate { id, task }));
         id
     }
 
@@ -140,23 +144,22 @@ impl Client {
             FromEngine::Started { id, prompt_tokens } => {
                 all.entry(id).or_default().prompt_tokens = Some(prompt_tokens);
             }
-            FromEngine::Chunk {
-                id,
-                position,
-                tokens,
-                text,
-            } => {
+            FromEngine::Chunk { id, chunk } => {
                 let got = all.entry(id).or_default();
+                let start = *got.start.get_or_insert(chunk.position);
                 assert_eq!(
-                    position as usize,
-                    got.tokens.len(),
+                    chunk.position as usize,
+                    start as usize + got.tokens.len(),
                     "positions have no gaps"
                 );
                 assert!(got.prompt_tokens.is_some() && !got.ended());
-                got.tokens.extend(tokens);
-                got.text += &text;
+                got.tokens.extend(chunk.tokens);
+                got.text += &chunk.text;
+                got.logprobs.extend(chunk.logprobs);
+                got.calls.extend(chunk.calls);
                 got.chunks += 1;
             }
+            FromEngine::Replayed { .. } => {}
             FromEngine::Done {
                 id,
                 finish,
@@ -166,7 +169,10 @@ impl Client {
             } => {
                 let got = all.entry(id).or_default();
                 assert!(!got.ended());
-                assert_eq!(usage.completion_tokens as usize, got.tokens.len());
+                if let Some(start) = got.start {
+                    let all = start as usize + got.tokens.len();
+                    assert_eq!(usage.completion_tokens as usize, all);
+                }
                 assert_eq!(Some(usage.prompt_tokens), got.prompt_tokens);
                 got.done = Some((finish, usage));
                 got.decode_ms = decode_ms;
@@ -187,9 +193,15 @@ impl Client {
 
     /// The answers to several requests given at once, in their order.
     pub(crate) fn ask_all(&mut self, requests: Vec<(Input, Sampling)>) -> Vec<Got> {
-        let ids: Vec<u64> = requests
+        let tasks = requests.into_iter();
+        self.do_all(tasks.map(|(input, sampling)| Task::new(input, sampling)))
+    }
+
+    /// The same for whole tasks.
+    pub(crate) fn do_all(&mut self, tasks: impl IntoIterator<Item = Task>) -> Vec<Got> {
+        let ids: Vec<u64> = tasks
             .into_iter()
-            .map(|(input, sampling)| self.begin(input, &sampling))
+            .map(|task| self.begin_task(task))
             .collect();
         let mut all = BTreeMap::new();
         while !ids.iter().all(|id| all.get(id).is_some_and(Got::ended)) {
@@ -202,6 +214,11 @@ impl Client {
         self.ask_all(vec![(input, sampling.clone())])
             .pop()
             .expect("one answer")
+    }
+
+    /// The answer to a whole task.
+    pub(crate) fn perform(&mut self, task: Task) -> Got {
+        self.do_all([task]).pop().expect("one answer")
     }
 
     /// Hangs up, and waits until the engine is gone.

@@ -1,6 +1,6 @@
 use super::client::{Client, Got, chat, echo_load, greedy};
 use super::*;
-use crate::engine::protocol::EngineKind;
+use crate::engine::protocol::{EngineKind, Task};
 use std::collections::BTreeMap;
 use tether_wire::infer::{Finish, Input, Message, Sampling, Speaker, Usage};
 
@@ -20,10 +20,7 @@ fn an_echo_is_exact_in_text_counts_and_finish() {
 #[test]
 fn an_echo_says_the_last_user_message_and_counts_all() {
     let mut client = Client::loaded(&echo_load(0));
-    let say = |role, content: &str| Message {
-        role,
-        content: content.to_owned(),
-    };
+    let say = |role, content: &str| Message::new(role, content);
     let input = Input::Chat(vec![
         say(Speaker::System, "be brief"),
         say(Speaker::User, "first"),
@@ -204,4 +201,26 @@ fn the_end_of_the_socket_is_noticed_while_an_answer_is_given() {
     let mut client = Client::loaded(&echo_load(60_000));
     client.begin(chat("slow"), &greedy());
     assert_eq!(client.end(), ExitCode::SUCCESS);
+}
+
+/// [T-INF-11]
+#[test]
+fn an_answer_goes_on_behind_what_was_given_and_counts_all_of_it() {
+    let mut client = Client::loaded(&echo_load(0));
+    let whole = client.ask(chat("one two three four"), &greedy());
+    for given in 0..=whole.tokens.len() {
+        let got = client.perform(Task {
+            transcript: whole.tokens[..given].to_vec(),
+            ..Task::new(chat("one two three four"), greedy())
+        });
+        assert_eq!(got.tokens, whole.tokens[given..]);
+        assert!(whole.text.ends_with(&got.text));
+        assert_eq!(got.done, whole.done);
+    }
+    let got = client.perform(Task {
+        transcript: vec![0, 7],
+        ..Task::new(chat("one two three four"), greedy())
+    });
+    let error = got.error.expect("refused");
+    assert_eq!(error.param.as_deref(), Some("transcript"));
 }
