@@ -8,8 +8,8 @@ mod found;
 
 use crate::SiteArgs;
 use crate::cost::{self, mib};
-use crate::load::{Caller, Load};
-use crate::mesh::{Mesh, Shape, WorkerSettings};
+use crate::load::{Caller, Load, Question};
+use crate::mesh::{EngineSettings, Mesh, Shape, WorkerSettings};
 use crate::report::{Report, progress};
 use crate::views::{self, Views};
 use anyhow::{Context, ensure};
@@ -52,14 +52,15 @@ impl CrowdArgs {
         let shape = Shape {
             orchestrators: 3,
             workers: usize::from(self.workers),
+            models: 1,
             worker: WorkerSettings {
                 slots: 4,
-                token_ms: 5,
+                engine: EngineSettings::Echo { token_ms: 5 },
             },
         };
         let mut mesh = Mesh::start(site, &shape).await?;
         let caller = Caller::new(&mesh.gateway_url()?, mesh.api_key())?;
-        let load = Load::start(caller, self.rate, 10);
+        let load = Load::start(caller, self.rate, vec![Question::echo(10)]);
         let mut found = Found::default();
         self.churn(&mut mesh, &mut found).await?;
         self.settle(&mut mesh, &mut found).await?;

@@ -10,8 +10,8 @@ mod phase;
 
 use crate::SiteArgs;
 use crate::cost::mib;
-use crate::load::{self, Asked, Caller, Counts, Load};
-use crate::mesh::{Mesh, Shape, WorkerSettings};
+use crate::load::{self, Asked, Caller, Counts, Load, Question};
+use crate::mesh::{EngineSettings, Mesh, Shape, WorkerSettings};
 use crate::report::{Report, progress};
 use attack::Attack;
 use clap::Args;
@@ -43,14 +43,15 @@ impl FloodArgs {
         let shape = Shape {
             orchestrators: 1,
             workers: self.workers,
+            models: 1,
             worker: WorkerSettings {
                 slots: 4,
-                token_ms: 2,
+                engine: EngineSettings::Echo { token_ms: 2 },
             },
         };
         let mesh = Mesh::start(site, &shape).await?;
         let caller = Caller::new(&mesh.gateway_url()?, mesh.api_key())?;
-        let load = Load::start(caller, self.rate, 10);
+        let load = Load::start(caller, self.rate, vec![Question::echo(10)]);
         let mut phases = Vec::new();
         for attack in Attack::ALL {
             let phase = Phase::run(&mesh, attack, Duration::from_secs(self.seconds)).await?;

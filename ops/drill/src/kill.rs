@@ -10,8 +10,8 @@ mod deaths;
 mod found;
 
 use crate::SiteArgs;
-use crate::load::{Asked, Caller, Load};
-use crate::mesh::{Mesh, Shape, WorkerSettings};
+use crate::load::{Asked, Caller, Load, Question};
+use crate::mesh::{EngineSettings, Mesh, Shape, WorkerSettings};
 use crate::report::{Report, progress};
 use clap::Args;
 use deaths::Deaths;
@@ -54,14 +54,15 @@ impl KillArgs {
         let shape = Shape {
             orchestrators: 3,
             workers: usize::from(self.workers),
+            models: 1,
             worker: WorkerSettings {
                 slots: 4,
-                token_ms: TOKEN_MS,
+                engine: EngineSettings::Echo { token_ms: TOKEN_MS },
             },
         };
         let mesh = Mesh::start(site, &shape).await?;
         let caller = Caller::new(&mesh.gateway_url()?, mesh.api_key())?;
-        let load = || Load::start(caller.clone(), self.rate, WORDS);
+        let load = || Load::start(caller.clone(), self.rate, vec![Question::echo(WORDS)]);
         let mut requests = Requests::default();
         let mut deaths = Deaths::new(mesh)?;
         if self.runs > 0 {

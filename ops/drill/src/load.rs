@@ -7,8 +7,10 @@
 mod answer;
 
 use crate::figures::Distribution;
-use crate::mesh::{MODEL, client};
-use answer::{Answer, question};
+use crate::mesh::client;
+use answer::Answer;
+pub(crate) use answer::Question;
+use anyhow::bail;
 use serde_json::json;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -38,6 +40,7 @@ pub(crate) enum End {
 pub(crate) struct Asked {
     pub(crate) at: Instant,
     pub(crate) took: Duration,
+    pub(crate) model: String,
     /// Which worker answered, where one did.
     pub(crate) worker: Option<String>,
     pub(crate) end: End,
@@ -119,44 +122,59 @@ impl Caller {
         })
     }
 
-    /// One streamed answer of so many words. `began` is told the worker, and when its first piece
-    /// comes.
-    pub(crate) async fn ask(&self, words: usize, began: impl FnMut(&str)) -> Asked {
+    /// One streamed answer. `began` is told the worker, and when its first piece comes.
+    pub(crate) async fn ask(&self, question: &Question, began: impl FnMut(&str)) -> Asked {
         let at = Instant::now();
         let mut worker = None;
-        let end = self.stream(words, &mut worker, began).await;
+        let Question { model, text, .. } = question;
+        let came = self.stream(model, text, &mut worker, began).await;
         Asked {
             at,
             took: at.elapsed(),
+            model: model.clone(),
             worker,
-            end,
+            end: came.map_or_else(|end| end, |answer| answer.end(&question.answer)),
+        }
+    }
+
+    /// A question whose right answer is the one that comes now: greedy answers are always the same.
+    pub(crate) async fn learn(&self, model: &str, text: &str) -> anyhow::Result<Question> {
+        let came = self.stream(model, text, &mut None, |_| ()).await;
+        match came.and_then(Answer::whole) {
+            Ok(answer) => Ok(Question {
+                model: model.to_owned(),
+                text: text.to_owned(),
+                answer,
+            }),
+            Err(end) => bail!("{model} was asked {text:?}: {end:?}"),
         }
     }
 
     async fn stream(
         &self,
-        words: usize,
+        model: &str,
+        text: &str,
         worker: &mut Option<String>,
         mut began: impl FnMut(&str),
-    ) -> End {
-        let question = question(words);
+    ) -> Result<Answer, End> {
         let request = self
             .client
             .post(&self.url)
             .bearer_auth(&self.key)
             .json(&json!({
-                "model": MODEL,
-                "messages": [{"role": "user", "content": question}],
+                "model": model,
+                "messages": [{"role": "user", "content": text}],
+                "temperature": 0,
                 "stream": true,
             }));
         let mut response = match request.send().await {
             Ok(response) => response,
-            Err(error) => return End::Refused(error.to_string()),
+            Err(error) => return Err(End::Refused(error.to_string())),
         };
         let status = response.status();
         if !status.is_success() {
             let text = response.text().await.unwrap_or_default();
-            return End::Refused(format!("{status}: {text}"));
+            return Err(End::Refused(format!("{status}: {text}")));
         }
         let header = response.headers().get("x-tether-worker");
         *worker = header.and_then(|it| it.to_str().ok()).map(str::to_owned);
@@ -170,8 +188,8 @@ impl Caller {
                         began(worker.as_deref().unwrap_or_default());
                     }
                 }
-                Ok(None) => return answer.end(&question),
-                Err(error) => return End::Cut(error.to_string()),
+                Ok(None) => return Ok(answer),
+                Err(error) => return Err(End::Cut(error.to_string())),
             }
         }
     }
@@ -185,8 +203,8 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Asks so many times in a second, each for so many words.
-    pub(crate) fn start(caller: Caller, per_s: f64, words: usize) -> Self {
+    /// Asks so many times in a second, in turns each of some questions.
+    pub(crate) fn start(caller: Caller, per_s: f64, questions: Vec<Question>) -> Self {
         let load = Self {
             asked: Arc::default(),
             stop: CancellationToken::new(),
@@ -197,7 +215,7 @@ impl Load {
         load.tasks.spawn(async move {
             let mut ticks = tokio::time::interval(Duration::from_secs_f64(1.0 / per_s));
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
+            for question in questions.into_iter().cycle() {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     _ = ticks.tick() => {}
@@ -208,7 +226,7 @@ impl Load {
                     return;
                 };
                 tasks.spawn(async move {
-                    let one = caller.ask(words, |_| ()).await;
+                    let one = caller.ask(&question, |_| ()).await;
                     lock(&asked).push(one);
                     drop(place);
                 });
@@ -260,6 +278,7 @@ mod tests {
         let asked = |end| Asked {
             at: Instant::now(),
             took: Duration::from_millis(5),
+            model: String::new(),
             worker: None,
             end,
         };
@@ -286,6 +305,7 @@ mod tests {
         let asked = |after, took| Asked {
             at: now + s(after),
             took: s(took),
+            model: String::new(),
             worker: None,
             end: End::Whole,
         };

@@ -5,7 +5,7 @@
 //!
 //! # Layout
 //!
-//! * `kill`, `starve`, `flood`, `replay`, `crowd` – the drills
+//! * `kill`, `starve`, `flood`, `replay`, `crowd`, `engine` – the drills
 //! * `mesh` – keys, grants, configuration files, and the processes that run with them
 //! * `views` – what orchestrators say of their fleets, and when; whether two say the same
 //! * `load` – honest requests and how they end
@@ -17,6 +17,7 @@
 
 mod cost;
 mod crowd;
+mod engine;
 mod figures;
 mod flood;
 mod guard;
@@ -93,6 +94,10 @@ enum Drill {
     Replay(replay::ReplayArgs),
     /// Many real workers, killed and restarted all the time: three views are equal at the end
     Crowd(crowd::CrowdArgs),
+    /// Engines of a worker are killed, abort and stand still under load: its other models go on
+    ///
+    /// With the real engine; each in the middle of a long answer.
+    Engine(engine::EngineArgs),
     /// Becomes another program that dies with the one that started this
     #[command(hide = true)]
     Guard(guard::GuardArgs),
@@ -136,6 +141,7 @@ fn run(site: SiteArgs, drill: Drill) -> anyhow::Result<Option<Report>> {
                 Drill::Flood(args) => Box::pin(args.run(&site)).await,
                 Drill::Replay(args) => Box::pin(args.run(&site)).await,
                 Drill::Crowd(args) => Box::pin(args.run(&site)).await,
+                Drill::Engine(args) => Box::pin(args.run(&site)).await,
                 Drill::Guard(_) => unreachable!("was run"),
             }
         };

@@ -15,7 +15,7 @@ mod seat;
 
 pub(crate) use admin::{Admin, Metrics, Row};
 pub(crate) use process::{Process, send};
-pub(crate) use seat::{Seat, WorkerSettings};
+pub(crate) use seat::{EngineSettings, Seat, WorkerSettings};
 
 use crate::SiteArgs;
 use crate::report::progress;
@@ -28,7 +28,8 @@ use tether_net::testing::LocalMesh;
 use tether_wire::Role;
 use tether_wire::grant::Access;
 
-/// The model of all workers, by the name that requests have.
+/// The model of all workers, by the name that requests have; of several it is the first, and the
+/// others are named after it.
 pub(crate) const MODEL: &str = "tether-tiny";
 /// A hang guard for what nothing is measured of.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -41,13 +42,15 @@ pub(crate) struct Site {
     tether: PathBuf,
     dir: PathBuf,
     publisher: String,
+    /// The names of the models that all workers serve.
+    pub(crate) models: Vec<String>,
     api_key: String,
     _temporary: Option<TempDir>,
 }
 
 impl Site {
-    /// Makes keys, a signed model and a tenant.
-    pub(crate) async fn new(args: &SiteArgs) -> anyhow::Result<Self> {
+    /// Makes keys, signed models and a tenant.
+    pub(crate) async fn new(args: &SiteArgs, models: usize) -> anyhow::Result<Self> {
         let tether = match &args.tether {
             Some(path) => path.clone(),
             None => std::env::current_exe()?.with_file_name("tether"),
@@ -74,32 +77,40 @@ impl Site {
             tether,
             dir: dir.canonicalize()?,
             publisher: String::new(),
+            models: (0..models)
+                .map(|n| match n {
+                    0 => MODEL.to_owned(),
+                    n => format!("{MODEL}-{n}"),
+                })
+                .collect(),
             api_key: String::new(),
             _temporary: temporary,
         };
         let key = site.path("publisher.key");
         site.publisher = site.command(&["keys", "new", text(&key)?]).await?;
-        let model = site.path(MODEL);
-        copy_dir(
-            &Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/tiny-model/model"),
-            &model,
-        )
-        .context("cannot copy the small model")?;
-        site.command(&[
-            "artifact",
-            "pack",
-            text(&model)?,
-            "--model",
-            "tether-tiny@1.0",
-            "--key",
-            text(&key)?,
-        ])
-        .await?;
+        for name in &site.models {
+            site.pack(name, &key).await?;
+        }
         let tenants = site.path("tenants.toml");
         site.api_key = site
             .command(&["tenant", "new", "--file", text(&tenants)?, "--id", "drill"])
             .await?;
         Ok(site)
+    }
+
+    /// A copy of the small model, signed under a name of its own.
+    async fn pack(&self, name: &str, key: &Path) -> anyhow::Result<()> {
+        let model = self.path(name);
+        copy_dir(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/tiny-model/model"),
+            &model,
+        )
+        .context("cannot copy the small model")?;
+        let named = format!("{name}@1.0");
+        let (model, key) = (text(&model)?, text(key)?);
+        self.command(&["artifact", "pack", model, "--model", &named, "--key", key])
+            .await?;
+        Ok(())
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -127,6 +138,8 @@ impl Site {
 pub(crate) struct Shape {
     pub(crate) orchestrators: usize,
     pub(crate) workers: usize,
+    /// Models that every worker serves; at least one.
+    pub(crate) models: usize,
     pub(crate) worker: WorkerSettings,
 }
 
@@ -169,7 +182,7 @@ impl Mesh {
     /// Starts one and waits until all workers are routable in all views, and the gateway is ready.
     pub(crate) async fn start(args: &SiteArgs, shape: &Shape) -> anyhow::Result<Self> {
         let began = Instant::now();
-        let site = Site::new(args).await?;
+        let site = Site::new(args, shape.models).await?;
         let member = |seat| Member {
             seat,
             process: None,
@@ -205,9 +218,15 @@ impl Mesh {
         let views = mesh.views()?;
         let all = mesh.workers.len();
         views
-            .until(PATIENCE, "all workers are routable", |fleet| {
-                fleet.values().filter(|row| row.is_routable()).count() == all
-            })
+            .until(
+                PATIENCE,
+                "all workers are routable with all models",
+                |fleet| {
+                    let is_whole =
+                        |row: &&Row| row.is_routable() && row.models.len() == shape.models;
+                    fleet.values().filter(is_whole).count() == all
+                },
+            )
             .await?;
         mesh.until_ready().await?;
         progress(format!(

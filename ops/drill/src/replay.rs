@@ -13,7 +13,7 @@ mod watch;
 use crate::SiteArgs;
 use crate::cost::{self, MemoryWatch, Share, mib};
 use crate::journal;
-use crate::mesh::{Admin, Mesh, PATIENCE, Shape, WorkerSettings};
+use crate::mesh::{Admin, EngineSettings, Mesh, PATIENCE, Shape, WorkerSettings};
 use crate::report::{Report, progress};
 use anyhow::{Context, ensure};
 use clap::Args;
@@ -71,9 +71,10 @@ impl ReplayArgs {
         let shape = Shape {
             orchestrators: 1,
             workers: 0,
+            models: 1,
             worker: WorkerSettings {
                 slots: 1,
-                token_ms: 0,
+                engine: EngineSettings::Echo { token_ms: 0 },
             },
         };
         let mut mesh = Mesh::start(site, &shape).await?;

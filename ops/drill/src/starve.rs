@@ -8,8 +8,8 @@ mod hold;
 
 use crate::SiteArgs;
 use crate::cost;
-use crate::load::{self, Asked, Caller, Counts, End, Load, Window};
-use crate::mesh::{Mesh, Row, Shape, WorkerSettings};
+use crate::load::{self, Asked, Caller, Counts, End, Load, Question, Window};
+use crate::mesh::{EngineSettings, Mesh, Row, Shape, WorkerSettings};
 use crate::report::{Report, progress};
 use crate::views::{Fleet, Views};
 use anyhow::ensure;
@@ -72,9 +72,10 @@ impl StarveArgs {
         let shape = Shape {
             orchestrators: 3,
             workers: self.workers,
+            models: 1,
             worker: WorkerSettings {
                 slots: 8,
-                token_ms: 60,
+                engine: EngineSettings::Echo { token_ms: 60 },
             },
         };
         let mesh = Mesh::start(site, &shape).await?;
@@ -109,7 +110,7 @@ impl StarveArgs {
             pids.extend(cost::children(pid));
             pids.push(pid);
         }
-        let load = Load::start(caller.clone(), 10.0, 2);
+        let load = Load::start(caller.clone(), 10.0, vec![Question::echo(2)]);
         let from = Instant::now();
         let held = Held::hold(self.by, pids)?;
         let mut blind = Window { from, until: from };
@@ -185,7 +186,7 @@ impl StarveArgs {
                     let told = |worker: &str| {
                         let _ = began.try_send(worker.to_owned());
                     };
-                    caller.ask(words, told).await
+                    caller.ask(&Question::echo(words), told).await
                 });
             }
             for _ in 0..missing.len() {

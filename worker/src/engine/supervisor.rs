@@ -59,6 +59,7 @@ impl Supervisor {
             let wait = restart::delay(cause, failures, rand::random());
             tracing::warn!(
                 model = %self.spec.load.model_name,
+                cause = cause.as_str(),
                 reason,
                 wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
                 "the engine is down and will be started again"
@@ -139,6 +140,7 @@ impl Supervisor {
             model,
             engine = ready.engine,
             load_ms = ready.load_ms,
+            pid = ready.pid,
             "model loaded"
         );
         self.state.send_replace(EngineState::Ready(ready));

@@ -1,12 +1,27 @@
 //! What is asked, and what came of the answer. Pure.
 
 use super::End;
+use crate::mesh::MODEL;
 use serde_json::Value;
 
-/// What is asked: the echo engine answers with the same words.
-pub(super) fn question(words: usize) -> String {
-    let words: Vec<String> = (0..words).map(|n| format!("w{n}")).collect();
-    words.join(" ")
+/// What is asked, and the right answer to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Question {
+    pub(crate) model: String,
+    pub(crate) text: String,
+    pub(crate) answer: String,
+}
+
+impl Question {
+    /// So many words; the echo engine answers with the same.
+    pub(crate) fn echo(words: usize) -> Self {
+        let words: Vec<String> = (0..words).map(|n| format!("w{n}")).collect();
+        Self {
+            model: MODEL.to_owned(),
+            text: words.join(" "),
+            answer: words.join(" "),
+        }
+    }
 }
 
 /// What came of an answer, from server-sent events.
@@ -44,13 +59,21 @@ impl Answer {
         }
     }
 
-    pub(super) fn end(self, question: &str) -> End {
+    /// What came, if it came whole.
+    pub(super) fn whole(self) -> Result<String, End> {
         match self.error {
-            Some(error) if self.text.is_empty() => End::Refused(error),
-            Some(error) => End::Cut(error),
-            None if !self.done => End::Cut("the stream ended without its end".to_owned()),
-            None if self.text == question => End::Whole,
-            None => End::Wrong(format!("{} of {} bytes", self.text.len(), question.len())),
+            Some(error) if self.text.is_empty() => Err(End::Refused(error)),
+            Some(error) => Err(End::Cut(error)),
+            None if !self.done => Err(End::Cut("the stream ended without its end".to_owned())),
+            None => Ok(self.text),
+        }
+    }
+
+    pub(super) fn end(self, right: &str) -> End {
+        match self.whole() {
+            Ok(text) if text == right => End::Whole,
+            Ok(text) => End::Wrong(format!("{} bytes, not {}", text.len(), right.len())),
+            Err(end) => end,
         }
     }
 }
@@ -60,13 +83,13 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn read(stream: &str, question: &str) -> End {
+    fn read(stream: &str, right: &str) -> End {
         let mut answer = Answer::default();
         // In pieces, as a network would give it.
         for piece in stream.as_bytes().chunks(7) {
             answer.take(piece);
         }
-        answer.end(question)
+        answer.end(right)
     }
 
     fn piece(text: &str) -> String {
@@ -79,16 +102,22 @@ mod tests {
     #[test]
     fn only_the_whole_answer_counts_as_one() {
         let whole = piece("w0 ") + &piece("w1") + "data: [DONE]\n\n";
-        assert_eq!(read(&whole, &question(2)), End::Whole);
+        assert_eq!(read(&whole, &Question::echo(2).answer), End::Whole);
         assert!(
-            matches!(read(&whole, &question(3)), End::Wrong(_)),
+            matches!(read(&whole, &Question::echo(3).answer), End::Wrong(_)),
             "a cut that looks whole"
         );
-        assert!(matches!(read(&piece("w0 "), &question(2)), End::Cut(_)));
-        let told = "data: {\"error\":{\"code\":\"x\"}}\n\n";
-        assert!(matches!(read(told, &question(2)), End::Refused(_)));
         assert!(matches!(
-            read(&(piece("w0 ") + told), &question(2)),
+            read(&piece("w0 "), &Question::echo(2).answer),
+            End::Cut(_)
+        ));
+        let told = "data: {\"error\":{\"code\":\"x\"}}\n\n";
+        assert!(matches!(
+            read(told, &Question::echo(2).answer),
+            End::Refused(_)
+        ));
+        assert!(matches!(
+            read(&(piece("w0 ") + told), &Question::echo(2).answer),
             End::Cut(_)
         ));
     }

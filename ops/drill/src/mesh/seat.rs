@@ -1,6 +1,6 @@
 //! A node's folder: its key, its grant and its configuration file, for as many starts as it has.
 
-use super::{Admin, MODEL, Process, Site, text};
+use super::{Admin, Process, Site, text};
 use anyhow::Context;
 use std::fs::{OpenOptions, Permissions};
 use std::io::Write as _;
@@ -18,8 +18,29 @@ const LOG: &str = "info,iroh=warn,peeroxide=warn,libudx=warn";
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WorkerSettings {
     pub(crate) slots: u32,
-    /// Milliseconds that the echo engine takes for each token.
-    pub(crate) token_ms: u64,
+    pub(crate) engine: EngineSettings,
+}
+
+/// Which engine workers have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum EngineSettings {
+    /// The echo engine, with milliseconds that it takes for each token.
+    Echo { token_ms: u64 },
+    /// The real one, with its deadlines in milliseconds.
+    Real { hang_ms: u64, step_ms: u64 },
+}
+
+impl EngineSettings {
+    fn configuration(self) -> String {
+        match self {
+            Self::Echo { token_ms } => {
+                format!("kind = \"echo\"\necho_delay_ms = {token_ms}\n")
+            }
+            Self::Real { hang_ms, step_ms } => {
+                format!("hang_timeout_ms = {hang_ms}\nstep_timeout_ms = {step_ms}\n")
+            }
+        }
+    }
 }
 
 /// Where a node sits.
@@ -79,14 +100,19 @@ impl Seat {
                 "[orchestrator]\ntenants = {:?}\nadmin = \"127.0.0.1:0\"\n",
                 text(&site.path("tenants.toml"))?
             ),
-            Role::Worker => format!(
-                "[worker]\ntrusted_publishers = [\"{}\"]\nslots = {}\n\n[worker.engine]\n\
-                 kind = \"echo\"\necho_delay_ms = {}\n\n[[worker.models]]\npath = {:?}\n",
-                site.publisher,
-                worker.slots,
-                worker.token_ms,
-                text(&site.path(MODEL))?
-            ),
+            Role::Worker => {
+                let models = site.models.iter().map(|model| {
+                    let path = site.path(model);
+                    Ok(format!("\n[[worker.models]]\npath = {:?}\n", text(&path)?))
+                });
+                format!(
+                    "[worker]\ntrusted_publishers = [\"{}\"]\nslots = {}\n\n[worker.engine]\n{}{}",
+                    site.publisher,
+                    worker.slots,
+                    worker.engine.configuration(),
+                    models.collect::<anyhow::Result<String>>()?,
+                )
+            }
             _ => "[gateway]\nlisten = \"127.0.0.1:0\"\n".to_owned(),
         };
         Ok(common + &own)
