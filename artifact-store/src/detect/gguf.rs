@@ -38,6 +38,32 @@ const NUMBERS: [&str; 7] = [
     "embedding_length",
 ];
 
+/// The numbers of a header, those of other architectures too.
+struct Numbers {
+    architecture: String,
+    numbers: BTreeMap<String, u64>,
+}
+
+impl Numbers {
+    fn get(&self, end: &str) -> Option<u32> {
+        let value = self.numbers.get(&format!("{}.{end}", self.architecture))?;
+        u32::try_from(*value).ok()
+    }
+
+    fn cache_width(&self) -> Option<u32> {
+        let heads = self
+            .get("attention.head_count")
+            .filter(|heads| *heads > 0)?;
+        let default = self.get("embedding_length").map(|width| width / heads);
+        cache_width(
+            self.get("block_count")?,
+            self.get("attention.head_count_kv").unwrap_or(heads),
+            self.get("attention.key_length").or(default)?,
+            self.get("attention.value_length").or(default)?,
+        )
+    }
+}
+
 /// A value that may matter.
 enum Value {
     Number(u64),
@@ -80,31 +106,19 @@ impl<R: Read> Reader<R> {
                 ("general.architecture", Value::Text(text)) => architecture = Some(text),
                 ("general.license", Value::Text(text)) => header.licence = Some(text),
                 ("tokenizer.ggml.model", Value::Text(_)) => header.has_tokenizer = true,
-                (key, Value::Number(number)) => {
-                    if NUMBERS.iter().any(|end| key.ends_with(end)) {
-                        numbers.insert(key.to_owned(), number);
-                    }
+                (key, Value::Number(number)) if NUMBERS.iter().any(|end| key.ends_with(end)) => {
+                    numbers.insert(key.to_owned(), number);
                 }
                 _ => {}
             }
         }
         let architecture = architecture.ok_or("it names no general.architecture")?;
-        let number = |end: &str| {
-            let value = numbers.get(&format!("{architecture}.{end}"))?;
-            u32::try_from(*value).ok()
+        let numbers = Numbers {
+            architecture,
+            numbers,
         };
-        header.context_tokens = number("context_length");
-        let width = || {
-            let heads = number("attention.head_count").filter(|heads| *heads > 0)?;
-            let default = number("embedding_length").map(|width| width / heads);
-            cache_width(
-                number("block_count")?,
-                number("attention.head_count_kv").unwrap_or(heads),
-                number("attention.key_length").or(default)?,
-                number("attention.value_length").or(default)?,
-            )
-        };
-        header.cache_width = width();
+        header.context_tokens = numbers.get("context_length");
+        header.cache_width = numbers.cache_width();
         Ok(header)
     }
 
