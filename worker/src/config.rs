@@ -1,10 +1,14 @@
 //! What a worker is told, with every bound it keeps.
 
+mod server;
+
 use crate::engine::protocol::EngineKind;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use tether_wire::card::MAX_MODELS;
 use tether_wire::{Digest, NodeId};
+
+pub use server::{ServerConfig, ServerKind};
 
 /// Most requests at once; the wire's own limit of a card's `capacity`.
 const MAX_SLOTS: u32 = 65_536;
@@ -17,6 +21,8 @@ const MAX_ORCHESTRATORS: usize = 16;
 pub struct WorkerConfig {
     /// Models to serve. One that is refused is reported and leaves the others alone.
     pub models: Vec<ModelConfig>,
+    /// Servers with OpenAI's API that run beside the worker; each serves one model of the mesh.
+    pub servers: Vec<ServerConfig>,
     /// Keys of the publishers whose manifests are believed. Without one nothing is served.
     pub trusted_publishers: Vec<NodeId>,
     /// Requests that run at once, over all models. An engine that says that it answers fewer at
@@ -82,6 +88,7 @@ impl Default for WorkerConfig {
     fn default() -> Self {
         Self {
             models: Vec::new(),
+            servers: Vec::new(),
             trusted_publishers: Vec::new(),
             slots: 4,
             queue_limit: 16,
@@ -136,9 +143,12 @@ impl WorkerConfig {
         };
         check(
             "models",
-            self.models.len() <= MAX_MODELS,
-            &format!("has more than {MAX_MODELS} entries"),
+            self.models.len() + self.servers.len() <= MAX_MODELS,
+            &format!("has more than {MAX_MODELS} entries, with those of `servers`"),
         )?;
+        if let Some(why) = self.servers.iter().find_map(ServerConfig::fault) {
+            return check("servers", false, &format!("has an entry that {why}"));
+        }
         check(
             "models",
             self.models.iter().all(|m| !m.path.as_os_str().is_empty()),
@@ -146,7 +156,8 @@ impl WorkerConfig {
         )?;
         check(
             "trusted_publishers",
-            self.models.is_empty() || !self.trusted_publishers.is_empty(),
+            (self.models.is_empty() && self.servers.is_empty())
+                || !self.trusted_publishers.is_empty(),
             "is empty: no model can be served; add the key that signed its manifest",
         )?;
         check(

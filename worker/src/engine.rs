@@ -7,6 +7,7 @@ mod in_flight;
 mod kind;
 #[cfg(feature = "mistralrs")]
 mod mistralrs;
+pub mod openai;
 mod process;
 pub mod protocol;
 mod reader;

@@ -5,10 +5,12 @@
 //! after its files were verified again.
 
 mod keeper;
+mod server;
 
 use crate::config::WorkerConfig;
 use crate::engine::{Engine, EngineCommand};
 use keeper::Keeper;
+use server::ServerKeeper;
 use std::path::Path;
 use std::sync::Arc;
 use tether_telemetry::metrics::WorkerMetrics;
@@ -110,6 +112,10 @@ impl Models {
                 configured: model.path.display().to_string(),
                 state: ModelState::Verifying,
             })
+            .chain(config.servers.iter().map(|server| ModelStatus {
+                configured: format!("{} at {}", server.model, server.url),
+                state: ModelState::Verifying,
+            }))
             .collect();
         let status = Arc::new(watch::Sender::new(initial));
         // One after the other: hashing is bound by the disk, or by one core.
@@ -129,6 +135,15 @@ impl Models {
                 };
                 AbortOnDropHandle::new(tokio::spawn(keeper.run(model.clone(), turns.clone())))
             })
+            .chain(config.servers.iter().enumerate().map(|(nth, server)| {
+                let keeper = ServerKeeper {
+                    index: config.models.len() + nth,
+                    status: status.clone(),
+                    config: config.clone(),
+                    metrics: metrics.clone(),
+                };
+                AbortOnDropHandle::new(tokio::spawn(keeper.run(server.clone())))
+            }))
             .collect();
         Self {
             status,

@@ -114,7 +114,7 @@ impl Check {
                     .and_then(|count| self.position.checked_add(count))
                     .filter(|total| self.max_tokens.is_none_or(|max| *total <= max))
                     .ok_or_else(|| wrong("sends more tokens than were ordered".to_owned()))?;
-                let bytes = u32::try_from(chunk.text.len()).unwrap_or(u32::MAX);
+                let bytes = u32::try_from(chunk.bytes()).unwrap_or(u32::MAX);
                 self.unnamed_left = self
                     .unnamed_left
                     .saturating_add(bytes)

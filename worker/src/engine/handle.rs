@@ -124,6 +124,15 @@ struct Inner {
     stop: DropGuard,
 }
 
+/// What drives an engine holds these ends.
+#[derive(Debug)]
+pub(super) struct Channels {
+    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) cancels: mpsc::UnboundedReceiver<u64>,
+    pub(super) state: watch::Sender<EngineState>,
+    pub(super) stop: CancellationToken,
+}
+
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) generate: Generate,
@@ -145,20 +154,32 @@ impl Engine {
     /// long as the engine should: its process is killed with the thread that started it.
     #[must_use]
     pub fn start(spec: EngineSpec, metrics: Arc<WorkerMetrics>) -> Self {
+        let (engine, channels) = Self::open();
+        let supervisor = Supervisor {
+            spec,
+            metrics,
+            requests: channels.requests,
+            cancels: channels.cancels,
+            state: channels.state,
+            stop: channels.stop,
+        };
+        tokio::spawn(supervisor.run());
+        engine
+    }
+
+    /// An engine, and the ends of what drives it.
+    pub(super) fn open() -> (Self, Channels) {
         let (requests, requests_receiver) = mpsc::channel(MAX_REQUESTS);
         let (cancels, cancels_receiver) = mpsc::unbounded_channel();
         let (state_sender, state) = watch::channel(EngineState::Starting);
         let stop = CancellationToken::new();
-        let supervisor = Supervisor {
-            spec,
-            metrics,
+        let channels = Channels {
             requests: requests_receiver,
             cancels: cancels_receiver,
             state: state_sender,
             stop: stop.clone(),
         };
-        tokio::spawn(supervisor.run());
-        Self {
+        let engine = Self {
             inner: Arc::new(Inner {
                 requests,
                 cancels,
@@ -166,7 +187,8 @@ impl Engine {
                 next_id: AtomicU64::new(1),
                 stop: stop.drop_guard(),
             }),
-        }
+        };
+        (engine, channels)
     }
 
     /// What it is doing, as it changes.

@@ -236,8 +236,8 @@ impl Request {
                 format!("the engine skipped from token {expected} to {position} of its answer"),
             ));
         }
-        let tokens = u32::try_from(chunk.tokens.len()).unwrap_or(u32::MAX);
-        self.position = expected.saturating_add(tokens);
+        let positions = chunk.positions().unwrap_or(u32::MAX);
+        self.position = expected.saturating_add(positions);
         reader.chunks.try_send(chunk).map_err(|error| match error {
             TrySendError::Full(_) => RpcError::new(
                 Code::Overloaded,

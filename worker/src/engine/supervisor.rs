@@ -19,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 /// How often an engine is asked whether it lives, and the unit of its other deadlines.
-const TICK: Duration = Duration::from_millis(500);
+pub(super) const TICK: Duration = Duration::from_millis(500);
 pub(super) struct Supervisor {
     pub(super) spec: EngineSpec,
     pub(super) metrics: Arc<WorkerMetrics>,
@@ -327,7 +327,7 @@ impl Why {
 }
 
 /// A deadline in ticks, at least one.
-fn ticks(ms: u64) -> u32 {
+pub(super) fn ticks(ms: u64) -> u32 {
     let tick = u64::try_from(TICK.as_millis()).unwrap_or(u64::MAX);
     u32::try_from(ms.div_ceil(tick)).unwrap_or(u32::MAX).max(1)
 }

@@ -3,6 +3,7 @@
 
 mod engines;
 mod fixture;
+mod foreign;
 mod leaving;
 mod presence;
 mod refusals;

@@ -22,6 +22,7 @@ pub struct WorkerMetrics {
     shed: Family<Reason, Counter>,
     engine_restarts: Family<Reason, Counter>,
     tokens: Family<Tokens, Counter>,
+    doubted: Family<Reason, Counter>,
     models_loaded: Gauge,
     model_faults: Family<Reason, Counter>,
     load_seconds: Histograms<ByModel>,
@@ -62,6 +63,11 @@ impl WorkerMetrics {
             tokens: d.add(
                 "tether_worker_tokens",
                 "Tokens read and drawn, by model and type",
+                Family::default(),
+            ),
+            doubted: d.add(
+                "tether_worker_usage_doubted",
+                "Counts of a provider's server that cannot be true, or that it did not give",
                 Family::default(),
             ),
             models_loaded: d.gauge(
@@ -156,6 +162,11 @@ impl WorkerMetrics {
                 .get_or_create(&label)
                 .observe(decode.as_secs_f64() / f64::from(output_tokens - 1));
         }
+    }
+
+    /// A provider's server gave a count that cannot be true, or none.
+    pub fn usage_doubted(&self, reason: &'static str) {
+        self.doubted.get_or_create(&Reason { reason }).inc();
     }
 
     /// How many models are loaded.

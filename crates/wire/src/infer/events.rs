@@ -111,6 +111,14 @@ impl Chunk {
             .ok()?
             .checked_add(self.unnamed)
     }
+
+    /// Bytes that the model wrote and the caller sees: of text, and of calls.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let of_call =
+            |call: &CallDelta| call.arguments.len() + call.name.as_ref().map_or(0, String::len);
+        self.text.len() + self.calls.iter().map(of_call).sum::<usize>()
+    }
 }
 
 /// How likely a token was. [T-INF-12]
