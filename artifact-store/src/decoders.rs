@@ -11,6 +11,11 @@ pub fn gguf(bytes: &[u8]) -> Option<(Option<u32>, Option<String>)> {
     Some((header.context_tokens, header.licence))
 }
 
+/// Whether an adapter of these two files is applied.
+pub fn adapter(config: &[u8], weights: &[u8]) -> bool {
+    crate::adapter::check(config, weights).is_ok()
+}
+
 /// The context that a `config.json` names.
 pub fn config(bytes: &[u8]) -> Option<Option<u32>> {
     config::read(bytes).ok().map(|config| config.context_tokens)

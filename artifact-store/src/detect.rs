@@ -3,6 +3,7 @@
 pub(crate) mod config;
 pub(crate) mod gguf;
 
+use crate::adapter::{self, ADAPTER_CONFIG, ADAPTER_WEIGHTS};
 use crate::error::ArtifactError;
 use crate::regular;
 use std::path::Path;
@@ -16,6 +17,9 @@ pub(crate) struct Detected {
     pub(crate) tokenizer: Option<String>,
     pub(crate) context_tokens: Option<u32>,
     pub(crate) licence: Option<String>,
+    pub(crate) cache_width: Option<u32>,
+    /// Whether it needs a base.
+    pub(crate) is_adapter: bool,
 }
 
 const TOKENIZER: &str = "tokenizer.json";
@@ -27,8 +31,11 @@ pub(crate) fn detect(
     paths: &[String],
     weights: Option<&str>,
 ) -> Result<Detected, ArtifactError> {
-    let weights = choose_weights(paths, weights).map_err(ArtifactError::UnsupportedFormat)?;
     let has = |name: &str| paths.iter().any(|path| path == name);
+    if weights.is_none() && has(ADAPTER_CONFIG) && has(ADAPTER_WEIGHTS) {
+        return adapter(dir);
+    }
+    let weights = choose_weights(paths, weights).map_err(ArtifactError::UnsupportedFormat)?;
     let config = if has(CONFIG) {
         config::read(regular::open(dir, CONFIG)?.0).map_err(|why| unreadable(CONFIG, &why))?
     } else {
@@ -49,6 +56,8 @@ pub(crate) fn detect(
             tokenizer,
             context_tokens: header.context_tokens.or(config.context_tokens),
             licence: header.licence,
+            cache_width: header.cache_width.or(config.cache_width),
+            is_adapter: false,
         });
     }
     for needed in [CONFIG, TOKENIZER] {
@@ -64,6 +73,24 @@ pub(crate) fn detect(
         tokenizer,
         context_tokens: config.context_tokens,
         licence: None,
+        cache_width: config.cache_width,
+        is_adapter: false,
+    })
+}
+
+/// Tokenizer and context are those of its base.
+fn adapter(dir: &Path) -> Result<Detected, ArtifactError> {
+    let (config, _) = regular::open(dir, ADAPTER_CONFIG)?;
+    let (weights, _) = regular::open(dir, ADAPTER_WEIGHTS)?;
+    adapter::check(config, weights).map_err(ArtifactError::UnsupportedFormat)?;
+    Ok(Detected {
+        format: Format::Safetensors,
+        weights: ADAPTER_WEIGHTS.to_owned(),
+        tokenizer: None,
+        context_tokens: None,
+        licence: None,
+        cache_width: None,
+        is_adapter: true,
     })
 }
 

@@ -53,6 +53,39 @@ pub enum ArtifactError {
     /// A format that is not loaded here, or not one that can be packed.
     #[error("{0}")]
     UnsupportedFormat(String),
+    /// No source has it.
+    #[error("no source has the artifact {0}: name a folder that holds it in `sources`")]
+    NotFound(Digest),
+    /// There is no room on the disk; nothing half was left.
+    #[error(
+        "the disk of {} is full: {needed} bytes are needed and {free} are free", .path.display()
+    )]
+    DiskFull {
+        /// The store's folder.
+        path: PathBuf,
+        /// Bytes that were to be written.
+        needed: u64,
+        /// Bytes that were free.
+        free: u64,
+    },
+    /// There is no room in the store's budget, even without everything that may go.
+    #[error(
+        "the artifact has {needed} bytes; the disk budget is {budget}, of which {kept} are in use or pinned"
+    )]
+    OverBudget {
+        /// Bytes of the artifact.
+        needed: u64,
+        /// The budget.
+        budget: u64,
+        /// Bytes of what must stay.
+        kept: u64,
+    },
+    /// Another process has the store.
+    #[error("the store {} is in use by another process", .0.display())]
+    Locked(PathBuf),
+    /// A fetch was given up by who asked for it.
+    #[error("the fetch was cancelled")]
+    Cancelled,
     /// The file system refused.
     #[error("{}: {error}", .path.display())]
     Io {
@@ -78,11 +111,28 @@ impl ArtifactError {
             Self::WrongSize { .. } => "wrong-size",
             Self::CorruptFile(_) => "corrupt-file",
             Self::UnsupportedFormat(_) => "unsupported-format",
+            Self::NotFound(_) => "not-found",
+            Self::DiskFull { .. } => "disk-full",
+            Self::OverBudget { .. } => "over-disk-budget",
+            Self::Locked(_) => "store-locked",
+            Self::Cancelled => "cancelled",
             Self::Io { .. } => "io",
         }
     }
 
-    pub(crate) fn io(path: &Path, error: io::Error) -> Self {
+    /// Whether it may be otherwise at the next try: the disk's fault or the source's, not the
+    /// artifact's.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::Io { .. } | Self::DiskFull { .. } | Self::NotFound(_) | Self::Cancelled
+        )
+    }
+
+    /// The file system refused. For sources.
+    #[must_use]
+    pub fn io(path: &Path, error: io::Error) -> Self {
         Self::Io {
             path: path.to_owned(),
             error,

@@ -14,25 +14,38 @@
 //! * [`manifest_file`](read_manifest) – the sealed manifest on disk, and [`Trust`]
 //! * [`verify`] – every listed file against the manifest; the only maker of [`VerifiedArtifact`]
 //! * [`pack`], [`sign`] – what a publisher does
+//! * [`Source`] – where artifacts come from; [`DirectorySource`] is a folder of them
+//! * [`Store`] – the worker's own copies, by digest, within a budget
+//! * `place` – where a fetch writes, so that it can be taken up again
+//! * `evict` – what goes when there is no room
+//! * [`adapter`] – LoRA adapters that can be applied exactly
 //! * `view` – a folder with the verified files and nothing else, for the engine
 //! * `detect` – format, tokenizer and context of files that are to be packed
 //! * `regular` – opening and hashing files that are files
 //! * `decoders` – private decoders for the fuzz targets, only with the feature `testing`
 #![forbid(unsafe_code)]
 
+pub mod adapter;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod decoders;
 mod detect;
 mod error;
+mod evict;
 mod manifest_file;
 mod pack;
+mod place;
 mod regular;
+mod source;
+mod store;
 mod verify;
 mod view;
 
 pub use error::ArtifactError;
 pub use manifest_file::{MANIFEST_FILE, Trust, read_manifest, sign};
-pub use pack::{PackOptions, Packed, pack};
+pub use pack::{Base, PackOptions, Packed, pack};
+pub use place::{Fetching, Place};
 pub use regular::Progress;
+pub use source::{DirectorySource, Offered, Source};
+pub use store::{Store, Stored};
 pub use verify::{MAX_UNLISTED, VerifiedArtifact, verify};

@@ -48,6 +48,11 @@ pub fn read_manifest(
     })
 }
 
+/// The same, whoever signed it.
+pub(crate) fn read_any(dir: &Path) -> Result<(Digest, Verified<Manifest>), ArtifactError> {
+    open_sealed(&read_sealed(dir)?, |_| true)
+}
+
 /// Signs the manifest in `dir` again, with another key: who had `tether.manifest` before vouches
 /// for it no longer, the holder of `key` does. The files are not read; verify them first. The
 /// digest changes, since it names the publisher too.
@@ -88,7 +93,7 @@ pub(crate) fn write(
     })
 }
 
-fn read_sealed(dir: &Path) -> Result<Signed<Manifest>, ArtifactError> {
+pub(crate) fn read_sealed(dir: &Path) -> Result<Signed<Manifest>, ArtifactError> {
     let (file, size) = regular::open(dir, MANIFEST_FILE).map_err(|error| match error {
         ArtifactError::MissingFile(_) => ArtifactError::MissingManifest(dir.to_owned()),
         other => other,

@@ -7,7 +7,7 @@ use crate::regular::{self, Progress};
 use std::fs;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tether_wire::manifest::{FileEntry, MAX_FILES, is_safe_path};
+use tether_wire::manifest::{FileEntry, Format, MAX_FILES, is_safe_path};
 use tether_wire::{Digest, Manifest, ModelRef, NodeId, NodeKey};
 
 /// Deepest folder inside an artifact.
@@ -26,6 +26,47 @@ pub struct PackOptions {
     pub licence: Option<String>,
     /// The model that it was made from.
     pub base_model: Option<ModelRef>,
+    /// Of an adapter: what it is for.
+    pub base: Option<Base>,
+}
+
+/// The base of an adapter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// Digest of its manifest.
+    pub digest: Digest,
+    /// Name and version.
+    pub model: ModelRef,
+    /// Most tokens of prompt and answer together, which are the adapter's too.
+    pub context_tokens: u32,
+}
+
+impl Base {
+    /// As the manifest in the folder of the base says, whoever signed it: the publisher of the
+    /// adapter decides what it is for.
+    ///
+    /// # Errors
+    /// When there is no whole manifest, or it is an adapter's itself.
+    pub fn read(dir: &Path) -> Result<Self, ArtifactError> {
+        let (digest, manifest) = manifest_file::read_any(dir)?;
+        if manifest.base_digest.is_some() {
+            return Err(ArtifactError::UnsupportedFormat(format!(
+                "{} is an adapter itself, and none is applied to another",
+                dir.display()
+            )));
+        }
+        if manifest.format != Format::Safetensors {
+            return Err(ArtifactError::UnsupportedFormat(format!(
+                "the base {} is not in safetensors: adapters are applied to those only",
+                manifest.model
+            )));
+        }
+        Ok(Self {
+            digest,
+            model: manifest.model.clone(),
+            context_tokens: manifest.context_tokens,
+        })
+    }
 }
 
 impl PackOptions {
@@ -38,6 +79,7 @@ impl PackOptions {
             context_tokens: None,
             licence: None,
             base_model: None,
+            base: None,
         }
     }
 }
@@ -73,8 +115,21 @@ pub fn pack(
         tokenizer,
         context_tokens,
         licence,
+        cache_width,
+        is_adapter,
     } = detect::detect(dir, &paths, options.weights.as_deref())?;
-    let context_tokens = choose_context(options.context_tokens, context_tokens)?;
+    if is_adapter != options.base.is_some() {
+        return Err(ArtifactError::UnsupportedFormat(if is_adapter {
+            "this is an adapter: say which artifact it is for with --base".to_owned()
+        } else {
+            "only an adapter has a base, and this is none: leave --base out".to_owned()
+        }));
+    }
+    let base = options.base;
+    let own_context = base
+        .as_ref()
+        .map_or(context_tokens, |base| Some(base.context_tokens));
+    let context_tokens = choose_context(options.context_tokens, own_context)?;
     let files = hash_all(dir, &paths, progress)?;
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -87,7 +142,11 @@ pub fn pack(
         files,
         context_tokens,
         licence: options.licence.or(licence),
-        base_model: options.base_model,
+        base_model: options
+            .base_model
+            .or_else(|| base.as_ref().map(|base| base.model.clone())),
+        base_digest: base.map(|base| base.digest),
+        cache_width,
         adapters: Vec::new(),
         created_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
     };

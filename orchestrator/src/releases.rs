@@ -130,6 +130,8 @@ mod tests {
             context_tokens: 2_048,
             licence: None,
             base_model: None,
+            base_digest: None,
+            cache_width: None,
             adapters: Vec::new(),
             created_ms,
         };

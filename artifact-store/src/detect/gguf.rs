@@ -3,6 +3,8 @@
 //! Layout: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Only a publisher's own
 //! files are read here, but a broken download should say so and not take all memory.
 
+use super::config::cache_width;
+use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read};
 
 /// Most bytes of key-values; vocabularies of 256k tokens with merges have some 15 MB.
@@ -22,6 +24,44 @@ pub(crate) struct Header {
     pub(crate) context_tokens: Option<u32>,
     pub(crate) has_tokenizer: bool,
     pub(crate) licence: Option<String>,
+    pub(crate) cache_width: Option<u32>,
+}
+
+/// What is kept of the numbers, by the ends of their keys.
+const NUMBERS: [&str; 7] = [
+    "context_length",
+    "block_count",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.value_length",
+    "embedding_length",
+];
+
+/// The numbers of a header, those of other architectures too.
+struct Numbers {
+    architecture: String,
+    numbers: BTreeMap<String, u64>,
+}
+
+impl Numbers {
+    fn get(&self, end: &str) -> Option<u32> {
+        let value = self.numbers.get(&format!("{}.{end}", self.architecture))?;
+        u32::try_from(*value).ok()
+    }
+
+    fn cache_width(&self) -> Option<u32> {
+        let heads = self
+            .get("attention.head_count")
+            .filter(|heads| *heads > 0)?;
+        let default = self.get("embedding_length").map(|width| width / heads);
+        cache_width(
+            self.get("block_count")?,
+            self.get("attention.head_count_kv").unwrap_or(heads),
+            self.get("attention.key_length").or(default)?,
+            self.get("attention.value_length").or(default)?,
+        )
+    }
 }
 
 /// A value that may matter.
@@ -58,7 +98,7 @@ impl<R: Read> Reader<R> {
         }
         let mut header = Header::default();
         let mut architecture = None;
-        let mut contexts = Vec::new();
+        let mut numbers = BTreeMap::new();
         for _ in 0..count {
             let key = self.text(MAX_KEY_BYTES)?;
             let kind = self.u32()?;
@@ -66,19 +106,19 @@ impl<R: Read> Reader<R> {
                 ("general.architecture", Value::Text(text)) => architecture = Some(text),
                 ("general.license", Value::Text(text)) => header.licence = Some(text),
                 ("tokenizer.ggml.model", Value::Text(_)) => header.has_tokenizer = true,
-                (key, Value::Number(number)) => {
-                    if let Some(prefix) = key.strip_suffix(".context_length") {
-                        contexts.push((prefix.to_owned(), number));
-                    }
+                (key, Value::Number(number)) if NUMBERS.iter().any(|end| key.ends_with(end)) => {
+                    numbers.insert(key.to_owned(), number);
                 }
                 _ => {}
             }
         }
         let architecture = architecture.ok_or("it names no general.architecture")?;
-        header.context_tokens = contexts
-            .into_iter()
-            .find(|(prefix, _)| *prefix == architecture)
-            .and_then(|(_, tokens)| u32::try_from(tokens).ok());
+        let numbers = Numbers {
+            architecture,
+            numbers,
+        };
+        header.context_tokens = numbers.get("context_length");
+        header.cache_width = numbers.cache_width();
         Ok(header)
     }
 
@@ -226,6 +266,15 @@ mod tests {
         w.key("other.context_length", 4).extend(7_u32.to_le_bytes());
         w.key("llama.context_length", 4)
             .extend(2048_u32.to_le_bytes());
+        for (key, number) in [
+            ("block_count", 2_u32),
+            ("attention.head_count", 4),
+            ("attention.head_count_kv", 3),
+            ("embedding_length", 256),
+        ] {
+            w.key(&format!("llama.{key}"), 4)
+                .extend(number.to_le_bytes());
+        }
         let tokens = w.key("tokenizer.ggml.tokens", 9);
         tokens.extend(8_u32.to_le_bytes());
         tokens.extend(2_u64.to_le_bytes());
@@ -246,6 +295,7 @@ mod tests {
     fn the_context_of_its_own_architecture_and_the_tokenizer_are_found() {
         let header = parse(&sample().file()).expect("valid");
         assert_eq!(header.context_tokens, Some(2048));
+        assert_eq!(header.cache_width, Some(2 * 3 * (64 + 64)));
         assert!(header.has_tokenizer);
     }
 

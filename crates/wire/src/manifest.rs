@@ -1,4 +1,4 @@
-//! The signed description of a model's files. (ART-1) [T-ART-1] to [T-ART-5]
+//! The signed description of a model's files. (ART-1) [T-ART-1] to [T-ART-6]
 
 use crate::codec::{CodecError, check_field, check_len};
 use crate::envelope::Signable;
@@ -54,6 +54,12 @@ pub struct Manifest {
     /// The model that it was made from.
     #[serde(default)]
     pub base_model: Option<ModelRef>,
+    /// An adapter says by it which base it is for; it is loaded with that and no other. [T-ART-6]
+    #[serde(default)]
+    pub base_digest: Option<Digest>,
+    /// Numbers that attention keeps for each token, over all layers, for estimates of memory.
+    #[serde(default)]
+    pub cache_width: Option<u32>,
     /// Digests of adapters' manifests that go with it.
     #[serde(default)]
     pub adapters: Vec<Digest>,

@@ -76,3 +76,21 @@ pub(crate) fn gguf_sample() -> Vec<u8> {
     let head = [&b"GGUF"[..], &3_u32.to_le_bytes(), &0_u64.to_le_bytes()].concat();
     [head, count.to_le_bytes().to_vec(), values].concat()
 }
+
+/// Configuration and weights of an adapter, parted by a NUL.
+pub(crate) fn adapter(bytes: &[u8]) -> Verdict {
+    let mut parts = bytes.splitn(2, |byte| *byte == 0);
+    let (config, weights) = (parts.next(), parts.next());
+    Verdict::of(decoders::adapter(
+        config.unwrap_or_default(),
+        weights.unwrap_or_default(),
+    ))
+}
+
+/// A small adapter.
+pub(crate) fn adapter_sample() -> Vec<u8> {
+    let config = r#"{"peft_type":"LORA","r":1,"lora_alpha":2.0,"target_modules":["q"]}"#;
+    let header = r#"{"__metadata__":{"format":"pt"},"base_model.model.q.lora_A.weight":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]},"base_model.model.q.lora_B.weight":{"dtype":"F32","shape":[2,1],"data_offsets":[8,16]}}"#;
+    let len = (header.len() as u64).to_le_bytes();
+    [config.as_bytes(), &[0], &len, header.as_bytes(), &[0; 16]].concat()
+}

@@ -396,6 +396,12 @@ pub const TARGETS: &[Target] = &[
         seeds: || vec![Seed::new("every-type", artifact::gguf_sample())],
     },
     Target {
+        name: "adapter",
+        run: artifact::adapter,
+        covers: &["artifact-store/src/adapter.rs"],
+        seeds: || vec![Seed::new("plain", artifact::adapter_sample())],
+    },
+    Target {
         name: "manifest-file",
         run: artifact::manifest_file,
         covers: &["Manifest"],

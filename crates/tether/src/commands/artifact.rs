@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use tether_artifact_store::{ArtifactError, MANIFEST_FILE, PackOptions, Progress, Trust};
+use tether_artifact_store::{ArtifactError, Base, MANIFEST_FILE, PackOptions, Progress, Trust};
 use tether_wire::manifest::Format;
 use tether_wire::{Digest, Manifest, ModelRef, NodeId};
 
@@ -20,11 +20,13 @@ pub(crate) enum ArtifactCommand {
     /// Make an artifact of a model's directory, in place: hash its files and sign the manifest
     ///
     /// The directory holds a Hugging Face model (config.json and safetensors) or a GGUF file with
-    /// its tokenizer files. Format, weights, tokenizer and context are detected.
+    /// its tokenizer files. Format, weights, tokenizer and context are detected. A LoRA adapter of
+    /// PEFT (adapter_config.json and adapter_model.safetensors) needs --base.
     #[command(after_long_help = "\
 Examples:
   tether artifact pack ./my-model --model my-model@1.0 --key publisher.key
-  tether artifact pack ./my-model --model my-model@1.1 --key publisher.key --context-tokens 4096")]
+  tether artifact pack ./my-model --model my-model@1.1 --key publisher.key --context-tokens 4096
+  tether artifact pack ./my-lora --model my-lora@1.0 --key publisher.key --base ./my-model")]
     Pack(PackArgs),
     /// Sign an artifact with another key, after a check of its files
     #[command(after_long_help = "Examples:\n  tether artifact sign ./my-model --key publisher.key")]
@@ -80,6 +82,9 @@ pub(crate) struct PackArgs {
     /// The model that it was made from, NAME@MAJOR.MINOR
     #[arg(long, value_name = "MODEL")]
     base_model: Option<ModelRef>,
+    /// Of a LoRA adapter: the packed artifact that it is for
+    #[arg(long, value_name = "DIR")]
+    base: Option<PathBuf>,
     /// One JSON object
     #[arg(long)]
     json: bool,
@@ -129,6 +134,7 @@ fn pack(args: PackArgs) -> anyhow::Result<Found> {
     options.context_tokens = args.context_tokens;
     options.licence = args.licence;
     options.base_model = args.base_model;
+    options.base = args.base.as_deref().map(Base::read).transpose()?;
     let bar = Bar::new(!args.json);
     let packed = tether_artifact_store::pack(&args.dir, options, &key, &mut bar.watcher())?;
     Ok(Found::new(packed.digest, packed.publisher, packed.manifest))

@@ -194,6 +194,8 @@ pub(crate) fn manifest() -> Manifest {
         context_tokens: 2_048,
         licence: Some("MIT OR Apache-2.0".into()),
         base_model: Some("base@0.9".parse().expect("a valid reference")),
+        base_digest: Some(Digest([9; 32])),
+        cache_width: Some(1_024),
         adapters: vec![Digest([8; 32])],
         created_ms: NOW_MS,
     }

@@ -1,0 +1,239 @@
+//! A worker's own copies of artifacts, by digest, within a budget. (WRK-5)
+//!
+//! An artifact is fetched into `partial/DIGEST` and gets its place `DIGEST` in one step when all of
+//! it is there, compared and on the disk. A fetch that was cut off, however, goes on where it was.
+//! When a folder was last used is its own modification time, so there is no index that could be
+//! wrong.
+
+use crate::error::ArtifactError;
+use crate::evict;
+use crate::manifest_file::{MANIFEST_FILE, Trust};
+use crate::place::{self, Place};
+use crate::source::{Offered, Source, blocking};
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+use tether_wire::{Digest, Manifest};
+use tokio_util::sync::CancellationToken;
+
+const PARTIAL: &str = "partial";
+const LOCK: &str = "lock";
+/// Bytes that are left free on the disk, for whatever else is there.
+const HEADROOM_BYTES: u64 = 64 * 1024 * 1024;
+
+/// An artifact that is here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its digest.
+    pub digest: Digest,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// When it was last used.
+    pub last_used: SystemTime,
+}
+
+/// The store. One process has it at a time.
+#[derive(Debug)]
+pub struct Store {
+    dir: PathBuf,
+    budget_bytes: u64,
+    /// One fetch at a time, so that two do not count on the same room.
+    fetching: tokio::sync::Mutex<()>,
+    _lock: File,
+}
+
+impl Store {
+    /// Opens the store in `dir`, which is made if need be. A budget of 0 is the disk's own. Blocks.
+    ///
+    /// # Errors
+    /// When another process has it, or the file system refuses.
+    pub fn open(dir: &Path, budget_bytes: u64) -> Result<Self, ArtifactError> {
+        let io = |error| ArtifactError::io(dir, error);
+        fs::create_dir_all(dir.join(PARTIAL)).map_err(io)?;
+        let lock = File::create(dir.join(LOCK)).map_err(io)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(ArtifactError::Locked(dir.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+        }
+        // What was being removed when a process ended.
+        for entry in fs::read_dir(dir.join(PARTIAL)).map_err(io)?.flatten() {
+            if entry.path().extension().is_some_and(|it| it == "gone") {
+                fs::remove_dir_all(entry.path()).map_err(io)?;
+            }
+        }
+        Ok(Self {
+            dir: fs::canonicalize(dir).map_err(io)?,
+            budget_bytes,
+            fetching: tokio::sync::Mutex::new(()),
+            _lock: lock,
+        })
+    }
+
+    /// Where an artifact lies that is here.
+    #[must_use]
+    pub fn path(&self, digest: &Digest) -> Option<PathBuf> {
+        let path = self.dir.join(digest.to_string());
+        path.join(MANIFEST_FILE).is_file().then_some(path)
+    }
+
+    /// Everything that is here. Blocks.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn contents(&self) -> Result<Vec<Stored>, ArtifactError> {
+        let io = |error| ArtifactError::io(&self.dir, error);
+        let mut contents = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let name = entry.file_name();
+            let Some(digest) = name.to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            let modified = entry.metadata().and_then(|it| it.modified());
+            contents.push(Stored {
+                digest,
+                bytes: bytes_below(&entry.path()),
+                last_used: modified.unwrap_or(SystemTime::UNIX_EPOCH),
+            });
+        }
+        contents.sort_by_key(|it| it.digest);
+        Ok(contents)
+    }
+
+    /// Notes that an artifact is used now; it goes later than those that were used before.
+    pub fn touch(&self, digest: &Digest) {
+        let now = SystemTime::now();
+        // Only the order of what goes first depends on it.
+        let _ = File::open(self.dir.join(digest.to_string()))
+            .and_then(|folder| folder.set_modified(now));
+    }
+
+    /// Brings an artifact here, if it is not, and returns where it lies. What `keep` names stays
+    /// whatever is needed. `tell` hears of bytes that came, of bytes in all. A second try goes on
+    /// where a first one was cut off.
+    ///
+    /// # Errors
+    /// When its manifest is not trusted, the source does not have it as the manifest says, there is
+    /// no room, or `cancel` was called.
+    pub async fn fetch(
+        &self,
+        offered: &Offered,
+        trust: &Trust,
+        source: &dyn Source,
+        keep: impl Fn(&Digest) -> bool,
+        tell: impl Fn(u64, u64) + Send + Sync + 'static,
+        cancel: CancellationToken,
+    ) -> Result<PathBuf, ArtifactError> {
+        let manifest = offered.open(trust)?.into_inner();
+        let _fetching = self.fetching.lock().await;
+        let digest = offered.digest();
+        if let Some(path) = self.path(&digest) {
+            self.touch(&digest);
+            return Ok(path);
+        }
+        self.make_room(place::total(&manifest), keep)?;
+        let partial = self.dir.join(PARTIAL).join(digest.to_string());
+        let (at, sealed) = (partial.clone(), offered.sealed().to_vec());
+        let needed = manifest.clone();
+        blocking(move || prepare(&at, &needed, &sealed)).await?;
+        let place = Place::new(partial.clone(), manifest.clone(), Box::new(tell), cancel);
+        match source.fetch(&digest, &place).await {
+            Ok(()) => {}
+            Err(error) => {
+                // Half of what does not fit helps nobody, and takes the room from others.
+                if matches!(error, ArtifactError::DiskFull { .. }) {
+                    let _ = fs::remove_dir_all(&partial);
+                }
+                return Err(error);
+            }
+        }
+        let whole = self.dir.join(digest.to_string());
+        let dir = self.dir.clone();
+        blocking(move || finish(&dir, &partial, &whole, &manifest).map(|()| whole)).await
+    }
+
+    /// Removes an artifact. Blocks.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn remove(&self, digest: &Digest) -> Result<(), ArtifactError> {
+        // First out of its place: what is removed by half is not found.
+        let whole = self.dir.join(digest.to_string());
+        let gone = self.dir.join(PARTIAL).join(format!("{digest}.gone"));
+        let io = |error| ArtifactError::io(&whole, error);
+        fs::rename(&whole, &gone).map_err(io)?;
+        fs::remove_dir_all(&gone).map_err(io)
+    }
+
+    fn make_room(&self, needed: u64, keep: impl Fn(&Digest) -> bool) -> Result<(), ArtifactError> {
+        let contents = self.contents()?;
+        for digest in evict::victims(&contents, needed, self.budget_bytes, keep)? {
+            tracing::info!(%digest, "artifact removed from the store to make room");
+            self.remove(&digest)?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the folder of a fetch, unless there is one, and looks whether the rest would fit.
+fn prepare(partial: &Path, manifest: &Manifest, sealed: &[u8]) -> Result<(), ArtifactError> {
+    let io = |error| ArtifactError::io(partial, error);
+    fs::create_dir_all(partial).map_err(io)?;
+    let missing = place::total(manifest).saturating_sub(bytes_below(partial));
+    let free = place::free(partial);
+    let written = if missing.saturating_add(HEADROOM_BYTES) > free {
+        Err(ArtifactError::DiskFull {
+            path: partial.to_owned(),
+            needed: missing,
+            free,
+        })
+    } else {
+        fs::write(partial.join(MANIFEST_FILE), sealed)
+            .map_err(|error| place::refused(partial, missing, error))
+    };
+    if matches!(written, Err(ArtifactError::DiskFull { .. })) {
+        let _ = fs::remove_dir_all(partial);
+    }
+    written
+}
+
+/// On the disk, then in its place.
+fn finish(
+    dir: &Path,
+    partial: &Path,
+    whole: &Path,
+    manifest: &Manifest,
+) -> Result<(), ArtifactError> {
+    for file in &manifest.files {
+        if !partial.join(&file.path).is_file() {
+            return Err(ArtifactError::MissingFile(file.path.clone()));
+        }
+    }
+    let sync = |path: &Path| File::open(path).and_then(|it| it.sync_all());
+    let io = |error| ArtifactError::io(whole, error);
+    sync(&partial.join(MANIFEST_FILE)).map_err(io)?;
+    let parents = manifest
+        .files
+        .iter()
+        .filter_map(|file| Path::new(&file.path).parent());
+    for parent in parents {
+        sync(&partial.join(parent)).map_err(io)?;
+    }
+    sync(partial).map_err(io)?;
+    fs::rename(partial, whole).map_err(io)?;
+    sync(dir).map_err(io)
+}
+
+/// Bytes of the files in a folder and its folders.
+fn bytes_below(dir: &Path) -> u64 {
+    let mut sum = 0_u64;
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        sum = sum.saturating_add(match entry.metadata() {
+            Ok(it) if it.is_dir() => bytes_below(&entry.path()),
+            Ok(it) if it.is_file() => it.len(),
+            _ => 0,
+        });
+    }
+    sum
+}
