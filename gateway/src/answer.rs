@@ -106,6 +106,7 @@ mod tests {
         AnswerEvent::Done(Done {
             finish: Finish::Stop,
             usage: Usage::default(),
+            receipt: None,
         })
     }
 

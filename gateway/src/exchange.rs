@@ -154,7 +154,8 @@ impl Exchange {
             permit,
         } = accepting;
         account.begun(&begun.accepted);
-        let head = Head::new(&correlation, &begun.accepted, &chat.model, created_s);
+        let mesh = &self.app.mesh;
+        let head = Head::new(mesh, &correlation, &begun.accepted, &chat.model, created_s);
         let accepted = begun.accepted.clone();
         let mut response = if chat.stream {
             let keep_alive = Duration::from_millis(self.app.config.keep_alive_ms);

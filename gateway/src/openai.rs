@@ -4,6 +4,7 @@
 //! * `messages` – their messages
 //! * `fields` – JSON objects whose fields are taken one by one, so that none is ignored
 //! * `response` – completions and their chunks
+//! * `extension` – what Tether adds: who answered, and the receipt
 //! * `models` – the list of models
 //! * `error` – problems in OpenAI's shape
 //!
@@ -11,6 +12,7 @@
 
 mod chat;
 mod error;
+mod extension;
 mod fields;
 mod messages;
 mod models;

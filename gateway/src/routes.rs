@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use tether_telemetry::metrics::{self, GatewayMetrics, Registry};
-use tether_wire::TenantId;
+use tether_wire::{MeshId, TenantId};
 use tower_http::catch_panic::CatchPanicLayer;
 
 /// Chat completions.
@@ -33,6 +33,8 @@ const METRICS: &str = "/metrics";
 /// What all requests share.
 pub(crate) struct App {
     pub(crate) config: GatewayConfig,
+    /// Its mesh, in which receipts count.
+    pub(crate) mesh: MeshId,
     pub(crate) directories: Arc<Directories>,
     pub(crate) orchestrators: Arc<Orchestrators>,
     pub(crate) limits: Limits,

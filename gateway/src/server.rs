@@ -117,6 +117,7 @@ pub async fn start(
         metrics: metrics.clone(),
         registry,
         draining: AtomicBool::new(false),
+        mesh: node.mesh().id,
         config,
     });
     let presence = Presence::start(&node, epoch, &app);

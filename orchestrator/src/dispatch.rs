@@ -9,6 +9,7 @@ mod check;
 mod intake;
 pub(crate) mod open;
 mod outcome;
+mod receipt;
 
 use crate::catalogue::Catalogue;
 use crate::clock;

@@ -7,6 +7,7 @@
 //! * [`models`] – from a folder to a served model: verified, loaded, offered, or a fault
 //! * [`engine`] – the engine's process and its supervisor
 //! * [`serve`] – orders of orchestrators, answered
+//! * `receipts` – what is signed about each answer
 //! * [`quota`], `admission`, [`fences`] – who runs, who waits, who is refused
 //! * [`presence`] – what orchestrators and the DHT hear of the worker
 //! * `fit` – prompts that cannot fit, known by their bytes alone
@@ -28,6 +29,7 @@ pub mod models;
 pub mod pace;
 pub mod presence;
 pub mod quota;
+mod receipts;
 pub mod serve;
 pub mod text;
 pub mod worker;

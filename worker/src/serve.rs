@@ -1,13 +1,14 @@
 //! Orders of orchestrators, answered. (WRK-1) [T-INF-6] to [T-INF-8]
 
 use crate::admission::{Place, Slots};
-use crate::clock::{now_ms, now_ns};
+use crate::clock::now_ns;
 use crate::engine::{Answer, EngineDone};
 use crate::fences::{Fences, Turn};
 use crate::fit;
 use crate::models::{self, Found, Models, Served};
 use crate::pace::{Finished, Pace};
 use crate::quota::{Claim, retry_after_ms};
+use crate::receipts::{Draft, Signer};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tether_net::{BoxFuture, Incoming, Service};
@@ -29,6 +30,7 @@ const MAX_ORDER_BYTES: usize = MAX_REQUEST_BYTES + 4_096;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) id: NodeId,
+    signer: Signer,
     /// Most requests at once, whatever the engines could do.
     pub(crate) max_slots: u32,
     queue_timeout: Duration,
@@ -47,14 +49,15 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(
-        id: NodeId,
+        signer: Signer,
         max_slots: u32,
         queue_timeout: Duration,
         slots: Slots,
         metrics: Arc<WorkerMetrics>,
     ) -> Self {
         Self {
-            id,
+            id: signer.key.id(),
+            signer,
             max_slots,
             queue_timeout,
             slots,
@@ -249,27 +252,33 @@ async fn answer(shared: &Shared, call: &mut Incoming, order: WorkOrder) -> Resul
         .with_retry_after_ms(shared.retry_after_ms()));
     }
 
-    let began_ms = now_ms();
+    let mut draft = Draft::begin(&order);
     // The slot is free as soon as the engine is done with it, not when the caller has read everything,
     // nor when the caller goes.
     let engine = &served.engine;
     let answer = engine.generate(order.into(), Box::new(place))?;
-    let done = relay(call, answer).await?;
-    finished(shared, &served, began_ms, &done);
+    let done = relay(call, answer, &mut draft).await?;
+    finished(shared, &served, draft.began_ms(), &done);
     let event = Done {
         finish: done.finish,
         usage: done.usage,
+        receipt: draft.seal(&done, &served, &shared.signer),
     };
     send(call, &AnswerEvent::Done(event)).await
 }
 
 /// Says when the engine turns to it, and passes chunks on as they come. A caller that reads too slowly fills the answer's buffer, and is
 /// cut off by the supervisor.
-async fn relay(call: &mut Incoming, mut answer: Answer) -> Result<EngineDone, RpcError> {
+async fn relay(
+    call: &mut Incoming,
+    mut answer: Answer,
+    draft: &mut Draft,
+) -> Result<EngineDone, RpcError> {
     if let Some(prompt_tokens) = answer.begun().await {
         send(call, &AnswerEvent::Begun(Begun { prompt_tokens })).await?;
     }
     while let Some(chunk) = answer.chunk().await {
+        draft.take(&chunk);
         send(call, &AnswerEvent::Chunk(chunk)).await?;
     }
     answer.end().await

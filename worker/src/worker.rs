@@ -8,6 +8,7 @@ use crate::health::Machine;
 use crate::models::{self, ModelStatus, Models};
 use crate::presence::{Presence, Profile};
 use crate::quota::Limits;
+use crate::receipts::Signer;
 use crate::serve::{Shared, WorkerService};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -97,9 +98,13 @@ pub async fn start(
         per_tenant: config.per_tenant_slots,
     };
     let slots = Slots::new(limits, metrics.clone());
-    let id = node_config.key.id();
+    let signer = Signer {
+        key: node_config.key.clone(),
+        mesh: node_config.members.mesh().id,
+        grant: node_config.grant.clone(),
+    };
     let queue_timeout = Duration::from_millis(config.queue_timeout_ms);
-    let shared = Shared::new(id, config.slots, queue_timeout, slots, metrics.clone());
+    let shared = Shared::new(signer, config.slots, queue_timeout, slots, metrics.clone());
     let shared = Arc::new(shared);
     let service = Arc::new(WorkerService {
         shared: shared.clone(),

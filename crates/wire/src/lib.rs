@@ -17,6 +17,7 @@
 //! * [`manifest`] – signed description of a model's files
 //! * [`rpc`] – calls over a link, and their errors
 //! * [`infer`] – requests for inference and the events of an answer
+//! * [`receipt`] – what a worker signs about an answer that it gave
 //! * [`directory`] – what orchestrators tell gateways about tenants and models
 //! * [`record`] – the addresses that a node keeps on the DHT
 #![forbid(unsafe_code)]
@@ -35,6 +36,7 @@ pub mod key;
 pub mod link;
 pub mod manifest;
 pub mod membership;
+pub mod receipt;
 pub mod record;
 pub mod rpc;
 #[cfg(feature = "simulated")]
@@ -54,6 +56,7 @@ pub use invite::Invite;
 pub use key::NodeKey;
 pub use manifest::Manifest;
 pub use membership::Membership;
+pub use receipt::Receipt;
 pub use topic::{Topic, TopicKey};
 
 /// Major version of the protocol. A peer with another major is refused. [T-VER-1]

@@ -1,13 +1,14 @@
 //! Completions and their chunks.
 
 use super::error::error_json;
+use super::extension::Extension;
 use crate::answer::Piece;
 use crate::problem::Problem;
 use crate::sse::{self, Dialect};
 use axum::body::Bytes;
 use serde::Serialize;
-use tether_wire::CorrelationId;
-use tether_wire::infer::{Accepted, Done, Finish, Usage};
+use tether_wire::infer::{Accepted, Done, Usage};
+use tether_wire::{CorrelationId, MeshId};
 
 /// What all chunks of a completion have in common.
 #[derive(Clone, Debug, Serialize)]
@@ -17,12 +18,15 @@ pub(crate) struct Head {
     created: u64,
     model: String,
     system_fingerprint: String,
+    #[serde(skip)]
+    tether: Extension,
 }
 
 impl Head {
     /// `asked` is the model as the tenant named it: it is named the same in the answer, unless
     /// another one gave it.
     pub(crate) fn new(
+        mesh: &MeshId,
         correlation: &CorrelationId,
         accepted: &Accepted,
         asked: &str,
@@ -36,6 +40,7 @@ impl Head {
             created: created_s,
             model: if same { asked.to_owned() } else { answered },
             system_fingerprint: format!("fp_{}", accepted.digest.short()),
+            tether: Extension::new(mesh, accepted),
         }
     }
 }
@@ -92,6 +97,9 @@ struct Completion<'a> {
     /// Absent, null or given: each means something to clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Option<UsageJson>>,
+    /// Where the answer ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tether: Option<Extension>,
 }
 
 /// A whole completion.
@@ -111,6 +119,7 @@ pub(crate) fn completion(head: &Head, text: &str, done: &Done) -> Bytes {
             finish_reason: Some(done.finish.as_str()),
         }],
         usage: Some(Some(done.usage.into())),
+        tether: Some(head.tether.with(done)),
     };
     let bytes = serde_json::to_vec(&completion).expect("our own types serialise to JSON");
     Bytes::from(bytes)
@@ -138,7 +147,7 @@ impl ChunkWriter {
         &self,
         role: Option<&'static str>,
         content: Option<&str>,
-        finish: Option<Finish>,
+        done: Option<&Done>,
     ) -> Bytes {
         sse::event(&Completion {
             head: &self.head,
@@ -146,9 +155,10 @@ impl ChunkWriter {
                 index: 0,
                 message: Content::Delta { role, content },
                 logprobs: None,
-                finish_reason: finish.map(Finish::as_str),
+                finish_reason: done.map(|done| done.finish.as_str()),
             }],
             usage: self.include_usage.then_some(None),
+            tether: done.map(|done| self.head.tether.with(done)),
         })
     }
 
@@ -157,6 +167,7 @@ impl ChunkWriter {
             head: &self.head,
             choices: Vec::new(),
             usage: Some(Some(usage.into())),
+            tether: None,
         })
     }
 }
@@ -170,7 +181,7 @@ impl Dialect for ChunkWriter {
         match piece {
             Piece::Text(text) => vec![self.chunk(None, Some(text), None)],
             Piece::Done(done) => {
-                let mut events = vec![self.chunk(None, None, Some(done.finish))];
+                let mut events = vec![self.chunk(None, None, Some(done))];
                 if self.include_usage {
                     events.push(self.usage(done.usage));
                 }

@@ -41,6 +41,14 @@ async fn a_chat_is_answered_whole_and_says_who_answered() {
         body["usage"],
         json!({"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14})
     );
+    let added = json!({
+        "mesh": world.gateway_mesh(),
+        "worker": WORKER.to_hex(),
+        "model": "tiny@1.0",
+        "seed": 5,
+        "receipt": "YSByZWNlaXB0",
+    });
+    assert_eq!(body["tether"], added, "passed on unchanged");
     assert_eq!(headers["x-tether-worker"], WORKER.to_hex());
     assert_eq!(headers["x-tether-model"], "tiny@1.0");
     assert_eq!(headers["x-tether-correlation-id"], correlation.to_hex());
@@ -99,6 +107,9 @@ async fn a_stream_has_one_event_per_piece_and_ends_with_its_usage() {
     assert_eq!(deltas[2], &json!({"content": "is"}));
     assert_eq!(deltas[3], &json!({}));
     assert_eq!(chunks[3]["choices"][0]["finish_reason"], "stop");
+    assert_eq!(chunks[3]["tether"]["receipt"], "YSByZWNlaXB0");
+    let added = chunks.iter().filter(|chunk| !chunk["tether"].is_null());
+    assert_eq!(added.count(), 1, "once, with the end");
     assert_eq!(chunks[4]["choices"], json!([]));
     assert_eq!(chunks[4]["usage"]["total_tokens"], 14);
     for chunk in &chunks {

@@ -120,6 +120,10 @@ impl World {
         world
     }
 
+    pub(crate) fn gateway_mesh(&self) -> String {
+        self.nodes[0].mesh().id.to_hex()
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.gateway.addr())
     }
@@ -261,6 +265,7 @@ async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<
             prompt_tokens: 11,
             completion_tokens: 3,
         },
+        receipt: Some(b"a receipt".to_vec()),
     });
     match model.as_str() {
         "missing" => {

@@ -9,6 +9,7 @@
 
 use super::check::{Check, Seen};
 use super::outcome::{End, of_worker_error, told};
+use super::receipt::{self, Verdict};
 use super::{Dispatcher, Interrupt, Interrupts, Run};
 use crate::clock;
 use crate::fleet::Candidate;
@@ -16,7 +17,7 @@ use crate::job::Step;
 use std::time::{Duration, Instant};
 use tether_net::{Call, Link};
 use tether_wire::codec;
-use tether_wire::infer::{AnswerEvent, MAX_EVENT_BYTES, WorkOrder};
+use tether_wire::infer::{AnswerEvent, Done, MAX_EVENT_BYTES, WorkOrder};
 use tether_wire::rpc::{Code, RpcError, method};
 use tether_wire::{NodeId, Role};
 use tokio::time::{sleep_until, timeout, timeout_at};
@@ -63,8 +64,34 @@ impl Dispatcher {
             Ok(opened) => opened,
             Err(end) => return end,
         };
-        self.relay(run, worker, call, accepted, check, interrupt)
-            .await
+        let end = self
+            .relay(run, worker, call, accepted, &mut check, interrupt)
+            .await;
+        if let End::Done(done) = &end {
+            self.judge(run, worker, &order, &check, done);
+        }
+        end
+    }
+
+    /// Holds the worker's receipt against what was seen; the tenant does not get one that is wrong.
+    /// The answer counts nevertheless: its tokens came, whatever the worker signs.
+    fn judge(&self, run: &mut Run, worker: NodeId, order: &WorkOrder, check: &Check, done: &Done) {
+        let Some(node) = self.node.get() else { return };
+        let verdict = receipt::judge(&receipt::Seen {
+            mesh: &node.mesh(),
+            worker,
+            order,
+            given: check.given(),
+            done,
+        });
+        self.metrics.receipt(verdict.label());
+        if let Verdict::Wrong(why) = verdict {
+            tracing::warn!(%worker, why, "the worker's receipt is wrong, and withheld");
+            run.done = codec::encode(&AnswerEvent::Done(Done {
+                receipt: None,
+                ..done.clone()
+            }));
+        }
     }
 
     /// Records the attempt and opens the call, side by side; the worker must accept in time.
@@ -204,7 +231,7 @@ impl Dispatcher {
         worker: NodeId,
         mut call: Call,
         accepted: Vec<u8>,
-        mut check: Check,
+        check: &mut Check,
         interrupt: &mut Interrupts,
     ) -> End {
         let within = |ms| tokio::time::Instant::now() + Duration::from_millis(ms);
@@ -229,7 +256,7 @@ impl Dispatcher {
                         format!("worker {} sends nothing any more", worker.short()),
                     ));
                 }
-                event = next(&mut call, &mut check) => event,
+                event = next(&mut call, check) => event,
                 () = &mut quiet, if !run.streamed => return self.is_silent(worker).await,
             };
             match event {

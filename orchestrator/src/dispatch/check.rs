@@ -4,6 +4,7 @@
 //! gaps, and the counts at the end agree with what was said and seen before.
 
 use tether_wire::infer::{Accepted, AnswerEvent, Begun, Chunk, Done, MAX_UNSEEN_TOKENS, WorkOrder};
+use tether_wire::receipt::hash::Given;
 use tether_wire::rpc::{Code, RpcError};
 use tether_wire::{Digest, ModelRef, NodeId};
 
@@ -21,6 +22,7 @@ pub(crate) struct Check {
     position: u32,
     /// Tokens that may still come without an id: what is billed must be seen in some way.
     unnamed_left: u32,
+    given: Given,
     done: bool,
 }
 
@@ -54,6 +56,7 @@ impl Check {
             // What was given already is not given again. [T-INF-11]
             position: u32::try_from(order.transcript.len()).unwrap_or(u32::MAX),
             unnamed_left: MAX_UNSEEN_TOKENS,
+            given: Given::default(),
             done: false,
         }
     }
@@ -61,6 +64,11 @@ impl Check {
     /// Tokens that were seen.
     pub(crate) fn tokens(&self) -> u32 {
         self.position
+    }
+
+    /// What was seen of the answer, as its receipt says it.
+    pub(crate) fn given(&self) -> &Given {
+        &self.given
     }
 
     /// Looks at the next event.
@@ -121,6 +129,7 @@ impl Check {
                     .checked_sub(chunk.unnamed)
                     .ok_or_else(|| wrong("counts tokens that nobody sees".to_owned()))?;
                 self.position = total;
+                self.given.take(&chunk);
                 self.chunks = true;
                 Ok(Seen::Chunk(chunk))
             }
@@ -191,6 +200,7 @@ mod tests {
                 prompt_tokens: 3,
                 completion_tokens,
             },
+            receipt: None,
         })
     }
 

@@ -101,6 +101,7 @@ fn done(completion_tokens: u32) -> Vec<u8> {
             prompt_tokens: 3,
             completion_tokens,
         },
+        receipt: None,
     }))
 }
 

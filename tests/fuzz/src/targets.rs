@@ -14,7 +14,7 @@ use tether_wire::infer::{AnswerEvent, MAX_EVENT_BYTES, MAX_REQUEST_BYTES, WorkOr
 use tether_wire::invite::{Join, Joined};
 use tether_wire::rpc::{CallHead, Kind, MAX_FRAME_BYTES, RpcError};
 use tether_wire::spread::PushReply;
-use tether_wire::{Beat, Card, Grant, Invite, Manifest, Revocation};
+use tether_wire::{Beat, Card, Grant, Invite, Manifest, Receipt, Revocation};
 
 /// The target of this name.
 #[must_use]
@@ -90,6 +90,12 @@ pub const TARGETS: &[Target] = &[
         run: sealed::run::<Manifest>,
         covers: &["Manifest"],
         seeds: || golden_sealed(&["manifest"]),
+    },
+    Target {
+        name: "receipt",
+        run: sealed::run::<Receipt>,
+        covers: &["Receipt"],
+        seeds: || golden_sealed(&["receipt"]),
     },
     // --- crates/wire: who belongs to a mesh
     Target {

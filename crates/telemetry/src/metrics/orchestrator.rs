@@ -21,6 +21,7 @@ pub struct OrchestratorMetrics {
     nodes: Family<RoleState, Gauge>,
     dispatches: Family<Outcome, Counter>,
     retries: Family<Reason, Counter>,
+    receipts: Family<Outcome, Counter>,
     attempt_seconds: Histograms<Outcome>,
     accept_seconds: Histogram,
     first_token_seconds: Histogram,
@@ -62,6 +63,11 @@ impl OrchestratorMetrics {
             retries: d.add(
                 "tether_orchestrator_retries",
                 "Attempts after the first one, by the reason of the one before",
+                Family::default(),
+            ),
+            receipts: d.add(
+                "tether_orchestrator_receipts",
+                "Whole answers, by whether the worker's receipt is right, wrong or missing",
                 Family::default(),
             ),
             attempt_seconds: d.add_in(
@@ -112,6 +118,11 @@ impl OrchestratorMetrics {
     /// A heartbeat was believed.
     pub fn heartbeat_accepted(&self) {
         self.heartbeats_accepted.inc();
+    }
+
+    /// The receipt of a whole answer was judged.
+    pub fn receipt(&self, outcome: &'static str) {
+        self.receipts.get_or_create(&Outcome { outcome }).inc();
     }
 
     /// A heartbeat was dropped.

@@ -189,6 +189,9 @@ pub struct Done {
     pub finish: Finish,
     /// Exact counts.
     pub usage: Usage,
+    /// The worker's sealed [`crate::Receipt`], where it gave a right one. [T-RCP-5]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "serde_bytes")]
+    pub receipt: Option<Vec<u8>>,
 }
 
 /// What comes back for a request: one `Accepted` for each worker that took it, at most one `Begun`,
@@ -248,6 +251,7 @@ mod tests {
             AnswerEvent::Done(Done {
                 finish: Finish::Length,
                 usage: Usage::default(),
+                receipt: None,
             }),
         ];
         for event in events {

@@ -189,6 +189,13 @@ fn beat() {
 }
 
 #[test]
+fn receipt() {
+    let signed = samples::sealed_receipt();
+    sealed("receipt", &signed, &samples::receipt());
+    tether_wire::receipt::verify(&signed, &samples::full_mesh()).expect("a worker's");
+}
+
+#[test]
 fn manifest() {
     sealed(
         "manifest",

@@ -23,7 +23,7 @@ use tether_wire::rpc::{CallHead, Code, RpcError};
 use tether_wire::spread::{Batch, MAX_BATCH_BYTES, MAX_PUSH_BYTES, Push, PushReply};
 use tether_wire::{
     Beat, Card, Control, Digest, Grant, Invite, Manifest, Membership, ModelName, ModelRef,
-    ModelVersion, NodeId, Region, Revocation, Role, Signable, Signed, TenantId,
+    ModelVersion, NodeId, Receipt, Region, Revocation, Role, Signable, Signed, TenantId,
 };
 
 /// Reads bytes as one kind of message. What is read can be written, and reads the same again.
@@ -91,6 +91,7 @@ fn read_as_everything(bytes: &[u8]) {
     read_plain::<Joined>(bytes, Grant::MAX_BYTES);
     read_sealed::<Revocation>(bytes);
     read_sealed::<Invite>(bytes);
+    read_sealed::<Receipt>(bytes);
     read_sealed::<Consent>(bytes);
     let _ = Token::from_text(&String::from_utf8_lossy(bytes));
 }

@@ -16,12 +16,13 @@ use tether_wire::infer::{
 use tether_wire::invite::{Joined, Token};
 use tether_wire::link::{Hello, HelloAnswer, Refusal, RefusalCode};
 use tether_wire::manifest::{FileEntry, Format as WeightsFormat};
+use tether_wire::receipt::hash;
 use tether_wire::record::Record;
 use tether_wire::rpc::{CallHead, Code, RpcError, method};
 use tether_wire::spread::{BUCKETS, Batch, Holding, Push, PushReply, RelayedBeat, Suspicion};
 use tether_wire::{
     Beat, Card, Control, CorrelationId, Digest, Grant, Invite, Manifest, MeshId, ModelRef, NodeKey,
-    Region, Revocation, Role, Signed, TenantId, Tier,
+    Receipt, Region, Revocation, Role, Signed, TenantId, Tier,
 };
 
 /// 15 January 2027, 08:00 UTC.
@@ -427,7 +428,38 @@ pub(crate) fn done() -> AnswerEvent {
             prompt_tokens: 21,
             completion_tokens: 5,
         },
+        receipt: Some(vec![1, 2, 3]),
     })
+}
+
+pub(crate) fn receipt() -> Receipt {
+    Receipt {
+        correlation: CorrelationId::derive(&tenant(), "retry-1"),
+        attempt: 2,
+        fence: 11,
+        model: model(),
+        digest: Digest([4; 32]),
+        adapters: vec![Digest([5; 32])],
+        numerics_class: "mistralrs-0.8.1/x86-64-v3/q8_0".into(),
+        engine: "mistralrs 0.8.1".into(),
+        request: hash::request(&chat(), &sampling(), &Output::default(), 99),
+        text: hash::text("Paris"),
+        calls: Some(Digest([7; 32])),
+        tokens: Some(Digest([6; 32])),
+        prompt_tokens: 21,
+        completion_tokens: 5,
+        finish: Finish::Length,
+        seed: 99,
+        began_ms: NOW_MS + 1_000,
+        first_token_ms: Some(NOW_MS + 1_040),
+        ended_ms: NOW_MS + 1_200,
+        continued_from: 3,
+        grant: Some(sealed_grant().as_bytes().to_vec()),
+    }
+}
+
+pub(crate) fn sealed_receipt() -> Signed<Receipt> {
+    Signed::seal(&worker_key(), &mesh(), &receipt()).expect("inside its limits")
 }
 
 pub(crate) fn directory_update() -> DirectoryUpdate {
