@@ -46,6 +46,22 @@ async fn a_bare_name_finds_its_model_and_an_unknown_one_does_not_exist() {
     assert_eq!(answer.failed().param.as_deref(), Some("model"));
 }
 
+/// [T-RCP-5]
+#[tokio::test]
+async fn a_receipt_that_is_wrong_is_counted_and_withheld_and_the_answer_counts() {
+    let mesh = Mesh::start().await;
+    let _worker = mesh.worker(10, Script::Receipt(vec![1; 200])).await;
+    let answer = mesh.submit(&request("a")).await;
+    assert!(answer.is_whole(), "{:?}", answer.error);
+    assert_eq!(answer.text(), "x");
+    let Some(AnswerEvent::Done(done)) = answer.events.last() else {
+        panic!("{:?}", answer.events)
+    };
+    assert_eq!(done.receipt, None);
+    let wrong = "tether_orchestrator_receipts_total{outcome=\"wrong\"}";
+    assert_eq!(mesh.metric(wrong), 1);
+}
+
 /// The first worker is preferred and bad; the second answers.
 async fn retried_from(script: Script) -> (Mesh, Answer) {
     retried_with(script, |_| ()).await

@@ -37,6 +37,8 @@ pub enum Script {
     Gap,
     /// Counts more than it sent.
     WrongUsage,
+    /// Answers with a token, and shows this as its receipt.
+    Receipt(Vec<u8>),
     /// Sends chunks until it is cancelled.
     Endless,
     /// The same with large chunks.
@@ -172,6 +174,18 @@ impl Scripted {
                 call.send(&chunk(0, "a")).await?;
                 call.send(&chunk(2, "c")).await?;
                 call.send(&done(2)).await?;
+            }
+            Script::Receipt(receipt) => {
+                call.send(&chunk(0, "x")).await?;
+                let done = Done {
+                    finish: Finish::Stop,
+                    usage: Usage {
+                        prompt_tokens: 3,
+                        completion_tokens: 1,
+                    },
+                    receipt: Some(receipt.clone()),
+                };
+                call.send(&codec::encode(&AnswerEvent::Done(done))).await?;
             }
             Script::WrongUsage => {
                 call.send(&chunk(0, "a")).await?;

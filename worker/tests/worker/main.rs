@@ -6,6 +6,7 @@ mod fixture;
 mod foreign;
 mod leaving;
 mod presence;
+mod receipts;
 mod refusals;
 mod serving;
 mod supervisor;

@@ -137,7 +137,8 @@ fn only_an_open_mesh_has_workers_without_a_grant() {
 
 #[test]
 fn fields_beyond_their_bounds_are_not_sealed() {
-    let changes: [(&str, fn(&mut Receipt)); 7] = [
+    type Change = fn(&mut Receipt);
+    let changes: [(&str, Change); 7] = [
         ("attempt", |r| r.attempt = 0),
         ("adapters", |r| {
             r.adapters = vec![Digest([1; 32]); MAX_ADAPTERS + 1];

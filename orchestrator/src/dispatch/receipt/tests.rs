@@ -98,7 +98,8 @@ fn a_receipt_that_says_what_was_seen_passes() {
 
 #[test]
 fn a_worker_that_lies_in_any_field_is_caught() {
-    let lies: [(&str, fn(&mut Receipt)); 14] = [
+    type Lie = fn(&mut Receipt);
+    let lies: [(&str, Lie); 14] = [
         ("correlation", |r| r.correlation = CorrelationId([2; 16])),
         ("attempt", |r| r.attempt = 1),
         ("fence", |r| r.fence = 4),
