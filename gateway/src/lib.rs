@@ -47,5 +47,10 @@ mod sse;
 mod stall;
 mod submit;
 
+/// Requests and answers as tenants kept them, to be held against receipts.
+pub mod saved {
+    pub use crate::openai::saved::{SavedAnswer, SavedRequest, answers, receipt, request};
+}
+
 pub use config::{ConfigError, GatewayConfig};
 pub use server::{Gateway, GatewayError, start};

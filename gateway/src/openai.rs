@@ -5,6 +5,7 @@
 //! * `fields` – JSON objects whose fields are taken one by one, so that none is ignored
 //! * `response` – completions and their chunks
 //! * `extension` – what Tether adds: who answered, and the receipt
+//! * `saved` – requests and answers as tenants kept them, for receipts
 //! * `models` – the list of models
 //! * `error` – problems in OpenAI's shape
 //!
@@ -17,6 +18,7 @@ mod fields;
 mod messages;
 mod models;
 mod response;
+pub(crate) mod saved;
 
 pub(crate) use chat::{ChatRequest, parse_chat};
 pub(crate) use error::problem_response;

@@ -1,9 +1,13 @@
 """The OpenAI SDK, unchanged, against a running mesh.
 
-Started by tests/python_sdk.rs, which sets TETHER_BASE_URL, TETHER_API_KEY and TETHER_MODEL.
+Started by tests/python_sdk.rs, which sets TETHER_BASE_URL, TETHER_API_KEY,
+TETHER_MODEL and TETHER_BINARY.
 """
 
+import json
 import os
+import subprocess
+import tempfile
 import unittest
 
 import openai
@@ -11,6 +15,7 @@ import openai
 BASE_URL = os.environ["TETHER_BASE_URL"]
 API_KEY = os.environ["TETHER_API_KEY"]
 MODEL = os.environ["TETHER_MODEL"]
+BINARY = os.environ["TETHER_BINARY"]
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 COUNT = [{"role": "user", "content": "Count to 200."}]
 
@@ -137,6 +142,35 @@ class ChatCompletions(unittest.TestCase):
         )
         self.assertRegex(raw.headers["x-tether-worker"], "^[0-9a-f]{64}$")
         self.assertTrue(raw.headers["x-request-id"])
+
+
+class Receipts(unittest.TestCase):
+    """What the SDK gives is what the receipt is of. (TRU-3)"""
+
+    ASKED = {"model": MODEL, "messages": QUESTION, "temperature": 0}
+
+    def proved(self, answer):
+        with tempfile.TemporaryDirectory() as folder:
+            request = os.path.join(folder, "request.json")
+            with open(request, "w", encoding="utf-8") as file:
+                json.dump(self.ASKED, file)
+            command = [BINARY, "receipt", "verify", "-", "--json", "--request", request]
+            done = subprocess.run(command, input=answer, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        said = json.loads(done.stdout)
+        self.assertEqual((said["request"], said["answer"]), ("matches", "matches"))
+
+    def test_an_answer_is_proved_by_its_receipt(self):
+        answer = client().chat.completions.create(**self.ASKED)
+        self.assertTrue(answer.tether["receipt"])
+        self.proved(answer.model_dump_json())
+
+    def test_a_stream_is_proved_by_the_receipt_at_its_end(self):
+        chunks = list(client().chat.completions.create(**self.ASKED, stream=True))
+        carriers = [chunk for chunk in chunks if getattr(chunk, "tether", None)]
+        self.assertEqual(len(carriers), 1)
+        self.assertEqual(carriers[0].choices[0].finish_reason, "stop")
+        self.proved(json.dumps([chunk.model_dump() for chunk in chunks]))
 
 
 class Errors(unittest.TestCase):

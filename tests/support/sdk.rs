@@ -1,7 +1,7 @@
 //! The suite of OpenAI's SDK for Python, run against a gateway. (GW-1)
 
 use crate::environment::environment;
-use crate::support::repository;
+use crate::support::{repository, tether};
 use std::process::{Command, Stdio};
 
 /// Runs `tests/sdk/test_openai.py` against the gateway at this URL (without a path); without Python
@@ -17,6 +17,7 @@ pub(crate) fn python_sdk(gateway: &str, api_key: &str, model: &str) {
         .env("TETHER_BASE_URL", format!("{gateway}/v1"))
         .env("TETHER_API_KEY", api_key)
         .env("TETHER_MODEL", model)
+        .env("TETHER_BINARY", tether())
         .env("NO_PROXY", "*")
         .stdin(Stdio::null())
         .output()

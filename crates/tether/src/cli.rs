@@ -4,8 +4,8 @@ use crate::bench::BenchCommand;
 use crate::commands::{
     artifact::ArtifactCommand, chat::ChatArgs, completions::CompletionsArgs,
     control::ControlCommand, fleet::FleetArgs, grant::GrantCommand, invite::InviteCommand,
-    keys::KeysCommand, mesh::MeshCommand, probe::ProbeArgs, revoke::RevokeArgs,
-    settings::ConfigCommand, tenant::TenantCommand, topics::TopicsArgs,
+    keys::KeysCommand, mesh::MeshCommand, probe::ProbeArgs, receipt::ReceiptCommand,
+    revoke::RevokeArgs, settings::ConfigCommand, tenant::TenantCommand, topics::TopicsArgs,
 };
 use crate::exit;
 use crate::logging::LoggingArgs;
@@ -68,6 +68,9 @@ enum Command {
     /// Pack, sign and verify a model's files
     #[command(subcommand)]
     Artifact(ArtifactCommand),
+    /// Check what a worker signed about its answer
+    #[command(subcommand)]
+    Receipt(ReceiptCommand),
     /// Give tenants API keys
     #[command(subcommand)]
     Tenant(TenantCommand),
@@ -109,6 +112,7 @@ impl Cli {
             Command::Revoke(args) => args.run().map(done),
             Command::Control(command) => command.run().map(done),
             Command::Artifact(command) => command.run().map(done),
+            Command::Receipt(command) => command.run().map(done),
             Command::Tenant(command) => command.run().map(done),
             Command::Probe(args) => args.run().map(done),
             Command::Fleet(args) => args.run().map(done),

@@ -14,6 +14,7 @@ pub(crate) mod lifetime;
 mod listed;
 pub(crate) mod mesh;
 pub(crate) mod probe;
+pub(crate) mod receipt;
 pub(crate) mod revoke;
 pub(crate) mod run_file;
 pub(crate) mod settings;

@@ -1,5 +1,6 @@
 //! Exit codes, and the last words of a process that failed.
 
+use crate::commands::receipt::ReceiptRefused;
 use crate::config::ConfigError;
 use crate::roles::worker::join::JoinError;
 use crate::stderr;
@@ -23,7 +24,8 @@ Exit codes:
   2  wrong usage
   3  the configuration is invalid; nothing was started
   4  something could not be reached, or is not ready
-Those of joining a mesh are in the help of `tether worker`.";
+Those of joining a mesh are in the help of `tether worker`, those of receipts in that of
+`tether receipt verify`.";
 
 /// A peer, a server or a mesh that could not be reached or is not ready; a script may try again.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +67,8 @@ fn code(error: &anyhow::Error) -> u8 {
     if error.downcast_ref::<ConfigError>().is_some() {
         CONFIG
     } else if let Some(error) = error.downcast_ref::<JoinError>() {
+        error.exit_code()
+    } else if let Some(error) = error.downcast_ref::<ReceiptRefused>() {
         error.exit_code()
     } else if error.downcast_ref::<NotReady>().is_some() {
         NOT_READY

@@ -89,3 +89,15 @@ pub(crate) fn directory(bytes: &[u8]) -> Verdict {
     }
     Verdict::of(decoders::directory(updates) > 0)
 }
+
+/// A response as a tenant kept it.
+pub(crate) fn saved(bytes: &[u8]) -> Verdict {
+    let answers = match tether_gateway::saved::answers(bytes) {
+        Ok(answers) => answers,
+        Err(why) => return crate::message::refused(&why),
+    };
+    assert!(!answers.is_empty());
+    let text: usize = answers.iter().map(|answer| answer.text.len()).sum();
+    assert!(text <= bytes.len() * 3, "more text than was there");
+    Verdict::Accepted
+}

@@ -327,6 +327,28 @@ pub const TARGETS: &[Target] = &[
     },
     // --- gateway
     Target {
+        name: "saved-answer",
+        run: gateway::saved,
+        covers: &["gateway/src/openai/saved.rs"],
+        seeds: || {
+            vec![
+                Seed::new(
+                    "whole",
+                    r#"{"choices":[{"index":0,"message":{"content":"a","tool_calls":[{"function":{"name":"f","arguments":"{}"}}]},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":2},"tether":{"mesh":"01","receipt":"YQ=="}}"#,
+                ),
+                Seed::new(
+                    "stream",
+                    "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n: keep-alive\n\ndata: [DONE]\n\n",
+                ),
+                Seed::new(
+                    "chunks",
+                    r#"[{"choices":[{"index":1,"delta":{"content":"a"}}]}]"#,
+                ),
+                Seed::new("error", "data: {\"error\":{\"message\":\"cut\"}}\n\n"),
+            ]
+        },
+    },
+    Target {
         name: "chat",
         run: gateway::chat,
         covers: &[

@@ -1,0 +1,137 @@
+//! Whether a receipt is genuine, and of this request and this answer. Pure.
+
+use tether_gateway::saved::{SavedAnswer, SavedRequest};
+use tether_wire::grant::Mesh;
+use tether_wire::infer::{CallDelta, Finish};
+use tether_wire::receipt::hash::Given;
+use tether_wire::receipt::{self, Proof, ReceiptError};
+use tether_wire::{NodeId, Receipt, Signed};
+
+/// What a receipt is held against.
+pub(super) struct Against<'a> {
+    pub(super) mesh: Mesh,
+    pub(super) worker: Option<NodeId>,
+    /// Which of the request's answers it is of.
+    pub(super) choice: u32,
+    pub(super) request: Option<&'a SavedRequest>,
+    pub(super) answer: Option<&'a SavedAnswer>,
+}
+
+/// Why a receipt is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ReceiptRefused {
+    /// There is none.
+    #[error("{0}")]
+    None(&'static str),
+    /// It proves nothing.
+    #[error(transparent)]
+    Invalid(ReceiptError),
+    /// Somebody else signed.
+    #[error("the receipt is signed by worker {signer}, not by {expected}")]
+    Worker {
+        /// Who signed.
+        signer: NodeId,
+        /// Who was to.
+        expected: NodeId,
+    },
+    /// Another request.
+    #[error("the receipt is not of this request: {0}")]
+    Request(&'static str),
+    /// Another answer.
+    #[error("the receipt is not of this answer: {0}")]
+    Answer(&'static str),
+}
+
+impl ReceiptRefused {
+    /// See [`super::HELP`].
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::None(_) | Self::Invalid(ReceiptError::Invalid(_)) => 10,
+            Self::Invalid(_) | Self::Worker { .. } => 11,
+            Self::Request(_) => 12,
+            Self::Answer(_) => 13,
+        }
+    }
+
+    /// A stable word for it.
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            Self::None(_) => "no-receipt",
+            Self::Invalid(ReceiptError::Invalid(_)) => "invalid",
+            Self::Invalid(_) => "role",
+            Self::Worker { .. } => "worker",
+            Self::Request(_) => "request",
+            Self::Answer(_) => "answer",
+        }
+    }
+}
+
+/// Judges a receipt; what there is nothing to hold it against is not judged.
+pub(super) fn judge(
+    sealed: &Signed<Receipt>,
+    against: &Against<'_>,
+) -> Result<Proof, ReceiptRefused> {
+    let proof = receipt::verify(sealed, &against.mesh).map_err(ReceiptRefused::Invalid)?;
+    let signer = proof.receipt.signer();
+    if let Some(expected) = against.worker.filter(|worker| *worker != signer) {
+        return Err(ReceiptRefused::Worker { signer, expected });
+    }
+    if let Some(request) = against.request {
+        is_of_request(&proof.receipt, request, against.choice).map_err(ReceiptRefused::Request)?;
+    }
+    if let Some(answer) = against.answer {
+        is_of_answer(&proof.receipt, answer).map_err(ReceiptRefused::Answer)?;
+    }
+    Ok(proof)
+}
+
+fn is_of_request(
+    receipt: &Receipt,
+    request: &SavedRequest,
+    choice: u32,
+) -> Result<(), &'static str> {
+    let model = receipt.model.to_string();
+    if request.model != model && request.model != receipt.model.name.as_str() {
+        return Err("another model was asked for");
+    }
+    if request
+        .seed(choice)
+        .is_some_and(|seed| seed != receipt.seed)
+    {
+        return Err("another seed was asked for");
+    }
+    if request.digest(receipt.seed) != receipt.request {
+        return Err("something else was asked: the messages, or a parameter, differ");
+    }
+    Ok(())
+}
+
+fn is_of_answer(receipt: &Receipt, answer: &SavedAnswer) -> Result<(), &'static str> {
+    let mut given = Given::default();
+    given.take_text(&answer.text);
+    for (index, (name, arguments)) in (0..).zip(&answer.calls) {
+        given.take_call(&CallDelta {
+            index,
+            id: None,
+            name: Some(name.clone()),
+            arguments: arguments.clone(),
+        });
+    }
+    if given.text() != receipt.text {
+        return Err("the text differs from what was signed");
+    }
+    if given.calls() != receipt.calls {
+        return Err("the calls of tools differ from what was signed");
+    }
+    let counted = (
+        u64::from(receipt.prompt_tokens),
+        u64::from(receipt.completion_tokens),
+    );
+    if answer.usage.is_some_and(|usage| usage != counted) {
+        return Err("the counts of tokens differ from what was signed");
+    }
+    if (answer.finish.as_deref()).is_some_and(|finish| finish != Finish::as_str(receipt.finish)) {
+        return Err("it ended for another reason than was signed");
+    }
+    Ok(())
+}
