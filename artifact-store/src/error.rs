@@ -54,8 +54,8 @@ pub enum ArtifactError {
     #[error("{0}")]
     UnsupportedFormat(String),
     /// No source has it.
-    #[error("no source has the artifact {0}: name a folder that holds it in `sources`")]
-    NotFound(Digest),
+    #[error("no source has {0}, signed by a trusted publisher: name a folder that holds it in `sources`")]
+    NotFound(String),
     /// There is no room on the disk; nothing half was left.
     #[error(
         "the disk of {} is full: {needed} bytes are needed and {free} are free", .path.display()

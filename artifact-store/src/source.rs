@@ -132,7 +132,7 @@ impl Source for DirectorySource {
             let (dir, _) = found
                 .iter()
                 .find(|(_, offered)| offered.digest() == digest)
-                .ok_or(ArtifactError::NotFound(digest))?;
+                .ok_or_else(|| ArtifactError::NotFound(digest.to_string()))?;
             let mut buffer = vec![0; BUFFER_BYTES];
             for index in 0..place.manifest().files.len() {
                 if let Some(file) = place.begin(index)? {

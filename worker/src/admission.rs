@@ -5,6 +5,7 @@ use crate::quota::{Admission, Claim, Limits, Quota, Ticket};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tether_telemetry::metrics::WorkerMetrics;
+use tether_wire::Digest;
 use tokio::sync::{Notify, oneshot};
 
 /// How many run and how many wait.
@@ -80,6 +81,14 @@ impl Slots {
         })
     }
 
+    /// A model is loaded: who waited for it may run.
+    pub(crate) fn open(&self, model: &Digest, model_slots: u32) {
+        self.change(|state| {
+            let started = state.quota.open(model, model_slots);
+            state.wake(started);
+        });
+    }
+
     pub(crate) fn load(&self) -> Load {
         self.change(|state| Load {
             running: state.quota.running(),
@@ -109,6 +118,17 @@ impl Slots {
     }
 }
 
+impl State {
+    fn wake(&mut self, started: Vec<Ticket>) {
+        for ticket in started {
+            if let Some(waker) = self.wakers.remove(&ticket) {
+                // Who is gone meanwhile gives the place back by its own drop.
+                let _ = waker.send(());
+            }
+        }
+    }
+}
+
 impl Place {
     /// Waits until it is at work.
     pub(crate) async fn turn(&mut self) {
@@ -132,12 +152,8 @@ impl Drop for Place {
         let ticket = self.ticket;
         self.slots.change(|state| {
             state.wakers.remove(&ticket);
-            for started in state.quota.leave(ticket) {
-                if let Some(waker) = state.wakers.remove(&started) {
-                    // Who is gone meanwhile gives the place back by its own drop.
-                    let _ = waker.send(());
-                }
-            }
+            let started = state.quota.leave(ticket);
+            state.wake(started);
         });
         // Whoever has a turn left had not begun to work.
         if self.is_leaving || self.turn.is_some() {

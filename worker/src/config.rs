@@ -4,9 +4,10 @@ mod server;
 
 use crate::engine::protocol::EngineKind;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::path::PathBuf;
 use tether_wire::card::MAX_MODELS;
-use tether_wire::{Digest, NodeId};
+use tether_wire::{Digest, ModelRef, NodeId};
 
 pub use server::{ServerConfig, ServerKind};
 
@@ -14,6 +15,11 @@ pub use server::{ServerConfig, ServerKind};
 const MAX_SLOTS: u32 = 65_536;
 /// Most orchestrators that a worker keeps links to.
 const MAX_ORCHESTRATORS: usize = 16;
+
+/// Most folders with artifacts.
+const MAX_SOURCES: usize = 16;
+/// Most GiB of a disk: an exbibyte, so that it is a number of bytes, too.
+const MAX_DISK_GIB: u64 = 1 << 30;
 
 /// Configuration of a worker. (WRK-1, WRK-2, WRK-5)
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +47,19 @@ pub struct WorkerConfig {
     pub accelerators: u32,
     /// Memory for models in GiB; 0 means as much as the machine has.
     pub memory_gib: u32,
+    /// Memory that loaded models may take together, in MiB. 0 means `memory_gib` where that is set,
+    /// else three quarters of the machine's memory, or of its container's. Models for which there
+    /// is no room are offered all the same, and loaded when somebody asks for them.
+    pub memory_budget_mib: u64,
+    /// Folders with artifacts from which `models` by name or digest are fetched.
+    pub sources: Vec<PathBuf>,
+    /// Most GiB of fetched artifacts that are kept in the data folder; 0 means as much as the disk
+    /// holds. The least recently used go first, and none that is configured.
+    pub disk_budget_gib: u64,
+    /// Seconds after which a model that nobody asks for is unloaded; 0 means never.
+    pub idle_unload_s: u64,
+    /// Adapters that are loaded at once, each with its base in a process of its own.
+    pub max_warm_adapters: usize,
     /// Price in micro-credits for a thousand tokens.
     pub price_per_1k_micro: u64,
     /// Orchestrators of the region that this worker keeps links to, for its heartbeats.
@@ -48,6 +67,68 @@ pub struct WorkerConfig {
     /// How long running requests may take to end when the worker stops, in milliseconds.
     pub drain_timeout_ms: u64,
     /// The engine and its deadlines.
+    pub engine: EngineConfig,
+}
+
+/// One model to serve: where it lies, or what it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelConfig {
+    /// The artifact's folder, with its `tether.manifest`. It is served where it lies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// Name and version, `NAME@MAJOR.MINOR`, of an artifact that one of `sources` has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<ModelRef>,
+    /// The digest that it must have; nothing means whatever a trusted publisher signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// Always loaded, before all others.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pin: bool,
+}
+
+impl ModelConfig {
+    /// A model that lies in a folder.
+    #[must_use]
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: Some(path.into()),
+            ..Self::default()
+        }
+    }
+
+    /// Why it cannot be, if it cannot.
+    fn fault(&self, has_sources: bool) -> Option<&'static str> {
+        match &self.path {
+            Some(path) if path.as_os_str().is_empty() => Some("has an entry with an empty path"),
+            Some(_) if self.name.is_some() => {
+                Some("has an entry with both a path and a name: a path says what it is by itself")
+            }
+            Some(_) => None,
+            None if self.name.is_none() && self.digest.is_none() => {
+                Some("has an entry without a path, a name or a digest")
+            }
+            None if !has_sources => {
+                Some("has an entry without a path, and there are no `sources` to fetch it from")
+            }
+            None => None,
+        }
+    }
+}
+
+impl fmt::Display for ModelConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.path, &self.name, &self.digest) {
+            (Some(path), _, _) => path.display().fmt(f),
+            (None, Some(name), _) => name.fmt(f),
+            (None, None, Some(digest)) => digest.fmt(f),
+            (None, None, None) => f.write_str("nothing"),
+        }
+    }
+}
+
+/// The engine and its deadlines.
     pub engine: EngineConfig,
 }
 
@@ -97,6 +178,11 @@ impl Default for WorkerConfig {
             gpu_class: "cpu".to_owned(),
             accelerators: 0,
             memory_gib: 0,
+            memory_budget_mib: 0,
+            sources: Vec::new(),
+            disk_budget_gib: 0,
+            idle_unload_s: 0,
+            max_warm_adapters: 4,
             price_per_1k_micro: 0,
             orchestrators: 3,
             drain_timeout_ms: 30_000,
@@ -149,10 +235,19 @@ impl WorkerConfig {
         if let Some(why) = self.servers.iter().find_map(ServerConfig::fault) {
             return check("servers", false, &format!("has an entry that {why}"));
         }
+        let has_sources = !self.sources.is_empty();
+        if let Some(why) = self.models.iter().find_map(|m| m.fault(has_sources)) {
+            return check("models", false, why);
+        }
         check(
-            "models",
-            self.models.iter().all(|m| !m.path.as_os_str().is_empty()),
-            "has an entry with an empty path",
+            "sources",
+            self.sources.len() <= MAX_SOURCES,
+            &format!("has more than {MAX_SOURCES} entries"),
+        )?;
+        check(
+            "disk_budget_gib",
+            self.disk_budget_gib <= MAX_DISK_GIB,
+            &format!("must be at most {MAX_DISK_GIB}"),
         )?;
         check(
             "trusted_publishers",
@@ -226,10 +321,7 @@ mod tests {
         assert!(refused(|c| c.gpu_class.clear()).contains("gpu_class"));
         assert!(refused(|c| c.queue_timeout_ms = 0).contains("queue_timeout_ms"));
         assert!(refused(|c| c.engine.step_timeout_ms = 0).contains("engine.step_timeout_ms"));
-        let model = |path: &str| ModelConfig {
-            path: path.into(),
-            digest: None,
-        };
+        let model = |path: &str| ModelConfig::at(path);
         let mut config = WorkerConfig {
             models: vec![model("m")],
             ..WorkerConfig::default()
@@ -242,6 +334,17 @@ mod tests {
         assert!(config.validate().is_err());
         config.models = vec![model("")];
         assert!(config.validate().is_err());
+        config.models = vec![ModelConfig::default()];
+        let error = config.validate().expect_err("nothing").to_string();
+        assert!(error.contains("without a path, a name or a digest"), "{error}");
+        config.models[0].digest = Some(Digest([1; 32]));
+        let error = config.validate().expect_err("nowhere").to_string();
+        assert!(error.contains("sources"), "{error}");
+        config.sources = vec!["shelf".into()];
+        config.validate().expect("valid");
+        config.models[0] = model("m");
+        config.models[0].name = Some("tiny@1.0".parse().expect("valid"));
+        assert!(config.validate().is_err(), "two ways to say it");
     }
 
     #[test]

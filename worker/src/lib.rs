@@ -37,5 +37,5 @@ pub mod worker;
 pub use admission::Load;
 pub use config::{ConfigError, EngineConfig, ModelConfig, WorkerConfig};
 pub use engine::EngineCommand;
-pub use models::{ModelState, ModelStatus};
+pub use models::{ModelReport, ModelState, ModelStatus};
 pub use worker::{Worker, WorkerError, WorkerStatus, start};

@@ -1,15 +1,29 @@
 //! From a folder to a served model: verified, loaded, offered; or a fault with its reason. (WRK-5)
 //!
+//! Files come from where they lie, or through the store from a source; `pool` decides which models
+//! are loaded, `leases` holds them for requests, and a `keeper` each follows. A model for which there
+//! is no room is offered as cold, and loaded when somebody asks for it.
+//!
 //! A model that is refused leaves the worker up and the other models alone. A failed verification
 //! is final until the worker starts again; an engine that fails is started again by its supervisor,
 //! after its files were verified again.
 
+mod estimate;
 mod keeper;
+pub(crate) mod leases;
+mod locate;
+mod memory;
+mod pool;
 mod server;
 
-use crate::config::WorkerConfig;
+use crate::config::{ModelConfig, WorkerConfig};
 use crate::engine::{Engine, EngineCommand};
 use keeper::Keeper;
+use leases::{Lease, Leases};
+use locate::Locator;
+use memory::Memory;
+use pool::{Limits, Pool};
+use serde::Serialize;
 use server::ServerKeeper;
 use std::path::Path;
 use std::sync::Arc;
@@ -34,13 +48,109 @@ pub struct ModelStatus {
     pub configured: String,
     /// What became of it.
     pub state: ModelState,
+    /// What it is, once its manifest was believed; nothing of models that are not loaded here.
+    pub known: Option<Known>,
+    /// Whether it is offered while it is not loaded: it was loaded once, or there was no room for it.
+    /// A model that is on its first way is not.
+    pub is_on_demand: bool,
+}
+
+/// A model that this worker can load.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// What the card says of it while it is cold.
+    pub offer: ModelOffer,
+    /// Most answers that its engine gives at once; 0 before it was ever loaded.
+    pub sequences: u32,
+    /// Most bytes of text that one of its tokens stands for, where that is known.
+    pub max_token_bytes: Option<u32>,
+    /// Whether it is always loaded.
+    pub is_pinned: bool,
+    /// Memory that it is thought to take, or was seen to.
+    pub memory_bytes: u64,
+}
+
+/// A model for programs: `tether worker status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ModelReport {
+    /// As configured.
+    pub configured: String,
+    /// Name and version, once known.
+    pub model: Option<ModelRef>,
+    /// Digest of its manifest, once known.
+    pub digest: Option<Digest>,
+    /// `fetching`, `verifying`, `cold`, `loading`, `warm` or `faulted`.
+    pub state: &'static str,
+    /// Bytes that were fetched or verified, of bytes in all.
+    pub progress: Option<(u64, u64)>,
+    /// Whether it is always loaded.
+    pub is_pinned: bool,
+    /// Memory that it is thought to take, or was seen to.
+    pub memory_bytes: Option<u64>,
+    /// Why it is not served, as a code and for people.
+    pub fault: Option<(&'static str, String)>,
+}
+
+impl ModelStatus {
+    fn new(configured: String) -> Self {
+        Self {
+            configured,
+            state: ModelState::Verifying { done: 0, total: 0 },
+            known: None,
+            is_on_demand: false,
+        }
+    }
+
+    /// The same for programs.
+    #[must_use]
+    pub fn report(&self) -> ModelReport {
+        let known = self.known.as_ref();
+        let offer = match &self.state {
+            ModelState::Serving(served) => Some(&served.offer),
+            _ => known.map(|known| &known.offer),
+        };
+        let progress = match self.state {
+            ModelState::Fetching { done, total } | ModelState::Verifying { done, total } => {
+                Some((done, total))
+            }
+            _ => None,
+        };
+        let fault = match &self.state {
+            ModelState::Faulted { code, reason, .. } => Some((*code, reason.clone())),
+            _ => None,
+        };
+        ModelReport {
+            configured: self.configured.clone(),
+            model: offer.map(|offer| offer.model.clone()),
+            digest: offer.map(|offer| offer.digest),
+            state: self.state.as_str(),
+            progress,
+            is_pinned: known.is_some_and(|known| known.is_pinned),
+            memory_bytes: known.map(|known| known.memory_bytes),
+            fault,
+        }
+    }
 }
 
 /// What became of a model.
 #[derive(Clone, Debug)]
 pub enum ModelState {
+    /// Its files come from a source.
+    Fetching {
+        /// Bytes that are there.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
     /// Its files are read and compared with the manifest.
-    Verifying,
+    Verifying {
+        /// Bytes that were read.
+        done: u64,
+        /// Bytes in all; 0 before that is known.
+        total: u64,
+    },
+    /// It is loaded when somebody asks for it.
+    Cold,
     /// Its engine starts.
     Loading {
         /// Name and version.
@@ -59,6 +169,21 @@ pub enum ModelState {
         /// For people.
         reason: String,
     },
+}
+
+impl ModelState {
+    /// Its name for programs.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Fetching { .. } => "fetching",
+            Self::Verifying { .. } => "verifying",
+            Self::Cold => "cold",
+            Self::Loading { .. } => "loading",
+            Self::Serving(_) => "warm",
+            Self::Faulted { .. } => "faulted",
+        }
+    }
 }
 
 /// A model that answers.
@@ -83,6 +208,8 @@ pub struct Served {
 pub(crate) enum Found {
     /// Yes.
     Served(Served),
+    /// Yes, by whoever holds a lease on the model of this number.
+    Held(usize, Known),
     /// Not now, and why.
     NotNow(String),
     /// This worker has no such model.
@@ -94,6 +221,7 @@ pub(crate) enum Found {
 pub(crate) struct Models {
     /// Held here too, so that it outlives the keepers of models that are given up.
     status: Arc<watch::Sender<Vec<ModelStatus>>>,
+    leases: Leases,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -105,22 +233,23 @@ impl Models {
         command: &EngineCommand,
         metrics: &Arc<WorkerMetrics>,
     ) -> Self {
-        let initial = config
-            .models
-            .iter()
-            .map(|model| ModelStatus {
-                configured: model.path.display().to_string(),
-                state: ModelState::Verifying,
-            })
-            .chain(config.servers.iter().map(|server| ModelStatus {
-                configured: format!("{} at {}", server.model, server.url),
-                state: ModelState::Verifying,
-            }))
-            .collect();
+        let configured = config.models.iter().map(ModelConfig::to_string);
+        let servers = config.servers.iter();
+        let servers = servers.map(|server| format!("{} at {}", server.model, server.url));
+        let initial = configured.chain(servers).map(ModelStatus::new).collect();
         let status = Arc::new(watch::Sender::new(initial));
+        let limits = Limits {
+            memory_bytes: memory::budget_bytes(config),
+            adapters: config.max_warm_adapters,
+            idle_ms: config.idle_unload_s.saturating_mul(1_000),
+        };
+        let pool = Pool::new(limits, config.models.len());
+        let leases = Leases::new(pool, config.models.len());
+        let memory = Memory::open(data_dir);
+        let locator = Locator::new(config, data_dir);
         // One after the other: hashing is bound by the disk, or by one core.
         let turns = Arc::new(Semaphore::new(1));
-        let tasks = config
+        let mut tasks: Vec<_> = config
             .models
             .iter()
             .enumerate()
@@ -132,6 +261,9 @@ impl Models {
                     command: command.clone(),
                     metrics: metrics.clone(),
                     views: data_dir.join("engine-views"),
+                    leases: leases.clone(),
+                    memory: memory.clone(),
+                    locator: locator.clone(),
                 };
                 AbortOnDropHandle::new(tokio::spawn(keeper.run(model.clone(), turns.clone())))
             })
@@ -145,8 +277,10 @@ impl Models {
                 AbortOnDropHandle::new(tokio::spawn(keeper.run(server.clone())))
             }))
             .collect();
+        tasks.push(AbortOnDropHandle::new(tokio::spawn(leases.clone().run())));
         Self {
             status,
+            leases,
             _tasks: tasks,
         }
     }
@@ -158,6 +292,22 @@ impl Models {
 
     pub(crate) fn find(&self, digest: &Digest) -> Found {
         find(&self.status.borrow(), digest)
+    }
+
+    /// Holds a model that was [`Found::Held`].
+    ///
+    /// # Errors
+    /// Why it is not loaded for now.
+    pub(crate) fn hold(&self, model: usize) -> Result<Lease, String> {
+        self.leases.ask(model)
+    }
+
+    /// A model that is held and ready.
+    pub(crate) fn served(&self, model: usize) -> Option<Served> {
+        match &self.status.borrow()[model].state {
+            ModelState::Serving(served) => Some(served.clone()),
+            _ => None,
+        }
     }
 
     /// Ends every engine and waits until their processes are gone.
@@ -178,23 +328,35 @@ impl Models {
 }
 
 fn find(models: &[ModelStatus], digest: &Digest) -> Found {
-    for model in models {
-        match &model.state {
-            ModelState::Serving(served) if served.offer.digest == *digest => {
+    for (index, model) in models.iter().enumerate() {
+        let is_known = |known: &&Known| known.offer.digest == *digest;
+        match (&model.state, model.known.as_ref().filter(is_known)) {
+            (
+                ModelState::Faulted {
+                    digest: Some(found),
+                    reason,
+                    ..
+                },
+                _,
+            ) if found == digest => return Found::NotNow(reason.clone()),
+            (ModelState::Faulted { .. }, _) => {}
+            (_, Some(known)) => return Found::Held(index, known.clone()),
+            (ModelState::Serving(served), None) if served.offer.digest == *digest => {
                 return Found::Served(served.clone());
             }
-            ModelState::Loading { digest: found, .. } if found == digest => {
+            (ModelState::Loading { digest: found, .. }, None) if found == digest => {
                 return Found::NotNow("the model is being loaded".to_owned());
             }
-            ModelState::Faulted {
-                digest: Some(found),
-                reason,
-                ..
-            } if found == digest => return Found::NotNow(reason.clone()),
             _ => {}
         }
     }
     Found::Unknown
+}
+
+/// How many models are loaded.
+fn loaded(models: &[ModelStatus]) -> usize {
+    let is_loaded = |model: &&ModelStatus| matches!(model.state, ModelState::Serving(_));
+    models.iter().filter(is_loaded).count()
 }
 
 /// What the card offers.
@@ -203,6 +365,8 @@ pub(crate) fn offers(models: &[ModelStatus]) -> Vec<ModelOffer> {
         .iter()
         .filter_map(|model| match &model.state {
             ModelState::Serving(served) => Some(served.offer.clone()),
+            ModelState::Faulted { .. } => None,
+            _ if model.is_on_demand => model.known.as_ref().map(|known| known.offer.clone()),
             _ => None,
         })
         .collect()
@@ -244,13 +408,13 @@ pub(crate) fn worker_state(models: &[ModelStatus], is_draining: bool) -> NodeSta
     if is_draining {
         return NodeState::Draining;
     }
-    let serves = models
-        .iter()
-        .any(|model| matches!(model.state, ModelState::Serving(_)));
+    let serves = !offers(models).is_empty();
     let is_under_way = models.iter().any(|model| {
         matches!(
             model.state,
-            ModelState::Verifying | ModelState::Loading { .. }
+            ModelState::Fetching { .. }
+                | ModelState::Verifying { .. }
+                | ModelState::Loading { .. }
         )
     });
     if serves || !is_under_way {
@@ -275,8 +439,8 @@ mod tests {
 
     fn status(state: ModelState) -> ModelStatus {
         ModelStatus {
-            configured: "m".repeat(1_000),
             state,
+            ..ModelStatus::new("m".repeat(1_000))
         }
     }
 
@@ -300,7 +464,7 @@ mod tests {
 
     #[test]
     fn a_worker_serves_once_nothing_is_under_way_any_more() {
-        let verifying = || status(ModelState::Verifying);
+        let verifying = || status(ModelState::Verifying { done: 0, total: 0 });
         assert_eq!(worker_state(&[], false), NodeState::Serving);
         assert_eq!(
             worker_state(&[verifying(), fault(None)], false),

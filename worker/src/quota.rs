@@ -29,7 +29,8 @@ pub struct Claim {
     pub tenant: TenantId,
     /// Which model is to answer.
     pub model: Digest,
-    /// Most requests that this model's engine answers at once; at least 1.
+    /// Most requests that this model's engine answers at once; 0 while it is not loaded, so that
+    /// they wait for [`Quota::open`].
     pub model_slots: u32,
 }
 
@@ -96,6 +97,20 @@ impl Quota {
         } else {
             self.waiting.retain(|(waiting, _)| *waiting != ticket);
         }
+        self.start_waiting()
+    }
+
+    /// A model is loaded, and its engine answers so many at once. Returns who may run now.
+    pub fn open(&mut self, model: &Digest, model_slots: u32) -> Vec<Ticket> {
+        for (_, claim) in &mut self.waiting {
+            if claim.model == *model {
+                claim.model_slots = model_slots.max(1);
+            }
+        }
+        self.start_waiting()
+    }
+
+    fn start_waiting(&mut self) -> Vec<Ticket> {
         let mut started = Vec::new();
         let mut at = 0;
         while at < self.waiting.len() && self.has_free_slot() {
@@ -131,7 +146,7 @@ impl Quota {
         let by_tenant = self.by_tenant.get(&claim.tenant).copied().unwrap_or(0);
         let by_model = self.by_model.get(&claim.model).copied().unwrap_or(0);
         (self.limits.per_tenant == 0 || by_tenant < self.limits.per_tenant)
-            && by_model < claim.model_slots.max(1)
+            && by_model < claim.model_slots
     }
 
     fn run(&mut self, ticket: Ticket, claim: Claim) {
@@ -253,6 +268,21 @@ mod tests {
         assert_eq!(quota.leave(first), [second]);
         assert_eq!(quota.leave(second), []);
         assert!(matches!(quota.admit(&slow), Admission::Run(_)));
+    }
+
+    #[test]
+    fn who_waits_for_a_cold_model_runs_when_it_is_loaded_and_holds_up_nobody() {
+        let mut quota = quota(2, 2, 0);
+        let Admission::Wait(cold) = quota.admit(&claim("a", 1, 0)) else {
+            panic!("it is not loaded")
+        };
+        let Admission::Run(warm) = quota.admit(&claim("a", 2, 1)) else {
+            panic!("both slots are free")
+        };
+        assert_eq!(quota.leave(warm), []);
+        assert_eq!(quota.open(&Digest([2; 32]), 4), []);
+        assert_eq!(quota.open(&Digest([1; 32]), 4), [cold]);
+        assert_eq!(quota.open(&Digest([1; 32]), 4), []);
     }
 
     #[test]

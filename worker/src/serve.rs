@@ -2,9 +2,10 @@
 
 use crate::admission::{Place, Slots};
 use crate::clock::now_ns;
-use crate::engine::{Answer, EngineDone};
+use crate::engine::{Answer, EngineDone, Hold};
 use crate::fences::{Fences, Turn};
 use crate::fit;
+use crate::models::leases::Lease;
 use crate::models::{self, Found, Models, Served};
 use crate::pace::{Finished, Pace};
 use crate::quota::{Claim, retry_after_ms};
@@ -18,7 +19,7 @@ use tether_wire::infer::{
     Accepted, AnswerEvent, Begun, Done, MAX_EVENT_BYTES, MAX_REQUEST_BYTES, WorkOrder,
 };
 use tether_wire::rpc::{Code, RpcError, method};
-use tether_wire::{NodeId, Role, codec};
+use tether_wire::{Digest, NodeId, Role, codec};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -88,30 +89,31 @@ impl Shared {
     }
 
     /// Decides about an order. Nothing of it is awaited, so that who was admitted is told at once.
-    fn admit(&self, order: &WorkOrder) -> Result<(Served, Place), RpcError> {
+    fn admit(&self, order: &WorkOrder) -> Result<(Model, Place), RpcError> {
         if self.draining.is_cancelled() {
             self.metrics.shed("draining");
             let why = "this worker is draining and takes nothing new";
             return Err(RpcError::new(Code::Unavailable, why));
         }
         check(order)?;
-        let served = match self.models.get().map(|models| models.find(&order.digest)) {
-            Some(Found::Served(served)) if served.offer.model == order.model => served,
-            Some(Found::NotNow(reason)) => {
-                self.metrics.shed("model-down");
-                return Err(RpcError::new(Code::Unavailable, reason)
-                    .with_retry_after_ms(self.retry_after_ms()));
-            }
-            _ => {
-                let (model, digest) = (&order.model, &order.digest);
-                return Err(RpcError::new(
-                    Code::NotFound,
-                    format!("this worker does not serve {model} with the digest {digest}"),
-                ));
-            }
+        let unknown = || {
+            let (model, digest) = (&order.model, &order.digest);
+            let why = format!("this worker does not serve {model} with the digest {digest}");
+            RpcError::new(Code::NotFound, why)
         };
-        if let Some(most) = served.max_token_bytes {
-            fit::check_input(&order.input, served.offer.context_tokens, most)?;
+        let models = self.models.get().ok_or_else(unknown)?;
+        let found = models.find(&order.digest);
+        let (offer, most) = match &found {
+            Found::Served(served) => (&served.offer, served.max_token_bytes),
+            Found::Held(_, known) => (&known.offer, known.max_token_bytes),
+            Found::NotNow(reason) => return Err(self.model_down(reason.clone())),
+            Found::Unknown => return Err(unknown()),
+        };
+        if offer.model != order.model {
+            return Err(unknown());
+        }
+        if let Some(most) = most {
+            fit::check_input(&order.input, offer.context_tokens, most)?;
         }
         // Held until the order is taken or not, so that of two alike one is.
         let mut fences = self.fences();
@@ -129,10 +131,23 @@ impl Shared {
                 ),
             ));
         }
+        let model = match found {
+            Found::Held(index, known) => {
+                let lease = models.hold(index).map_err(|why| self.model_down(why))?;
+                Model::Held(index, known.sequences, lease)
+            }
+            Found::Served(served) => Model::Served(served),
+            Found::NotNow(_) | Found::Unknown => return Err(unknown()),
+        };
         let claim = Claim {
             tenant: order.tenant.clone(),
             model: order.digest,
-            model_slots: served.sequences,
+            model_slots: match &model {
+                Model::Served(served) => served.sequences,
+                // Who waits for a model to be loaded waits in the queue, and holds no slot.
+                Model::Held(_, sequences, lease) if lease.is_ready() => *sequences,
+                Model::Held(..) => 0,
+            },
         };
         let Some(place) = self.slots.admit(&claim) else {
             self.metrics.shed("queue-full");
@@ -143,7 +158,59 @@ impl Shared {
             .with_retry_after_ms(self.retry_after_ms()));
         };
         fences.taken(order.correlation, turn);
-        Ok((served, place))
+        Ok((model, place))
+    }
+
+    fn model_down(&self, why: String) -> RpcError {
+        self.metrics.shed("model-down");
+        RpcError::new(Code::Unavailable, why).with_retry_after_ms(self.retry_after_ms())
+    }
+
+    /// Waits until the model is loaded, and the request's turn has come.
+    async fn turn(
+        &self,
+        digest: &Digest,
+        model: Model,
+        mut place: Place,
+    ) -> Result<(Served, Held), RpcError> {
+        let (served, lease) = match model {
+            Model::Served(served) => (served, None),
+            Model::Held(index, _, mut lease) => {
+                let ready = lease.ready().await;
+                ready.map_err(|why| self.model_down(why))?;
+                let served = self.models.get().and_then(|models| models.served(index));
+                let gone = || self.model_down("the engine is started again".to_owned());
+                (served.ok_or_else(gone)?, Some(lease))
+            }
+        };
+        self.slots.open(digest, served.sequences);
+        place.turn().await;
+        let held = Held {
+            place,
+            _lease: lease,
+        };
+        Ok((served, held))
+    }
+}
+
+/// What an order is given to.
+enum Model {
+    /// A server, which is always there.
+    Served(Served),
+    /// A model of the pool, by number: loaded, or about to be. With how many answers it gives at once.
+    Held(usize, u32, Lease),
+}
+
+/// What a request occupies while the engine has it: its slot, and its model.
+#[derive(Debug)]
+struct Held {
+    place: Place,
+    _lease: Option<Lease>,
+}
+
+impl Hold for Held {
+    fn leaving(&mut self) {
+        self.place.leaving();
     }
 }
 
@@ -231,7 +298,7 @@ fn gave_up(timeout_ms: Option<u64>, after: Duration) -> RpcError {
 }
 
 async fn answer(shared: &Shared, call: &mut Incoming, order: WorkOrder) -> Result<(), RpcError> {
-    let (served, mut place) = shared.admit(&order)?;
+    let (model, place) = shared.admit(&order)?;
     let accepted = Accepted {
         worker: shared.id,
         model: order.model.clone(),
@@ -239,10 +306,8 @@ async fn answer(shared: &Shared, call: &mut Incoming, order: WorkOrder) -> Resul
         seed: order.sampling.seed.unwrap_or_default(),
     };
     send(call, &AnswerEvent::Accepted(accepted)).await?;
-    if tokio::time::timeout(shared.queue_timeout, place.turn())
-        .await
-        .is_err()
-    {
+    let turn = shared.turn(&order.digest, model, place);
+    let Ok(turn) = tokio::time::timeout(shared.queue_timeout, turn).await else {
         shared.metrics.shed("queue-timeout");
         let ms = shared.queue_timeout.as_millis();
         return Err(RpcError::new(
@@ -250,13 +315,14 @@ async fn answer(shared: &Shared, call: &mut Incoming, order: WorkOrder) -> Resul
             format!("its turn did not come within {ms} ms"),
         )
         .with_retry_after_ms(shared.retry_after_ms()));
-    }
+    };
+    let (served, held) = turn?;
 
     let mut draft = Draft::begin(&order);
     // The slot is free as soon as the engine is done with it, not when the caller has read everything,
     // nor when the caller goes.
     let engine = &served.engine;
-    let answer = engine.generate(order.into(), Box::new(place))?;
+    let answer = engine.generate(order.into(), Box::new(held))?;
     let done = relay(call, answer, &mut draft).await?;
     finished(shared, &served, draft.began_ms(), &done);
     let event = Done {

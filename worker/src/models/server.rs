@@ -1,6 +1,6 @@
 //! A model that a server beside the worker serves: its manifest read, its health followed. (WRK-4)
 
-use super::{Found, ModelState, ModelStatus, Served, cut, find, offers};
+use super::{Found, ModelState, ModelStatus, Served, cut, find, loaded};
 use crate::config::{ServerConfig, WorkerConfig};
 use crate::engine::openai::{self, ServerSpec};
 use crate::engine::{Engine, EngineState, Ready, Refused};
@@ -100,7 +100,7 @@ impl ServerKeeper {
     fn set(&self, state: ModelState) {
         self.status
             .send_modify(|models| models[self.index].state = state);
-        let loaded = offers(&self.status.borrow()).len();
+        let loaded = loaded(&self.status.borrow());
         self.metrics.set_models_loaded(loaded);
     }
 }

@@ -227,10 +227,7 @@ impl TestMesh {
         let mut config = WorkerConfig {
             models: folders
                 .iter()
-                .map(|folder| ModelConfig {
-                    path: PathBuf::from(folder),
-                    digest: None,
-                })
+                .map(|folder| ModelConfig::at(*folder))
                 .collect(),
             trusted_publishers: vec![publisher().id()],
             ..WorkerConfig::default()

@@ -177,10 +177,7 @@ impl Plan {
             models: self
                 .model_dirs
                 .iter()
-                .map(|path| ModelConfig {
-                    path: path.clone(),
-                    digest: None,
-                })
+                .map(ModelConfig::at)
                 .collect(),
             trusted_publishers: self.publishers.clone(),
             slots: self.slots,

@@ -1,0 +1,129 @@
+//! How much memory a model will take. Pure. (WRK-5)
+//!
+//! ```text
+//! weights × factor + cache + BASE
+//! cache = cache_width × 4 bytes × min(context, CACHE_TOKENS)
+//! ```
+//!
+//! * *factor* is 1.1 for GGUF, which stays as it is in the file, and 2.1 for safetensors, which are
+//!   mostly of 16 bits and computed with in 32.
+//! * `cache_width` is said by the manifest, since the worker reads no model's files; where it is not, the
+//!   cache counts as a quarter of the weights.
+//! * One sequence, since the engine gives one answer at a time, of at most [`CACHE_TOKENS`]: the
+//!   cache grows as it is used, and few prompts fill a context of 128k.
+//!
+//! From the first load on, what was seen takes the place of the guess: the resident size after the
+//! load in that of weights, factor and base; and at least the most that was ever seen, and a
+//! twentieth.
+
+use crate::models::pool::Mib;
+use serde::{Deserialize, Serialize};
+use tether_wire::Manifest;
+use tether_wire::manifest::Format;
+
+/// An engine without a model, and room for what it computes with.
+const BASE_BYTES: u64 = 96 * 1024 * 1024;
+/// Tokens of a cache that are counted on.
+pub(crate) const CACHE_TOKENS: u64 = 8_192;
+/// Caches are kept in 32 bits.
+const CACHE_VALUE_BYTES: u64 = 4;
+
+/// What was seen of a model's engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    /// Resident size when the model was loaded.
+    pub(crate) loaded_bytes: u64,
+    /// The most since then, over all runs.
+    pub(crate) peak_bytes: u64,
+}
+
+/// What is known of a model before it is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size {
+    weights_bytes: u64,
+    factor_tenths: u64,
+    cache_bytes: u64,
+}
+
+impl Size {
+    /// By the manifest alone.
+    pub(crate) fn of(manifest: &Manifest) -> Self {
+        let sizes = manifest.files.iter().map(|file| file.size_bytes);
+        let weights_bytes = sizes.fold(0, u64::saturating_add);
+        let tokens = u64::from(manifest.context_tokens).min(CACHE_TOKENS);
+        let cache_bytes = manifest.cache_width.map_or(weights_bytes / 4, |width| {
+            u64::from(width) * CACHE_VALUE_BYTES * tokens
+        });
+        Self {
+            weights_bytes,
+            factor_tenths: match manifest.format {
+                Format::Gguf => 11,
+                Format::Safetensors | Format::Unknown => 21,
+            },
+            cache_bytes,
+        }
+    }
+
+    /// An adapter with its base: it is merged into the base's weights.
+    pub(crate) fn with_adapter(self, adapter: &Manifest) -> Self {
+        let more = Self::of(adapter).weights_bytes;
+        Self {
+            weights_bytes: self.weights_bytes.saturating_add(more),
+            ..self
+        }
+    }
+
+    /// The estimate, and how it came about.
+    pub(crate) fn bytes(&self, seen: Option<Seen>) -> (u64, String) {
+        let cache = self.cache_bytes;
+        match seen {
+            Some(seen) => {
+                let with_cache = seen.loaded_bytes.saturating_add(cache);
+                let peak = seen.peak_bytes.saturating_add(seen.peak_bytes / 20);
+                let how = format!(
+                    "{} seen when it was loaded and {} of cache, {} seen at most",
+                    Mib(seen.loaded_bytes),
+                    Mib(cache),
+                    Mib(seen.peak_bytes)
+                );
+                (with_cache.max(peak), how)
+            }
+            None => {
+                let weights = self.weights_bytes.saturating_mul(self.factor_tenths) / 10;
+                let bytes = weights.saturating_add(cache).saturating_add(BASE_BYTES);
+                let how = format!(
+                    "{} of weights as loaded, {} of cache, {} for the engine",
+                    Mib(weights),
+                    Mib(cache),
+                    Mib(BASE_BYTES)
+                );
+                (bytes, how)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1024 * 1024;
+
+    #[test]
+    fn what_was_seen_takes_the_place_of_the_guess() {
+        let size = Size {
+            weights_bytes: 1_000 * MIB,
+            factor_tenths: 11,
+            cache_bytes: 100 * MIB,
+        };
+        let (bytes, how) = size.bytes(None);
+        assert_eq!(bytes, (1_100 + 100 + 96) * MIB);
+        assert!(how.contains("1100 MiB of weights"), "{how}");
+        let seen = |loaded, peak| Seen {
+            loaded_bytes: loaded * MIB,
+            peak_bytes: peak * MIB,
+        };
+        assert_eq!(size.bytes(Some(seen(900, 950))).0, 1_000 * MIB);
+        assert_eq!(size.bytes(Some(seen(900, 2_000))).0, 2_100 * MIB);
+    }
+}

@@ -1,0 +1,199 @@
+//! The pool at work: a lease is a request's hold on a model, given back when it is dropped.
+
+use crate::models::pool::{Asked, Effect, LeaseId, Need, Pool};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::Instant;
+
+/// The pool of a worker's models. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Leases(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    state: Mutex<State>,
+    began: Instant,
+    /// Something happened, so that the pool may wake at another time.
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    pool: Pool,
+    waiters: BTreeMap<LeaseId, oneshot::Sender<Result<(), String>>>,
+    /// Whether each model should be loaded; its keeper follows.
+    targets: Vec<watch::Sender<bool>>,
+}
+
+/// A request's hold on a model: while it is held the model stays, once it is there.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    leases: Leases,
+    id: LeaseId,
+    turn: Option<oneshot::Receiver<Result<(), String>>>,
+}
+
+impl Leases {
+    pub(crate) fn new(pool: Pool, models: usize) -> Self {
+        Self(Arc::new(Inner {
+            state: Mutex::new(State {
+                pool,
+                waiters: BTreeMap::new(),
+                targets: (0..models).map(|_| watch::Sender::new(false)).collect(),
+            }),
+            began: Instant::now(),
+            changed: Notify::new(),
+        }))
+    }
+
+    /// Whether a model should be loaded, as that changes.
+    pub(crate) fn target(&self, model: usize) -> watch::Receiver<bool> {
+        self.with(|state, _| (state.targets[model].subscribe(), Vec::new()))
+    }
+
+    /// Holds a model.
+    ///
+    /// # Errors
+    /// Why it is not loaded for now.
+    pub(crate) fn ask(&self, model: usize) -> Result<Lease, String> {
+        self.with(|state, now_ms| {
+            let (asked, effects) = state.pool.ask(model, now_ms);
+            let lease = |id, turn| Lease {
+                leases: self.clone(),
+                id,
+                turn,
+            };
+            let asked = match asked {
+                Asked::Ready(id) => Ok(lease(id, None)),
+                Asked::Waits(id) => {
+                    let (waiter, turn) = oneshot::channel();
+                    state.waiters.insert(id, waiter);
+                    Ok(lease(id, Some(turn)))
+                }
+                Asked::Refused(why) => Err(why),
+            };
+            (asked, effects)
+        })
+    }
+
+    pub(crate) fn know(&self, model: usize, need: Need) {
+        self.tell(|pool, now_ms| pool.know(model, need, now_ms));
+    }
+
+    pub(crate) fn forget(&self, model: usize, reason: &str) {
+        self.tell(|pool, now_ms| pool.forget(model, reason, now_ms));
+    }
+
+    pub(crate) fn loaded(&self, model: usize, load_ms: u64) {
+        self.tell(|pool, now_ms| pool.loaded(model, load_ms, now_ms));
+    }
+
+    pub(crate) fn observed(&self, model: usize, bytes: u64) {
+        self.tell(|pool, now_ms| pool.observed(model, bytes, now_ms));
+    }
+
+    pub(crate) fn failed(&self, model: usize, reason: &str, retry: Duration) {
+        let retry_ms = ms(retry);
+        self.tell(|pool, now_ms| pool.failed(model, reason, retry_ms, now_ms));
+    }
+
+    pub(crate) fn unloaded(&self, model: usize) {
+        self.tell(|pool, now_ms| pool.unloaded(model, now_ms));
+    }
+
+    /// What a model is thought to need, and all that is spoken for.
+    pub(crate) fn memory(&self, model: usize) -> (u64, u64) {
+        self.with(|state, _| {
+            let pool = &state.pool;
+            ((pool.need(model).bytes, pool.used_bytes()), Vec::new())
+        })
+    }
+
+    /// Wakes the pool when it has to be.
+    pub(crate) async fn run(self) {
+        loop {
+            let changed = self.0.changed.notified();
+            let wakes_at = self.with(|state, now_ms| (state.pool.wakes_at_ms(now_ms), Vec::new()));
+            let sleep = async {
+                match wakes_at {
+                    Some(at) => {
+                        tokio::time::sleep_until(self.0.began + Duration::from_millis(at)).await;
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = changed => {}
+                () = sleep => self.tell(Pool::tick),
+            }
+        }
+    }
+
+    fn tell(&self, event: impl FnOnce(&mut Pool, u64) -> Vec<Effect>) {
+        self.with(|state, now_ms| ((), event(&mut state.pool, now_ms)));
+        self.0.changed.notify_one();
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut State, u64) -> (T, Vec<Effect>)) -> T {
+        let state = self.0.state.lock();
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        let now_ms = ms(self.0.began.elapsed());
+        let (result, effects) = change(&mut state, now_ms);
+        for effect in effects {
+            match effect {
+                Effect::Load(model) => drop(state.targets[model].send_replace(true)),
+                Effect::Unload(model) => drop(state.targets[model].send_replace(false)),
+                Effect::Ready(lease) => state.told(lease, Ok(())),
+                Effect::Refuse(lease, why) => state.told(lease, Err(why)),
+            }
+        }
+        result
+    }
+}
+
+impl State {
+    fn told(&mut self, lease: LeaseId, what: Result<(), String>) {
+        if let Some(waiter) = self.waiters.remove(&lease) {
+            // Who is gone gives the lease back by its own drop.
+            let _ = waiter.send(what);
+        }
+    }
+}
+
+impl Lease {
+    /// Whether the model is there already.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.turn.is_none()
+    }
+
+    /// Waits until the model is there.
+    ///
+    /// # Errors
+    /// Why it cannot be loaded.
+    pub(crate) async fn ready(&mut self) -> Result<(), String> {
+        let Some(turn) = &mut self.turn else {
+            return Ok(());
+        };
+        let told = turn.await;
+        told.unwrap_or_else(|_| Err("the worker stops".to_owned()))?;
+        self.turn = None;
+        Ok(())
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let id = self.id;
+        self.leases.with(|state, now_ms| {
+            state.waiters.remove(&id);
+            ((), state.pool.release(id, now_ms))
+        });
+        self.leases.0.changed.notify_one();
+    }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

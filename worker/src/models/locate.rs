@@ -1,0 +1,124 @@
+//! Where a model's files are: where they lie, or in the store, fetched there from a source.
+
+use crate::config::{ModelConfig, WorkerConfig};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use tether_artifact_store::{ArtifactError, DirectorySource, Offered, Source, Store, Trust};
+use tether_wire::Digest;
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+/// The store's folder inside of the data folder.
+const STORE: &str = "artifacts";
+const GIB: u64 = 1024 * 1024 * 1024;
+
+/// Finds the files of models. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Locator(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    sources: Vec<Arc<dyn Source>>,
+    store_dir: PathBuf,
+    budget_bytes: u64,
+    /// Opened when it is needed: who has no sources needs none.
+    store: OnceCell<Arc<Store>>,
+    trust: Trust,
+    /// What is configured stays.
+    kept: Mutex<BTreeSet<Digest>>,
+}
+
+impl Locator {
+    pub(super) fn new(config: &WorkerConfig, data_dir: &Path) -> Self {
+        let source = |dir: &PathBuf| Arc::new(DirectorySource::new(dir)) as Arc<dyn Source>;
+        Self(Arc::new(Inner {
+            sources: config.sources.iter().map(source).collect(),
+            store_dir: data_dir.join(STORE),
+            budget_bytes: config.disk_budget_gib.saturating_mul(GIB),
+            store: OnceCell::new(),
+            trust: Trust::in_publishers(config.trusted_publishers.iter().copied()),
+            kept: Mutex::new(config.models.iter().filter_map(|it| it.digest).collect()),
+        }))
+    }
+
+    /// The folder of a model, fetched if need be. `tell` hears of bytes that came, of bytes in all.
+    pub(super) async fn locate(
+        &self,
+        model: &ModelConfig,
+        tell: impl Fn(u64, u64) + Send + Sync + 'static,
+    ) -> Result<PathBuf, ArtifactError> {
+        if let Some(path) = &model.path {
+            return Ok(path.clone());
+        }
+        let store = self.store().await?;
+        if let Some(path) = model.digest.and_then(|digest| store.path(&digest)) {
+            return Ok(path);
+        }
+        let (offered, source) = self.find(model).await?;
+        let digest = offered.digest();
+        self.kept().insert(digest);
+        let keep = |digest: &Digest| self.kept().contains(digest);
+        // Dropping the fetch, when the worker stops, cancels it.
+        let cancel = CancellationToken::new();
+        let _cancelling = cancel.clone().drop_guard();
+        let trust = &self.0.trust;
+        let fetched = store.fetch(&offered, trust, &*source, keep, tell, cancel);
+        let path = fetched.await?;
+        tracing::info!(%digest, source = source.name(), "artifact is in the store");
+        Ok(path)
+    }
+
+    async fn store(&self) -> Result<Arc<Store>, ArtifactError> {
+        let inner = self.0.clone();
+        let open = move || async move {
+            let open = move || Store::open(&inner.store_dir, inner.budget_bytes);
+            let opened = tokio::task::spawn_blocking(open).await;
+            let opened = opened.unwrap_or_else(|error| {
+                let error = std::io::Error::other(error.to_string());
+                Err(ArtifactError::io(Path::new("a thread"), error))
+            });
+            opened.map(Arc::new)
+        };
+        self.0.store.get_or_try_init(open).await.cloned()
+    }
+
+    /// The newest that a trusted publisher signed, where only the name says which.
+    async fn find(&self, model: &ModelConfig) -> Result<(Offered, Arc<dyn Source>), ArtifactError> {
+        let mut best: Option<(u64, Offered, Arc<dyn Source>)> = None;
+        let mut refused = None;
+        for source in &self.0.sources {
+            let listed = match source.list().await {
+                Ok(listed) => listed,
+                Err(error) => {
+                    refused = Some(error);
+                    continue;
+                }
+            };
+            for offered in listed {
+                if model.digest.is_some_and(|digest| digest != offered.digest()) {
+                    continue;
+                }
+                let manifest = match offered.open(&self.0.trust) {
+                    Ok(manifest) => manifest,
+                    // Of many strangers in a folder none is a fault, unless it is the one.
+                    Err(error) if model.digest.is_some() => return Err(error),
+                    Err(_) => continue,
+                };
+                let is_it = model.name.as_ref().is_none_or(|name| *name == manifest.model);
+                let is_newer = (best.as_ref()).is_none_or(|(at, ..)| manifest.created_ms > *at);
+                if is_it && is_newer {
+                    best = Some((manifest.created_ms, offered, source.clone()));
+                }
+            }
+        }
+        match best {
+            Some((_, offered, source)) => Ok((offered, source)),
+            None => Err(refused.unwrap_or_else(|| ArtifactError::NotFound(model.to_string()))),
+        }
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, BTreeSet<Digest>> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,585 @@
+//! Which models are loaded. Pure: events and times in, effects out. (WRK-5)
+//!
+//! Every configured model has its needs of memory, an estimate that observation corrects. The rules:
+//!
+//! 1. *Admission*: a load begins only when the needs of everything that is loaded, is being loaded or
+//!    is being ended, and of pinned models that are not loaded yet, leave room for it. Where observation
+//!    finds more than that, idle models go until it fits again, and nothing is loaded meanwhile.
+//! 2. *Who goes*: the least recently used of those that are not pinned, are used by nobody, and were
+//!    loaded for at least as long as their load took, so that at most half of the time goes into loading.
+//! 3. *Turns*: models that requests wait for are loaded in the order of their first request, and none
+//!    overtakes. When the first of them has waited for [`PATIENCE_MS`] and nothing idle can go, the
+//!    longest loaded takes no new requests any more, ends those it has and goes: so a cold model gets
+//!    its turn however busy the others are. Requests that come for it meanwhile wait as for a cold one.
+//! 4. One load for however many wait. When it fails, all of them are told, and those that come
+//!    before it may be tried again are told at once.
+//! 5. What cannot fit even alone is refused with the numbers.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// How long the first of those who wait, waits for something idle before a busy model has to go.
+pub(crate) const PATIENCE_MS: u64 = 2_000;
+
+/// Bounds of the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Memory for models.
+    pub(crate) memory_bytes: u64,
+    /// Adapters that are loaded at once, each with its base.
+    pub(crate) adapters: usize,
+    /// A model that nobody used for so long is ended; 0 means never.
+    pub(crate) idle_ms: u64,
+}
+
+/// What a model needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Need {
+    /// Memory.
+    pub(crate) bytes: u64,
+    /// How that number came about, for people.
+    pub(crate) reason: String,
+    /// Whether it is an adapter with its base.
+    pub(crate) is_adapter: bool,
+    /// It is always loaded.
+    pub(crate) is_pinned: bool,
+}
+
+/// One request's hold on a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LeaseId(u64);
+
+/// What a request that asks for a model is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// The model answers.
+    Ready(LeaseId),
+    /// [`Effect::Ready`] or [`Effect::Refuse`] comes.
+    Waits(LeaseId),
+    /// It is not loaded for now, and why.
+    Refused(String),
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Load this model.
+    Load(usize),
+    /// End the engine of this model.
+    Unload(usize),
+    /// Who waits can go on.
+    Ready(LeaseId),
+    /// Who waits does so in vain.
+    Refuse(LeaseId, String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Not known yet, or refused for good.
+    Absent,
+    Cold,
+    Loading,
+    Warm,
+    /// Its engine failed; whoever watches over it starts it again.
+    Down,
+    /// Its engine is being ended.
+    Leaving,
+}
+
+#[derive(Clone, Debug)]
+struct Model {
+    need: Need,
+    state: State,
+    /// Of a warm one: when it was loaded, and how long that took.
+    since_ms: u64,
+    load_ms: u64,
+    last_used_ms: u64,
+    /// It takes no new requests, so that it can go.
+    is_draining: bool,
+    /// It should be loaded when there is room, though nobody waits.
+    is_wished: bool,
+    /// Why it cannot be loaded, and until when it is not tried.
+    failure: Option<(String, u64)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lease {
+    model: usize,
+    since_ms: u64,
+    is_using: bool,
+}
+
+/// The pool.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    limits: Limits,
+    models: Vec<Model>,
+    leases: BTreeMap<LeaseId, Lease>,
+    next: u64,
+    evictions: u64,
+}
+
+impl Pool {
+    /// `models` of which nothing is known yet.
+    pub(crate) fn new(limits: Limits, models: usize) -> Self {
+        let model = Model {
+            need: Need::default(),
+            state: State::Absent,
+            since_ms: 0,
+            load_ms: 0,
+            last_used_ms: 0,
+            is_draining: false,
+            is_wished: true,
+            failure: None,
+        };
+        Self {
+            limits,
+            models: vec![model; models],
+            leases: BTreeMap::new(),
+            next: 0,
+            evictions: 0,
+        }
+    }
+
+    /// A model can be loaded from now on. It is, while there is room.
+    pub(crate) fn know(&mut self, model: usize, need: Need, now_ms: u64) -> Vec<Effect> {
+        let entry = &mut self.models[model];
+        entry.need = need;
+        if entry.state == State::Absent {
+            entry.state = State::Cold;
+        }
+        self.settle(now_ms)
+    }
+
+    /// A model is not to be had any more.
+    pub(crate) fn forget(&mut self, model: usize, reason: &str, now_ms: u64) -> Vec<Effect> {
+        self.models[model].state = State::Absent;
+        let mut effects = self.refuse_waiting(model, reason);
+        effects.extend(self.settle(now_ms));
+        effects
+    }
+
+    /// A request asks for a model.
+    pub(crate) fn ask(&mut self, model: usize, now_ms: u64) -> (Asked, Vec<Effect>) {
+        let entry = &self.models[model];
+        if entry.state == State::Absent {
+            return (
+                Asked::Refused("the model is not ready yet".to_owned()),
+                Vec::new(),
+            );
+        }
+        let is_down = matches!(entry.state, State::Cold | State::Down);
+        if let Some((reason, until_ms)) = &entry.failure
+            && is_down
+            && (entry.state == State::Down || *until_ms > now_ms)
+        {
+            return (Asked::Refused(reason.clone()), Vec::new());
+        }
+        if let (State::Cold, Some(why)) = (entry.state, self.never_fits(model)) {
+            return (Asked::Refused(why), Vec::new());
+        }
+        let id = LeaseId(self.next);
+        self.next += 1;
+        let entry = &mut self.models[model];
+        let is_using = entry.state == State::Warm && !entry.is_draining;
+        if is_using {
+            entry.last_used_ms = now_ms;
+        }
+        self.leases.insert(
+            id,
+            Lease {
+                model,
+                since_ms: now_ms,
+                is_using,
+            },
+        );
+        if is_using {
+            return (Asked::Ready(id), Vec::new());
+        }
+        let mut effects = self.settle(now_ms);
+        // It may have had room at once that it did not wait for, or none ever.
+        let told = effects.iter().position(|effect| match effect {
+            Effect::Ready(ready) => *ready == id,
+            Effect::Refuse(refused, _) => *refused == id,
+            _ => false,
+        });
+        match told.map(|at| effects.remove(at)) {
+            Some(Effect::Refuse(_, why)) => (Asked::Refused(why), effects),
+            Some(_) => (Asked::Ready(id), effects),
+            None => (Asked::Waits(id), effects),
+        }
+    }
+
+    /// A request is done with its model, or waits no longer.
+    pub(crate) fn release(&mut self, lease: LeaseId, now_ms: u64) -> Vec<Effect> {
+        if let Some(lease) = self.leases.remove(&lease)
+            && lease.is_using
+        {
+            self.models[lease.model].last_used_ms = now_ms;
+        }
+        self.settle(now_ms)
+    }
+
+    /// A model answers. `load_ms` is how long its load took.
+    pub(crate) fn loaded(&mut self, model: usize, load_ms: u64, now_ms: u64) -> Vec<Effect> {
+        let entry = &mut self.models[model];
+        // An engine that is being ended may have been ready a moment before.
+        if matches!(entry.state, State::Loading | State::Down) {
+            entry.state = State::Warm;
+            (entry.since_ms, entry.load_ms) = (now_ms, load_ms);
+            entry.last_used_ms = now_ms;
+            entry.failure = None;
+        }
+        self.settle(now_ms)
+    }
+
+    /// A model needs more or less than was thought.
+    pub(crate) fn observed(&mut self, model: usize, bytes: u64, now_ms: u64) -> Vec<Effect> {
+        self.models[model].need.bytes = bytes;
+        self.settle(now_ms)
+    }
+
+    /// An engine failed, at its load or later, and is tried again after `retry_ms` at the earliest.
+    pub(crate) fn failed(
+        &mut self,
+        model: usize,
+        reason: &str,
+        retry_ms: u64,
+        now_ms: u64,
+    ) -> Vec<Effect> {
+        let entry = &mut self.models[model];
+        entry.failure = Some((reason.to_owned(), now_ms.saturating_add(retry_ms)));
+        if matches!(entry.state, State::Loading | State::Warm) {
+            entry.state = State::Down;
+            entry.is_draining = false;
+        }
+        let mut effects = self.refuse_waiting(model, reason);
+        effects.extend(self.settle(now_ms));
+        effects
+    }
+
+    /// An engine's process is gone, as [`Effect::Unload`] asked.
+    pub(crate) fn unloaded(&mut self, model: usize, now_ms: u64) -> Vec<Effect> {
+        let entry = &mut self.models[model];
+        if entry.state == State::Leaving {
+            entry.state = State::Cold;
+        }
+        self.settle(now_ms)
+    }
+
+    /// Time went by.
+    pub(crate) fn tick(&mut self, now_ms: u64) -> Vec<Effect> {
+        self.settle(now_ms)
+    }
+
+    /// When [`Pool::tick`] should be called, if nothing happens before.
+    pub(crate) fn wakes_at_ms(&self, now_ms: u64) -> Option<u64> {
+        let mut at: Vec<u64> = Vec::new();
+        if let Some((_, since_ms)) = self.first_waiting() {
+            at.push(since_ms.saturating_add(PATIENCE_MS));
+            let warm = self.models.iter().filter(|it| it.state == State::Warm);
+            at.extend(warm.map(|it| it.since_ms.saturating_add(it.load_ms)));
+        }
+        for entry in &self.models {
+            match entry.state {
+                State::Cold if entry.is_wished || entry.need.is_pinned => {
+                    at.extend(entry.failure.iter().map(|(_, until_ms)| *until_ms));
+                }
+                State::Warm if self.limits.idle_ms > 0 => {
+                    at.push(entry.last_used_ms.saturating_add(self.limits.idle_ms));
+                }
+                _ => {}
+            }
+        }
+        at.into_iter().filter(|at| *at > now_ms).min()
+    }
+
+    /// Memory that is spoken for.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        let charged = self.models.iter().filter(|it| it.is_charged());
+        charged.fold(0, |sum, it| sum.saturating_add(it.need.bytes))
+    }
+
+    /// What a model is thought to need.
+    pub(crate) fn need(&self, model: usize) -> &Need {
+        &self.models[model].need
+    }
+
+    /// Models that had to go, so far.
+    pub(crate) fn evictions(&self) -> u64 {
+        self.evictions
+    }
+
+    fn settle(&mut self, now_ms: u64) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.end_drains_nobody_needs();
+        self.serve_waiting(now_ms, &mut effects);
+        self.end_idle(now_ms, &mut effects);
+        self.load_pinned(now_ms, &mut effects);
+        self.load_waiting(now_ms, &mut effects);
+        self.load_wished(now_ms, &mut effects);
+        self.end_drained(&mut effects);
+        effects
+    }
+
+    /// The first of the models that requests wait for, and since when.
+    fn first_waiting(&self) -> Option<(usize, u64)> {
+        let mut waiting = self.leases.values().filter(|lease| !lease.is_using);
+        // Those who wait for a model that is coming need nothing any more, nor do those whose model
+        // goes so that another can come: their turn is behind that.
+        let first = waiting.find(|lease| self.models[lease.model].state == State::Cold);
+        first.map(|lease| (lease.model, lease.since_ms))
+    }
+
+    fn end_drains_nobody_needs(&mut self) {
+        if self.first_waiting().is_none() && self.used_bytes() <= self.limits.memory_bytes {
+            self.models.iter_mut().for_each(|it| it.is_draining = false);
+        }
+    }
+
+    fn serve_waiting(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        for (id, lease) in &mut self.leases {
+            let entry = &mut self.models[lease.model];
+            if !lease.is_using && entry.state == State::Warm && !entry.is_draining {
+                lease.is_using = true;
+                entry.last_used_ms = now_ms;
+                effects.push(Effect::Ready(*id));
+            }
+        }
+    }
+
+    /// What nobody used for long, and what observation left no room for.
+    fn end_idle(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        if self.limits.idle_ms > 0 {
+            for model in 0..self.models.len() {
+                let entry = &self.models[model];
+                let is_old = entry.last_used_ms.saturating_add(self.limits.idle_ms) <= now_ms;
+                if entry.state == State::Warm && is_old && self.may_go(model) {
+                    self.unload(model, effects);
+                }
+            }
+        }
+        while self.used_bytes().saturating_sub(self.leaving_bytes()) > self.limits.memory_bytes {
+            let Some(model) = self.idle(|_| true) else {
+                return;
+            };
+            self.unload(model, effects);
+        }
+    }
+
+    fn load_pinned(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        for model in 0..self.models.len() {
+            let entry = &self.models[model];
+            // Its room is kept for it, so it only waits for those who are in there to go.
+            if entry.need.is_pinned && self.may_be_tried(model, now_ms) {
+                if self.fits(model) {
+                    self.load(model, effects);
+                } else if self.never_fits(model).is_none() {
+                    self.make_room(model, now_ms, now_ms, effects);
+                }
+            }
+        }
+    }
+
+    fn load_waiting(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        while let Some((model, since_ms)) = self.first_waiting() {
+            if let Some(why) = self.never_fits(model) {
+                effects.extend(self.refuse_waiting(model, &why));
+            } else if self.fits(model) {
+                self.load(model, effects);
+            } else {
+                self.make_room(model, since_ms, now_ms, effects);
+                return;
+            }
+        }
+    }
+
+    /// What nobody waits for takes only what is free.
+    fn load_wished(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        if self.first_waiting().is_some() {
+            return;
+        }
+        for model in 0..self.models.len() {
+            let is_wished = self.models[model].is_wished;
+            if is_wished && self.may_be_tried(model, now_ms) && self.fits(model) {
+                self.load(model, effects);
+            }
+        }
+    }
+
+    fn may_be_tried(&self, model: usize, now_ms: u64) -> bool {
+        let entry = &self.models[model];
+        let failed = entry.failure.as_ref();
+        entry.state == State::Cold && failed.is_none_or(|(_, until_ms)| *until_ms <= now_ms)
+    }
+
+    /// Lets go what can, until there is room for a model when all of that is gone.
+    fn make_room(&mut self, model: usize, since_ms: u64, now_ms: u64, effects: &mut Vec<Effect>) {
+        let is_adapter = self.models[model].need.is_adapter;
+        loop {
+            let (bytes, adapters) = self.missing(model);
+            if bytes == 0 && !adapters {
+                return;
+            }
+            // An adapter's place is given up by an adapter only.
+            let helps = |it: &Model| bytes > 0 || (is_adapter && it.need.is_adapter);
+            let settled = |it: &Model| it.since_ms.saturating_add(it.load_ms) <= now_ms;
+            let resident = |it: &Model| it.state == State::Down || settled(it);
+            if let Some(idle) = self.idle(|it| helps(it) && resident(it)) {
+                self.unload(idle, effects);
+                continue;
+            }
+            if since_ms.saturating_add(PATIENCE_MS) > now_ms {
+                return;
+            }
+            let busy = self.models.iter().enumerate().filter(|(at, it)| {
+                let is_warm = it.state == State::Warm && !it.is_draining;
+                is_warm && !it.need.is_pinned && helps(it) && settled(it) && !self.is_idle(*at)
+            });
+            let Some((longest, _)) = busy.min_by_key(|(_, it)| it.since_ms) else {
+                return;
+            };
+            self.models[longest].is_draining = true;
+        }
+    }
+
+    fn end_drained(&mut self, effects: &mut Vec<Effect>) {
+        for model in 0..self.models.len() {
+            let is_draining = self.models[model].is_draining;
+            if is_draining && self.models[model].state == State::Warm && self.is_idle(model) {
+                self.unload(model, effects);
+            }
+        }
+    }
+
+    fn load(&mut self, model: usize, effects: &mut Vec<Effect>) {
+        self.models[model].state = State::Loading;
+        effects.push(Effect::Load(model));
+    }
+
+    fn unload(&mut self, model: usize, effects: &mut Vec<Effect>) {
+        let entry = &mut self.models[model];
+        entry.state = State::Leaving;
+        entry.is_draining = false;
+        entry.is_wished = false;
+        self.evictions += 1;
+        effects.push(Effect::Unload(model));
+    }
+
+    fn refuse_waiting(&mut self, model: usize, reason: &str) -> Vec<Effect> {
+        let waiting = |lease: &Lease| lease.model == model && !lease.is_using;
+        let refused: Vec<LeaseId> = (self.leases.iter())
+            .filter(|(_, lease)| waiting(lease))
+            .map(|(id, _)| *id)
+            .collect();
+        self.leases.retain(|_, lease| !waiting(lease));
+        let refuse = |id| Effect::Refuse(id, reason.to_owned());
+        refused.into_iter().map(refuse).collect()
+    }
+
+    /// Nobody uses it.
+    fn is_idle(&self, model: usize) -> bool {
+        let uses = |lease: &Lease| lease.model == model && lease.is_using;
+        !self.leases.values().any(uses)
+    }
+
+    fn may_go(&self, model: usize) -> bool {
+        let entry = &self.models[model];
+        let is_loaded = matches!(entry.state, State::Warm | State::Down);
+        is_loaded && !entry.need.is_pinned && self.is_idle(model)
+    }
+
+    /// The least recently used of those that may go.
+    fn idle(&self, which: impl Fn(&Model) -> bool) -> Option<usize> {
+        let all = self.models.iter().enumerate();
+        all.filter(|(at, it)| self.may_go(*at) && which(it))
+            .min_by_key(|(_, it)| it.last_used_ms)
+            .map(|(at, _)| at)
+    }
+
+    /// What pinned models that are not loaded will take; it is kept for them.
+    fn kept_for_pinned(&self, but: usize) -> u64 {
+        let kept = self.models.iter().enumerate().filter(|(at, it)| {
+            *at != but && it.need.is_pinned && it.state == State::Cold && it.failure.is_none()
+        });
+        kept.fold(0, |sum, (_, it)| sum.saturating_add(it.need.bytes))
+    }
+
+    fn leaving_bytes(&self) -> u64 {
+        let leaves = |it: &&Model| it.is_draining || it.state == State::Leaving;
+        let leaving = self.models.iter().filter(leaves);
+        leaving.fold(0, |sum, it| sum.saturating_add(it.need.bytes))
+    }
+
+    fn adapters(&self, leaving_too: bool) -> usize {
+        let counts = |it: &&Model| {
+            let leaves = it.is_draining || it.state == State::Leaving;
+            it.need.is_adapter && it.is_charged() && (leaving_too || !leaves)
+        };
+        self.models.iter().filter(counts).count()
+    }
+
+    fn fits(&self, model: usize) -> bool {
+        let need = &self.models[model].need;
+        let taken = self
+            .used_bytes()
+            .saturating_add(self.kept_for_pinned(model));
+        let has_place = !need.is_adapter || self.adapters(true) < self.limits.adapters;
+        has_place && taken.saturating_add(need.bytes) <= self.limits.memory_bytes
+    }
+
+    /// What would be missing if all that leaves had left: bytes, and a place for an adapter.
+    fn missing(&self, model: usize) -> (u64, bool) {
+        let need = &self.models[model].need;
+        let stays = self.used_bytes() - self.leaving_bytes();
+        let taken = stays.saturating_add(self.kept_for_pinned(model));
+        let needed = taken.saturating_add(need.bytes);
+        let no_place = need.is_adapter && self.adapters(false) >= self.limits.adapters;
+        (needed.saturating_sub(self.limits.memory_bytes), no_place)
+    }
+
+    /// Why a model cannot be loaded even if all others went that may.
+    fn never_fits(&self, model: usize) -> Option<String> {
+        let pinned = self
+            .models
+            .iter()
+            .enumerate()
+            .filter(|(at, it)| *at != model && it.need.is_pinned && it.state != State::Absent);
+        let pinned = pinned.fold(0_u64, |sum, (_, it)| sum.saturating_add(it.need.bytes));
+        let (need, budget) = (&self.models[model].need, self.limits.memory_bytes);
+        if need.is_adapter && self.limits.adapters == 0 {
+            return Some("no adapters are served: `max_warm_adapters` is 0".to_owned());
+        }
+        (pinned.saturating_add(need.bytes) > budget).then(|| {
+            format!(
+                "the model needs {} ({}), but the memory budget is {}, of which pinned models take {}",
+                Mib(need.bytes),
+                need.reason,
+                Mib(budget),
+                Mib(pinned)
+            )
+        })
+    }
+}
+
+impl Model {
+    /// Whether its memory is taken, or about to be.
+    fn is_charged(&self) -> bool {
+        matches!(
+            self.state,
+            State::Loading | State::Warm | State::Down | State::Leaving
+        )
+    }
+}
+
+/// Bytes for people.
+pub(crate) struct Mib(pub(crate) u64);
+
+impl fmt::Display for Mib {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} MiB", self.0.div_ceil(1024 * 1024))
+    }
+}
+
+#[cfg(test)]
+mod tests;

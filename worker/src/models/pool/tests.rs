@@ -1,0 +1,460 @@
+//! The pool in small scenes, and in simulations with seeds.
+
+use super::*;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeSet;
+
+const LIMITS: Limits = Limits {
+    memory_bytes: 100,
+    adapters: 2,
+    idle_ms: 0,
+};
+
+fn need(bytes: u64) -> Need {
+    Need {
+        bytes,
+        reason: "by estimate".to_owned(),
+        ..Need::default()
+    }
+}
+
+fn pinned(bytes: u64) -> Need {
+    Need {
+        is_pinned: true,
+        ..need(bytes)
+    }
+}
+
+/// A pool whose models are all cold, and wished no more than asked for.
+fn pool(needs: &[Need]) -> Pool {
+    let mut pool = Pool::new(LIMITS, needs.len());
+    for (model, need) in needs.iter().enumerate() {
+        pool.models[model].is_wished = false;
+        pool.know(model, need.clone(), 0);
+    }
+    pool
+}
+
+fn waits(pool: &mut Pool, model: usize, now_ms: u64) -> (LeaseId, Vec<Effect>) {
+    match pool.ask(model, now_ms) {
+        (Asked::Waits(lease), effects) => (lease, effects),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn ready(pool: &mut Pool, model: usize, now_ms: u64) -> LeaseId {
+    match pool.ask(model, now_ms) {
+        (Asked::Ready(lease), _) => lease,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Loads a model, and leaves it idle.
+fn load(pool: &mut Pool, model: usize, now_ms: u64) {
+    let (lease, effects) = waits(pool, model, now_ms);
+    assert_eq!(effects, [Effect::Load(model)]);
+    assert_eq!(pool.loaded(model, 0, now_ms), [Effect::Ready(lease)]);
+    pool.release(lease, now_ms);
+}
+
+#[test]
+fn at_the_start_pinned_models_come_first_and_the_rest_as_far_as_there_is_room() {
+    let mut pool = Pool::new(LIMITS, 4);
+    assert_eq!(pool.know(0, need(50), 0), [Effect::Load(0)]);
+    assert_eq!(pool.know(1, need(60), 0), [], "no room");
+    assert_eq!(pool.know(2, need(40), 0), [Effect::Load(2)]);
+    assert_eq!(pool.know(3, need(10), 0), [Effect::Load(3)]);
+    let mut pool = Pool::new(LIMITS, 2);
+    assert_eq!(pool.know(1, pinned(60), 0), [Effect::Load(1)]);
+    assert_eq!(pool.know(0, need(50), 0), []);
+}
+
+#[test]
+fn many_who_wait_cause_one_load_and_go_on_together() {
+    let mut pool = pool(&[need(50)]);
+    let (first, effects) = waits(&mut pool, 0, 0);
+    assert_eq!(effects, [Effect::Load(0)]);
+    let (second, effects) = waits(&mut pool, 0, 1);
+    assert_eq!(effects, []);
+    let both = [Effect::Ready(first), Effect::Ready(second)];
+    assert_eq!(pool.loaded(0, 5, 6), both);
+    ready(&mut pool, 0, 7);
+}
+
+#[test]
+fn the_least_recently_used_goes_and_neither_what_is_used_nor_what_is_pinned() {
+    let mut pool = pool(&[need(30), need(30), pinned(30), need(40)]);
+    pool.loaded(2, 0, 0);
+    load(&mut pool, 0, 1);
+    load(&mut pool, 1, 2);
+    let used = ready(&mut pool, 0, 3);
+    let (lease, effects) = waits(&mut pool, 3, 4);
+    assert_eq!(effects, [Effect::Unload(1)], "0 is used, 2 is pinned");
+    assert_eq!(pool.unloaded(1, 5), [Effect::Load(3)]);
+    assert_eq!(pool.loaded(3, 0, 6), [Effect::Ready(lease)]);
+    pool.release(used, 7);
+    assert_eq!(pool.used_bytes(), 100);
+    assert_eq!(pool.evictions(), 1);
+}
+
+#[test]
+fn a_cold_model_gets_its_turn_under_constant_load_of_a_warm_one() {
+    let mut pool = pool(&[need(60), need(60)]);
+    load(&mut pool, 0, 0);
+    let mut used = ready(&mut pool, 0, 1);
+    let (cold, effects) = waits(&mut pool, 1, 2);
+    assert_eq!(effects, []);
+    // One after the other, never idle: each comes before the last one goes.
+    let mut now_ms = 2;
+    let late = loop {
+        now_ms += 100;
+        assert!(now_ms < 10_000, "it starves");
+        assert!(pool.tick(now_ms).is_empty());
+        match pool.ask(0, now_ms).0 {
+            Asked::Ready(next) => {
+                assert!(pool.release(used, now_ms).is_empty());
+                used = next;
+            }
+            Asked::Waits(late) => break late,
+            Asked::Refused(why) => panic!("{why}"),
+        }
+    };
+    assert!(now_ms >= PATIENCE_MS);
+    assert_eq!(
+        pool.release(used, now_ms),
+        [Effect::Unload(0)],
+        "when its last ended"
+    );
+    assert_eq!(pool.unloaded(0, now_ms), [Effect::Load(1)]);
+    assert_eq!(pool.loaded(1, 5, now_ms), [Effect::Ready(cold)]);
+    // And back again, for whoever came meanwhile.
+    assert_eq!(pool.release(cold, now_ms), []);
+    assert_eq!(pool.wakes_at_ms(now_ms), Some(now_ms + 5));
+    assert_eq!(pool.tick(now_ms + 5), [Effect::Unload(1)]);
+    assert_eq!(pool.unloaded(1, now_ms + 5), [Effect::Load(0)]);
+    assert_eq!(pool.loaded(0, 5, now_ms + 9), [Effect::Ready(late)]);
+}
+
+#[test]
+fn a_drain_that_nobody_needs_any_more_is_forgotten() {
+    let mut pool = pool(&[need(60), need(60)]);
+    load(&mut pool, 0, 0);
+    let used = ready(&mut pool, 0, 1);
+    let (cold, _) = waits(&mut pool, 1, 2);
+    pool.tick(PATIENCE_MS + 2);
+    let (late, _) = waits(&mut pool, 0, PATIENCE_MS + 3);
+    assert_eq!(pool.release(cold, PATIENCE_MS + 4), [Effect::Ready(late)]);
+    assert!(pool.release(used, PATIENCE_MS + 5).is_empty());
+}
+
+#[test]
+fn what_was_just_loaded_stays_for_as_long_as_its_load_took() {
+    let mut pool = pool(&[need(60), need(60)]);
+    let (lease, _) = waits(&mut pool, 0, 0);
+    pool.loaded(0, 1_000, 1_000);
+    pool.release(lease, 1_000);
+    let (_, effects) = waits(&mut pool, 1, 1_001);
+    assert_eq!(effects, []);
+    assert_eq!(pool.tick(1_999), []);
+    assert_eq!(pool.wakes_at_ms(1_999), Some(2_000));
+    assert_eq!(pool.tick(2_000), [Effect::Unload(0)]);
+}
+
+#[test]
+fn a_failed_load_is_told_to_all_and_not_tried_by_everyone() {
+    let mut pool = pool(&[need(50)]);
+    let (first, _) = waits(&mut pool, 0, 0);
+    let (second, _) = waits(&mut pool, 0, 0);
+    let refuse = |lease| Effect::Refuse(lease, "broken".to_owned());
+    assert_eq!(
+        pool.failed(0, "broken", 5_000, 10),
+        [refuse(first), refuse(second)]
+    );
+    assert_eq!(pool.ask(0, 20).0, Asked::Refused("broken".to_owned()));
+    // Whoever watches over it tries again.
+    assert!(pool.loaded(0, 1, 6_000).is_empty());
+    ready(&mut pool, 0, 6_001);
+}
+
+#[test]
+fn what_can_never_fit_is_refused_with_the_numbers() {
+    let mib = 1024 * 1024;
+    let mut pool = Pool::new(
+        Limits {
+            memory_bytes: 100 * mib,
+            ..LIMITS
+        },
+        2,
+    );
+    pool.know(0, pinned(40 * mib), 0);
+    assert_eq!(pool.know(1, need(61 * mib), 0), []);
+    let Asked::Refused(why) = pool.ask(1, 1).0 else {
+        panic!("it is too big")
+    };
+    for part in ["61 MiB", "100 MiB", "40 MiB", "by estimate"] {
+        assert!(why.contains(part), "{part} in {why}");
+    }
+}
+
+#[test]
+fn what_turns_out_too_big_makes_the_idle_go() {
+    let mut pool = pool(&[need(30), need(30), need(30)]);
+    (0..3).for_each(|model| load(&mut pool, model, model as u64));
+    assert_eq!(pool.observed(2, 45, 10), [Effect::Unload(0)]);
+    pool.unloaded(0, 11);
+    assert_eq!(pool.used_bytes(), 75);
+}
+
+#[test]
+fn adapters_have_places_of_their_own() {
+    let adapter = |bytes| Need {
+        is_adapter: true,
+        ..need(bytes)
+    };
+    let mut pool = pool(&[adapter(10), adapter(10), adapter(10), need(10)]);
+    for model in [3, 0, 1] {
+        load(&mut pool, model, model as u64);
+    }
+    let (_, effects) = waits(&mut pool, 2, 20);
+    assert_eq!(
+        effects,
+        [Effect::Unload(0)],
+        "an adapter, though 3 is older"
+    );
+}
+
+#[test]
+fn what_nobody_uses_for_long_goes() {
+    let mut pool = Pool::new(
+        Limits {
+            idle_ms: 1_000,
+            ..LIMITS
+        },
+        2,
+    );
+    pool.know(0, need(10), 0);
+    pool.know(1, pinned(10), 0);
+    pool.loaded(0, 0, 5);
+    pool.loaded(1, 0, 5);
+    assert_eq!(pool.wakes_at_ms(5), Some(1_005));
+    assert_eq!(pool.tick(1_005), [Effect::Unload(0)]);
+    assert_eq!(pool.unloaded(0, 1_006), [], "it is not wished any more");
+}
+
+/// Everything outside of the pool, with chances.
+struct World {
+    pool: Pool,
+    chance: ChaCha8Rng,
+    now_ms: u64,
+    limits: Limits,
+    needs: Vec<Need>,
+    /// When a load or an end is over.
+    loading: BTreeMap<usize, u64>,
+    leaving: BTreeMap<usize, u64>,
+    warm: BTreeSet<usize>,
+    /// Who waits, with the model and since when.
+    waiting: BTreeMap<LeaseId, (usize, u64)>,
+    /// Who is answered, with the model and until when.
+    using: BTreeMap<LeaseId, (usize, u64)>,
+    longest_wait_ms: u64,
+    loads: u64,
+}
+
+const LOAD_MS: u64 = 400;
+const ANSWER_MS: u64 = 900;
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut chance = ChaCha8Rng::seed_from_u64(seed);
+        let count = chance.random_range(2..9);
+        let limits = Limits {
+            memory_bytes: 100,
+            adapters: chance.random_range(1..3),
+            idle_ms: [0, 5_000][chance.random_range(0..2)],
+        };
+        let needs: Vec<Need> = (0..count)
+            .map(|at| Need {
+                is_pinned: at == 0 && chance.random_bool(0.3),
+                is_adapter: chance.random_bool(0.2),
+                ..need(chance.random_range(5..60))
+            })
+            .collect();
+        let mut world = Self {
+            pool: Pool::new(limits, count),
+            chance,
+            now_ms: 0,
+            limits,
+            needs,
+            loading: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            warm: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            using: BTreeMap::new(),
+            longest_wait_ms: 0,
+            loads: 0,
+        };
+        for model in 0..count {
+            let effects = world.pool.know(model, world.needs[model].clone(), 0);
+            world.apply(effects);
+        }
+        world
+    }
+
+    fn apply(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Load(model) => {
+                    self.loads += 1;
+                    assert!(!self.warm.contains(&model), "it is loaded");
+                    assert!(!self.leaving.contains_key(&model), "it has not left");
+                    let took = self.chance.random_range(1..LOAD_MS);
+                    let other = self.loading.insert(model, self.now_ms + took);
+                    assert!(other.is_none(), "it is being loaded");
+                    let used = self.pool.used_bytes();
+                    assert!(
+                        used <= self.limits.memory_bytes,
+                        "{used} after a load began"
+                    );
+                }
+                Effect::Unload(model) => {
+                    assert!(!self.needs[model].is_pinned, "pinned");
+                    let used = self.using.values().any(|(used, _)| *used == model);
+                    assert!(!used, "in use");
+                    self.warm.remove(&model);
+                    let took = self.chance.random_range(1..50);
+                    self.leaving.insert(model, self.now_ms + took);
+                }
+                Effect::Ready(lease) => {
+                    let (model, since_ms) = self.waiting.remove(&lease).expect("it waits");
+                    self.use_it(lease, model, since_ms);
+                }
+                Effect::Refuse(lease, _) => {
+                    self.waiting.remove(&lease).expect("it waits");
+                }
+            }
+        }
+    }
+
+    fn use_it(&mut self, lease: LeaseId, model: usize, since_ms: u64) {
+        assert!(self.warm.contains(&model), "it answers");
+        self.longest_wait_ms = self.longest_wait_ms.max(self.now_ms - since_ms);
+        let took = self.chance.random_range(1..ANSWER_MS);
+        self.using.insert(lease, (model, self.now_ms + took));
+    }
+
+    fn step(&mut self) {
+        self.now_ms += self.chance.random_range(1..20);
+        let now_ms = self.now_ms;
+        let due = |map: &BTreeMap<usize, u64>| {
+            let due = map.iter().find(|(_, at)| **at <= now_ms);
+            due.map(|(model, _)| *model)
+        };
+        while let Some(model) = due(&self.loading) {
+            self.loading.remove(&model);
+            let effects = if self.chance.random_bool(0.05) {
+                let effects = self.pool.failed(model, "broken", 300, now_ms);
+                // Whoever watches over it tries again after a while.
+                self.loading.insert(model, now_ms + 300);
+                effects
+            } else {
+                self.warm.insert(model);
+                self.pool.loaded(model, 50, now_ms)
+            };
+            self.apply(effects);
+            // It was ended in the middle.
+            if self.leaving.contains_key(&model) {
+                self.loading.remove(&model);
+                self.warm.remove(&model);
+            }
+        }
+        while let Some(model) = due(&self.leaving) {
+            self.leaving.remove(&model);
+            self.loading.remove(&model);
+            let effects = self.pool.unloaded(model, now_ms);
+            self.apply(effects);
+        }
+        let ended: Vec<LeaseId> = (self.using.iter())
+            .filter(|(_, (_, until_ms))| *until_ms <= now_ms)
+            .map(|(lease, _)| *lease)
+            .collect();
+        for lease in ended {
+            self.using.remove(&lease);
+            let effects = self.pool.release(lease, now_ms);
+            self.apply(effects);
+        }
+        // Few who wait lose patience.
+        if self.chance.random_bool(0.01)
+            && let Some(lease) = self.waiting.keys().next().copied()
+        {
+            self.waiting.remove(&lease);
+            let effects = self.pool.release(lease, now_ms);
+            self.apply(effects);
+        }
+        // The first of the models is asked for most of the time.
+        if self.chance.random_bool(0.3) && self.using.len() + self.waiting.len() < 20 {
+            let count = self.needs.len();
+            let model = self.chance.random_range(0..count);
+            let model = if self.chance.random_bool(0.5) {
+                0
+            } else {
+                model
+            };
+            let (asked, effects) = self.pool.ask(model, now_ms);
+            match asked {
+                Asked::Ready(lease) => {
+                    self.use_it(lease, model, now_ms);
+                }
+                Asked::Waits(lease) => {
+                    self.waiting.insert(lease, (model, now_ms));
+                }
+                Asked::Refused(_) => {}
+            }
+            self.apply(effects);
+        }
+        if self.pool.wakes_at_ms(now_ms).is_some() || self.chance.random_bool(0.5) {
+            let effects = self.pool.tick(now_ms);
+            self.apply(effects);
+        }
+        let used = self.pool.used_bytes();
+        assert!(used <= self.limits.memory_bytes, "{used}");
+        let adapters = self.pool.adapters(true);
+        assert!(adapters <= self.limits.adapters, "{adapters} adapters");
+    }
+}
+
+#[test]
+fn in_many_worlds_memory_is_kept_users_are_not_disturbed_and_nobody_starves() {
+    let mut loads = 0;
+    for seed in 0..300 {
+        let outcome = std::panic::catch_unwind(|| {
+            let mut world = World::new(seed);
+            for _ in 0..3_000 {
+                world.step();
+                // Whoever waits is behind at most all other models, each of which may have to wait
+                // for patience, for answers, for its predecessor to go, and for its own load.
+                let turn = PATIENCE_MS + ANSWER_MS + 2 * LOAD_MS + 450;
+                let bound = turn * (world.needs.len() as u64 + 1);
+                let oldest = world.waiting.values().map(|(_, since_ms)| *since_ms).min();
+                let waited = oldest.map_or(0, |since_ms| world.now_ms - since_ms);
+                assert!(waited <= bound, "somebody waits for {waited} ms");
+            }
+            (world.loads, world.now_ms)
+        });
+        match outcome {
+            Ok((count, ended_ms)) => {
+                loads += count;
+                // No thrash: a load takes LOAD_MS at most and is followed by as long a stay.
+                assert!(
+                    count < ended_ms / 20,
+                    "seed {seed}: {count} loads in {ended_ms} ms"
+                );
+            }
+            Err(panic) => {
+                eprintln!("seed {seed}");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+    assert!(loads > 1_000, "{loads} loads: the worlds are too quiet");
+}
