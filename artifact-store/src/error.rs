@@ -54,7 +54,9 @@ pub enum ArtifactError {
     #[error("{0}")]
     UnsupportedFormat(String),
     /// No source has it.
-    #[error("no source has {0}, signed by a trusted publisher: name a folder that holds it in `sources`")]
+    #[error(
+        "no source has {0}, signed by a trusted publisher: name a folder that holds it in `sources`"
+    )]
     NotFound(String),
     /// There is no room on the disk; nothing half was left.
     #[error(

@@ -129,21 +129,6 @@ impl fmt::Display for ModelConfig {
 }
 
 /// The engine and its deadlines.
-    pub engine: EngineConfig,
-}
-
-/// One model to serve.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ModelConfig {
-    /// The artifact's folder, with its `tether.manifest`.
-    pub path: PathBuf,
-    /// The digest that it must have; nothing means whatever a trusted publisher signed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub digest: Option<Digest>,
-}
-
-/// The engine and its deadlines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineConfig {
@@ -336,7 +321,10 @@ mod tests {
         assert!(config.validate().is_err());
         config.models = vec![ModelConfig::default()];
         let error = config.validate().expect_err("nothing").to_string();
-        assert!(error.contains("without a path, a name or a digest"), "{error}");
+        assert!(
+            error.contains("without a path, a name or a digest"),
+            "{error}"
+        );
         config.models[0].digest = Some(Digest([1; 32]));
         let error = config.validate().expect_err("nowhere").to_string();
         assert!(error.contains("sources"), "{error}");

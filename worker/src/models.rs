@@ -412,9 +412,7 @@ pub(crate) fn worker_state(models: &[ModelStatus], is_draining: bool) -> NodeSta
     let is_under_way = models.iter().any(|model| {
         matches!(
             model.state,
-            ModelState::Fetching { .. }
-                | ModelState::Verifying { .. }
-                | ModelState::Loading { .. }
+            ModelState::Fetching { .. } | ModelState::Verifying { .. } | ModelState::Loading { .. }
         )
     });
     if serves || !is_under_way {

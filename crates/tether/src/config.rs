@@ -295,8 +295,10 @@ pub(crate) fn joining_worker(path: &Path) -> Result<WorkerFile, ConfigError> {
 
 fn check_worker(file: &mut WorkerFile, path: &Path) -> Result<(), ConfigError> {
     check_telemetry(&file.telemetry, &refusal(path))?;
-    for model in &mut file.worker.models {
-        node::absolute(path, &mut model.path);
+    let folders = file.worker.models.iter_mut();
+    let folders = folders.filter_map(|model| model.path.as_mut());
+    for folder in folders.chain(&mut file.worker.sources) {
+        node::absolute(path, folder);
     }
     file.worker
         .validate()

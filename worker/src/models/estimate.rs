@@ -64,15 +64,6 @@ impl Size {
         }
     }
 
-    /// An adapter with its base: it is merged into the base's weights.
-    pub(crate) fn with_adapter(self, adapter: &Manifest) -> Self {
-        let more = Self::of(adapter).weights_bytes;
-        Self {
-            weights_bytes: self.weights_bytes.saturating_add(more),
-            ..self
-        }
-    }
-
     /// The estimate, and how it came about.
     pub(crate) fn bytes(&self, seen: Option<Seen>) -> (u64, String) {
         let cache = self.cache_bytes;

@@ -103,7 +103,9 @@ impl Keeper {
         check: &mut Check,
     ) -> Result<(VerifiedArtifact, PathBuf), Refused> {
         let tell = self.progress(true);
-        let found = self.locator.locate(model, move |done, total| tell.told(done, total));
+        let found = self
+            .locator
+            .locate(model, move |done, total| tell.told(done, total));
         check.path = found.await.map_err(|error| refused(&error))?;
         check.run().await
     }
@@ -165,7 +167,8 @@ impl Keeper {
                 EngineState::Starting => {
                     if pid.take().is_some() {
                         // It ended by itself: nobody should come for it before it is back.
-                        self.leases.failed(self.index, "the engine is started again", RETRY_AFTER);
+                        self.leases
+                            .failed(self.index, "the engine is started again", RETRY_AFTER);
                         self.cold(false);
                     }
                     self.set(loading());
@@ -343,8 +346,14 @@ impl Shown {
             self.keeper.set(state);
         }
         if is_due(&self.logged_ms, LOG_EVERY_MS) {
-            let path = self.keeper.status.borrow()[self.keeper.index].configured.clone();
-            let what = if self.is_fetch { "fetching" } else { "verifying" };
+            let path = self.keeper.status.borrow()[self.keeper.index]
+                .configured
+                .clone();
+            let what = if self.is_fetch {
+                "fetching"
+            } else {
+                "verifying"
+            };
             tracing::info!(path, done = %Mib(done), total = %Mib(total), what);
         }
     }
@@ -372,7 +381,9 @@ impl Check {
         let done = tokio::task::spawn_blocking(move || {
             let expect = check.digest.as_ref();
             let mut tell = |progress: tether_artifact_store::Progress<'_>| {
-                check.progress.told(progress.bytes_done, progress.bytes_total);
+                check
+                    .progress
+                    .told(progress.bytes_done, progress.bytes_total);
             };
             let artifact = verify(&check.path, &check.trust, expect, &mut tell)?;
             let view = artifact.expose(&check.view)?;

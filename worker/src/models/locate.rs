@@ -96,7 +96,10 @@ impl Locator {
                 }
             };
             for offered in listed {
-                if model.digest.is_some_and(|digest| digest != offered.digest()) {
+                if model
+                    .digest
+                    .is_some_and(|digest| digest != offered.digest())
+                {
                     continue;
                 }
                 let manifest = match offered.open(&self.0.trust) {
@@ -105,7 +108,10 @@ impl Locator {
                     Err(error) if model.digest.is_some() => return Err(error),
                     Err(_) => continue,
                 };
-                let is_it = model.name.as_ref().is_none_or(|name| *name == manifest.model);
+                let is_it = model
+                    .name
+                    .as_ref()
+                    .is_none_or(|name| *name == manifest.model);
                 let is_newer = (best.as_ref()).is_none_or(|(at, ..)| manifest.created_ms > *at);
                 if is_it && is_newer {
                     best = Some((manifest.created_ms, offered, source.clone()));

@@ -55,7 +55,10 @@ impl Memory {
             Vec::new()
         };
         let record: Record = serde_json::from_slice(&text).unwrap_or_default();
-        let models = record.models.into_iter().filter(|_| record.version == VERSION);
+        let models = record
+            .models
+            .into_iter()
+            .filter(|_| record.version == VERSION);
         let seen = models.filter_map(|(digest, seen)| Some((digest.parse().ok()?, seen)));
         Self(Arc::new(Inner {
             path,

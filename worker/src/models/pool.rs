@@ -116,7 +116,6 @@ pub(crate) struct Pool {
     models: Vec<Model>,
     leases: BTreeMap<LeaseId, Lease>,
     next: u64,
-    evictions: u64,
 }
 
 impl Pool {
@@ -137,7 +136,6 @@ impl Pool {
             models: vec![model; models],
             leases: BTreeMap::new(),
             next: 0,
-            evictions: 0,
         }
     }
 
@@ -305,11 +303,6 @@ impl Pool {
         &self.models[model].need
     }
 
-    /// Models that had to go, so far.
-    pub(crate) fn evictions(&self) -> u64 {
-        self.evictions
-    }
-
     fn settle(&mut self, now_ms: u64) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.end_drains_nobody_needs();
@@ -462,7 +455,6 @@ impl Pool {
         entry.state = State::Leaving;
         entry.is_draining = false;
         entry.is_wished = false;
-        self.evictions += 1;
         effects.push(Effect::Unload(model));
     }
 

@@ -4,7 +4,7 @@
 use crate::engines::command;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
@@ -94,9 +94,20 @@ pub(crate) fn artifact() -> (TempDir, Digest) {
 }
 
 pub(crate) fn artifact_of(model: &str) -> (TempDir, Digest) {
+    artifact_with(model, r#"{"max_position_embeddings": 2048}"#)
+}
+
+/// One whose cache is reckoned to take 400 MiB.
+pub(crate) fn big_artifact_of(model: &str) -> (TempDir, Digest) {
+    let config = r#"{"max_position_embeddings": 2048, "num_hidden_layers": 100,
+        "num_attention_heads": 4, "head_dim": 64}"#;
+    artifact_with(model, config)
+}
+
+fn artifact_with(model: &str, config: &str) -> (TempDir, Digest) {
     let dir = tempfile::tempdir().expect("tempdir");
     for (name, content) in [
-        ("config.json", r#"{"max_position_embeddings": 2048}"#),
+        ("config.json", config),
         ("model.safetensors", "weights"),
         ("tokenizer.json", "{}"),
     ] {

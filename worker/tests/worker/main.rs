@@ -5,6 +5,7 @@ mod engines;
 mod fixture;
 mod foreign;
 mod leaving;
+mod pool;
 mod presence;
 mod receipts;
 mod refusals;

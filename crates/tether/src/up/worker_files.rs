@@ -174,11 +174,7 @@ impl Plan {
 
     fn worker_config(&self) -> WorkerConfig {
         let mut config = WorkerConfig {
-            models: self
-                .model_dirs
-                .iter()
-                .map(ModelConfig::at)
-                .collect(),
+            models: self.model_dirs.iter().map(ModelConfig::at).collect(),
             trusted_publishers: self.publishers.clone(),
             slots: self.slots,
             ..WorkerConfig::default()
