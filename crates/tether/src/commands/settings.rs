@@ -40,11 +40,12 @@ impl ConfigCommand {
             Process::Worker => {
                 let checked = config::worker(&file)?;
                 // A worker starts without it, and says so; it may be copied there later.
-                for model in &checked.file.worker.models {
-                    if !model.path.join(MANIFEST_FILE).exists() {
+                let models = &checked.file.worker.models;
+                for path in models.iter().filter_map(|model| model.path.as_ref()) {
+                    if !path.join(MANIFEST_FILE).exists() {
                         stderr::line(format_args!(
                             "warning: {} holds no {MANIFEST_FILE}: it will not be served until a packed model is there and the worker is started again",
-                            model.path.display()
+                            path.display()
                         ));
                     }
                 }
