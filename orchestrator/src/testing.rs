@@ -67,6 +67,7 @@ pub(crate) fn beat(seq: u64) -> Beat {
         in_flight: 0,
         tokens_per_s: 0.0,
         first_token_ms: 0,
+        vitals: None,
     }
 }
 

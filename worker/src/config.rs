@@ -3,6 +3,8 @@
 mod server;
 
 use crate::engine::protocol::EngineKind;
+use crate::health::strain::Thresholds;
+use crate::quota::RateLimits;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
@@ -66,6 +68,10 @@ pub struct WorkerConfig {
     pub orchestrators: usize,
     /// How long running requests may take to end when the worker stops, in milliseconds.
     pub drain_timeout_ms: u64,
+    /// What one tenant may ask of this worker in a minute, whatever the mesh allows it.
+    pub quota: RateLimits,
+    /// Beyond what the machine has too much to do: nothing is offered and nothing new is taken then.
+    pub shed: Thresholds,
     /// The engine and its deadlines.
     pub engine: EngineConfig,
 }
@@ -171,6 +177,8 @@ impl Default for WorkerConfig {
             price_per_1k_micro: 0,
             orchestrators: 3,
             drain_timeout_ms: 30_000,
+            quota: RateLimits::default(),
+            shed: Thresholds::default(),
             engine: EngineConfig::default(),
         }
     }
@@ -265,6 +273,11 @@ impl WorkerConfig {
             (1..=MAX_ORCHESTRATORS).contains(&self.orchestrators),
             &format!("must be between 1 and {MAX_ORCHESTRATORS}"),
         )?;
+        check(
+            "shed.cpu_pct",
+            self.shed.cpu_pct <= 100,
+            "must be at most 100; 0 means never",
+        )?;
         let engine = &self.engine;
         for (field, ms) in [
             ("queue_timeout_ms", self.queue_timeout_ms),
@@ -302,6 +315,7 @@ mod tests {
         assert!(refused(|c| c.slots = 0).contains("worker.slots"));
         assert!(refused(|c| c.slots = 65_537).contains("worker.slots"));
         assert!(refused(|c| c.per_tenant_slots = 5).contains("per_tenant_slots"));
+        assert!(refused(|c| c.shed.cpu_pct = 101).contains("shed.cpu_pct"));
         assert!(refused(|c| c.orchestrators = 0).contains("orchestrators"));
         assert!(refused(|c| c.gpu_class.clear()).contains("gpu_class"));
         assert!(refused(|c| c.queue_timeout_ms = 0).contains("queue_timeout_ms"));

@@ -44,6 +44,7 @@ impl Presence {
             max_slots: shared.max_slots,
             draining: shared.draining.clone(),
             models: models.watch(),
+            strain: shared.health.strain(),
         };
         let (told, telling) = watch::channel(teller.told());
         let loaded = shared.clone();

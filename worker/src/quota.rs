@@ -3,6 +3,9 @@
 //! Deliberately first come, first served, except that a tenant at its own limit does not hold up
 //! those behind it, and neither does a model whose engine has no more room. Priorities and fairness between tenants are the orchestrator's. (SCH-7)
 
+mod rates;
+
+pub use rates::{MAX_TENANTS, Over, RateLimits, Rates};
 use std::collections::{BTreeMap, VecDeque};
 use tether_wire::{Digest, TenantId};
 

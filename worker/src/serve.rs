@@ -1,14 +1,15 @@
 //! Orders of orchestrators, answered. (WRK-1) [T-INF-6] to [T-INF-8]
 
 use crate::admission::{Place, Slots};
-use crate::clock::now_ns;
+use crate::clock::{now_ms, now_ns};
 use crate::engine::{Answer, EngineDone, Hold};
 use crate::fences::{Fences, Turn};
 use crate::fit;
+use crate::health::{Health, LOOK_INTERVAL};
 use crate::models::leases::Lease;
 use crate::models::{self, Found, Models, Served};
 use crate::pace::{Finished, Pace};
-use crate::quota::{Claim, retry_after_ms};
+use crate::quota::{Claim, Rates, retry_after_ms};
 use crate::receipts::{Draft, Signer};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ use tether_wire::infer::{
     Accepted, AnswerEvent, Begun, Done, MAX_EVENT_BYTES, MAX_REQUEST_BYTES, WorkOrder,
 };
 use tether_wire::rpc::{Code, RpcError, method};
-use tether_wire::{Digest, NodeId, Role, codec};
+use tether_wire::{Digest, NodeId, Role, TenantId, codec};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -44,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) draining: CancellationToken,
     /// Cancelled when what still runs is given up.
     pub(crate) stopping: CancellationToken,
+    pub(crate) health: Health,
+    rates: Mutex<Rates>,
     pace: Mutex<Pace>,
     fences: Mutex<Fences>,
 }
@@ -54,6 +57,8 @@ impl Shared {
         max_slots: u32,
         queue_timeout: Duration,
         slots: Slots,
+        rates: Rates,
+        health: Health,
         metrics: Arc<WorkerMetrics>,
     ) -> Self {
         Self {
@@ -67,6 +72,8 @@ impl Shared {
             calls: TaskTracker::new(),
             draining: CancellationToken::new(),
             stopping: CancellationToken::new(),
+            health,
+            rates: Mutex::new(rates),
             pace: Mutex::default(),
             fences: Mutex::default(),
         }
@@ -74,6 +81,10 @@ impl Shared {
 
     pub(crate) fn pace(&self) -> MutexGuard<'_, Pace> {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rates(&self) -> MutexGuard<'_, Rates> {
+        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn fences(&self) -> MutexGuard<'_, Fences> {
@@ -114,6 +125,27 @@ impl Shared {
         }
         if let Some(most) = most {
             fit::check_input(&order.input, offer.context_tokens, most)?;
+        }
+        if let Some(strain) = &*self.health.strain().borrow() {
+            self.metrics.shed(strain.code);
+            let until_next_look = u64::try_from(LOOK_INTERVAL.as_millis()).unwrap_or(u64::MAX);
+            return Err(RpcError::new(
+                Code::Overloaded,
+                format!("this machine has too much to do: {}", strain.reason),
+            )
+            .with_retry_after_ms(self.retry_after_ms().max(until_next_look)));
+        }
+        let mut rates = self.rates();
+        if let Err(over) = rates.check(&order.tenant, now_ms()) {
+            self.metrics.shed(over.what);
+            return Err(RpcError::new(
+                Code::Overloaded,
+                format!(
+                    "the tenant asked for too many {} of this worker of late",
+                    over.what
+                ),
+            )
+            .with_retry_after_ms(over.retry_after_ms));
         }
         // Held until the order is taken or not, so that of two alike one is.
         let mut fences = self.fences();
@@ -158,6 +190,7 @@ impl Shared {
             .with_retry_after_ms(self.retry_after_ms()));
         };
         fences.taken(order.correlation, turn);
+        rates.taken(&order.tenant, now_ms());
         Ok((model, place))
     }
 
@@ -274,10 +307,6 @@ async fn infer(shared: &Arc<Shared>, mut call: Incoming) -> Result<(), RpcError>
         tokio::select! {
             result = Box::pin(answer(shared, &mut call, order)) => result,
             () = cancelled => Err(gave_up(timeout_ms, began.elapsed())),
-            () = shared.stopping.cancelled() => Err(RpcError::new(
-                Code::Unavailable,
-                "this worker stopped before the answer was whole",
-            )),
         }
     };
     let result = work.instrument(span.clone()).await;
@@ -307,7 +336,11 @@ async fn answer(shared: &Shared, call: &mut Incoming, order: WorkOrder) -> Resul
     };
     send(call, &AnswerEvent::Accepted(accepted)).await?;
     let turn = shared.turn(&order.digest, model, place);
-    let Ok(turn) = tokio::time::timeout(shared.queue_timeout, turn).await else {
+    let turn = tokio::select! {
+        turn = tokio::time::timeout(shared.queue_timeout, turn) => turn,
+        () = shared.stopping.cancelled() => return Err(handed_over()),
+    };
+    let Ok(turn) = turn else {
         shared.metrics.shed("queue-timeout");
         let ms = shared.queue_timeout.as_millis();
         return Err(RpcError::new(
@@ -322,8 +355,9 @@ async fn answer(shared: &Shared, call: &mut Incoming, order: WorkOrder) -> Resul
     // The slot is free as soon as the engine is done with it, not when the caller has read everything,
     // nor when the caller goes.
     let engine = &served.engine;
+    let tenant = order.tenant.clone();
     let answer = engine.generate(order.into(), Box::new(held))?;
-    let done = relay(call, answer, &mut draft).await?;
+    let done = relay(shared, &tenant, call, answer, &mut draft).await?;
     finished(shared, &served, draft.began_ms(), &done);
     let event = Done {
         finish: done.finish,
@@ -333,21 +367,53 @@ async fn answer(shared: &Shared, call: &mut Incoming, order: WorkOrder) -> Resul
     send(call, &AnswerEvent::Done(event)).await
 }
 
-/// Says when the engine turns to it, and passes chunks on as they come. A caller that reads too slowly fills the answer's buffer, and is
-/// cut off by the supervisor.
+/// Says when the engine turns to it, and passes chunks on as they come. A caller that reads too
+/// slowly fills the answer's buffer, and is cut off by the supervisor. When the worker stops, what
+/// the engine gave is sent before the answer is handed over.
 async fn relay(
+    shared: &Shared,
+    tenant: &TenantId,
     call: &mut Incoming,
     mut answer: Answer,
     draft: &mut Draft,
 ) -> Result<EngineDone, RpcError> {
-    if let Some(prompt_tokens) = answer.begun().await {
+    let spent = |tokens| shared.rates().spent(tenant, tokens, now_ms());
+    let begun = tokio::select! {
+        begun = answer.begun() => begun,
+        () = shared.stopping.cancelled() => return Err(handed_over()),
+    };
+    if let Some(prompt_tokens) = begun {
+        spent(prompt_tokens);
         send(call, &AnswerEvent::Begun(Begun { prompt_tokens })).await?;
     }
-    while let Some(chunk) = answer.chunk().await {
+    loop {
+        let chunk = tokio::select! {
+            chunk = answer.chunk() => chunk,
+            () = shared.stopping.cancelled() => {
+                for chunk in answer.given() {
+                    send(call, &AnswerEvent::Chunk(chunk)).await?;
+                }
+                return Err(handed_over());
+            }
+        };
+        let Some(chunk) = chunk else { break };
+        spent(chunk.positions().unwrap_or(u32::MAX));
         draft.take(&chunk);
         send(call, &AnswerEvent::Chunk(chunk)).await?;
     }
-    answer.end().await
+    let done = answer.end().await?;
+    if begun.is_none() {
+        spent(done.usage.prompt_tokens);
+    }
+    Ok(done)
+}
+
+/// The worker stops, and the time that it had for what ran is over.
+fn handed_over() -> RpcError {
+    RpcError::new(
+        Code::Unavailable,
+        "this worker drained and stopped: the answer is handed over, and another worker can give it",
+    )
 }
 
 async fn send(call: &mut Incoming, event: &AnswerEvent) -> Result<(), RpcError> {

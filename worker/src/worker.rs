@@ -4,10 +4,11 @@ use crate::admission::{Load, Slots};
 use crate::clock::now_ms;
 use crate::config::{ConfigError, WorkerConfig};
 use crate::engine::EngineCommand;
-use crate::health::Machine;
+use crate::health::strain::Strain;
+use crate::health::{Health, Machine, Reading};
 use crate::models::{self, ModelStatus, Models};
 use crate::presence::{Presence, Profile};
-use crate::quota::Limits;
+use crate::quota::{Limits, Rates};
 use crate::receipts::Signer;
 use crate::serve::{Shared, WorkerService};
 use std::io;
@@ -42,6 +43,9 @@ pub enum WorkerError {
     Net(#[from] NetError),
 }
 
+/// How long answers that are handed over may take to say so, after everything of them was sent.
+const HAND_OVER: Duration = Duration::from_secs(2);
+
 /// A running worker.
 #[derive(Debug)]
 pub struct Worker {
@@ -63,6 +67,10 @@ pub struct WorkerStatus {
     pub load: Load,
     /// Orchestrators that hear its heartbeats.
     pub orchestrators: usize,
+    /// Its machine, as it was seen last.
+    pub machine: Reading,
+    /// Why nothing new is taken, when the machine has too much to do.
+    pub strain: Option<Strain>,
 }
 
 /// Starts a worker. It is up when this returns; models are verified and loaded behind it, and one
@@ -87,8 +95,9 @@ pub async fn start(
     };
     std::fs::create_dir_all(data_dir).map_err(at_data_dir)?;
     let epoch = epoch::next(data_dir, now_ms()).map_err(at_data_dir)?;
+    let health = Health::start(config.shed, metrics.clone()).await;
     let profile = Profile {
-        machine: Machine::of(&config),
+        machine: Machine::of(&config, &health.reading()),
         tier: granted_tier(&node_config),
         price_per_1k_micro: config.price_per_1k_micro,
     };
@@ -104,7 +113,16 @@ pub async fn start(
         grant: node_config.grant.clone(),
     };
     let queue_timeout = Duration::from_millis(config.queue_timeout_ms);
-    let shared = Shared::new(signer, config.slots, queue_timeout, slots, metrics.clone());
+    let rates = Rates::new(config.quota, now_ms());
+    let shared = Shared::new(
+        signer,
+        config.slots,
+        queue_timeout,
+        slots,
+        rates,
+        health,
+        metrics.clone(),
+    );
     let shared = Arc::new(shared);
     let service = Arc::new(WorkerService {
         shared: shared.clone(),
@@ -159,6 +177,8 @@ impl Worker {
             models,
             load: self.shared.slots.load(),
             orchestrators: *self.presence.linked().borrow(),
+            machine: self.shared.health.reading(),
+            strain: self.shared.health.strain().borrow().clone(),
         }
     }
 
@@ -182,8 +202,9 @@ impl Worker {
     }
 
     /// Stops: says that it drains, takes nothing new, waits at most `deadline` for what runs, says
-    /// goodbye, ends the engines and the node. What still runs after the deadline fails with
-    /// `Unavailable`, so that it is tried elsewhere. Returns whether everything came to its end.
+    /// goodbye, ends the engines and the node. What still runs after the deadline is handed over:
+    /// everything that the engine had given of it is sent, and then it fails with `Unavailable`, so
+    /// that it is tried elsewhere. Returns whether everything came to its end.
     pub async fn drain(&self, deadline: Duration) -> bool {
         self.shared.draining.cancel();
         self.shared.calls.close();
@@ -191,6 +212,13 @@ impl Worker {
             .await
             .is_ok();
         self.shared.stopping.cancel();
+        if !all_ended
+            && tokio::time::timeout(HAND_OVER, self.shared.calls.wait())
+                .await
+                .is_err()
+        {
+            tracing::warn!("some answers could not be handed over: nobody reads them");
+        }
         self.presence.goodbye().await;
         if let Some(models) = self.shared.models.get() {
             models.stop().await;

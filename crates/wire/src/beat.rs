@@ -86,6 +86,24 @@ pub struct Beat {
     /// Milliseconds to the first token that it saw of late, median; 0 is unknown.
     #[serde(default)]
     pub first_token_ms: u32,
+    /// How its machine is, where it says. (WRK-6)
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vitals: Option<Vitals>,
+}
+
+/// How a worker's machine is: for people and graphs, not for placement. (WRK-6) [T-BEA-1]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vitals {
+    /// Use of the processors in percent, over all of them.
+    pub cpu_pct: u8,
+    /// Memory that is free for more, in MiB.
+    pub memory_free_mib: u32,
+    /// Use of the accelerators in percent, the mean of all; nothing where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_pct: Option<u8>,
+    /// Memory of the accelerators that is free, in MiB, over all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_memory_free_mib: Option<u32>,
 }
 
 impl Beat {
@@ -111,6 +129,12 @@ impl Signable for Beat {
             self.tokens_per_s.is_finite() && self.tokens_per_s >= 0.0,
             || "is not a number of tokens".to_owned(),
         )?;
+        let percents = self
+            .vitals
+            .map(|it| it.cpu_pct.max(it.gpu_pct.unwrap_or(0)));
+        check_field(Self::WHAT, "vitals", percents.unwrap_or(0) <= 100, || {
+            "has more than 100 percent".to_owned()
+        })?;
         codec::check_field(Self::WHAT, "epoch", self.epoch < u64::MAX, || {
             "leaves no room for the next start".to_owned()
         })

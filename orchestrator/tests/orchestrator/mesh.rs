@@ -333,6 +333,7 @@ impl Worker {
             in_flight: 0,
             tokens_per_s: 0.0,
             first_token_ms: 0,
+            vitals: None,
         };
         Says { card, beat }
     }

@@ -46,7 +46,7 @@ pub const TARGETS: &[Target] = &[
         name: "beat",
         run: sealed::run::<Beat>,
         covers: &["Beat"],
-        seeds: || golden_sealed(&["beat"]),
+        seeds: || golden_sealed(&["beat", "beat_vitals"]),
     },
     Target {
         name: "card",

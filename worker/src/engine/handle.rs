@@ -3,7 +3,7 @@
 use crate::config::EngineConfig;
 use crate::engine::process::EngineCommand;
 use crate::engine::protocol::{Generate, Load, Task};
-use crate::engine::reader::{self, EngineDone, Hold, Sink, Source};
+use crate::engine::reader::{self, EngineDone, Hold, MAX_WAITING_CHUNKS, Sink, Source};
 use crate::engine::supervisor::Supervisor;
 use futures_util::future::BoxFuture;
 use std::fmt;
@@ -254,6 +254,18 @@ impl Answer {
     /// The next piece; nothing once the answer is over, well or not: [`Answer::end`] says which.
     pub async fn chunk(&mut self) -> Option<Chunk> {
         self.source.chunks.recv().await
+    }
+
+    /// The pieces that came already; one is not waited for.
+    pub fn given(&mut self) -> Vec<Chunk> {
+        let mut given = Vec::new();
+        while let Ok(chunk) = self.source.chunks.try_recv() {
+            given.push(chunk);
+            if given.len() >= MAX_WAITING_CHUNKS {
+                break;
+            }
+        }
+        given
     }
 
     /// The end of the answer.

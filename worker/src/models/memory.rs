@@ -1,7 +1,7 @@
 //! What models were seen to take, kept over restarts; and what there is for them.
 
 use crate::config::WorkerConfig;
-use crate::health::Machine;
+use crate::health::memory_total_mib;
 use crate::models::estimate::Seen;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ const MIB: u64 = 1024 * 1024;
 /// accelerator has, all of that is for models.
 pub(crate) fn budget_bytes(config: &WorkerConfig) -> u64 {
     match (config.memory_budget_mib, config.memory_gib) {
-        (0, 0) => u64::from(Machine::of(config).memory_gib.max(1)) * 1024 * MIB / 4 * 3,
+        (0, 0) => memory_total_mib().max(1_024) * MIB / 4 * 3,
         (0, gib) => u64::from(gib) * 1024 * MIB,
         (mib, _) => mib.saturating_mul(MIB),
     }

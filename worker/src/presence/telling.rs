@@ -1,11 +1,12 @@
 //! What a worker says of itself: what it has to offer, what it is doing, how busy it is.
 
 use crate::health::Machine;
+use crate::health::strain::Strain;
 use crate::models::{self, ModelState, ModelStatus};
 use crate::serve::Shared;
 use tether_net::{Load, Told};
 use tether_wire::Tier;
-use tether_wire::card::WorkerCard;
+use tether_wire::card::{MAX_MODELS, ModelFault, WorkerCard};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +25,8 @@ pub(super) struct Teller {
     pub(super) max_slots: u32,
     pub(super) draining: CancellationToken,
     pub(super) models: watch::Receiver<Vec<ModelStatus>>,
+    /// Whether the machine has too much to do.
+    pub(super) strain: watch::Receiver<Option<Strain>>,
 }
 
 impl Teller {
@@ -46,13 +49,30 @@ impl Teller {
             ModelState::Serving(served) => Some(served.engine_version.clone()),
             _ => None,
         });
+        let mut faults = models::faults(models);
+        // Who asks why it is not routable reads it there.
+        let strain = self.strain.borrow();
+        if let Some(Strain { code, reason }) = &*strain {
+            faults.truncate(MAX_MODELS - 1);
+            faults.insert(
+                0,
+                ModelFault {
+                    model: "every model".to_owned(),
+                    reason: format!("{code}: {reason}"),
+                },
+            );
+        }
         WorkerCard {
             gpu_class: machine.gpu_class.clone(),
             vram_gb: machine.memory_gib,
             accelerators: machine.accelerators,
             capacity: models::capacity(models, self.max_slots),
-            models: models::offers(models),
-            faults: models::faults(models),
+            models: if strain.is_some() {
+                Vec::new()
+            } else {
+                models::offers(models)
+            },
+            faults,
             price_per_1k_micro: *price_per_1k_micro,
             tier: *tier,
             engine: engine.unwrap_or_default(),
@@ -63,6 +83,7 @@ impl Teller {
     pub(super) async fn run(mut self, told: watch::Sender<Told>) {
         loop {
             self.models.mark_unchanged();
+            self.strain.mark_unchanged();
             let was_draining = self.draining.is_cancelled();
             let now = self.told();
             // What changes without a word to say about it makes no beat.
@@ -73,6 +94,7 @@ impl Teller {
             });
             tokio::select! {
                 changed = self.models.changed() => if changed.is_err() { return },
+                changed = self.strain.changed() => if changed.is_err() { return },
                 () = self.draining.cancelled(), if !was_draining => {}
             }
         }
@@ -88,5 +110,6 @@ pub(super) fn load(shared: &Shared) -> Load {
         in_flight: load.running,
         tokens_per_s: pace.tokens_per_s(),
         first_token_ms: u32::try_from(pace.first_token_ms()).unwrap_or(u32::MAX),
+        vitals: Some(shared.health.vitals()),
     }
 }

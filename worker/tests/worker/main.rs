@@ -1,6 +1,7 @@
 //! A worker with real sockets and real engine processes. The engine is the echo engine, or one that
 //! misbehaves in one way.
 
+mod draining;
 mod engines;
 mod fixture;
 mod foreign;
@@ -10,4 +11,5 @@ mod presence;
 mod receipts;
 mod refusals;
 mod serving;
+mod strain;
 mod supervisor;

@@ -2,7 +2,7 @@
 //! Pure: time and nonce are passed in.
 
 use std::net::SocketAddr;
-use tether_wire::beat::{NodeState, Order};
+use tether_wire::beat::{NodeState, Order, Vitals};
 use tether_wire::card::{MAX_ADDRESSES, WorkerCard};
 use tether_wire::{
     Beat, Card, Digest, MeshId, NodeKey, PROTOCOL_MINOR, Region, Role, Signed, VerifyError,
@@ -28,6 +28,8 @@ pub struct Load {
     pub tokens_per_s: f32,
     /// Milliseconds to the first token of late, median; 0 is unknown.
     pub first_token_ms: u32,
+    /// How the machine is, where it is a worker's.
+    pub vitals: Option<Vitals>,
 }
 
 /// A beat and the card that it names.
@@ -94,6 +96,7 @@ impl Composer {
             in_flight: load.in_flight,
             tokens_per_s: load.tokens_per_s,
             first_token_ms: load.first_token_ms,
+            vitals: load.vitals,
         };
         Ok(Sealed {
             card,

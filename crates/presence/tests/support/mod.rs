@@ -96,6 +96,7 @@ pub(crate) fn plain(n: u8, epoch: u64, seq: u64, at: i64) -> Beat {
         in_flight: 0,
         tokens_per_s: 0.0,
         first_token_ms: 0,
+        vitals: None,
     }
 }
 

@@ -257,6 +257,7 @@ impl<M: Machine> World<M> {
             in_flight: u32::from(nonce[1]) % 8,
             tokens_per_s: f32::from(nonce[2]),
             first_token_ms: u32::from(nonce[3]),
+            vitals: None,
         };
         let card = process.card.clone();
         let is_brain = process.brain.is_some();

@@ -28,6 +28,10 @@ pub struct WorkerMetrics {
     load_seconds: Histograms<ByModel>,
     prefill_seconds: Histograms<ByModel>,
     token_seconds: Histograms<ByModel>,
+    cpu_percent: Gauge,
+    memory_free: Gauge,
+    gpu_percent: Gauge,
+    gpu_memory_free: Gauge,
     heartbeats_sent: Counter,
     orchestrators: Gauge,
 }
@@ -96,6 +100,22 @@ impl WorkerMetrics {
                 "Mean time per token after the first one, in the engine",
                 Unit::Seconds,
                 Family::new_with_constructor(TOKEN_SECONDS),
+            ),
+            cpu_percent: d.gauge(
+                "tether_worker_cpu_percent",
+                "Use of the machine's processors, over all of them",
+            ),
+            memory_free: d.gauge(
+                "tether_worker_memory_free_bytes",
+                "Memory of the machine that is free for more",
+            ),
+            gpu_percent: d.gauge(
+                "tether_worker_accelerator_percent",
+                "Use of the accelerators, the mean of all",
+            ),
+            gpu_memory_free: d.gauge(
+                "tether_worker_accelerator_memory_free_bytes",
+                "Memory of the accelerators that is free, over all",
             ),
             heartbeats_sent: d.counter(
                 "tether_worker_heartbeats_sent",
@@ -169,6 +189,18 @@ impl WorkerMetrics {
         self.doubted.get_or_create(&Reason { reason }).inc();
     }
 
+    /// How the machine is.
+    pub fn machine(&self, cpu_percent: u8, memory_free_mib: u64) {
+        self.cpu_percent.set(i64::from(cpu_percent));
+        self.memory_free.set(bytes(memory_free_mib));
+    }
+
+    /// How its accelerators are, where it has any.
+    pub fn accelerators(&self, percent: u8, memory_free_mib: u64) {
+        self.gpu_percent.set(i64::from(percent));
+        self.gpu_memory_free.set(bytes(memory_free_mib));
+    }
+
     /// How many models are loaded.
     pub fn set_models_loaded(&self, count: usize) {
         self.models_loaded
@@ -202,4 +234,8 @@ impl WorkerMetrics {
         self.orchestrators
             .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
+}
+
+fn bytes(mib: u64) -> i64 {
+    i64::try_from(mib.saturating_mul(1_024 * 1_024)).unwrap_or(i64::MAX)
 }

@@ -184,6 +184,17 @@ fn card() {
 }
 
 #[test]
+fn beat_vitals() {
+    let beat = samples::vital_beat();
+    let sealed_beat = Signed::seal(&samples::worker_key(), &samples::mesh(), &beat);
+    sealed(
+        "beat_vitals",
+        &sealed_beat.expect("inside its limits"),
+        &beat,
+    );
+}
+
+#[test]
 fn beat() {
     sealed("beat", &samples::sealed_beat(), &samples::beat());
 }

@@ -112,6 +112,21 @@ fn a_beat_beyond_its_bounds_is_refused() {
     beyond("tokens_per_s", |b| b.tokens_per_s = f32::NAN);
     beyond("tokens_per_s", |b| b.tokens_per_s = -1.0);
     beyond("epoch", |b| b.epoch = u64::MAX);
+    let vitals = beat::Vitals::default();
+    let vitals = |cpu_pct, gpu_pct| {
+        Some(beat::Vitals {
+            cpu_pct,
+            gpu_pct,
+            ..vitals
+        })
+    };
+    for wrong in [vitals(101, None), vitals(0, Some(101))] {
+        let beat = Beat {
+            vitals: wrong,
+            ..samples::beat()
+        };
+        refused([2; 32], &beat, "vitals");
+    }
     let unknown = ciborium::Value::Text("asleep".into());
     let state: beat::NodeState =
         codec::decode("state", &codec::encode(&unknown), 64).expect("open");

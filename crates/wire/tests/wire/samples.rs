@@ -2,7 +2,7 @@
 
 use serde_bytes::ByteBuf;
 use std::collections::BTreeMap;
-use tether_wire::beat::NodeState;
+use tether_wire::beat::{NodeState, Vitals};
 use tether_wire::card::{ModelFault, ModelOffer, WorkerCard};
 use tether_wire::control::Target;
 use tether_wire::directory::{Availability, DirectoryUpdate, ModelEntry, TenantEntry};
@@ -518,6 +518,19 @@ pub(crate) fn sealed_card() -> Signed<Card> {
     Signed::seal(&worker_key(), &mesh(), &card()).expect("inside its limits")
 }
 
+/// Of a worker that says how its machine is.
+pub(crate) fn vital_beat() -> Beat {
+    Beat {
+        vitals: Some(Vitals {
+            cpu_pct: 37,
+            memory_free_mib: 12_345,
+            gpu_pct: Some(99),
+            gpu_memory_free_mib: Some(80_000),
+        }),
+        ..beat()
+    }
+}
+
 pub(crate) fn beat() -> Beat {
     Beat {
         epoch: NOW_MS,
@@ -530,6 +543,7 @@ pub(crate) fn beat() -> Beat {
         in_flight: 3,
         tokens_per_s: 320.5,
         first_token_ms: 12,
+        vitals: None,
     }
 }
 

@@ -183,6 +183,7 @@ fn messages(mesh: &Mesh, node: &Node, key: &NodeKey) -> anyhow::Result<Vec<Vec<u
             in_flight: 0,
             tokens_per_s: 0.0,
             first_token_ms: 0,
+            vitals: None,
         };
         let sealed = Signed::seal(signer, &id, &beat).context("a beat")?;
         anyhow::Ok(sealed.as_bytes().to_vec())

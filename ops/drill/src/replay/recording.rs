@@ -167,6 +167,7 @@ impl Voice {
             in_flight: 0,
             tokens_per_s: 0.0,
             first_token_ms: 0,
+            vitals: None,
         };
         let sealed = Signed::seal(&self.key, mesh, &beat).context("a beat")?;
         Ok(RelayedBeat {

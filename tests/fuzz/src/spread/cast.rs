@@ -181,6 +181,7 @@ pub(crate) fn sealed_beat(n: u8, choices: &mut Choices<'_>, unix_ms: u64) -> (Be
         in_flight: 0,
         tokens_per_s: 0.0,
         first_token_ms: 0,
+        vitals: None,
     };
     let known = (n, epoch, seq, issued_ms, state, revision);
     let sealed = BEATS.with(|beats| {

@@ -154,6 +154,7 @@ impl Population {
             in_flight: u32::try_from(n % 9)?,
             tokens_per_s: 320.5,
             first_token_ms: 120,
+            vitals: None,
         };
         let beat = Signed::seal(&key, &self.mesh().id, &beat)?;
         let push = Push {
