@@ -1,5 +1,6 @@
 //! A server that the provider runs: what its misbehaving costs. (WRK-4)
 
+mod llama;
 mod server;
 
 use crate::fixture::{TestMesh, artifact, order, patiently, publisher, sampling, until};
@@ -30,8 +31,12 @@ fn config(server: &BadServer) -> ServerConfig {
 }
 
 fn start_with(server: &BadServer, registry: &Registry) -> Engine {
+    start_spec(config(server), registry)
+}
+
+fn start_spec(server: ServerConfig, registry: &Registry) -> Engine {
     let spec = ServerSpec {
-        server: config(server),
+        server,
         deadlines: EngineConfig {
             first_token_timeout_ms: 1_000,
             step_timeout_ms: 1_000,
