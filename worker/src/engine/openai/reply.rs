@@ -35,6 +35,7 @@ pub(super) struct Reply {
     bytes: u64,
     is_thinking: bool,
     calls: Calls,
+    must_call: bool,
     finish: Option<Finish>,
     claim: Option<Claim>,
 }
@@ -96,6 +97,7 @@ impl Reply {
             bytes: 0,
             is_thinking: false,
             calls: Calls::new(correlation, output),
+            must_call: output.must_call(),
             finish: None,
             claim: None,
         }
@@ -112,6 +114,10 @@ impl Reply {
             let finish = self
                 .finish
                 .ok_or_else(|| broken("it ended the stream without saying why the answer ended"))?;
+            // Servers whose template knows no tools leave the demand out and say nothing.
+            if self.must_call && finish == Finish::Stop {
+                return Err(broken("it calls no tool where a call was demanded"));
+            }
             return Ok(Said::End(finish, self.claim));
         }
         let event: Event = serde_json::from_str(data)
@@ -219,7 +225,7 @@ pub(super) fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tether_wire::infer::Tool;
+    use tether_wire::infer::{Tool, ToolChoice};
 
     fn offer() -> Output {
         let tool = Tool {
@@ -341,5 +347,19 @@ mod tests {
                 Ok(("[say:{}]".to_owned(), Some((Finish::ToolCalls, None))))
             );
         }
+    }
+
+    #[test]
+    fn a_demand_for_a_call_that_was_not_met_is_no_answer() {
+        let output = Output {
+            tool_choice: ToolChoice::Required,
+            ..offer()
+        };
+        let mut reply = Reply::new("tiny", CorrelationId([1; 16]), &output);
+        for event in [HI, STOP] {
+            reply.take(event).expect("so far");
+        }
+        let error = reply.take("[DONE]").expect_err("no call");
+        assert!(error.message.contains("demanded"), "{error}");
     }
 }

@@ -10,6 +10,9 @@ use serde_json::{Map, Value, json};
 use tether_wire::infer::{Format, Input, Message, Output, Sampling, Tool, ToolChoice};
 use tether_wire::rpc::{Code, RpcError};
 
+/// Tokens that penalties of llama.cpp look back at, in place of its 64.
+const PENALTY_TOKENS: u32 = 131_072;
+
 /// Which of the server's methods, relative to its URL, and what is sent.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Body {
@@ -149,9 +152,13 @@ impl Writer {
         self.number("min_p", min_p, sampling.min_p, 0.0)?;
         let word = self.knows.repetition_penalty;
         self.number("repetition_penalty", word, sampling.repetition_penalty, 1.0)?;
-        if self.kind == ServerKind::LlamaCpp {
-            // Over the whole context, and not the last 64 tokens.
-            self.say("repeat_last_n", json!(-1));
+        let penalties = [
+            sampling.frequency_penalty,
+            sampling.presence_penalty,
+            sampling.repetition_penalty - 1.0,
+        ];
+        if self.kind == ServerKind::LlamaCpp && penalties.iter().any(|it| *it != 0.0) {
+            self.say("repeat_last_n", json!(PENALTY_TOKENS));
         }
         if sampling.top_logprobs.is_some() {
             // They name tokens by ids, which servers do not tell.

@@ -35,6 +35,7 @@ fn everything_is_said_also_defaults() {
     let mut task = text();
     task.sampling = Sampling {
         temperature: 0.7,
+        repetition_penalty: 1.1,
         max_tokens: Some(9),
         seed: Some(u64::MAX),
         stop: vec!["\n".to_owned()],
@@ -49,7 +50,7 @@ fn everything_is_said_also_defaults() {
         json!({
             "model": "m", "prompt": "hé", "stream": true, "stream_options": {"include_usage": true},
             "temperature": 0.7, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "frequency_penalty": 0.0,
-            "presence_penalty": 0.0, "repeat_penalty": 1.0, "repeat_last_n": -1, "seed": seed,
+            "presence_penalty": 0.0, "repeat_penalty": 1.1, "repeat_last_n": 131_072, "seed": seed,
             "max_tokens": 9, "stop": ["\n"], "logit_bias": {"7": -100.0}, "reasoning_format": "none",
         })
     );
