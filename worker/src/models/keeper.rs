@@ -27,8 +27,18 @@ const WATCH_EVERY: Duration = Duration::from_secs(2);
 /// How often progress is shown, and how often logged.
 const SHOW_EVERY_MS: u64 = 250;
 const LOG_EVERY_MS: u64 = 10_000;
-/// How long after a failed load the pool lets nobody ask for another. The supervisor tries by itself.
+/// How long nobody asks for a model whose engine crashed. The supervisor starts it by itself.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// How a stay in memory ended.
+enum Ended {
+    /// The pool wanted the room.
+    Unloaded,
+    /// It could not be loaded.
+    Failed(String),
+    /// Its files are not right any more.
+    Refused(Refused),
+}
 
 /// Keeps one model.
 #[derive(Clone)]
@@ -84,16 +94,37 @@ impl Keeper {
             fresh.lock().unwrap_or_else(PoisonError::into_inner).take();
             self.cold(true);
         }
+        let mut failures = 0;
         loop {
             if target.wait_for(|should| *should).await.is_err() {
                 return;
             }
-            if let Err(refused) = self.load(&artifact, prepare.clone(), &mut target).await {
-                self.leases.forget(self.index, &refused.reason);
-                return self.refuse(Some(digest), refused.code, refused.reason);
+            match self.load(&artifact, prepare.clone(), &mut target).await {
+                Ended::Unloaded => {
+                    failures = 0;
+                    self.cold(true);
+                    self.leases.unloaded(self.index);
+                }
+                Ended::Failed(reason) => {
+                    failures += 1;
+                    let wait = restart::delay(Cause::Load, failures, rand::random());
+                    target.mark_unchanged();
+                    self.leases.gave_up(self.index, &reason, wait);
+                    tokio::select! {
+                        loads = target.wait_for(|should| *should) => {
+                            if loads.is_err() {
+                                return;
+                            }
+                        }
+                        // Whoever asks from now on may have it tried again.
+                        () = tokio::time::sleep(wait) => self.cold(true),
+                    }
+                }
+                Ended::Refused(refused) => {
+                    self.leases.forget(self.index, &refused.reason);
+                    return self.refuse(Some(digest), refused.code, refused.reason);
+                }
             }
-            self.cold(true);
-            self.leases.unloaded(self.index);
         }
     }
 
@@ -146,7 +177,7 @@ impl Keeper {
         artifact: &VerifiedArtifact,
         prepare: Prepare,
         target: &mut watch::Receiver<bool>,
-    ) -> Result<(), Refused> {
+    ) -> Ended {
         let manifest = artifact.manifest();
         let digest = artifact.digest();
         let name = manifest.model.to_string();
@@ -160,6 +191,7 @@ impl Keeper {
         let mut state = engine.state();
         let mut watching = tokio::time::interval(WATCH_EVERY);
         let mut pid = None;
+        let mut was_warm = false;
         let began = Instant::now();
         loop {
             let now = state.borrow_and_update().clone();
@@ -177,6 +209,7 @@ impl Keeper {
                     self.metrics
                         .model_loaded(&name, Duration::from_millis(ready.load_ms));
                     pid = ready.pid;
+                    was_warm = true;
                     if let Some(bytes) = pid.and_then(memory::resident_bytes) {
                         self.memory.loaded(digest, bytes);
                     }
@@ -205,16 +238,21 @@ impl Keeper {
                 EngineState::Down { code, reason } => {
                     pid = None;
                     self.fault(Some(digest), code, reason.clone());
+                    if !was_warm {
+                        // Its memory is for others, until it is tried again.
+                        engine.stop().await;
+                        return Ended::Failed(reason);
+                    }
                     self.leases.failed(self.index, &reason, RETRY_AFTER);
                 }
-                EngineState::Refused(refused) => return Err(refused),
-                EngineState::Stopped => return Ok(()),
+                EngineState::Refused(refused) => return Ended::Refused(refused),
+                EngineState::Stopped => return Ended::Unloaded,
             }
             loop {
                 tokio::select! {
                     changed = state.changed() => match changed {
                         Ok(()) => break,
-                        Err(_) => return Ok(()),
+                        Err(_) => return Ended::Unloaded,
                     },
                     Ok(()) = target.changed() => {
                         if !*target.borrow_and_update() {
@@ -222,7 +260,7 @@ impl Keeper {
                             let resident = pid.and_then(memory::resident_bytes).unwrap_or(0);
                             engine.stop().await;
                             tracing::info!(model = name, gave_back = %Mib(resident), "unloaded");
-                            return Ok(());
+                            return Ended::Unloaded;
                         }
                     }
                     _ = watching.tick() => {

@@ -99,6 +99,15 @@ impl Leases {
         self.tell(|pool, now_ms| pool.failed(model, reason, retry_ms, now_ms));
     }
 
+    pub(crate) fn gave_up(&self, model: usize, reason: &str, retry: Duration) {
+        let retry_ms = ms(retry);
+        self.with(|state, now_ms| {
+            state.targets[model].send_replace(false);
+            ((), state.pool.gave_up(model, reason, retry_ms, now_ms))
+        });
+        self.0.changed.notify_one();
+    }
+
     pub(crate) fn unloaded(&self, model: usize) {
         self.tell(|pool, now_ms| pool.unloaded(model, now_ms));
     }

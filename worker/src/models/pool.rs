@@ -237,7 +237,7 @@ impl Pool {
         self.settle(now_ms)
     }
 
-    /// An engine failed, at its load or later, and is tried again after `retry_ms` at the earliest.
+    /// An engine that was warm failed, and is started again by whoever watches over it.
     pub(crate) fn failed(
         &mut self,
         model: usize,
@@ -250,6 +250,27 @@ impl Pool {
         if matches!(entry.state, State::Loading | State::Warm) {
             entry.state = State::Down;
             entry.is_draining = false;
+        }
+        let mut effects = self.refuse_waiting(model, reason);
+        effects.extend(self.settle(now_ms));
+        effects
+    }
+
+    /// A load failed, and nothing of it is left. It is tried again after `retry_ms` at the earliest:
+    /// when somebody asks, or when there is room.
+    pub(crate) fn gave_up(
+        &mut self,
+        model: usize,
+        reason: &str,
+        retry_ms: u64,
+        now_ms: u64,
+    ) -> Vec<Effect> {
+        let entry = &mut self.models[model];
+        entry.failure = Some((reason.to_owned(), now_ms.saturating_add(retry_ms)));
+        entry.is_draining = false;
+        entry.is_wished = true;
+        if entry.state != State::Absent {
+            entry.state = State::Cold;
         }
         let mut effects = self.refuse_waiting(model, reason);
         effects.extend(self.settle(now_ms));

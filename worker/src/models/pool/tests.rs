@@ -167,13 +167,21 @@ fn a_failed_load_is_told_to_all_and_not_tried_by_everyone() {
     let (second, _) = waits(&mut pool, 0, 0);
     let refuse = |lease| Effect::Refuse(lease, "broken".to_owned());
     assert_eq!(
-        pool.failed(0, "broken", 5_000, 10),
+        pool.gave_up(0, "broken", 5_000, 10),
         [refuse(first), refuse(second)]
     );
+    assert_eq!(pool.used_bytes(), 0);
     assert_eq!(pool.ask(0, 20).0, Asked::Refused("broken".to_owned()));
-    // Whoever watches over it tries again.
+    assert_eq!(pool.wakes_at_ms(20), Some(5_010));
+    assert_eq!(pool.tick(5_010), [Effect::Load(0)], "there is room");
     assert!(pool.loaded(0, 1, 6_000).is_empty());
     ready(&mut pool, 0, 6_001);
+    // One that was warm is started again by whoever watches over it.
+    pool.failed(0, "crashed", 5_000, 7_000);
+    assert_eq!(pool.ask(0, 7_001).0, Asked::Refused("crashed".to_owned()));
+    assert_eq!(pool.used_bytes(), 50);
+    pool.loaded(0, 1, 7_500);
+    ready(&mut pool, 0, 7_501);
 }
 
 #[test]
@@ -352,10 +360,7 @@ impl World {
         while let Some(model) = due(&self.loading) {
             self.loading.remove(&model);
             let effects = if self.chance.random_bool(0.05) {
-                let effects = self.pool.failed(model, "broken", 300, now_ms);
-                // Whoever watches over it tries again after a while.
-                self.loading.insert(model, now_ms + 300);
-                effects
+                self.pool.gave_up(model, "broken", 300, now_ms)
             } else {
                 self.warm.insert(model);
                 self.pool.loaded(model, 50, now_ms)
