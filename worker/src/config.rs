@@ -60,8 +60,6 @@ pub struct WorkerConfig {
     pub disk_budget_gib: u64,
     /// Seconds after which a model that nobody asks for is unloaded; 0 means never.
     pub idle_unload_s: u64,
-    /// Adapters that are loaded at once, each with its base in a process of its own.
-    pub max_warm_adapters: usize,
     /// Price in micro-credits for a thousand tokens.
     pub price_per_1k_micro: u64,
     /// Orchestrators of the region that this worker keeps links to, for its heartbeats.
@@ -173,7 +171,6 @@ impl Default for WorkerConfig {
             sources: Vec::new(),
             disk_budget_gib: 0,
             idle_unload_s: 0,
-            max_warm_adapters: 4,
             price_per_1k_micro: 0,
             orchestrators: 3,
             drain_timeout_ms: 30_000,

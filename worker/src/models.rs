@@ -34,6 +34,8 @@ use tether_wire::{Digest, ModelRef};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::AbortOnDropHandle;
 
+/// Adapters that are loaded at once, each with its base in a process of its own.
+const MAX_WARM_ADAPTERS: usize = 4;
 /// Most bytes of the words about a fault, so that it fits a card.
 const MAX_REASON_BYTES: usize = 400;
 /// Most bytes of all faults in a card together: less than half of what a card may have.
@@ -240,7 +242,7 @@ impl Models {
         let status = Arc::new(watch::Sender::new(initial));
         let limits = Limits {
             memory_bytes: memory::budget_bytes(config),
-            adapters: config.max_warm_adapters,
+            adapters: MAX_WARM_ADAPTERS,
             idle_ms: config.idle_unload_s.saturating_mul(1_000),
         };
         let pool = Pool::new(limits, config.models.len());

@@ -40,4 +40,4 @@ pub mod template;
 pub mod train;
 
 pub use embedded::{EmbeddedFile, GGUF_FILE, NAME, VERSION, file, files};
-pub use random_hf::write_random_hf;
+pub use random_hf::{write_random_hf, write_random_hf_of};

@@ -47,8 +47,15 @@ pub enum WriteError {
 /// # Errors
 /// When the folder cannot be written.
 pub fn write_random_hf(folder: &Path, seed: u64) -> Result<(), WriteError> {
+    write_random_hf_of(folder, seed, &RANDOM_SHAPE)
+}
+
+/// The same in sizes of your own; the vocabulary stays.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn write_random_hf_of(folder: &Path, seed: u64, shape: &Shape) -> Result<(), WriteError> {
     fs::create_dir_all(folder)?;
-    let shape = &RANDOM_SHAPE;
     let texts = [
         ("config.json", shape.hugging_face_config()),
         (

@@ -85,6 +85,10 @@ impl Keeper {
             let reason = "the same artifact is configured twice".to_owned();
             return self.refuse(None, "configured-twice", reason);
         }
+        if let Some(base) = artifact.manifest().base_digest {
+            let reason = format!("it is an adapter for {base}: adapters are not served yet");
+            return self.refuse(Some(digest), "adapter-unsupported", reason);
+        }
         self.know(&artifact, model.pin);
         let mut target = self.leases.target(self.index);
         let fresh = Arc::new(Mutex::new(Some(view)));

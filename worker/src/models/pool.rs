@@ -561,7 +561,7 @@ impl Pool {
         let pinned = pinned.fold(0_u64, |sum, (_, it)| sum.saturating_add(it.need.bytes));
         let (need, budget) = (&self.models[model].need, self.limits.memory_bytes);
         if need.is_adapter && self.limits.adapters == 0 {
-            return Some("no adapters are served: `max_warm_adapters` is 0".to_owned());
+            return Some("no adapters are served here".to_owned());
         }
         (pinned.saturating_add(need.bytes) > budget).then(|| {
             format!(
