@@ -218,6 +218,7 @@ impl Keeper {
                         self.memory.loaded(digest, bytes);
                     }
                     let load_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    // In one step: it is never offered as cold in between.
                     self.change(|status| {
                         status.is_on_demand = true;
                         if let Some(known) = &mut status.known {
@@ -226,8 +227,8 @@ impl Keeper {
                             known.offer.numerics_class = cut(&ready.numerics_class, 96);
                             known.offer.context_tokens = ready.context_tokens;
                         }
+                        status.state = ModelState::Serving(served(artifact, ready, &engine));
                     });
-                    self.set(ModelState::Serving(served(artifact, ready, &engine)));
                     self.observe(artifact);
                     self.leases.loaded(self.index, load_ms);
                     let (bytes, used) = self.leases.memory(self.index);
@@ -241,6 +242,7 @@ impl Keeper {
                 }
                 EngineState::Down { code, reason } => {
                     pid = None;
+                    self.change(|status| status.is_on_demand = false);
                     self.fault(Some(digest), code, reason.clone());
                     if !was_warm {
                         // Its memory is for others, until it is tried again.
