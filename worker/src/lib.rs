@@ -12,6 +12,7 @@
 //! * [`presence`] – what orchestrators and the DHT hear of the worker
 //! * `fit` – prompts that cannot fit, known by their bytes alone
 //! * [`health`], [`pace`] – what a worker knows about itself
+//! * [`status`] – what a worker tells its provider
 //! * [`text`] – templates, tokenizers, text of tokens: used by the engine's process only
 //!
 //! The worker's own process never parses a model's files: it checks that they are the publisher's,
@@ -31,6 +32,7 @@ pub mod presence;
 pub mod quota;
 mod receipts;
 pub mod serve;
+pub mod status;
 pub mod text;
 pub mod worker;
 

@@ -16,7 +16,7 @@ use crate::serve::Shared;
 use std::sync::Arc;
 pub(crate) use telling::Profile;
 use telling::Teller;
-use tether_net::{Herald, Node, Nudge, Pushes, Uplinks};
+use tether_net::{Herald, Node, Nudge, Pushes, UplinkLook, Uplinks};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -24,7 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 #[derive(Debug)]
 pub(crate) struct Presence {
     pushes: Pushes,
-    _uplinks: Uplinks,
+    uplinks: Uplinks,
     _tasks: [AbortOnDropHandle<()>; 4],
 }
 
@@ -57,7 +57,7 @@ impl Presence {
         let announcing = announce::run(node.clone(), models.watch());
         Self {
             pushes,
-            _uplinks: uplinks,
+            uplinks,
             _tasks: [
                 AbortOnDropHandle::new(tokio::spawn(teller.run(told))),
                 AbortOnDropHandle::new(tokio::spawn(departures)),
@@ -70,6 +70,11 @@ impl Presence {
     /// Orchestrators that hear this worker, as it changes.
     pub(crate) fn linked(&self) -> watch::Receiver<usize> {
         self.pushes.hearing()
+    }
+
+    /// To look at the orchestrators that are known.
+    pub(crate) fn look(&self) -> UplinkLook {
+        self.uplinks.look()
     }
 
     /// Says goodbye on every link and waits until it was heard, for a moment.

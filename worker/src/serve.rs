@@ -79,6 +79,10 @@ impl Shared {
         }
     }
 
+    pub(crate) fn grant(&self) -> Option<&[u8]> {
+        self.signer.grant.as_deref()
+    }
+
     pub(crate) fn pace(&self) -> MutexGuard<'_, Pace> {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -14,9 +14,9 @@ use crate::serve::{Shared, WorkerService};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
-use tether_net::{NetError, Node, NodeConfig, epoch};
-use tether_telemetry::metrics::WorkerMetrics;
+use std::time::{Duration, Instant};
+use tether_net::{NetError, Node, NodeConfig, UplinkView, epoch};
+use tether_telemetry::metrics::{WorkerMetrics, WorkerTotals};
 use tether_wire::beat::NodeState;
 use tether_wire::{NodeId, Role, Signed, Tier};
 use tokio::sync::watch;
@@ -52,6 +52,16 @@ pub struct Worker {
     node: NodeHandle,
     shared: Arc<Shared>,
     presence: Presence,
+    terms: Terms,
+}
+
+/// What of its configuration its provider is told.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    pub(crate) started: Instant,
+    pub(crate) slots: u32,
+    pub(crate) queue_limit: u32,
+    pub(crate) price_per_1k_micro: u64,
 }
 
 /// What a worker is doing now.
@@ -138,6 +148,12 @@ pub async fn start(
         node: NodeHandle(node),
         shared,
         presence,
+        terms: Terms {
+            started: Instant::now(),
+            slots: config.slots,
+            queue_limit: config.queue_limit,
+            price_per_1k_micro: config.price_per_1k_micro,
+        },
     })
 }
 
@@ -180,6 +196,28 @@ impl Worker {
             machine: self.shared.health.reading(),
             strain: self.shared.health.strain().borrow().clone(),
         }
+    }
+
+    pub(crate) fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    pub(crate) fn grant(&self) -> Option<&[u8]> {
+        self.shared.grant()
+    }
+
+    pub(crate) fn totals(&self) -> WorkerTotals {
+        self.shared.metrics.totals()
+    }
+
+    /// Tokens in a second and milliseconds to the first token, of late.
+    pub(crate) fn pace_of_late(&self) -> (f32, u64) {
+        let pace = self.shared.pace();
+        (pace.tokens_per_s(), pace.first_token_ms())
+    }
+
+    pub(crate) async fn known_orchestrators(&self) -> Vec<UplinkView> {
+        self.presence.look().views().await
     }
 
     /// Its models, as they change.

@@ -67,7 +67,7 @@ pub use rpc::{Call, Incoming, Service};
 pub use topic_view::TopicView;
 pub use transport::{MAX_RELAYS, check_relay_url};
 pub use uplinks::{
-    MAX_CONFIGURED, UplinkConfig, UplinkLook, UplinkView, Uplinks, redial_pause,
+    DialFailure, MAX_CONFIGURED, UplinkConfig, UplinkLook, UplinkView, Uplinks, redial_pause,
     remembered_orchestrators,
 };
 

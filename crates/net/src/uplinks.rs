@@ -56,6 +56,15 @@ pub fn redial_pause(failures: u32) -> Duration {
     Duration::from_millis(plan::redial_ms(failures, rand::random()))
 }
 
+/// Why there is no link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DialFailure {
+    /// In words.
+    pub why: String,
+    /// The code of a refusal; nothing where it was not a question of who may.
+    pub refused: Option<&'static str>,
+}
+
 /// An orchestrator that a node knows of, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UplinkView {
@@ -67,6 +76,8 @@ pub struct UplinkView {
     pub state: &'static str,
     /// Failed dials since the last link.
     pub failures: u32,
+    /// Why the last of them failed, and whether by a refusal of either side.
+    pub last_failure: Option<DialFailure>,
     /// Look-ups in a row that did not give it.
     pub missed: u32,
     /// How long ago a link with it was seen; nothing is never in this run.

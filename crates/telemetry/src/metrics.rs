@@ -16,7 +16,7 @@ pub use gateway::GatewayMetrics;
 pub use net::{DhtOperation, Direction, NetMetrics};
 pub use orchestrator::OrchestratorMetrics;
 pub use registry::Registry;
-pub use worker::WorkerMetrics;
+pub use worker::{WorkerMetrics, WorkerTotals};
 
 /// Content type of what [`Registry::encode`] gives.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -1,13 +1,13 @@
 //! Looks up, dials and watches, as the plan says.
 
 use super::memory::{Entry, Memory};
-use super::{MAX_CONFIGURED, UplinkView};
+use super::{DialFailure, MAX_CONFIGURED, UplinkView};
 use crate::error::LinkError;
 use crate::link::{Link, LinkEvent};
 use crate::lonely::Lonely;
 use crate::node::Node;
 use rand::seq::SliceRandom;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant, SystemTime};
 use tether_presence::plan::{FIRST_REDIAL_MS, next_lookup_ms};
 use tether_presence::uplinks::{Source, Uplink, Uplinks as Plan};
@@ -23,6 +23,11 @@ const LONGEST_NAP: Duration = Duration::from_secs(30);
 const REMEMBER_INTERVAL: Duration = Duration::from_secs(600);
 /// How long a link that nobody needs is kept: one that flaps would be made again.
 const SURPLUS_GRACE: Duration = Duration::from_secs(10);
+
+/// Most failures that are remembered, for people; all go when there are more.
+const MAX_FAILURES: usize = 512;
+/// Most characters of one.
+const MAX_WHY_CHARS: usize = 300;
 
 /// What a task of the keeper came to.
 enum Done {
@@ -44,6 +49,8 @@ pub(super) struct Keeper {
     lookup_at: Instant,
     surplus_since: BTreeMap<NodeId, Instant>,
     lonely: Lonely,
+    /// Why they were not linked last, for people.
+    failures: HashMap<NodeId, DialFailure>,
     started: Instant,
 }
 
@@ -75,6 +82,7 @@ impl Keeper {
             lookup_at: now,
             surplus_since: BTreeMap::new(),
             lonely: Lonely::default(),
+            failures: HashMap::new(),
             started: now,
             node,
         }
@@ -248,6 +256,7 @@ impl Keeper {
             Done::Dialled(id, dialled) => {
                 let failures = self.plan.failed(&id, self.now_ms(), rand::random());
                 let error = dialled.err();
+                self.note_failure(id, error.as_ref());
                 let error = error.map_or("it was lost at once".to_owned(), |it| it.to_string());
                 // The first failure may be news, the later ones are not.
                 if failures == 1 {
@@ -257,6 +266,21 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    fn note_failure(&mut self, id: NodeId, error: Option<&LinkError>) {
+        let Some(error) = error else { return };
+        if self.failures.len() >= MAX_FAILURES {
+            self.failures.clear();
+        }
+        let refused = match error {
+            LinkError::Refused(refusal) | LinkError::Rejected(refusal) => {
+                Some(refusal.code.as_str())
+            }
+            _ => None,
+        };
+        let why = error.to_string().chars().take(MAX_WHY_CHARS).collect();
+        self.failures.insert(id, DialFailure { why, refused });
     }
 
     /// Everybody that is known, for people.
@@ -271,6 +295,9 @@ impl Keeper {
             },
             state: it.state,
             failures: it.failures,
+            last_failure: (it.failures > 0)
+                .then(|| self.failures.get(&it.id).cloned())
+                .flatten(),
             missed: it.missed,
             linked_ago: (it.linked_ms > 0)
                 .then(|| Duration::from_millis(now_ms.saturating_sub(it.linked_ms))),

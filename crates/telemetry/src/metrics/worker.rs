@@ -6,7 +6,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Unit;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Models that keep a label of their own.
@@ -34,6 +35,22 @@ pub struct WorkerMetrics {
     gpu_memory_free: Gauge,
     heartbeats_sent: Counter,
     orchestrators: Gauge,
+    totals: Mutex<WorkerTotals>,
+}
+
+/// What a worker did since it started, for its provider.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkerTotals {
+    /// Orders that ended, by outcome.
+    pub requests: BTreeMap<&'static str, u64>,
+    /// Orders that were not taken, by reason.
+    pub shed: BTreeMap<&'static str, u64>,
+    /// Starts of engines after the first, by the reason of the end.
+    pub engine_restarts: BTreeMap<&'static str, u64>,
+    /// Tokens of prompts that were answered.
+    pub input_tokens: u64,
+    /// Tokens of their answers.
+    pub output_tokens: u64,
 }
 
 impl WorkerMetrics {
@@ -125,7 +142,17 @@ impl WorkerMetrics {
                 "tether_worker_orchestrators",
                 "Orchestrators that this worker is linked with",
             ),
+            totals: Mutex::default(),
         })
+    }
+
+    /// What was counted until now. The names of outcomes and reasons are few.
+    pub fn totals(&self) -> WorkerTotals {
+        self.counting().clone()
+    }
+
+    fn counting(&self) -> MutexGuard<'_, WorkerTotals> {
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Orders that the engine works on.
@@ -141,16 +168,19 @@ impl WorkerMetrics {
     /// An order ended: `ok`, or the code of its error.
     pub fn request(&self, outcome: &'static str) {
         self.requests.get_or_create(&Outcome { outcome }).inc();
+        *self.counting().requests.entry(outcome).or_default() += 1;
     }
 
     /// An order was not taken.
     pub fn shed(&self, reason: &'static str) {
         self.shed.get_or_create(&Reason { reason }).inc();
+        *self.counting().shed.entry(reason).or_default() += 1;
     }
 
     /// An engine is started again.
     pub fn engine_restarted(&self, reason: &'static str) {
         self.engine_restarts.get_or_create(&Reason { reason }).inc();
+        *self.counting().engine_restarts.entry(reason).or_default() += 1;
     }
 
     /// An answer ended in the engine.
@@ -162,6 +192,11 @@ impl WorkerMetrics {
         prefill: Duration,
         decode: Duration,
     ) {
+        {
+            let mut totals = self.counting();
+            totals.input_tokens += u64::from(input_tokens);
+            totals.output_tokens += u64::from(output_tokens);
+        }
         let gen_ai_request_model = self.models.label(model);
         for (kind, tokens) in [("input", input_tokens), ("output", output_tokens)] {
             self.tokens
