@@ -6,6 +6,7 @@
 
 pub mod reasons;
 
+use crate::models::{ModelReport, ModelStatus};
 use crate::worker::Worker;
 use reasons::{Facts, Reason};
 use serde::Serialize;
@@ -73,23 +74,6 @@ pub struct OrchestratorReport {
     pub last_failure: Option<String>,
 }
 
-/// A model.
-#[derive(Clone, Debug, Serialize)]
-pub struct ModelReport {
-    /// As configured.
-    pub configured: String,
-    /// Name and version, once known.
-    pub model: Option<String>,
-    /// Its state, such as `verifying`, `loading`, `warm` or `faulted`.
-    pub state: &'static str,
-    /// Bytes that were fetched or verified, of bytes in all.
-    pub progress: Option<(u64, u64)>,
-    /// Why it is not served, as a code and for people.
-    pub fault: Option<(&'static str, String)>,
-    /// What keeps its engine in, and what does not.
-    pub sandbox: BTreeMap<String, bool>,
-}
-
 /// How busy it is.
 #[derive(Clone, Debug, Serialize)]
 pub struct LoadReport {
@@ -146,7 +130,7 @@ impl Worker {
             let sealed = Signed::from_bytes(sealed);
             (members.verify_grant(&sealed, now_ms)).map_err(|error| error.to_string())
         });
-        let models: Vec<ModelReport> = status.models.iter().map(model).collect();
+        let models: Vec<ModelReport> = status.models.iter().map(ModelStatus::report).collect();
         let terms = self.terms();
         let totals = self.totals();
         let tokens = totals.input_tokens.saturating_add(totals.output_tokens);
@@ -208,26 +192,6 @@ fn orchestrator(view: UplinkView) -> OrchestratorReport {
         state: view.state,
         source: view.source,
         last_failure: view.last_failure.map(|failure| failure.why),
-    }
-}
-
-fn model(status: &crate::ModelStatus) -> ModelReport {
-    use crate::ModelState;
-    let (state, model, fault) = match &status.state {
-        ModelState::Verifying => ("verifying", None, None),
-        ModelState::Loading { model, .. } => ("loading", Some(model.to_string()), None),
-        ModelState::Serving(served) => ("warm", Some(served.offer.model.to_string()), None),
-        ModelState::Faulted { code, reason, .. } => {
-            ("faulted", None, Some((*code, reason.clone())))
-        }
-    };
-    ModelReport {
-        configured: status.configured.clone(),
-        model,
-        state,
-        progress: None,
-        fault,
-        sandbox: BTreeMap::new(),
     }
 }
 

@@ -104,7 +104,7 @@ impl Cli {
             Command::Bootstrap(args) => args.run(&self.logging).map(done),
             Command::Gateway(args) => args.run(&self.logging).map(done),
             Command::Orchestrator(args) => args.run(&self.logging).map(done),
-            Command::Worker(args) => args.run(&self.logging).map(done),
+            Command::Worker(args) => args.run(&self.logging),
             Command::Keys(command) => command.run().map(done),
             Command::Mesh(command) => command.run().map(done),
             Command::Grant(command) => command.run().map(done),

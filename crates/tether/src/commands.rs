@@ -22,6 +22,8 @@ pub(crate) mod signer;
 pub(crate) mod sse;
 pub(crate) mod tenant;
 pub(crate) mod topics;
+pub(crate) mod worker_init;
+pub(crate) mod worker_status;
 
 /// A runtime for a command that speaks with others.
 pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

@@ -3,8 +3,8 @@
 //! What only orchestrators know (a clock that is off, beats that are refused, a better worker) says
 //! `tether fleet explain`.
 
-use super::ModelReport;
 use crate::admission::Load;
+use crate::models::ModelReport;
 use serde::Serialize;
 use tether_net::UplinkView;
 use tether_wire::beat::NodeState;
@@ -136,7 +136,6 @@ fn unheard(uplinks: &[UplinkView]) -> (&'static str, String, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
     use tether_net::DialFailure;
     use tether_wire::NodeId;
 
@@ -144,10 +143,12 @@ mod tests {
         ModelReport {
             configured: "m".into(),
             model: None,
+            digest: None,
             state,
             progress: None,
+            is_pinned: false,
+            memory_bytes: None,
             fault: (state == "faulted").then(|| ("corrupt-file", "it is damaged".to_owned())),
-            sandbox: BTreeMap::new(),
         }
     }
 

@@ -2,20 +2,27 @@
 
 pub(crate) mod home;
 pub(crate) mod join;
+mod progress;
+pub(crate) mod status_socket;
 
 use crate::commands;
+use crate::commands::worker_init::InitArgs;
+use crate::commands::worker_status::StatusArgs;
 use crate::config::{self, Checked, WorkerFile};
 use crate::exit::Usage;
 use crate::logging::LoggingArgs;
 use crate::signals::Signals;
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, Subcommand};
 use home::Home;
 use join::{Joining, Prepared};
 use rustix::process::Signal;
 use serde_json::json;
+use status_socket::StatusSocket;
 use std::io::Read;
 use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 use tether_telemetry::metrics::{Registry, WorkerMetrics};
 use tether_wire::{NodeId, Role};
@@ -24,15 +31,20 @@ use tracing::{info, warn};
 
 /// See [`crate::cli`].
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_long_help = format!("\
 Examples:
   tether worker --config worker.toml
   tether worker --join-file token --data-dir ./tether-worker --model ./tiny --publisher ID
   pass show tether/token | tether worker --join-file - --data-dir ./tether-worker
   tether worker --data-dir ./tether-worker            again, when it has joined
+  tether worker init                                  asks, and writes a configuration
+  tether worker status --data-dir ./tether-worker     what it does, and why it gets no work
 
 {}", join::HELP))]
 pub(crate) struct WorkerArgs {
+    #[command(subcommand)]
+    command: Option<WorkerCommand>,
     /// The configuration file
     #[arg(
         long,
@@ -74,6 +86,15 @@ pub(crate) struct WorkerArgs {
     supervised: bool,
 }
 
+/// What is asked of a worker's machine rather than run on it.
+#[derive(Debug, Subcommand)]
+enum WorkerCommand {
+    /// Write a worker's configuration, by questions or by options
+    Init(Box<InitArgs>),
+    /// Show what a running worker does, earned, and why it gets no work
+    Status(StatusArgs),
+}
+
 /// How a worker starts.
 enum Start {
     /// With all that it needs.
@@ -83,7 +104,15 @@ enum Start {
 }
 
 impl WorkerArgs {
-    pub(crate) fn run(self, logging: &LoggingArgs) -> anyhow::Result<()> {
+    pub(crate) fn run(mut self, logging: &LoggingArgs) -> anyhow::Result<ExitCode> {
+        match self.command.take() {
+            Some(WorkerCommand::Init(args)) => args.run().map(|()| ExitCode::SUCCESS),
+            Some(WorkerCommand::Status(args)) => args.run(),
+            None => self.serve(logging).map(|()| ExitCode::SUCCESS),
+        }
+    }
+
+    fn serve(self, logging: &LoggingArgs) -> anyhow::Result<()> {
         if self.supervised {
             die_with_parent().context("cannot tie this process to its parent")?;
         }
@@ -177,6 +206,12 @@ async fn serve(
     let metrics = WorkerMetrics::register(&registry);
     let worker =
         tether_worker::start(section, &node.data_dir, node_config, engine, metrics).await?;
+    let worker = Arc::new(worker);
+    let answering = StatusSocket::open(&node.data_dir, worker.clone());
+    if let Err(error) = &answering {
+        warn!("`tether worker status` will find nothing here: {error:#}");
+    }
+    let _bars = progress::show(worker.models(), json);
     info!(%id, "worker runs");
     let ready = json!({"event": "ready", "id": id, "pid": std::process::id()});
     super::announce_ready(json, &ready)?;

@@ -12,13 +12,13 @@ use anyhow::Context;
 use serde::Serialize;
 use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tether_wire::grant::Access;
 use tether_wire::{MeshId, NodeId, Region};
 
 /// What stands above a configuration that was made by joining.
 const HEADER: &str = "\
-# Made by `tether worker --join`; `tether worker --config` of this file starts the worker again.
+# Made by `tether worker --join` or `init`; `tether worker --config` of this file starts the worker again.
 # Yours to edit: models are added as
 #
 #   [[worker.models]]
@@ -55,11 +55,42 @@ pub(crate) struct FreshNode {
     pub(crate) data_dir: &'static str,
 }
 
+impl FreshNode {
+    /// Of a worker of this mesh, whose files lie beside its configuration.
+    pub(crate) fn new(
+        mesh: MeshId,
+        recovery: Option<NodeId>,
+        region: Region,
+        bootstrap: Vec<SocketAddr>,
+    ) -> Self {
+        Self {
+            key: KEY,
+            grant: GRANT,
+            mesh,
+            recovery,
+            access: Access::Invite,
+            region,
+            bootstrap,
+            data_dir: DATA,
+        }
+    }
+}
+
 /// Its `[worker]`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct FreshWorker {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) trusted_publishers: Vec<NodeId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) slots: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_budget_mib: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) gpu_class: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) accelerators: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) price_per_1k_micro: Option<u64>,
     // Left out where there are none, so that one can be added at the end of the file.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) models: Vec<FreshModel>,
@@ -76,6 +107,8 @@ pub(crate) const KEY: &str = "node.key";
 pub(crate) const GRANT: &str = "node.grant";
 pub(crate) const DATA: &str = "data";
 const CONFIG: &str = "worker.toml";
+/// A configuration that is yet to be checked.
+const DRAFT: &str = "worker.toml.draft";
 
 impl Home {
     pub(crate) fn new(dir: PathBuf) -> Self {
@@ -106,6 +139,26 @@ impl Home {
                 Err(error).with_context(|| format!("cannot lock {shown}"))
             }
         }
+    }
+
+    /// Writes the configuration, over one that is there, once `check` has read it.
+    pub(crate) fn replace_config<E>(
+        &self,
+        fresh: &Fresh,
+        check: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> anyhow::Result<()>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let text = toml::to_string(fresh).context("cannot encode the settings")?;
+        let (path, draft) = (self.config(), self.dir.join(DRAFT));
+        let at = || format!("cannot write {}", path.display());
+        files::replace_private(&draft, format!("{HEADER}{text}").as_bytes()).with_context(at)?;
+        if let Err(error) = check(&draft) {
+            let _ = std::fs::remove_file(&draft);
+            return Err(error.into());
+        }
+        std::fs::rename(&draft, &path).with_context(at)
     }
 
     /// Writes the configuration.

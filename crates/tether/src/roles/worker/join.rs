@@ -14,6 +14,7 @@ mod ask;
 mod prepare;
 mod search;
 
+pub(crate) use prepare::fresh_node;
 pub(super) use prepare::{Options, Prepared, prepare};
 
 use super::home::Home;
@@ -98,7 +99,7 @@ impl From<GrantError> for JoinError {
 }
 
 /// The token of the command line, the environment or a file.
-pub(super) fn token(text: Option<&str>, file: Option<&Path>) -> anyhow::Result<Option<Token>> {
+pub(crate) fn token(text: Option<&str>, file: Option<&Path>) -> anyhow::Result<Option<Token>> {
     let read;
     let text = match (text.filter(|text| !text.is_empty()), file) {
         (Some(_), Some(_)) => {

@@ -1,6 +1,6 @@
 //! The folder in which a worker joins, made ready: nothing is asked of anybody yet.
 
-use super::super::home::{self, Fresh, FreshModel, FreshNode, FreshWorker, Home};
+use super::super::home::{Fresh, FreshModel, FreshNode, FreshWorker, Home};
 use super::{JoinError, Joining};
 use crate::authority::{grant_file, key_file, now_ms};
 use crate::config;
@@ -108,6 +108,28 @@ fn tell_joined(grant: &Path) {
     ));
 }
 
+/// What a token says of the mesh.
+fn node_of(token: &Token, invite: &Invite) -> FreshNode {
+    let region = invite.region.clone();
+    FreshNode {
+        // Which keys a node lists is its own affair.
+        access: match token.access {
+            Access::Open => Access::Open,
+            Access::Invite | Access::AllowList => Access::Invite,
+        },
+        ..FreshNode::new(token.mesh, token.recovery, region, token.bootstrap.clone())
+    }
+}
+
+/// The same for a configuration that is made before anybody is asked.
+pub(crate) fn fresh_node(token: &Token) -> anyhow::Result<FreshNode> {
+    let sealed = Signed::<Invite>::from_bytes(token.invite.as_slice());
+    let (invite, _) = sealed
+        .verify_invite(&token.mesh())
+        .map_err(JoinError::from)?;
+    Ok(node_of(token, &invite))
+}
+
 fn fresh(token: &Token, invite: &Invite, options: &Options<'_>) -> anyhow::Result<Fresh> {
     let models = options.models.iter().map(|dir| {
         // The configuration is elsewhere, and its paths are relative to it.
@@ -116,23 +138,11 @@ fn fresh(token: &Token, invite: &Invite, options: &Options<'_>) -> anyhow::Resul
         Ok(FreshModel { path })
     });
     Ok(Fresh {
-        node: FreshNode {
-            key: home::KEY,
-            grant: home::GRANT,
-            mesh: token.mesh,
-            recovery: token.recovery,
-            // Which keys a node lists is its own affair.
-            access: match token.access {
-                Access::Open => Access::Open,
-                Access::Invite | Access::AllowList => Access::Invite,
-            },
-            region: invite.region.clone(),
-            bootstrap: token.bootstrap.clone(),
-            data_dir: home::DATA,
-        },
+        node: node_of(token, invite),
         worker: FreshWorker {
             trusted_publishers: options.publishers.to_vec(),
             models: models.collect::<anyhow::Result<_>>()?,
+            ..FreshWorker::default()
         },
     })
 }
