@@ -74,15 +74,6 @@ fn a_running_worker_says_what_it_serves_and_earned_to_its_user_alone() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o600);
-
-    // A worker that has ended says nothing, and that is said.
-    let kept = tempfile::tempdir().expect("a folder");
-    let copy = kept.path().join("w");
-    std::fs::create_dir(&copy).expect("made");
-    std::fs::copy(home.join("worker.toml"), copy.join("worker.toml")).expect("copied");
-    let (code, said) = tether(&["worker", "status", "--data-dir", text(&copy)]);
-    assert_eq!(code, NOT_RUNNING, "{said}");
-    assert!(said.contains("no worker runs"), "{said}");
 }
 
 #[test]
@@ -170,6 +161,8 @@ fn a_configuration_is_made_by_options_checked_and_never_overwritten() {
     assert_eq!((code, said.contains("--force")), (FAILURE, true), "{said}");
     let again = [settings.as_slice(), &["--force"]].concat();
     assert_eq!(init(&again).0, 0);
+    // It does not run, and that is said.
     let (code, said) = tether(&["worker", "status", "--data-dir", text(&home)]);
+    assert!(said.contains("no worker runs"), "{said}");
     assert_eq!(code, NOT_RUNNING, "{said}");
 }
