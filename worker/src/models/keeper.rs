@@ -23,7 +23,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 /// How often it is looked how much memory a loaded model takes.
-const WATCH_EVERY: Duration = Duration::from_secs(2);
+const WATCH_EVERY: Duration = Duration::from_millis(500);
 /// How often progress is shown, and how often logged.
 const SHOW_EVERY_MS: u64 = 250;
 const LOG_EVERY_MS: u64 = 10_000;
