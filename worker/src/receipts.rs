@@ -33,6 +33,8 @@ pub(crate) struct Draft {
     request: Digest,
     seed: u64,
     given: Given,
+    /// Whether another worker gave the beginning, whose text is not known here.
+    is_continued: bool,
     /// Unix milliseconds; what follows is measured from here by a clock that never steps.
     began_ms: u64,
     began: Instant,
@@ -52,6 +54,7 @@ impl Draft {
             request: hash::request(&order.input, &order.sampling, &order.output, seed),
             seed,
             given: Given::default(),
+            is_continued: !order.transcript.is_empty(),
             began_ms: now_ms(),
             began: Instant::now(),
             first: None,
@@ -69,13 +72,17 @@ impl Draft {
         self.given.take(chunk);
     }
 
-    /// Signs what was given. Nothing only where a field is beyond its bounds, which is reported.
+    /// Signs what was given. Nothing where the answer was continued: its text is not known as a whole;
+    /// nor where a field is beyond its bounds, which is reported.
     pub(crate) fn seal(
         self,
         done: &EngineDone,
         served: &Served,
         signer: &Signer,
     ) -> Option<Vec<u8>> {
+        if self.is_continued {
+            return None;
+        }
         let at = |after: Duration| {
             let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
             self.began_ms.saturating_add(after_ms)
