@@ -2,7 +2,7 @@
 
 mod server;
 
-use crate::engine::protocol::EngineKind;
+use crate::engine::protocol::{Continuation, EngineKind};
 use crate::health::strain::Thresholds;
 use crate::quota::RateLimits;
 use serde::{Deserialize, Serialize};
@@ -150,6 +150,9 @@ pub struct EngineConfig {
     pub step_timeout_ms: u64,
     /// How long the engine's process may leave questions whether it lives unanswered, in milliseconds.
     pub hang_timeout_ms: u64,
+    /// How an answer that another worker began is taken up again: `replay`, bit equal to what would
+    /// have come, or `prefill`, quicker and only nearly.
+    pub continuation: Continuation,
     /// Milliseconds that the echo engine waits before each token, for load tests.
     pub echo_delay_ms: u64,
 }
@@ -190,6 +193,7 @@ impl Default for EngineConfig {
             first_token_timeout_ms: 120_000,
             step_timeout_ms: 30_000,
             hang_timeout_ms: 10_000,
+            continuation: Continuation::default(),
             echo_delay_ms: 0,
         }
     }

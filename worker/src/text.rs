@@ -9,11 +9,21 @@
 //! * `literal` – special tokens that users type are text
 //! * [`prompt`] – both of them, and where the context ends
 //! * [`sampler`] – logits → the next token
-//! * [`fold`] – tokens → text that is certain, and where the answer ends
+//! * `vocabulary` – the bytes of each token
+//! * `logprobs` – how likely a token was
+//! * `grammar` – which tokens may come next
+//! * `calls` – calls of tools in the text
+//! * [`answering`] – all of this for one answer, token by token
+//! * [`fold`] – tokens → text and calls that are certain, and where the answer ends
 
+pub mod answering;
+mod calls;
 pub mod fold;
+mod grammar;
 mod literal;
+pub(crate) mod logprobs;
 pub mod prompt;
 pub mod sampler;
 pub mod template;
 pub mod tokenizer;
+mod vocabulary;

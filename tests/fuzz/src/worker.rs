@@ -13,7 +13,8 @@ use tether_wire::infer::{
 use tether_wire::manifest::Format;
 use tether_wire::rpc::{Code, RpcError};
 use tether_worker::engine::protocol::{
-    EngineKind, FromEngine, Generate, Load, Task, ToEngine, read_message, write_message,
+    Continuation, EngineKind, FromEngine, Generate, Load, Task, ToEngine, read_message,
+    write_message,
 };
 use tether_worker::text::prompt::TextModel;
 use tether_worker::text::template::{ChatTemplate, MAX_PROMPT_BYTES, SpecialTokens};
@@ -141,6 +142,7 @@ pub(crate) fn engine_samples() -> Vec<Seed> {
             threads: 0,
             slots: 4,
             model_name: "tether-tiny@1.0".into(),
+            continuation: Continuation::default(),
             echo_delay_ms: 0,
         }),
         ToEngine::Generate(Generate {

@@ -1,17 +1,21 @@
 //! An engine without a model, for load tests: it says the words of the last user message.
 //!
 //! A token is a word with the blanks around it; its id is its place in the message. Stop strings,
-//! limits and counts go through the same fold as a model's, so they are exact.
+//! limits and counts go through the same fold as a model's, so they are exact; so do calls of tools,
+//! which it makes when it is told to say one in the way of Hermes.
 
 use crate::engine::child::answer::{Answer, Times};
 use crate::engine::kind::{Engine, Facts};
 use crate::engine::protocol::{Load, Task};
+use crate::fit::param;
+use crate::text::calls::{CallReader, Family};
 use crate::text::fold::{Detokenize, Fold, Limits};
 use crate::text::prompt::fit;
 use futures_util::future::BoxFuture;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
-use tether_wire::infer::{Input, Speaker};
+use tether_wire::infer::{Format, Input, Output, Speaker, TokenLogprob, TopLogprob};
 use tether_wire::rpc::{Code, RpcError};
 
 /// The engine.
@@ -41,6 +45,25 @@ impl Detokenize for Words {
             .filter_map(|token| self.0.get(*token as usize))
             .map(String::as_str)
             .collect()
+    }
+}
+
+impl Words {
+    /// What is said was certain.
+    fn certain(&self, token: u32, top: u8) -> TokenLogprob {
+        let word = self.0.get(token as usize);
+        let bytes = word.map_or_else(Vec::new, |word| word.clone().into_bytes());
+        let only = TopLogprob {
+            token,
+            logprob: 0.0,
+            bytes: bytes.clone(),
+        };
+        TokenLogprob {
+            token,
+            logprob: 0.0,
+            bytes,
+            top: if top > 0 { vec![only] } else { Vec::new() },
+        }
     }
 }
 
@@ -113,37 +136,36 @@ async fn echo(
     context_tokens: u32,
     delay: Duration,
 ) -> Result<(), RpcError> {
+    check(&task.output)?;
     let (words, prompt_len) = script(&task.input);
-    let param = match task.input {
-        Input::Chat(_) => "messages",
-        Input::Text(_) => "prompt",
-    };
     let end = u32::try_from(words.len()).unwrap_or(u32::MAX);
     let prompt = fit(
         vec![0; prompt_len],
         task.sampling.max_tokens,
         context_tokens,
-        param,
+        param(&task.input),
     )?;
-    answer.started(prompt.len());
     let limits = Limits {
         eos: BTreeSet::from([end]),
         max_tokens: prompt.max_tokens,
-        stop: task.sampling.stop,
+        stop: task.sampling.stop.clone(),
+        spelled: BTreeMap::new(),
     };
-    let mut fold = Fold::new(Words(words), limits);
-    let mut times: Option<Times> = None;
+    let words = Arc::new(Words(words));
+    let calls = CallReader::new(Some(Family::Hermes), &task.output, task.correlation);
+    let mut fold = Fold::new(Arc::clone(&words), limits).with_calls(calls);
     for (at, token) in task.transcript.iter().enumerate() {
         if *token as usize != at || fold.push(*token).is_none() {
-            let why = "is not of an answer to this";
-            return Err(RpcError::new(Code::Invalid, why).with_param("transcript"));
+            let why = "the transcript is not of an answer to this";
+            return Err(invalid("transcript", why));
         }
-        answer.replayed();
     }
+    answer.started(prompt.len());
     if let Some(finish) = fold.finish() {
         answer.done(finish, fold.usage(prompt.len()), Times::first_token());
         return Ok(());
     }
+    let mut times: Option<Times> = None;
     for token in fold.drawn()..=end {
         if delay.is_zero() {
             tokio::task::yield_now().await;
@@ -151,7 +173,12 @@ async fn echo(
             tokio::time::sleep(delay).await;
         }
         times.get_or_insert_with(Times::first_token).token();
-        let Some(step) = fold.push(token) else { break };
+        let Some(mut step) = fold.push(token) else {
+            break;
+        };
+        if let Some(top) = task.sampling.top_logprobs {
+            step.chunk.logprobs = vec![words.certain(token, top)];
+        }
         answer.chunk(step.chunk);
         if let (Some(finish), Some(times)) = (step.finish, times) {
             answer.done(finish, fold.usage(prompt.len()), times);
@@ -159,4 +186,24 @@ async fn echo(
         }
     }
     Ok(())
+}
+
+/// It says what it is told, calls of tools too, and cannot be made to say anything else.
+fn check(output: &Output) -> Result<(), RpcError> {
+    let checked = output.check();
+    checked.map_err(|error| RpcError::invalid(&error))?;
+    if output.format != Format::Text {
+        let why = "response_format: the echo engine repeats what it is told, in no other form";
+        return Err(invalid("response_format", why));
+    }
+    if output.must_call() {
+        let why =
+            "tool_choice: the echo engine calls a tool when it is told to, and cannot be forced";
+        return Err(invalid("tool_choice", why));
+    }
+    Ok(())
+}
+
+fn invalid(param: &str, why: &str) -> RpcError {
+    RpcError::new(Code::Invalid, why).with_param(param)
 }

@@ -27,16 +27,17 @@ mod chooser;
 mod model;
 mod numerics;
 
-use crate::engine::child::answer::Answer;
+use crate::engine::child::answer::{Answer, Times};
 use crate::engine::kind::{Engine, Facts};
-use crate::engine::protocol::{Load, Task};
+use crate::engine::protocol::{Continuation, Load, Task};
+use crate::text::answering::Answering;
 use crate::text::prompt::{Prompt, TextModel};
+use crate::text::tokenizer::TextTokenizer;
 use chooser::Chooser;
 use futures_util::future::BoxFuture;
 use mistralrs::{Constraint, NormalRequest, Request, RequestMessage, Response, SamplingParams};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tether_wire::infer::Input;
 use tether_wire::rpc::{Code, RpcError};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -56,8 +57,17 @@ const COUNTING: usize = 1;
 /// The engine with its model.
 pub(crate) struct MistralEngine(Arc<Inner>);
 
+/// An answer before its turn.
+struct Begun {
+    prompt: Prompt,
+    answering: Answering<Arc<TextTokenizer>>,
+    /// Tokens that were given already.
+    transcript: Vec<u32>,
+}
+
 struct Inner {
     text: TextModel,
+    continuation: Continuation,
     requests: Sender<Request>,
     /// Keeps the engine's thread.
     _runner: Arc<mistralrs::MistralRs>,
@@ -80,6 +90,7 @@ pub(crate) async fn load(load: &Load) -> Result<MistralEngine, String> {
             max_token_bytes: Some(text.max_token_bytes()),
         },
         text,
+        continuation: load.continuation,
         requests,
         _runner: runner,
         turns: Semaphore::new(SEQUENCES),
@@ -105,28 +116,39 @@ impl Engine for MistralEngine {
 
 impl Inner {
     async fn generate(self: &Arc<Self>, task: Task, answer: &Answer) -> Result<(), RpcError> {
-        let Task {
-            input, sampling, ..
-        } = task;
-        sampling
-            .check()
-            .map_err(|error| RpcError::invalid(&error))?;
-        let Some(prompt) = self.prompt(input, sampling.max_tokens, answer).await else {
+        for checked in [task.sampling.check(), task.output.check()] {
+            checked.map_err(|error| RpcError::invalid(&error))?;
+        }
+        let Some(begun) = self.begin(task, answer).await else {
             return Ok(());
         };
-        let prompt = prompt?;
+        let Begun {
+            prompt,
+            answering,
+            mut transcript,
+        } = begun?;
         // Held until the sequence is gone from the engine, also when the answer is cancelled.
         let Some(_turn) = self.turn(answer).await else {
             return Ok(());
         };
         answer.started(prompt.len());
-        let fold = self.text.answer(&prompt, &sampling);
-        let vocabulary = self.text.vocabulary();
-        let chooser = Chooser::new(&prompt, vocabulary, sampling, fold, answer.clone());
+        if let Some(finish) = answering.finish() {
+            // Whole before it came here.
+            let usage = answering.usage(prompt.len());
+            answer.done(finish, usage, Times::first_token());
+            return Ok(());
+        }
+        let mut given = prompt.tokens.clone();
+        if self.continuation == Continuation::Prefill {
+            given.append(&mut transcript);
+        }
+        let left = prompt.max_tokens - answering.drawn() + transcript.len() as u32;
+        let tokenizer = self.text.tokenizer();
+        let chooser = Chooser::new(&prompt, transcript, tokenizer, answering, answer.clone());
         let chooser = Arc::new(chooser);
         let (responses, receiver) = channel(RESPONSES);
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let request = request_of(id, prompt, Arc::clone(&chooser), responses);
+        let request = request_of(id, given, left, Arc::clone(&chooser), responses);
         if self
             .requests
             .send(Request::Normal(Box::new(request)))
@@ -144,20 +166,27 @@ impl Inner {
         }))
     }
 
-    /// Renders and counts; nothing when cancelled meanwhile.
-    async fn prompt(
+    /// Renders, counts, compiles a grammar and goes through what was given already; nothing when
+    /// cancelled meanwhile.
+    async fn begin(
         self: &Arc<Self>,
-        input: Input,
-        max_tokens: Option<u32>,
+        task: Task,
         answer: &Answer,
-    ) -> Option<Result<Prompt, RpcError>> {
+    ) -> Option<Result<Begun, RpcError>> {
         let inner = Arc::clone(self);
         let counted = async move {
             let permit = Arc::clone(&inner.counting).acquire_owned().await;
             let count = tokio::task::spawn_blocking(move || {
                 // Given back when it is done, also when nobody waits for it any more.
                 let _permit = permit;
-                inner.text.prompt(&input, max_tokens)
+                let (input, output) = (&task.input, &task.output);
+                let text = &inner.text;
+                let prompt = text.prompt_for(input, output, task.sampling.max_tokens)?;
+                Ok(Begun {
+                    answering: text.answer(&prompt, &task)?,
+                    prompt,
+                    transcript: task.transcript,
+                })
             });
             count
                 .await
@@ -166,7 +195,7 @@ impl Inner {
         tokio::select! {
             biased;
             () = answer.cancellation().cancelled() => None,
-            prompt = counted => Some(prompt),
+            begun = counted => Some(begun),
         }
     }
 
@@ -182,14 +211,15 @@ impl Inner {
 
 fn request_of(
     id: usize,
-    prompt: Prompt,
+    given: Vec<u32>,
+    left: u32,
     chooser: Arc<Chooser>,
     response: Sender<Response>,
 ) -> NormalRequest {
     NormalRequest {
         id,
-        sampling_params: greedy(&prompt),
-        messages: RequestMessage::CompletionTokens(prompt.tokens),
+        sampling_params: greedy(left),
+        messages: RequestMessage::CompletionTokens(given),
         response,
         // A non-streaming request whose caller is gone makes the engine panic.
         is_streaming: true,
@@ -208,10 +238,10 @@ fn request_of(
 
 /// Parameters under which mistral.rs takes what the chooser returns as it is. Its own limit is only a
 /// second one.
-fn greedy(prompt: &Prompt) -> SamplingParams {
+fn greedy(left: u32) -> SamplingParams {
     let mut params = SamplingParams::deterministic();
     params.temperature = Some(0.0);
-    params.max_len = Some(prompt.max_tokens as usize);
+    params.max_len = Some(left as usize);
     params
 }
 

@@ -30,6 +30,20 @@ pub enum EngineKind {
     Echo,
 }
 
+/// How an answer is taken up again behind its transcript.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Continuation {
+    /// The prompt is read as it was for the original, then the transcript token by token, as it was
+    /// drawn: the same kernels with the same shapes, so that what follows is bit equal to what would
+    /// have followed.
+    #[default]
+    Replay,
+    /// Prompt and transcript are read at once, which is quicker and computes other shapes: the last
+    /// bits may differ, and now and then a token.
+    Prefill,
+}
+
 /// From the worker to its engine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -73,6 +87,9 @@ pub struct Load {
     pub slots: u32,
     /// Name of the model, for messages.
     pub model_name: String,
+    /// How answers are taken up again.
+    #[serde(default)]
+    pub continuation: Continuation,
     /// Milliseconds that the echo engine waits before each token.
     #[serde(default)]
     pub echo_delay_ms: u64,

@@ -295,6 +295,7 @@ impl Keeper {
                 threads: self.config.engine.threads,
                 slots: self.config.slots,
                 model_name: manifest.model.to_string(),
+                continuation: self.config.engine.continuation,
                 echo_delay_ms: self.config.engine.echo_delay_ms,
             },
             config: self.config.engine.clone(),

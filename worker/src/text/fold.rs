@@ -4,7 +4,8 @@
 //! The text of an answer depends on its tokens alone, not on how they came in pieces: a stop string is
 //! found at the first character that completes one, as if characters came one by one.
 
-use std::collections::BTreeSet;
+use crate::text::calls::CallReader;
+use std::collections::{BTreeMap, BTreeSet};
 use tether_wire::infer::{Chunk, Finish, Usage};
 
 /// Tokens without a whole character after which broken bytes are shown as they are. A character has
@@ -38,6 +39,8 @@ pub struct Limits {
     pub max_tokens: u32,
     /// Strings before which the answer ends; none is empty.
     pub stop: Vec<String>,
+    /// Special tokens that belong to the text of calls, and how they are spelt.
+    pub spelled: BTreeMap<u32, String>,
 }
 
 /// What became of one token.
@@ -63,6 +66,8 @@ pub struct Fold<D> {
     read: usize,
     /// Text that may be the beginning of a stop string.
     held: String,
+    /// Finds calls in the text, where tools may be called.
+    calls: Option<CallReader>,
 }
 
 impl<D: Detokenize> Fold<D> {
@@ -76,7 +81,14 @@ impl<D: Detokenize> Fold<D> {
             window: Vec::new(),
             read: 0,
             held: String::new(),
+            calls: None,
         }
+    }
+
+    /// With calls of tools read from the text.
+    pub(crate) fn with_calls(mut self, calls: Option<CallReader>) -> Self {
+        self.calls = calls;
+        self
     }
 
     /// Tokens so far, the ending one included.
@@ -102,30 +114,66 @@ impl<D: Detokenize> Fold<D> {
 
     /// Takes the next token; nothing when the answer has ended already.
     pub fn push(&mut self, token: u32) -> Option<Step> {
+        self.push_and(token, false)
+    }
+
+    /// The same; `is_whole` ends the answer with this token, since nothing can follow it.
+    pub(crate) fn push_and(&mut self, token: u32, is_whole: bool) -> Option<Step> {
         if self.finish.is_some() {
             return None;
         }
         let position = self.drawn;
         self.drawn += 1;
-        let text = if self.limits.eos.contains(&token) {
-            self.flush(Finish::Stop)
+        let mut text = String::new();
+        let mut ending = None;
+        if self.limits.eos.contains(&token) {
+            ending = Some(Finish::Stop);
         } else {
             let decoded = self.decode(token);
-            let mut text = self.release(&decoded);
-            if self.finish.is_none() && self.drawn >= self.limits.max_tokens {
-                text += &self.flush(Finish::Length);
+            text = self.release(&decoded);
+            if is_whole {
+                ending = Some(Finish::Stop);
+            } else if self.drawn >= self.limits.max_tokens {
+                ending = Some(Finish::Length);
             }
-            text
-        };
+        }
+        if let (None, Some(ending)) = (self.finish, ending) {
+            text += &self.flush(ending);
+        }
+        let chunk = Chunk::new(position, vec![token], text);
         Some(Step {
-            chunk: Chunk::new(position, vec![token], text),
+            chunk: self.read_calls(chunk),
             finish: self.finish,
         })
+    }
+
+    /// Takes calls out of the text. An answer that holds some, and was not cut, ends by them.
+    fn read_calls(&mut self, mut chunk: Chunk) -> Chunk {
+        let Some(calls) = &mut self.calls else {
+            return chunk;
+        };
+        let mut read = calls.push(&chunk.text);
+        if calls.ended() {
+            self.finish = Some(Finish::ToolCalls);
+        } else if let Some(finish) = self.finish {
+            read.text += &calls.finish().text;
+            if finish == Finish::Stop && calls.made() > 0 {
+                self.finish = Some(Finish::ToolCalls);
+            }
+        }
+        (chunk.text, chunk.calls) = (read.text, read.calls);
+        chunk
     }
 
     /// The text that this token completes, by decoding a short window twice: with and without it.
     /// Decoders look at neighbours (blanks, bytes of one character), so tokens cannot be decoded alone.
     fn decode(&mut self, token: u32) -> String {
+        if let Some(spelling) = self.limits.spelled.get(&token).cloned() {
+            let text = self.pending() + &spelling;
+            self.window.clear();
+            self.read = 0;
+            return text;
+        }
         self.window.push(token);
         let whole = self.detokenizer.detokenize(&self.window);
         let pending = self.window.len() - self.read;
@@ -185,16 +233,20 @@ impl<D: Detokenize> Fold<D> {
             .unwrap_or(0)
     }
 
+    /// The text of tokens without any yet, but for the bytes of a character that does not come.
+    fn pending(&mut self) -> String {
+        if self.read == self.window.len() {
+            return String::new();
+        }
+        let whole = self.detokenizer.detokenize(&self.window);
+        self.advance(whole.trim_end_matches(char::REPLACEMENT_CHARACTER))
+    }
+
     /// The rest of the text: nothing follows it, so all of it is certain, except the bytes of a
     /// character that never came.
     fn flush(&mut self, finish: Finish) -> String {
-        let mut text = String::new();
-        if self.read < self.window.len() {
-            let whole = self.detokenizer.detokenize(&self.window);
-            let whole = whole.trim_end_matches(char::REPLACEMENT_CHARACTER);
-            let decoded = self.advance(whole);
-            text = self.release(&decoded);
-        }
+        let decoded = self.pending();
+        let mut text = self.release(&decoded);
         if self.finish.is_none() {
             self.finish = Some(finish);
             text += &std::mem::take(&mut self.held);

@@ -22,9 +22,24 @@
 
 use crate::text::template::MAX_PROMPT_BYTES;
 use crate::text::tokenizer::TextTokenizer;
+use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use tether_wire::infer::Message;
+
+/// Keys of tools that templates look up: none of them is a special token.
+const LOOKED_UP: [&str; 10] = [
+    "name",
+    "description",
+    "parameters",
+    "type",
+    "properties",
+    "required",
+    "items",
+    "enum",
+    "arguments",
+    "strict",
+];
 
 /// Most bytes of a rendering with stand-ins, which have up to four times the bytes of what they
 /// stand for.
@@ -40,6 +55,8 @@ fn private() -> impl Iterator<Item = char> {
 #[derive(Debug)]
 pub(crate) struct Hidden {
     pub(crate) messages: Vec<Message>,
+    /// What tools are, for the model, with stand-ins as well.
+    pub(crate) tools: Vec<Value>,
     /// What each stand-in stands for.
     meant: HashMap<char, char>,
 }
@@ -51,9 +68,15 @@ pub(crate) struct TooMany;
 
 impl Hidden {
     /// With stand-ins that occur neither in the messages nor in what the template made of them.
-    pub(crate) fn new(messages: &[Message], rendered: &str) -> Result<Self, TooMany> {
-        let contents = messages.iter().map(|message| message.content.as_str());
-        let taken: HashSet<char> = contents
+    pub(crate) fn new(
+        messages: &[Message],
+        tools: &[Value],
+        rendered: &str,
+    ) -> Result<Self, TooMany> {
+        let mut texts: Vec<&str> = messages.iter().flat_map(texts_of).collect();
+        tools.iter().for_each(|tool| strings(tool, &mut texts));
+        let taken: HashSet<char> = texts
+            .into_iter()
             .chain([rendered])
             .flat_map(str::chars)
             .filter(|char| *char >= '\u{f0000}')
@@ -71,18 +94,38 @@ impl Hidden {
             stand_ins.insert(char, stand_in);
             Ok(stand_in)
         };
+        let mut text = |text: &str| text.chars().map(&mut hide).collect::<Result<String, _>>();
         let messages = messages
             .iter()
             .map(|message| {
-                let content = message.content.chars().map(&mut hide);
-                Ok(Message {
-                    content: content.collect::<Result<_, _>>()?,
-                    ..message.clone()
-                })
+                let mut message = message.clone();
+                message.content = text(&message.content)?;
+                for call in &mut message.tool_calls {
+                    call.name = text(&call.name)?;
+                    call.arguments = match serde_json::from_str(&call.arguments) {
+                        Ok(mut arguments) => {
+                            replace(&mut arguments, &mut text)?;
+                            Value::to_string(&arguments)
+                        }
+                        Err(_) => text(&call.arguments)?,
+                    };
+                }
+                if let Some(name) = &mut message.name {
+                    *name = text(name)?;
+                }
+                Ok(message)
             })
             .collect::<Result<_, _>>()?;
+        let mut tools = tools.to_vec();
+        for tool in &mut tools {
+            replace(&mut tool["function"], &mut text)?;
+        }
         let meant = stand_ins.into_iter().map(|(char, it)| (it, char)).collect();
-        Ok(Self { messages, meant })
+        Ok(Self {
+            messages,
+            tools,
+            meant,
+        })
     }
 
     /// What a rendering of these messages says, and which of it was typed.
@@ -103,6 +146,60 @@ impl Hidden {
         }
         Revealed { text, typed }
     }
+}
+
+/// What was typed in a message. Ids are compared by templates, and stay.
+fn texts_of(message: &Message) -> Vec<&str> {
+    let calls = message.tool_calls.iter();
+    let mut texts: Vec<&str> = calls
+        .flat_map(|call| [call.name.as_str(), call.arguments.as_str()])
+        .collect();
+    texts.push(&message.content);
+    texts.extend(message.name.as_deref());
+    texts
+}
+
+/// Every text within a value, keys too.
+fn strings<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+    match value {
+        Value::String(text) => found.push(text),
+        Value::Array(values) => values.iter().for_each(|value| strings(value, found)),
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                found.push(key);
+                strings(value, found);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Replaces every text within a value. Keys are replaced too, except those that templates look up.
+fn replace(
+    value: &mut Value,
+    text: &mut impl FnMut(&str) -> Result<String, TooMany>,
+) -> Result<(), TooMany> {
+    match value {
+        Value::String(it) => *it = text(it)?,
+        Value::Array(values) => {
+            for value in values {
+                replace(value, text)?;
+            }
+        }
+        Value::Object(fields) => {
+            for (key, mut value) in std::mem::take(fields) {
+                replace(&mut value, text)?;
+                let key = if LOOKED_UP.contains(&key.as_str()) {
+                    key
+                } else {
+                    text(&key)?
+                };
+                fields.insert(key, value);
+            }
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// A rendered prompt of which it is known what was typed.

@@ -1,14 +1,19 @@
 //! The text side of one model: what goes in as a prompt, and how much may come out.
 
+use crate::engine::protocol::Task;
 use crate::fit::{check_bytes, check_input, exceeded, param};
+use crate::text::answering::Answering;
+use crate::text::calls::{self, CallReader, Family};
 use crate::text::fold::{Fold, Limits};
+use crate::text::grammar::{Grammars, Source, schema};
 use crate::text::literal::{Hidden, MAX_HIDDEN_BYTES};
-use crate::text::template::{ChatTemplate, TemplateError};
+use crate::text::template::{ChatTemplate, MAX_PROMPT_BYTES, TemplateError};
 use crate::text::tokenizer::{TextError, TextTokenizer, read_bounded, read_json, special_tokens};
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use tether_wire::infer::{Input, Message, Sampling};
+use tether_wire::infer::{Input, Message, Output, Speaker, Tool};
 use tether_wire::rpc::{Code, RpcError};
 
 /// Largest file with a template.
@@ -19,6 +24,9 @@ const MAX_TEMPLATE_FILE_BYTES: u64 = 2 * 1024 * 1024;
 pub struct TextModel {
     tokenizer: Arc<TextTokenizer>,
     template: Option<ChatTemplate>,
+    /// How the model writes calls of tools.
+    family: Option<Family>,
+    grammars: Grammars,
     context_tokens: u32,
 }
 
@@ -53,14 +61,19 @@ impl TextModel {
     pub fn load(root: &Path, tokenizer: &str, context_tokens: u32) -> Result<Self, String> {
         let template = chat_template(root).map_err(|error| error.to_string())?;
         let config = read_json(&root.join("tokenizer_config.json")).map_err(|e| e.to_string())?;
+        let family = template.as_deref().and_then(Family::of_template);
         let template = template
             .map(|source| ChatTemplate::new(source, special_tokens(&config)))
             .transpose()
             .map_err(|error| error.to_string())?;
         let tokenizer = TextTokenizer::load(root, tokenizer).map_err(|error| error.to_string())?;
+        let tokenizer = Arc::new(tokenizer);
+        let spelled = family.map(|family| family.spelled(&tokenizer));
         Ok(Self {
-            tokenizer: Arc::new(tokenizer),
+            grammars: Grammars::new(Arc::clone(&tokenizer), spelled.unwrap_or_default()),
+            tokenizer,
             template,
+            family,
             context_tokens,
         })
     }
@@ -95,6 +108,19 @@ impl TextModel {
     /// # Errors
     /// [`Code::Invalid`] with the field that is wrong.
     pub fn prompt(&self, input: &Input, max_tokens: Option<u32>) -> Result<Prompt, RpcError> {
+        self.prompt_for(input, &Output::default(), max_tokens)
+    }
+
+    /// The same with what the answer must be: the model is told of the tools that it may call.
+    ///
+    /// # Errors
+    /// As [`TextModel::prompt`].
+    pub fn prompt_for(
+        &self,
+        input: &Input,
+        output: &Output,
+        max_tokens: Option<u32>,
+    ) -> Result<Prompt, RpcError> {
         let param = param(input);
         check_input(input, self.context_tokens, self.max_token_bytes())?;
         let tokens = match input {
@@ -105,7 +131,9 @@ impl TextModel {
                         "this model has no chat template; send it a text prompt",
                     )
                 })?;
-                self.chat(template, messages)
+                self.check_tools(messages, output)?;
+                let tools = tools_json(output)?;
+                self.chat(template, messages, &tools)
             }
             Input::Text(text) => self.tokens(&[text.as_str()], true, param),
         }?;
@@ -113,7 +141,12 @@ impl TextModel {
     }
 
     /// The tokens of a chat, of which only those that the template wrote are special.
-    fn chat(&self, template: &ChatTemplate, messages: &[Message]) -> Result<Vec<u32>, RpcError> {
+    fn chat(
+        &self,
+        template: &ChatTemplate,
+        messages: &[Message],
+        tools: &[Value],
+    ) -> Result<Vec<u32>, RpcError> {
         let param = "messages";
         let fits = |text: &str| {
             check_bytes(
@@ -127,13 +160,14 @@ impl TextModel {
             TemplateError::Refused(_) => invalid(param, error.to_string()),
             _ => RpcError::new(Code::Internal, error.to_string()),
         };
-        let plain = template.render(messages).map_err(failed)?;
+        let plain = template.render_within(messages, tools, MAX_PROMPT_BYTES);
+        let plain = plain.map_err(failed)?;
         // Looking for special tokens takes time as counting does.
         fits(&plain)?;
-        let hidden = Hidden::new(messages, &plain);
+        let hidden = Hidden::new(messages, tools, &plain);
         let hidden = hidden.map_err(|error| invalid(param, error.to_string()))?;
         let rendered = template
-            .render_within(&hidden.messages, MAX_HIDDEN_BYTES)
+            .render_within(&hidden.messages, &hidden.tools, MAX_HIDDEN_BYTES)
             .map_err(failed)?;
         let revealed = hidden.reveal(&rendered);
         if revealed.text != plain && self.specials(&plain) == self.specials(&rendered) {
@@ -159,21 +193,96 @@ impl TextModel {
         Ok(tokens)
     }
 
-    /// The answer to a prompt, without tokens yet.
-    #[must_use]
-    pub fn answer(&self, prompt: &Prompt, sampling: &Sampling) -> Fold<Arc<TextTokenizer>> {
+    /// Tools are refused where the model does not know what they are.
+    fn check_tools(&self, messages: &[Message], output: &Output) -> Result<(), RpcError> {
+        if self.family.is_some() {
+            return Ok(());
+        }
+        let why = "this model's chat template knows no tools, or writes calls in a way that is not \
+                   known here";
+        if !output.callable().is_empty() {
+            return Err(invalid("tools", why));
+        }
+        let is_of_tools =
+            |message: &Message| message.role == Speaker::Tool || !message.tool_calls.is_empty();
+        if messages.iter().any(is_of_tools) {
+            return Err(invalid("messages", why));
+        }
+        Ok(())
+    }
+
+    /// The answer that a task asks for, up to the end of what was given already. Compiles a grammar
+    /// where one is needed, which takes a while.
+    ///
+    /// # Errors
+    /// [`Code::Invalid`] with the field that is wrong.
+    pub fn answer(
+        &self,
+        prompt: &Prompt,
+        task: &Task,
+    ) -> Result<Answering<Arc<TextTokenizer>>, RpcError> {
+        let output = &task.output;
+        let calls = CallReader::new(self.family, output, task.correlation);
+        let spelled = match self.family {
+            Some(family) if calls.is_some() => family.spelled(&self.tokenizer),
+            _ => BTreeMap::new(),
+        };
+        let (source, param) = match self.family {
+            Some(family) if calls::must_follow(output) => {
+                (calls::grammar(family, output).map(Some), "tools")
+            }
+            _ => (Source::of(&output.format), "response_format"),
+        };
+        let grammar = source
+            .and_then(|source| source.map(|it| self.grammars.compile(it)).transpose())
+            .map_err(|error| invalid(param, format!("{param} cannot be followed: {error}")))?;
+        let stop = task.sampling.stop.iter().filter(|stop| !stop.is_empty());
         let limits = Limits {
             eos: self.tokenizer.eos().clone(),
             max_tokens: prompt.max_tokens,
-            stop: sampling
-                .stop
-                .iter()
-                .filter(|stop| !stop.is_empty())
-                .cloned()
-                .collect(),
+            stop: stop.cloned().collect(),
+            spelled,
         };
-        Fold::new(Arc::clone(&self.tokenizer), limits)
+        let fold = Fold::new(Arc::clone(&self.tokenizer), limits).with_calls(calls);
+        let mut answering = Answering::new(
+            fold,
+            task.sampling.clone(),
+            &prompt.tokens,
+            self.tokenizer.eos().clone(),
+            self.vocabulary(),
+        )
+        .with_grammar(grammar, param);
+        answering.take_transcript(&task.transcript)?;
+        Ok(answering)
     }
+
+    /// The tokenizer.
+    #[must_use]
+    pub fn tokenizer(&self) -> Arc<TextTokenizer> {
+        Arc::clone(&self.tokenizer)
+    }
+}
+
+/// The tools that may be called, in OpenAI's shape, which is that of templates.
+fn tools_json(output: &Output) -> Result<Vec<Value>, RpcError> {
+    let function = |tool: &Tool| {
+        let parameters = if tool.parameters.is_empty() {
+            json!({"type": "object", "properties": {}})
+        } else {
+            let parameters = schema(&tool.parameters);
+            parameters
+                .map_err(|error| invalid("tools", format!("of the tool {}: {error}", tool.name)))?
+        };
+        Ok(json!({
+            "type": "function",
+            "function": {
+                "name": tool.name,
+                "description": tool.description,
+                "parameters": parameters,
+            },
+        }))
+    };
+    output.callable().iter().map(function).collect()
 }
 
 fn invalid(param: &str, message: impl Into<String>) -> RpcError {
@@ -233,7 +342,6 @@ fn template_in(value: &Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tether_wire::infer::Speaker;
 
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().expect("folder");

@@ -6,16 +6,30 @@
 //! (Gumbel 1954; Maddison et al. 2014), and needs no running sum, whose rounding would depend on
 //! the order of the vocabulary.
 //!
-//! Order: bias, penalties, temperature, `top_k`, `top_p`, `min_p`, draw, as in Hugging Face's
-//! `transformers`. Ties go to the smaller id.
+//! Order: repetition penalty, bias, penalties, grammar, temperature, `top_k`, `top_p`, `min_p`, draw,
+//! as in Hugging Face's `transformers` and vLLM. Ties go to the smaller id.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tether_wire::infer::Sampling;
 
-/// How often each token was drawn in this answer; the prompt does not count, as in OpenAI's API.
+/// How often each token was drawn in this answer; for `frequency_penalty` and `presence_penalty` the
+/// prompt does not count, as in OpenAI's API.
 pub type Counts = BTreeMap<u32, u32>;
+
+/// What a draw depends on beside the logits and the position.
+#[derive(Clone, Copy)]
+pub struct Given<'a> {
+    /// The caller's parameters.
+    pub sampling: &'a Sampling,
+    /// The tokens of the answer so far.
+    pub drawn: &'a Counts,
+    /// Those of the prompt: `repetition_penalty` counts them too, as `transformers` and vLLM do.
+    pub prompt: &'a BTreeSet<u32>,
+    /// Whether a grammar allows a token; nothing where there is none.
+    pub allowed: Option<&'a dyn Fn(u32) -> bool>,
+}
 
 #[derive(Clone, Copy)]
 struct Candidate {
@@ -24,10 +38,11 @@ struct Candidate {
     score: f32,
 }
 
-/// Chooses a token; nothing when no logit is a number above minus infinity.
+/// Chooses a token; nothing when no logit of one that is allowed is a number above minus infinity.
 #[must_use]
-pub fn choose(position: u32, logits: &[f32], sampling: &Sampling, drawn: &Counts) -> Option<u32> {
-    let logits = adjusted(logits, sampling, drawn);
+pub fn choose(position: u32, logits: &[f32], given: Given<'_>) -> Option<u32> {
+    let logits = adjusted(logits, given);
+    let sampling = given.sampling;
     let (best, top) = argmax(&logits)?;
     if sampling.temperature <= 0.0 || sampling.top_p <= 0.0 {
         return Some(best);
@@ -49,7 +64,8 @@ pub fn choose(position: u32, logits: &[f32], sampling: &Sampling, drawn: &Counts
 }
 
 /// Bias and penalties; what is not a number is never chosen.
-fn adjusted(logits: &[f32], sampling: &Sampling, drawn: &Counts) -> Vec<f32> {
+fn adjusted(logits: &[f32], given: Given<'_>) -> Vec<f32> {
+    let (sampling, drawn) = (given.sampling, given.drawn);
     let mut logits: Vec<f32> = logits
         .iter()
         .map(|logit| {
@@ -60,6 +76,20 @@ fn adjusted(logits: &[f32], sampling: &Sampling, drawn: &Counts) -> Vec<f32> {
             }
         })
         .collect();
+    let repetition = sampling.repetition_penalty;
+    #[expect(clippy::float_cmp, reason = "exactly one is none")]
+    if repetition != 1.0 {
+        let seen: BTreeSet<u32> = given.prompt.iter().chain(drawn.keys()).copied().collect();
+        for id in seen {
+            if let Some(logit) = logits.get_mut(id as usize) {
+                *logit = if *logit > 0.0 {
+                    (*logit / repetition).min(f32::MAX)
+                } else {
+                    *logit * repetition
+                };
+            }
+        }
+    }
     let mut add = |id: u32, by: f32| {
         if let Some(logit) = logits.get_mut(id as usize) {
             *logit = (*logit + by).min(f32::MAX);
@@ -73,6 +103,13 @@ fn adjusted(logits: &[f32], sampling: &Sampling, drawn: &Counts) -> Vec<f32> {
             #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^24")]
             let penalty = *count as f32 * sampling.frequency_penalty + sampling.presence_penalty;
             add(*id, -penalty);
+        }
+    }
+    if let Some(allowed) = given.allowed {
+        for (id, logit) in (0u32..).zip(&mut logits) {
+            if !allowed(id) {
+                *logit = f32::NEG_INFINITY;
+            }
         }
     }
     logits
@@ -181,8 +218,63 @@ mod tests {
         }
     }
 
+    fn choose(position: u32, logits: &[f32], sampling: &Sampling, drawn: &Counts) -> Option<u32> {
+        let given = Given {
+            sampling,
+            drawn,
+            prompt: &BTreeSet::new(),
+            allowed: None,
+        };
+        super::choose(position, logits, given)
+    }
+
     fn pick(logits: &[f32], sampling: &Sampling) -> Option<u32> {
         choose(0, logits, sampling, &Counts::new())
+    }
+
+    #[test]
+    fn repetition_makes_what_was_there_less_likely_also_of_the_prompt() {
+        let mut penal = sampling(0.0, 0);
+        penal.repetition_penalty = 2.0;
+        let pick = |logits: &[f32], drawn: &[u32], prompt: &[u32]| {
+            let drawn = drawn.iter().map(|id| (*id, 1)).collect();
+            let given = Given {
+                sampling: &penal,
+                drawn: &drawn,
+                prompt: &prompt.iter().copied().collect(),
+                allowed: None,
+            };
+            super::choose(0, logits, given)
+        };
+        assert_eq!(pick(&[3.0, 2.0], &[], &[]), Some(0));
+        assert_eq!(
+            pick(&[3.0, 2.0], &[0], &[]),
+            Some(1),
+            "3 / 2 is less than 2"
+        );
+        assert_eq!(pick(&[3.0, 2.0], &[], &[0]), Some(1));
+        assert_eq!(pick(&[-1.0, -1.5], &[0, 9], &[]), Some(1), "-1 * 2 is less");
+        assert_eq!(pick(&[4.5, 2.0], &[0], &[0]), Some(0), "not twice");
+    }
+
+    #[test]
+    fn what_a_grammar_forbids_is_never_chosen_whatever_its_bias() {
+        for temperature in [0.0, 1.0] {
+            let mut biased = sampling(temperature, 3);
+            biased.logit_bias.insert(0, 100.0);
+            let allowed = |ids: &'static [u32]| move |id: u32| ids.contains(&id);
+            let pick = |allowed: &dyn Fn(u32) -> bool| {
+                let given = Given {
+                    sampling: &biased,
+                    drawn: &Counts::new(),
+                    prompt: &BTreeSet::new(),
+                    allowed: Some(allowed),
+                };
+                super::choose(0, &[9.0, 1.0, 0.5], given)
+            };
+            assert_eq!(pick(&allowed(&[2])), Some(2));
+            assert_eq!(pick(&allowed(&[])), None, "a dead end");
+        }
     }
 
     /// How often each token comes in `draws` draws, one for each seed.

@@ -95,26 +95,32 @@ impl ChatTemplate {
     /// # Errors
     /// When the template refuses the messages, fails, or goes over a limit.
     pub fn render(&self, messages: &[Message]) -> Result<String, TemplateError> {
-        self.render_within(messages, MAX_PROMPT_BYTES)
+        self.render_within(messages, &[], MAX_PROMPT_BYTES)
     }
 
     /// The same with another bound of the text.
     pub(crate) fn render_within(
         &self,
         messages: &[Message],
+        tools: &[serde_json::Value],
         max_bytes: usize,
     ) -> Result<String, TemplateError> {
-        let messages: Vec<Value> = messages
-            .iter()
-            .map(|message| context! { role => message.role.as_str(), content => message.content })
-            .collect();
+        let steps = messages.len() + tools.len();
+        let messages: Vec<Value> = messages.iter().map(message_value).collect();
         let mut environment = self.environment.clone();
-        environment.set_fuel(Some(FUEL + FUEL_PER_MESSAGE * messages.len() as u64));
+        environment.set_fuel(Some(FUEL + FUEL_PER_MESSAGE * steps as u64));
         let template = environment
             .get_template(NAME)
             .map_err(|error| TemplateError::Failed(error.to_string()))?;
+        // Not there at all without tools: templates ask in several ways whether there are some.
+        let tools = if tools.is_empty() {
+            Value::UNDEFINED
+        } else {
+            Value::from_serialize(tools)
+        };
         let values = context! {
             messages,
+            tools,
             add_generation_prompt => true,
             bos_token => self.special.bos.as_deref().unwrap_or_default(),
             eos_token => self.special.eos.as_deref().unwrap_or_default(),
@@ -130,6 +136,33 @@ impl ChatTemplate {
             .map_err(|error| failure(&error))?;
         String::from_utf8(prompt.text).map_err(|error| TemplateError::Failed(error.to_string()))
     }
+}
+
+/// As OpenAI writes messages, but for the arguments of calls, which templates want as an object.
+fn message_value(message: &Message) -> Value {
+    let mut fields = std::collections::BTreeMap::from([
+        ("role", Value::from(message.role.as_str())),
+        ("content", Value::from(message.content.as_str())),
+    ]);
+    if !message.tool_calls.is_empty() {
+        let calls = message.tool_calls.iter().map(|call| {
+            let arguments: serde_json::Value = serde_json::from_str(&call.arguments)
+                .unwrap_or_else(|_| call.arguments.as_str().into());
+            let arguments = Value::from_serialize(arguments);
+            let function = context! { name => call.name, arguments };
+            context! { id => call.id, type => "function", function }
+        });
+        fields.insert("tool_calls", calls.collect());
+    }
+    for (name, value) in [
+        ("tool_call_id", &message.tool_call_id),
+        ("name", &message.name),
+    ] {
+        if let Some(value) = value {
+            fields.insert(name, Value::from(value.as_str()));
+        }
+    }
+    Value::from_serialize(fields)
 }
 
 fn failure(error: &Error) -> TemplateError {

@@ -5,6 +5,7 @@
 
 use crate::text::fold::Detokenize;
 use crate::text::template::SpecialTokens;
+use crate::text::vocabulary::Vocabulary;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -96,6 +97,8 @@ pub struct TextTokenizer {
     /// Tokens that are told apart from text: ends and beginnings of turns and the like.
     special: BTreeSet<u32>,
     max_token_bytes: u32,
+    size: usize,
+    vocabulary: Vocabulary,
 }
 
 impl TextTokenizer {
@@ -134,7 +137,12 @@ impl TextTokenizer {
             .filter(|(_, token)| token.special)
             .map(|(id, _)| id)
             .collect();
+        let added = inner.get_added_tokens_decoder();
+        let beyond = added.keys().max().map_or(0, |id| *id as usize + 1);
+        let size = inner.get_vocab_size(true).max(beyond);
         Ok(Self {
+            vocabulary: Vocabulary::new(&inner, size),
+            size,
             inner,
             eos,
             special,
@@ -153,9 +161,20 @@ impl TextTokenizer {
     /// Number of tokens; ids are below it. A model may have more rows than that, which mean nothing.
     #[must_use]
     pub fn vocabulary(&self) -> usize {
-        let added = self.inner.get_added_tokens_decoder();
-        let beyond = added.keys().max().map_or(0, |id| *id as usize + 1);
-        self.inner.get_vocab_size(true).max(beyond)
+        self.size
+    }
+
+    /// The bytes of text that a token stands for, which may be part of a character; none of one that
+    /// is special or no token.
+    #[must_use]
+    pub fn bytes(&self, id: u32) -> &[u8] {
+        self.vocabulary.bytes(id)
+    }
+
+    /// The token that is spelt so and no text, where there is one.
+    pub(crate) fn special(&self, spelling: &str) -> Option<u32> {
+        let id = self.inner.token_to_id(spelling)?;
+        self.special.contains(&id).then_some(id)
     }
 
     /// Most bytes of text that one token stands for, by the longest entry of the vocabulary: its
@@ -274,7 +293,7 @@ mod tests {
             let limits = Limits {
                 eos: tokenizer.eos().clone(),
                 max_tokens: u32::MAX,
-                stop: Vec::new(),
+                ..Limits::default()
             };
             let mut fold = Fold::new(&tokenizer, limits);
             let folded: String = tokens

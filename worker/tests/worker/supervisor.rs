@@ -11,7 +11,7 @@ use tether_wire::infer::{Finish, Input};
 use tether_wire::manifest::Format;
 use tether_wire::rpc::{Code, RpcError};
 use tether_worker::EngineConfig;
-use tether_worker::engine::protocol::{EngineKind, Load, Task};
+use tether_worker::engine::protocol::{Continuation, EngineKind, Load, Task};
 use tether_worker::engine::{
     Answer, Engine, EngineDone, EngineSpec, EngineState, Hold, Prepare, Ready, Refused,
 };
@@ -29,6 +29,7 @@ pub(crate) fn start(engine: &str, change: impl FnOnce(&mut EngineSpec)) -> Engin
             threads: 1,
             slots: 4,
             model_name: "fake@1.0".to_owned(),
+            continuation: Continuation::default(),
             echo_delay_ms: 0,
         },
         config: EngineConfig::default(),

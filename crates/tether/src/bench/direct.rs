@@ -11,7 +11,8 @@ use tether_artifact_store::MANIFEST_FILE;
 use tether_wire::infer::{Input, Message, Sampling, Speaker};
 use tether_wire::{Manifest, MeshId, Signed};
 use tether_worker::engine::protocol::{
-    EngineKind, FromEngine, Generate, Load, Task, ToEngine, receive_message, send_message,
+    Continuation, EngineKind, FromEngine, Generate, Load, Task, ToEngine, receive_message,
+    send_message,
 };
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -111,6 +112,7 @@ fn load(artifact: &Path) -> anyhow::Result<Load> {
         threads: 0,
         slots: SLOTS,
         model_name: manifest.model.to_string(),
+        continuation: Continuation::default(),
         echo_delay_ms: 0,
     })
 }

@@ -4,49 +4,54 @@
 //! gives back logits of which only the chosen one can win, so what was recorded is what was drawn.
 //! When the answer is over it fails instead, which ends the sequence at once: mistral.rs notices the
 //! end of a stream only when it has whole characters to send.
+//!
+//! Tokens that were given already are forced in the same way: the steps are those of the answer that
+//! gave them, and only what is behind them is drawn and said.
 
 use crate::engine::child::answer::{Answer, Times};
-use crate::text::fold::Fold;
+use crate::text::answering::Answering;
+use crate::text::logprobs::logprob;
 use crate::text::prompt::Prompt;
-use crate::text::sampler::{Counts, choose};
 use crate::text::tokenizer::TextTokenizer;
 use mistralrs::{CustomLogitsProcessor, Tensor};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tether_wire::infer::Sampling;
 use tether_wire::rpc::{Code, RpcError};
+
+/// Replayed tokens after which it is said that the answer makes progress.
+const REPLAYED_PER_SIGN: u32 = 16;
 
 /// The processor of one answer.
 pub(super) struct Chooser {
     prompt_len: usize,
-    vocabulary: usize,
-    sampling: Sampling,
+    /// Tokens that were given already.
+    transcript: Vec<u32>,
+    tokenizer: Arc<TextTokenizer>,
     answer: Answer,
     progress: Mutex<Progress>,
 }
 
 struct Progress {
-    fold: Fold<Arc<TextTokenizer>>,
-    counts: Counts,
+    answering: Answering<Arc<TextTokenizer>>,
     times: Option<Times>,
     failed: bool,
 }
 
 impl Chooser {
+    /// `answering` took the transcript already.
     pub(super) fn new(
         prompt: &Prompt,
-        vocabulary: usize,
-        sampling: Sampling,
-        fold: Fold<Arc<TextTokenizer>>,
+        transcript: Vec<u32>,
+        tokenizer: Arc<TextTokenizer>,
+        answering: Answering<Arc<TextTokenizer>>,
         answer: Answer,
     ) -> Self {
         Self {
             prompt_len: prompt.tokens.len(),
-            vocabulary,
-            sampling,
+            transcript,
+            tokenizer,
             answer,
             progress: Mutex::new(Progress {
-                fold,
-                counts: Counts::new(),
+                answering,
                 times: None,
                 failed: false,
             }),
@@ -68,37 +73,51 @@ impl Chooser {
         if self.answer.cancellation().is_cancelled() || progress.is_over() {
             return None;
         }
+        if let Some(given) = self.transcript.get(position as usize) {
+            if position % REPLAYED_PER_SIGN == 0 {
+                self.answer.replayed();
+            }
+            return Some(*given);
+        }
         match self.draw(&mut progress, position, logits) {
             Ok(token) => (!progress.is_over()).then_some(token),
-            Err(why) => {
+            Err(error) => {
                 progress.failed = true;
-                self.answer.failed(RpcError::new(Code::Internal, why));
+                self.answer.failed(error);
                 None
             }
         }
     }
 
-    fn draw(&self, progress: &mut Progress, position: u32, logits: &[f32]) -> Result<u32, String> {
-        let drawn = progress.fold.drawn();
+    fn draw(
+        &self,
+        progress: &mut Progress,
+        position: u32,
+        logits: &[f32],
+    ) -> Result<u32, RpcError> {
+        let answering = &mut progress.answering;
+        let drawn = answering.drawn();
         if position != drawn {
-            return Err(format!(
-                "the engine is at token {position} of an answer that has {drawn}"
+            return Err(RpcError::new(
+                Code::Internal,
+                format!("the engine is at token {position} of an answer that has {drawn}"),
             ));
         }
-        // A model may have more rows than its tokenizer has tokens; they mean nothing.
-        let logits = &logits[..logits.len().min(self.vocabulary)];
-        let token = choose(position, logits, &self.sampling, &progress.counts)
-            .ok_or("the model gave no logits that are numbers")?;
-        *progress.counts.entry(token).or_default() += 1;
+        let token = answering.draw(logits)?;
         let times = progress.times.get_or_insert_with(Times::first_token);
         times.token();
         let times = *times;
-        if let Some(step) = progress.fold.push(token) {
+        if let Some(mut step) = answering.take(token)? {
+            if let Some(top) = answering.sampling().top_logprobs {
+                let known = &logits[..logits.len().min(self.tokenizer.vocabulary())];
+                let bytes = |id| self.tokenizer.bytes(id);
+                step.chunk.logprobs = vec![logprob(known, token, usize::from(top), bytes)];
+            }
             self.answer.chunk(step.chunk);
             if let Some(finish) = step.finish {
                 let prompt_tokens = u32::try_from(self.prompt_len).unwrap_or(u32::MAX);
-                self.answer
-                    .done(finish, progress.fold.usage(prompt_tokens), times);
+                let usage = answering.usage(prompt_tokens);
+                self.answer.done(finish, usage, times);
             }
         }
         Ok(token)
@@ -107,7 +126,7 @@ impl Chooser {
 
 impl Progress {
     fn is_over(&self) -> bool {
-        self.failed || self.fold.finish().is_some()
+        self.failed || self.answering.finish().is_some()
     }
 }
 

@@ -25,6 +25,7 @@ fn limits(stop: &[&str], max_tokens: u32) -> Limits {
         eos: BTreeSet::from([EOS]),
         max_tokens,
         stop: stop.iter().map(|stop| (*stop).to_owned()).collect(),
+        spelled: BTreeMap::new(),
     }
 }
 
@@ -164,6 +165,30 @@ fn nothing_is_taken_after_the_end() {
     assert_eq!(fold.usage(5).completion_tokens, 1);
 }
 
+#[test]
+fn a_special_token_of_calls_is_spelled_and_ends_what_was_pending() {
+    let mut limits = limits(&[], 20);
+    limits.spelled.insert(500, "[TOOL_CALLS]".to_owned());
+    let mut tokens = bytes("aé");
+    tokens.truncate(2);
+    tokens.extend([500, 98]);
+    let outcome = run(&Bytes(Vec::new()), &tokens, limits);
+    assert_eq!(outcome.text, "a[TOOL_CALLS]b");
+}
+
+#[test]
+fn an_answer_that_nothing_can_follow_ends_with_its_last_token() {
+    let bytes = Bytes(Vec::new());
+    let mut fold = Fold::new(&bytes, limits(&["bc"], 10));
+    assert_eq!(fold.push(97).map(|step| step.finish), Some(None));
+    let step = fold.push_and(98, true).expect("taken");
+    assert_eq!(
+        (step.chunk.text.as_str(), step.finish),
+        ("b", Some(Finish::Stop))
+    );
+    assert_eq!(fold.push(99), None);
+}
+
 /// What the fold must give: characters one by one, ending at the first that completes a stop.
 fn reference(text: &str, stops: &[String]) -> String {
     let mut seen = String::new();
@@ -210,7 +235,7 @@ proptest! {
             start = end;
         }
         tokens.push(EOS);
-        let limits = Limits { eos: BTreeSet::from([EOS]), max_tokens: u32::MAX, stop: stops.clone() };
+        let limits = Limits { eos: BTreeSet::from([EOS]), max_tokens: u32::MAX, stop: stops.clone(), ..Limits::default() };
         let outcome = run(&Bytes(pieces), &tokens, limits);
         let expected = reference(&text, &stops);
         prop_assert_eq!(&outcome.text, &expected);

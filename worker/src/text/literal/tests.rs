@@ -215,7 +215,7 @@ fn a_text_prompt_is_its_senders_own_template() {
 fn messages_that_leave_no_stand_ins_are_refused_once_they_are_known_to_fit() {
     let every: String = private().collect();
     let messages = [say(Speaker::Assistant, &every)];
-    assert_eq!(Hidden::new(&messages, "").err(), Some(TooMany));
+    assert_eq!(Hidden::new(&messages, &[], "").err(), Some(TooMany));
     let refused = |context_tokens| {
         let model = Model::load(folder().path(), context_tokens);
         let error = model.prompt(&messages).expect_err("refused");
@@ -230,7 +230,7 @@ fn messages_that_leave_no_stand_ins_are_refused_once_they_are_known_to_fit() {
 #[test]
 fn stand_ins_are_none_of_those_that_are_typed_or_of_the_template() {
     let messages = [say(Speaker::User, "\u{f0000} é\u{f0001}")];
-    let hidden = Hidden::new(&messages, "\u{f0002}").expect("some are left");
+    let hidden = Hidden::new(&messages, &[], "\u{f0002}").expect("some are left");
     let content = &hidden.messages[0].content;
     assert_eq!(content, "\u{f0003} \u{f0004}\u{f0005}");
     let revealed = hidden.reveal(&format!("\u{f0002}{content}"));

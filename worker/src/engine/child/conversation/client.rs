@@ -2,7 +2,8 @@
 
 use super::hold;
 use crate::engine::protocol::{
-    EngineKind, FromEngine, Generate, Load, Task, ToEngine, read_message, write_message,
+    Continuation, EngineKind, FromEngine, Generate, Load, Task, ToEngine, read_message,
+    write_message,
 };
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
@@ -71,6 +72,7 @@ pub(crate) fn echo_load(delay_ms: u64) -> Load {
         threads: 1,
         slots: 4,
         model_name: "echo".to_owned(),
+        continuation: Continuation::default(),
         echo_delay_ms: delay_ms,
     }
 }

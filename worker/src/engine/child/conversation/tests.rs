@@ -2,7 +2,9 @@ use super::client::{Client, Got, chat, echo_load, greedy};
 use super::*;
 use crate::engine::protocol::{EngineKind, Task};
 use std::collections::BTreeMap;
-use tether_wire::infer::{Finish, Input, Message, Sampling, Speaker, Usage};
+use tether_wire::infer::{
+    Finish, Format, Input, Message, Output, Sampling, Speaker, Tool, ToolChoice, Usage,
+};
 
 #[test]
 fn an_echo_is_exact_in_text_counts_and_finish() {
@@ -223,4 +225,75 @@ fn an_answer_goes_on_behind_what_was_given_and_counts_all_of_it() {
     });
     let error = got.error.expect("refused");
     assert_eq!(error.param.as_deref(), Some("transcript"));
+}
+
+#[test]
+fn an_echo_calls_a_tool_when_it_is_told_to_and_its_words_are_certain() {
+    let mut client = Client::loaded(&echo_load(0));
+    let tool = Tool {
+        name: "weather".to_owned(),
+        description: String::new(),
+        parameters: String::new(),
+        strict: false,
+    };
+    let output = Output {
+        tools: vec![tool],
+        ..Output::default()
+    };
+    let said = "Let me see. <tool_call> {\"name\": \"weather\", \"arguments\": {\"city\": \"Paris\"}} </tool_call>";
+    let task = Task {
+        output: output.clone(),
+        ..Task::new(
+            chat(said),
+            Sampling {
+                top_logprobs: Some(1),
+                ..greedy()
+            },
+        )
+    };
+    let whole = client.perform(task.clone());
+    assert_eq!(whole.text, "Let me see. ");
+    assert_eq!(whole.done.map(|done| done.0), Some(Finish::ToolCalls));
+    assert_eq!(whole.calls.len(), 1);
+    assert_eq!(whole.calls[0].name.as_deref(), Some("weather"));
+    assert_eq!(whole.calls[0].arguments, "{\"city\": \"Paris\"}");
+    assert_eq!(whole.logprobs.len(), whole.tokens.len());
+    let bytes: Vec<u8> = whole
+        .logprobs
+        .iter()
+        .flat_map(|it| it.bytes.clone())
+        .collect();
+    assert_eq!(bytes, said.as_bytes());
+    // Taken up again anywhere, the call has the same id, and comes once.
+    for given in 0..whole.tokens.len() {
+        let rest = client.perform(Task {
+            transcript: whole.tokens[..given].to_vec(),
+            ..task.clone()
+        });
+        assert_eq!(rest.done, whole.done);
+        assert!(rest.calls.is_empty() || rest.calls == whole.calls);
+    }
+    let refused = |output: Output, param: &str| {
+        let mut client = Client::loaded(&echo_load(0));
+        let task = Task {
+            output,
+            ..Task::new(chat("hi"), greedy())
+        };
+        let error = client.perform(task).error.expect("refused");
+        assert_eq!(error.param.as_deref(), Some(param), "{error}");
+    };
+    let format = Format::JsonObject;
+    let formed = Output {
+        format,
+        ..Output::default()
+    };
+    refused(formed, "response_format");
+    let tool_choice = ToolChoice::Required;
+    refused(
+        Output {
+            tool_choice,
+            ..output
+        },
+        "tool_choice",
+    );
 }

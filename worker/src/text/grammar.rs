@@ -1,0 +1,276 @@
+//! Which tokens may come next, where an answer must have a form. By `llguidance`.
+//!
+//! A grammar is compiled for each answer, against the vocabulary as bytes. It is given each token of
+//! the answer from the first on, those of a transcript too, so that what it allows is a function of
+//! the tokens alone. White space in JSON is fixed, but for one blank behind `,` and `:`: with more
+//! freedom, models fill answers with it.
+//!
+//! A schema or grammar is a tenant's: its size, the work of compiling it and that of each step are
+//! bounded, and a fault of the library is an error of the request and not of the process.
+
+use crate::text::tokenizer::TextTokenizer;
+use llguidance::api::{ParserLimits, TopLevelGrammar};
+use llguidance::panic_utils::catch_unwind;
+use llguidance::toktrie::{ApproximateTokEnv, SimpleVob, TokEnv, TokRxInfo, TokTrie};
+use llguidance::{Matcher, ParserFactory};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use tether_wire::infer::Format;
+
+/// Work of building a grammar's lexer; about 20 ms.
+const INITIAL_LEXER_FUEL: u64 = 1_000_000;
+/// Work of the lexer for one token; about 15 ms.
+const STEP_LEXER_FUEL: u64 = 200_000;
+/// Items of the parser for one token; about 3 ms.
+const STEP_MAX_ITEMS: usize = 50_000;
+/// States of a grammar's lexer, of 1 to 2 kB each.
+const MAX_LEXER_STATES: usize = 50_000;
+/// Symbols of a grammar.
+const MAX_GRAMMAR_SIZE: usize = 200_000;
+/// Most characters of the library's words that a tenant is told.
+const MAX_WHY_CHARS: usize = 300;
+
+/// What a grammar is made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// A JSON schema.
+    Json(Value),
+    /// A regular expression.
+    Regex(String),
+    /// A grammar in Lark's language.
+    Lark(String),
+}
+
+/// A grammar that cannot be compiled, or that the answer cannot follow.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct GrammarError(pub(crate) String);
+
+impl GrammarError {
+    fn new(why: impl fmt::Display) -> Self {
+        let why = why.to_string();
+        // What follows a panic's words are frames of this program.
+        let why = why.split("\n<backtrace>").next().unwrap_or_default();
+        let legible = |c: char| if c.is_control() { ' ' } else { c };
+        Self(why.chars().map(legible).take(MAX_WHY_CHARS).collect())
+    }
+}
+
+impl Source {
+    /// The form that a request asks for; nothing for free text.
+    pub(crate) fn of(format: &Format) -> Result<Option<Self>, GrammarError> {
+        Ok(Some(match format {
+            Format::Text => return Ok(None),
+            Format::JsonObject => Self::Json(json!({"type": "object"})),
+            Format::JsonSchema(text) => Self::Json(schema(text)?),
+            Format::Regex(text) => Self::Regex(text.clone()),
+            Format::Lark(text) => Self::Lark(text.clone()),
+            Format::Choice(choices) => {
+                let escaped: Vec<String> = choices.iter().map(|it| escape(it)).collect();
+                Self::Regex(format!("({})", escaped.join("|")))
+            }
+        }))
+    }
+
+    fn into_grammar(self) -> TopLevelGrammar {
+        match self {
+            Self::Json(mut schema) => {
+                fix_blanks(&mut schema);
+                TopLevelGrammar::from_json_schema(schema)
+            }
+            Self::Regex(text) => TopLevelGrammar::from_regex(&text),
+            Self::Lark(text) => TopLevelGrammar::from_lark(text),
+        }
+    }
+}
+
+/// A schema that is an object; what `true` and `false` mean is of no use to anybody.
+pub(crate) fn schema(text: &str) -> Result<Value, GrammarError> {
+    let schema: Value = serde_json::from_str(text)
+        .map_err(|error| GrammarError::new(format_args!("the schema is not JSON: {error}")))?;
+    if schema.is_object() {
+        Ok(schema)
+    } else {
+        Err(GrammarError::new("the schema is not a JSON object"))
+    }
+}
+
+/// Settings of the compiler go with the schema. Those that a tenant wrote are replaced.
+pub(crate) fn fix_blanks(schema: &mut Value) {
+    schema["x-guidance"] = json!({
+        "whitespace_flexible": false,
+        "item_separator": ", ?",
+        "key_separator": ": ?",
+    });
+}
+
+/// A text as a regular expression that matches it alone.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len() + 8);
+    for char in text.chars() {
+        match char {
+            '\n' => escaped += "\\n",
+            '\r' => escaped += "\\r",
+            '\t' => escaped += "\\t",
+            _ => {
+                if char.is_ascii_punctuation() {
+                    escaped.push('\\');
+                }
+                escaped.push(char);
+            }
+        }
+    }
+    escaped
+}
+
+/// Compiles grammars for one model's vocabulary, which is read when the first is.
+pub(crate) struct Grammars {
+    tokenizer: Arc<TextTokenizer>,
+    /// Special tokens that stand in the text of calls.
+    spelled: BTreeMap<u32, String>,
+    factory: OnceLock<Result<ParserFactory, GrammarError>>,
+}
+
+impl fmt::Debug for Grammars {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Grammars")
+    }
+}
+
+impl Grammars {
+    pub(crate) fn new(tokenizer: Arc<TextTokenizer>, spelled: BTreeMap<u32, String>) -> Self {
+        Self {
+            tokenizer,
+            spelled,
+            factory: OnceLock::new(),
+        }
+    }
+
+    fn factory(&self) -> Result<&ParserFactory, GrammarError> {
+        let factory = self.factory.get_or_init(|| {
+            catch_unwind(std::panic::AssertUnwindSafe(|| {
+                let vocabulary = self.vocabulary();
+                let mut factory = ParserFactory::new_simple(&vocabulary)?;
+                factory.quiet();
+                *factory.limits_mut() = limits();
+                Ok(factory)
+            }))
+            .map_err(GrammarError::new)
+        });
+        factory.as_ref().map_err(Clone::clone)
+    }
+
+    fn vocabulary(&self) -> TokEnv {
+        let ids = 0..u32::try_from(self.tokenizer.vocabulary()).unwrap_or(u32::MAX);
+        let eos: Vec<u32> = self
+            .tokenizer
+            .eos()
+            .iter()
+            .copied()
+            .filter(|id| ids.contains(id))
+            .collect();
+        let words: Vec<Vec<u8>> = ids
+            .clone()
+            .map(|id| {
+                let bytes = self.tokenizer.bytes(id);
+                match self.spelled.get(&id) {
+                    Some(spelling) => spelling.clone().into_bytes(),
+                    // A name that no text has, as the library wants for what is not text.
+                    None if bytes.is_empty() || eos.contains(&id) => {
+                        let mut name = vec![TokTrie::SPECIAL_TOKEN_MARKER];
+                        name.extend(format!("<[{id}]>").into_bytes());
+                        name
+                    }
+                    None => bytes.to_vec(),
+                }
+            })
+            .collect();
+        let info = TokRxInfo::new(ids.end, eos.first().copied().unwrap_or_default());
+        let trie = TokTrie::from(&info, &words);
+        let trie = if eos.is_empty() {
+            trie
+        } else {
+            trie.with_eos_tokens(&eos)
+        };
+        Arc::new(ApproximateTokEnv::new(trie))
+    }
+
+    /// Compiles a grammar. Takes a while: not to be called where tokens are made.
+    pub(crate) fn compile(&self, source: Source) -> Result<Grammar, GrammarError> {
+        let factory = self.factory()?;
+        let parser = catch_unwind(std::panic::AssertUnwindSafe(|| {
+            factory.create_parser(source.into_grammar())
+        }));
+        let matcher = Matcher::new(Ok(parser.map_err(GrammarError::new)?));
+        match matcher.get_error() {
+            None => Ok(Grammar { matcher }),
+            Some(why) => Err(GrammarError::new(why)),
+        }
+    }
+}
+
+fn limits() -> ParserLimits {
+    ParserLimits {
+        initial_lexer_fuel: INITIAL_LEXER_FUEL,
+        step_lexer_fuel: STEP_LEXER_FUEL,
+        step_max_items: STEP_MAX_ITEMS,
+        max_lexer_states: MAX_LEXER_STATES,
+        max_grammar_size: MAX_GRAMMAR_SIZE,
+        // Their errors repeat the whole grammar.
+        verbose_errors: false,
+        ..ParserLimits::default()
+    }
+}
+
+/// A grammar, and how far an answer is in it.
+pub(crate) struct Grammar {
+    matcher: Matcher,
+}
+
+impl fmt::Debug for Grammar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Grammar")
+    }
+}
+
+impl Grammar {
+    /// What may come next; those that end an answer only where the grammar may end.
+    pub(crate) fn mask(&mut self) -> Result<Mask, GrammarError> {
+        let mask = self.matcher.compute_mask().map_err(GrammarError::new)?;
+        if mask.is_zero() {
+            return Err(GrammarError::new(
+                "no token of the model continues the answer as the grammar wants it",
+            ));
+        }
+        Ok(Mask(mask))
+    }
+
+    /// Takes the next token, which does not end the answer.
+    pub(crate) fn take(&mut self, token: u32) -> Result<(), GrammarError> {
+        self.matcher.consume_token(token).map_err(GrammarError::new)
+    }
+
+    /// Whether the grammar may end here.
+    pub(crate) fn may_end(&mut self) -> bool {
+        self.matcher.is_accepting().unwrap_or(false)
+    }
+
+    /// Whether it is complete and nothing can follow.
+    pub(crate) fn is_over(&self) -> bool {
+        self.matcher.is_stopped()
+    }
+}
+
+/// Tokens that may come next.
+pub(crate) struct Mask(SimpleVob);
+
+impl Mask {
+    pub(crate) fn allows(&self, token: u32) -> bool {
+        (token as usize) < self.0.len() && self.0.is_allowed(token)
+    }
+}
+
+#[cfg(test)]
+mod tests;
