@@ -17,7 +17,7 @@
 //! * [`fold`] – tokens → text and calls that are certain, and where the answer ends
 
 pub mod answering;
-mod calls;
+pub(crate) mod calls;
 pub mod fold;
 mod grammar;
 mod literal;

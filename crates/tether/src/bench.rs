@@ -1,6 +1,7 @@
 //! `tether bench`, hidden: what `ops/bench/run` measures. Those that time the whole print a table in
 //! Markdown and then one line of JSON with every sample; that of the fleet prints either.
 
+mod continuation;
 mod direct;
 mod first_token;
 mod fleet;
@@ -17,6 +18,8 @@ pub(crate) enum BenchCommand {
     FirstToken(Runs),
     /// What the mesh adds to the engine alone
     Overhead(Runs),
+    /// Answers taken up again: how often the ways to do it differ, and what they cost
+    Continuation(Runs),
     /// What a large fleet costs one orchestrator: heartbeats, memory, lookups
     Fleet(fleet::FleetArgs),
 }
@@ -38,6 +41,7 @@ impl BenchCommand {
             let report = match self {
                 Self::FirstToken(Runs { runs }) => first_token::measure(runs).await?,
                 Self::Overhead(Runs { runs }) => overhead::measure(runs).await?,
+                Self::Continuation(Runs { runs }) => continuation::measure(runs).await?,
                 Self::Fleet(fleet) => return fleet.run().await,
             };
             Ok(report.print()?)

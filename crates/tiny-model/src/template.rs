@@ -22,11 +22,29 @@ pub const END_ID: u32 = 1;
 
 /// The Jinja chat template, the same in `tokenizer_config.json` and in the GGUF.
 ///
-/// One system message, and only as the first; any other role is refused by `raise_exception`.
+/// One system message, and only as the first; any other role is refused by `raise_exception`. Tools are
+/// told, called and answered in the way of Hermes; the model was taught none of it, so that only a
+/// grammar makes it call one.
 pub const CHAT_TEMPLATE: &str = "{{ bos_token }}\
+{% if tools %}\
+{{ '<|system|>' }}\
+{% if messages[0]['role'] == 'system' %}{{ (messages[0]['content'] | trim) + '\\n\\n' }}{% endif %}\
+{{ 'Tools:\\n<tools>' }}\
+{% for tool in tools %}{{ '\\n' }}{{ tool | tojson }}{% endfor %}\
+{{ '\\n</tools>\\nCall one: <tool_call>\\n{\"name\": NAME, \"arguments\": ARGUMENTS}\\n</tool_call><|end|>' }}\
+{% endif %}\
 {% for message in messages %}\
 {% if message['role'] == 'system' and not loop.first %}\
 {{ raise_exception('a system message must be the first') }}\
+{% elif message['role'] == 'system' and tools %}\
+{% elif message['role'] == 'assistant' and message['tool_calls'] %}\
+{{ '<|assistant|>' + (message['content'] | trim) }}\
+{% for call in message['tool_calls'] %}\
+{{ '<tool_call>\\n{\"name\": \"' + call['function']['name'] + '\", \"arguments\": ' }}\
+{{ call['function']['arguments'] | tojson }}{{ '}\\n</tool_call>' }}\
+{% endfor %}{{ '<|end|>' }}\
+{% elif message['role'] == 'tool' %}\
+{{ '<|user|><tool_response>\\n' + (message['content'] | trim) + '\\n</tool_response><|end|>' }}\
 {% elif message['role'] in ['system', 'user', 'assistant'] %}\
 {{ '<|' + message['role'] + '|>' + (message['content'] | trim) + '<|end|>' }}\
 {% else %}\
@@ -110,8 +128,8 @@ mod tests {
 
     #[test]
     fn unknown_roles_and_late_system_messages_are_refused() {
-        let unknown = render(json!([{ "role": "tool", "content": "x" }])).unwrap_err();
-        assert!(unknown.to_string().contains("unknown role: tool"));
+        let unknown = render(json!([{ "role": "function", "content": "x" }])).unwrap_err();
+        assert!(unknown.to_string().contains("unknown role: function"));
         let late = render(json!([
             { "role": "user", "content": "Hi" },
             { "role": "system", "content": "x" },

@@ -478,6 +478,43 @@ pub const TARGETS: &[Target] = &[
         seeds: worker::engine_samples,
     },
     Target {
+        name: "form",
+        run: worker::form,
+        covers: &[
+            "worker/src/text/grammar.rs",
+            "worker/src/text/calls/reader.rs",
+            "worker/src/text/template.rs",
+            "worker/src/text/literal.rs",
+        ],
+        seeds: || {
+            let seed = |name: &str, kind: u8, text: &str| {
+                Seed::new(name, [&[kind], text.as_bytes()].concat())
+            };
+            let call = "<tool_call>{\"name\": \"say\", \"arguments\": {\"a\": [1]}}</tool_call>";
+            vec![
+                seed(
+                    "schema",
+                    0,
+                    r#"{"type":"object","properties":{"a":{"enum":["x",1]}}}"#,
+                ),
+                seed("regex", 1, "[a-z]+(é|b{2,3})?"),
+                seed(
+                    "lark",
+                    2,
+                    "start: \"a\" x*\nx: /[0-9]/ | %json {\"type\":\"null\"}",
+                ),
+                seed("choice", 3, "yes\nno"),
+                seed(
+                    "forced",
+                    4,
+                    r#"{"type":"object","properties":{"a":{"type":"integer"}}}"#,
+                ),
+                seed("call", 5, call),
+                seed("no-call", 5, "<tool_call>{\"name\": \"hum\"} <tool_call>"),
+            ]
+        },
+    },
+    Target {
         name: "prompt",
         run: worker::prompt,
         covers: &[],

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use std::sync::OnceLock;
 use tether_wire::infer::{
     CallDelta, Chunk, Finish, Format as OutputFormat, Input, Message, Output, Sampling, Speaker,
-    TokenLogprob, Usage,
+    TokenLogprob, Tool, ToolCall, ToolChoice, Usage,
 };
 use tether_wire::manifest::Format;
 use tether_wire::rpc::{Code, RpcError};
@@ -118,6 +118,75 @@ pub(crate) fn prompt(bytes: &[u8]) -> Verdict {
         Err(error) => {
             assert_eq!(error.code, Code::Invalid, "{error}");
             Verdict::Refused
+        }
+    }
+}
+
+/// What an answer must be, as tenants say it, and what a model makes of it: schemas, patterns,
+/// grammars, tools, and text that may be calls. It ends within its bounds, and errors name the field.
+pub(crate) fn form(bytes: &[u8]) -> Verdict {
+    let Some((kind, rest)) = bytes.split_first() else {
+        return Verdict::Refused;
+    };
+    let Ok(text) = std::str::from_utf8(rest) else {
+        return Verdict::Refused;
+    };
+    let call = Message {
+        tool_calls: vec![ToolCall {
+            id: "a1B2c3D4e".into(),
+            name: "say".into(),
+            arguments: text.to_owned(),
+        }],
+        ..said(Speaker::Assistant, "")
+    };
+    let tool = |parameters: &str| Tool {
+        name: "say".into(),
+        description: text.to_owned(),
+        parameters: parameters.to_owned(),
+        strict: false,
+    };
+    let mut output = Output::default();
+    let mut transcript = Vec::new();
+    match kind % 6 {
+        0 => output.format = OutputFormat::JsonSchema(text.to_owned()),
+        1 => output.format = OutputFormat::Regex(text.to_owned()),
+        2 => output.format = OutputFormat::Lark(text.to_owned()),
+        3 => output.format = OutputFormat::Choice(text.lines().map(str::to_owned).collect()),
+        4 => (output.tools, output.tool_choice) = (vec![tool(text)], ToolChoice::Required),
+        _ => {
+            output.tools = vec![tool("")];
+            transcript = model().tokenizer().encode(text, false).unwrap_or_default();
+        }
+    }
+    if let Err(error) = output.check() {
+        return crate::message::refused(&error);
+    }
+    let task = Task {
+        output,
+        transcript,
+        ..Task::new(
+            Input::Chat(vec![said(Speaker::User, "hi"), call]),
+            Sampling::default(),
+        )
+    };
+    let answer = |task: &Task| -> Result<(), RpcError> {
+        let prompt = model().prompt_for(&task.input, &task.output, Some(64))?;
+        let mut answering = model().answer(&prompt, task)?;
+        // Logits that follow from the bytes, so that draws do.
+        let logit = |id: usize| f32::from(bytes[id % bytes.len()]) / 16.0;
+        let logits: Vec<f32> = (0..model().vocabulary()).map(logit).collect();
+        while answering.finish().is_none() {
+            let token = answering.draw(&logits)?;
+            answering.take(token)?;
+        }
+        Ok(())
+    };
+    match answer(&task) {
+        Ok(()) => Verdict::Accepted,
+        Err(error) => {
+            assert_eq!(error.code, Code::Invalid, "{error}");
+            assert!(error.param.is_some(), "{error}");
+            crate::message::refused(&error)
         }
     }
 }

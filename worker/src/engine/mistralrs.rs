@@ -4,21 +4,28 @@
 //! logits processor that chooses each token and folds it into text at once; what mistral.rs streams
 //! back is drained and ignored. So most of its habits have no effect, and the others are met:
 //!
-//! | mistral.rs 0.8.1 | here |
-//! |---|---|
-//! | grows its cache by 512 tokens, and fails over the model's context | a whole number of 512 |
-//! | panics when the caller of a non-streaming request is gone | always streams |
-//! | every sequence stalls behind one stream that is not read | drained at once; the outbox never waits |
-//! | mixes the sequences of a batch when decoding on the CPU | one sequence at a time |
-//! | a forward pass over the context fails the whole batch | `max_tokens` is clamped to the context |
-//! | no last chunk when the last token is part of a character | the fold ended the answer before |
-//! | `max_len` 0 and 1 give two tokens; stop tokens may be refused | the fold cuts, and the logits processor fails |
-//! | no seed of a request; ignores `logits_bias` | [`crate::text::sampler`] |
-//! | accepts any temperature, NaN, empty prompts | checked before |
-//! | cached prefixes change shapes, and with them the last bits | the prefix cache is off |
-//! | asks the hub for files that are missing | files and absolute paths are checked before |
-//! | chooses from rows that are no token, and panics decoding them | the sampler sees the vocabulary only |
-//! | panics and aborts on malformed files, leaves the engine half alive | a process each, a panic ends it |
+//! | mistral.rs 0.8.1 | here | shown by |
+//! |---|---|---|
+//! | grows its cache by 512 tokens, and fails over the model's context | a whole number of 512 | `the_cache_never_grows_over_the_models_context` |
+//! | panics when the caller of a non-streaming request is gone | always streams | `a_cancelled_answer_stops_and_its_neighbours_and_successors_do_not` |
+//! | every sequence stalls behind one stream that is not read | drained at once; the outbox never waits | `a_reader_that_pauses_loses_nothing_and_stalls_nobody` |
+//! | mixes the sequences of a batch when decoding on the CPU, and batches equal lengths only | one sequence at a time | `answers_given_at_once_are_those_given_alone`, `a_turn_begins_when_the_one_before_has_ended` |
+//! | a forward pass over the context fails the whole batch | `max_tokens` is clamped to the context | `the_context_is_never_overrun` |
+//! | no last chunk when the last token is part of a character | the fold ended the answer before | `every_chunk_is_whole_characters_whatever_the_model_draws` |
+//! | `max_len` 0 and 1 give two tokens; stop tokens may be refused | the fold cuts, and the logits processor fails | `max_tokens_and_stop_strings_end_an_answer_exactly` |
+//! | ignores `logits_bias` | [`crate::text::sampler`] | `bias_and_parameters_reach_the_model` |
+//! | no seed of a request | noise by (seed, position) | `one_seed_gives_one_answer_a_hundred_times_alone_and_beside_others` |
+//! | accepts any temperature, NaN, empty prompts | checked before | `parameters_that_cannot_be_never_reach_the_model` |
+//! | a schema may loop on white space | our own grammar, with fixed white space | `an_answer_has_its_form_whatever_the_model_would_have_said` |
+//! | a grammar and penalties begin afresh at a seam | ours, fed with the transcript | `an_answer_goes_on_from_every_position_as_it_would_have` |
+//! | a prompt of a single embedding panics | prompts of one token work | `the_context_is_never_overrun` |
+//! | cached prefixes change shapes, and with them the last bits | the prefix cache is off | `an_answer_goes_on_from_every_position_as_it_would_have` |
+//! | asks the hub for files that are missing | files and absolute paths are checked before | `what_is_missing_is_named_and_never_asked_for_elsewhere` |
+//! | chooses from rows that are no token, and panics decoding them | the sampler sees the vocabulary only | `rows_beyond_the_vocabulary_are_never_drawn` |
+//! | aborts on flipped bits of a GGUF file | the digest comes first; a process each | `each_damaged_artifact_is_a_fault_of_its_own_and_the_good_one_is_served` |
+//! | panics on a malformed `tokenizer.json`, leaves the engine half alive | a panic ends the process | `an_engine_that_aborts_takes_only_its_own_answers_with_it` |
+//! | unloading panics, poisons the engine or keeps memory | the process ends | `no_process_outlives_its_engine` |
+//! | a base that is loaded after an adapter has parts of it | one process for each (base, adapters) | tests of adapters in `worker/tests` |
 //!
 //! * [`model`] – loads it offline, from verified files
 //! * [`chooser`] – the logits processor

@@ -10,6 +10,7 @@ use std::time::Instant;
 use tether_artifact_store::MANIFEST_FILE;
 use tether_wire::infer::{Input, Message, Sampling, Speaker};
 use tether_wire::{Manifest, MeshId, Signed};
+use tether_worker::engine::child::environment;
 use tether_worker::engine::protocol::{
     Continuation, EngineKind, FromEngine, Generate, Load, Task, ToEngine, receive_message,
     send_message,
@@ -27,12 +28,28 @@ pub(super) struct Engine {
     next: u64,
 }
 
+/// An answer, as it was given.
+#[derive(Debug, Default)]
+pub(super) struct Whole {
+    pub(super) tokens: Vec<u32>,
+    /// How likely each was, where that was asked for: the last bits of it show every difference.
+    pub(super) logprob_bits: Vec<u32>,
+    /// Milliseconds to the first piece.
+    pub(super) first_ms: Option<f64>,
+}
+
 impl Engine {
     /// Starts one and loads an artifact.
     pub(super) async fn start(artifact: &Path) -> anyhow::Result<Self> {
+        Self::load(&load(artifact)?).await
+    }
+
+    /// Starts one and loads what it is told to.
+    pub(super) async fn load(load: &Load) -> anyhow::Result<Self> {
         let (ours, theirs) = StdStream::pair()?;
         let child = Command::new(std::env::current_exe()?)
             .arg("engine")
+            .envs(environment(load.threads))
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -45,7 +62,7 @@ impl Engine {
             socket: UnixStream::from_std(ours)?,
             next: 0,
         };
-        engine.send(&ToEngine::Load(load(artifact)?)).await?;
+        engine.send(&ToEngine::Load(load.clone())).await?;
         match engine.receive().await? {
             FromEngine::Loaded { .. } => Ok(engine),
             other => bail!("the engine did not load its model: {other:?}"),
@@ -80,6 +97,31 @@ impl Engine {
                     let tokens = u64::from(usage.completion_tokens);
                     return Ok(Sample::new(first, begin.elapsed(), tokens));
                 }
+                FromEngine::Failed { error, .. } => return Err(error.into()),
+                _ => {}
+            }
+        }
+    }
+
+    /// All of one answer.
+    pub(super) async fn perform(&mut self, task: Task) -> anyhow::Result<Whole> {
+        self.next += 1;
+        let begin = Instant::now();
+        let id = self.next;
+        self.send(&ToEngine::Generate(Generate { id, task }))
+            .await?;
+        let mut whole = Whole::default();
+        loop {
+            match self.receive().await? {
+                FromEngine::Chunk { chunk, .. } => {
+                    whole
+                        .first_ms
+                        .get_or_insert(begin.elapsed().as_secs_f64() * 1e3);
+                    whole.tokens.extend(chunk.tokens);
+                    let bits = chunk.logprobs.iter().map(|it| it.logprob.to_bits());
+                    whole.logprob_bits.extend(bits);
+                }
+                FromEngine::Done { .. } => return Ok(whole),
                 FromEngine::Failed { error, .. } => return Err(error.into()),
                 _ => {}
             }

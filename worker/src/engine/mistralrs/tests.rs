@@ -1,5 +1,9 @@
 //! Through the whole conversation, with the committed small model.
 
+mod continuation;
+mod forms;
+mod parameters;
+
 use crate::engine::child::conversation::client::{Client, Got, chat, greedy, model_load};
 use crate::engine::protocol::{FromEngine, Load, ToEngine};
 use std::collections::BTreeMap;
@@ -16,6 +20,14 @@ fn small_model() -> (TempDir, Load) {
         std::fs::write(folder.path().join(file.name), file.bytes).expect("write");
     }
     let load = model_load(folder.path(), GGUF_FILE, Format::Gguf);
+    (folder, load)
+}
+
+/// Untrained: every token is about as likely as any other, so that the last bits of logits decide.
+fn random_model() -> (TempDir, Load) {
+    let folder = tempfile::tempdir().expect("folder");
+    write_random_hf(folder.path(), 7).expect("written");
+    let load = model_load(folder.path(), "model.safetensors", Format::Safetensors);
     (folder, load)
 }
 
