@@ -74,7 +74,7 @@ impl Chooser {
             return None;
         }
         if let Some(given) = self.transcript.get(position as usize) {
-            if position % REPLAYED_PER_SIGN == 0 {
+            if position.is_multiple_of(REPLAYED_PER_SIGN) {
                 self.answer.replayed();
             }
             return Some(*given);

@@ -196,7 +196,8 @@ fn a_draw_is_a_function_of_seed_position_and_logits() {
 #[test]
 fn parameters_that_cannot_be_never_reach_the_model() {
     let (_folder, mut client) = client();
-    let wrong: [(&str, fn(&mut Sampling)); 6] = [
+    type Change = fn(&mut Sampling);
+    let wrong: [(&str, Change); 6] = [
         ("temperature", |s| s.temperature = -1.0),
         ("temperature", |s| s.temperature = f32::NAN),
         ("top_p", |s| s.top_p = 7.0),
