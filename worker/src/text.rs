@@ -21,6 +21,7 @@ pub(crate) mod calls;
 pub mod fold;
 mod grammar;
 mod literal;
+#[cfg(any(test, feature = "mistralrs"))]
 pub(crate) mod logprobs;
 pub mod prompt;
 pub mod sampler;

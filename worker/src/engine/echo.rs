@@ -161,6 +161,9 @@ async fn echo(
         }
     }
     answer.started(prompt.len());
+    if !task.transcript.is_empty() {
+        answer.replayed();
+    }
     if let Some(finish) = fold.finish() {
         answer.done(finish, fold.usage(prompt.len()), Times::first_token());
         return Ok(());

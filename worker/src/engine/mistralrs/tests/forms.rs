@@ -43,7 +43,7 @@ fn an_answer_has_its_form_whatever_the_model_would_have_said() {
             let (finish, usage) = got.done.expect("done");
             assert_eq!(finish, Finish::Stop, "{}", got.text);
             assert_eq!(usage.completion_tokens as usize, got.tokens.len());
-            let value: Value = serde_json::from_str(&got.text).expect("JSON");
+            let value: Value = got.text.parse().expect("JSON");
             assert!(value["n"].as_u64().is_some_and(|n| n < 100), "{value}");
             assert!(value["who"] == "é" || value["who"] == "🌍", "{value}");
             let got = client.perform(formed(Form::Regex("[a-c]{3}".into()), warm(seed)));
@@ -56,7 +56,7 @@ fn an_answer_has_its_form_whatever_the_model_would_have_said() {
         }
         let object = client.perform(formed(Form::JsonObject, warm(1)));
         if object.done.expect("done").0 == Finish::Stop {
-            let value: Value = serde_json::from_str(&object.text).expect("JSON");
+            let value: Value = object.text.parse().expect("JSON");
             assert!(value.is_object());
         }
     }
@@ -127,7 +127,7 @@ fn a_forced_call_can_be_read_and_its_arguments_are_valid() {
                 );
                 assert_eq!((got.text.as_str(), got.calls.len()), ("", 1));
                 let call = &got.calls[0];
-                let arguments: Value = serde_json::from_str(&call.arguments).expect("JSON");
+                let arguments: Value = call.arguments.parse().expect("JSON");
                 match call.name.as_deref() {
                     Some("weather") => {
                         assert!(
