@@ -124,7 +124,7 @@ impl Exchange {
             model: chat.model.clone(),
             input: Input::Chat(std::mem::take(&mut chat.messages)),
             sampling: chat.sampling.clone(),
-            output: Output::default(),
+            output: std::mem::take(&mut chat.output),
             transcript: Vec::new(),
         };
         let failed = |problem: Problem| Failed {

@@ -1,8 +1,9 @@
 //! OpenAI's JSON: the only module that knows it. (GW-1)
 //!
 //! * `chat` – requests for chat completions, every parameter honoured or refused by name
-//! * `messages` – their messages
-//! * `fields` – JSON objects whose fields are taken one by one, so that none is ignored
+//! * `messages` – their messages; `calls` – the calls of tools in them
+//! * `tools`, `form` – what an answer must be: calls of tools, text of a form
+//! * `fields` – JSON objects whose fields are taken one by one, so that none is ignored; `lists`
 //! * `response` – completions and their chunks
 //! * `extension` – what Tether adds: who answered, and the receipt
 //! * `saved` – requests and answers as tenants kept them, for receipts
@@ -11,14 +12,18 @@
 //!
 //! Source: OpenAI API reference, chat completions and models, as of 2026.
 
+mod calls;
 mod chat;
 mod error;
 mod extension;
 mod fields;
+mod form;
+mod lists;
 mod messages;
 mod models;
 mod response;
 pub(crate) mod saved;
+mod tools;
 
 pub(crate) use chat::{ChatRequest, parse_chat};
 pub(crate) use error::problem_response;

@@ -1,12 +1,14 @@
 //! Requests for chat completions. Each documented parameter is honoured, accepted because it
 //! changes nothing, or refused by name.
 
-use super::fields::Object;
-use super::messages;
+use super::fields::{Object, invalid};
+use super::{form, messages, tools};
 use crate::problem::Problem;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
-use tether_wire::infer::{MAX_LOGIT_BIAS, MAX_STOPS, Message, Sampling};
+use tether_wire::infer::{
+    MAX_LOGIT_BIAS, MAX_STOPS, MAX_TOP_LOGPROBS, Message, Output, Sampling,
+};
 
 /// Most entries of `metadata`, and their sizes, as OpenAI bounds them.
 const MAX_METADATA: usize = 16;
@@ -15,6 +17,9 @@ const MAX_METADATA_VALUE_CHARS: usize = 512;
 /// Longest label such as `user`.
 const MAX_LABEL_BYTES: usize = 512;
 
+/// Most answers to one request (`n`). Each is a request of its own to the mesh.
+pub(crate) const MAX_ANSWERS: u32 = 16;
+
 /// A chat, in our words.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ChatRequest {
@@ -22,6 +27,9 @@ pub(crate) struct ChatRequest {
     pub(crate) model: String,
     pub(crate) messages: Vec<Message>,
     pub(crate) sampling: Sampling,
+    pub(crate) output: Output,
+    /// How many answers are asked for.
+    pub(crate) answers: u32,
     pub(crate) stream: bool,
     pub(crate) include_usage: bool,
 }
@@ -29,15 +37,6 @@ pub(crate) struct ChatRequest {
 /// Parameters that would change the answer and that we do not have, with the values that ask for
 /// what happens anyway.
 const UNSUPPORTED: &[(&str, &[&str])] = &[
-    ("n", &["1"]),
-    ("logprobs", &["false"]),
-    ("top_logprobs", &["0"]),
-    ("tools", &["[]"]),
-    ("tool_choice", &["\"none\""]),
-    ("parallel_tool_calls", &[]),
-    ("functions", &["[]"]),
-    ("function_call", &["\"none\""]),
-    ("response_format", &[r#"{"type":"text"}"#]),
     ("modalities", &[r#"["text"]"#]),
     ("audio", &[]),
     ("prediction", &[]),
@@ -46,6 +45,12 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
     ("web_search_options", &[]),
     ("store", &["false"]),
     ("service_tier", &["\"auto\"", "\"default\""]),
+];
+
+/// What OpenAI had before `tools`: the values that ask for nothing, and what to use instead.
+const LEGACY: &[(&str, &[&str], &str)] = &[
+    ("functions", &["[]"], "tools"),
+    ("function_call", &["\"none\""], "tool_choice"),
 ];
 
 /// Parameters that change nothing about an answer: labels for statistics and hints for caches.
@@ -66,10 +71,15 @@ pub(crate) fn parse_chat(body: &[u8]) -> Result<ChatRequest, Problem> {
     let list: &RawValue = fields.need("messages", "a list of messages")?;
     let messages = messages::parse(list)?;
     let sampling = sampling(&mut fields)?;
+    let output = output(&mut fields)?;
+    let answers = answers(&mut fields)?;
     let stream = fields.take("stream", "a boolean")?.unwrap_or(false);
     let include_usage = stream_options(&mut fields, stream)?;
     for (field, neutral) in UNSUPPORTED {
         fields.refuse_unless(field, neutral)?;
+    }
+    for (field, neutral, instead) in LEGACY {
+        fields.refuse_for(field, neutral, instead)?;
     }
     for field in LABELS {
         label(&mut fields, field)?;
@@ -80,6 +90,8 @@ pub(crate) fn parse_chat(body: &[u8]) -> Result<ChatRequest, Problem> {
         model,
         messages,
         sampling,
+        output,
+        answers,
         stream,
         include_usage,
     })
@@ -105,16 +117,62 @@ fn sampling(fields: &mut Object<'_>) -> Result<Sampling, Problem> {
         min_p: number(fields, "min_p", plain.min_p)?,
         frequency_penalty: number(fields, "frequency_penalty", plain.frequency_penalty)?,
         presence_penalty: number(fields, "presence_penalty", plain.presence_penalty)?,
+        repetition_penalty: number(fields, "repetition_penalty", plain.repetition_penalty)?,
         logit_bias: logit_bias(fields)?,
         // OpenAI's seeds are signed; ours are the same 64 bits.
         seed: fields
             .take::<i64>("seed", "a whole number of 64 bits")?
             .map(i64::cast_unsigned),
         stop: stop(fields)?,
-        ..plain
+        top_logprobs: logprobs(fields)?,
     };
     sampling.check()?;
     Ok(sampling)
+}
+
+/// `logprobs` says whether, `top_logprobs` how many of the most likely tokens stand beside.
+fn logprobs(fields: &mut Object<'_>) -> Result<Option<u8>, Problem> {
+    const TOP: &str = "top_logprobs";
+    let wanted = fields.take("logprobs", "a boolean")?.unwrap_or(false);
+    let top: Option<u32> = fields.take(TOP, "a whole number, 0 or more")?;
+    let Ok(top) = u8::try_from(top.unwrap_or(0)) else {
+        let why = format!("is not between 0 and {MAX_TOP_LOGPROBS}");
+        return Err(invalid(TOP, &why));
+    };
+    match (wanted, top) {
+        (false, 1..) => Err(invalid(TOP, "is only allowed when 'logprobs' is true")),
+        (false, 0) => Ok(None),
+        (true, top) => Ok(Some(top)),
+    }
+}
+
+/// What the answer must be.
+fn output(fields: &mut Object<'_>) -> Result<Output, Problem> {
+    let mut output = Output::default();
+    tools::parse(fields, &mut output)?;
+    let (format, name) = form::parse(fields)?;
+    output.format = format;
+    output.check().map_err(|error| {
+        let mut problem = Problem::from(error);
+        // The wire has one name for it.
+        if problem.param.as_deref() == Some(form::RESPONSE_FORMAT) && name != form::RESPONSE_FORMAT
+        {
+            problem.message = problem.message.replacen(form::RESPONSE_FORMAT, name, 1);
+            problem.param = Some(name.to_owned());
+        }
+        problem
+    })?;
+    Ok(output)
+}
+
+/// How many answers.
+fn answers(fields: &mut Object<'_>) -> Result<u32, Problem> {
+    let answers = fields.take("n", "a whole number, 1 or more")?.unwrap_or(1);
+    if (1..=MAX_ANSWERS).contains(&answers) {
+        return Ok(answers);
+    }
+    let why = format!("is {answers}, not between 1 and {MAX_ANSWERS}");
+    Err(invalid("n", &why))
 }
 
 /// `max_completion_tokens`, or its older name `max_tokens`.

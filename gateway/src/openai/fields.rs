@@ -126,6 +126,43 @@ impl<'a> Object<'a> {
         Err(self.unsupported(field, neutral))
     }
 
+    /// Takes a field that must be an object, as the JSON text that it is: its fields keep their
+    /// order, which means something in a schema.
+    pub(super) fn json_object(
+        &mut self,
+        field: &str,
+        max_bytes: usize,
+    ) -> Result<Option<String>, Problem> {
+        let Some(value) = self.raw(field) else {
+            return Ok(None);
+        };
+        let name = self.name(field);
+        if value.get().len() > max_bytes {
+            return Err(invalid(&name, &format!("has more than {max_bytes} bytes")));
+        }
+        // Whoever reads it later reads it like this: what nests too deep is refused here.
+        match serde_json::from_str(value.get()) {
+            Ok(serde_json::Value::Object(_)) => Ok(Some(value.get().to_owned())),
+            Ok(_) => Err(wrong_type(&name, "an object")),
+            Err(_) => Err(invalid(&name, "nests too deep")),
+        }
+    }
+
+    /// Refuses a parameter in place of which there is another one, unless it is as good as absent.
+    pub(super) fn refuse_for(
+        &mut self,
+        field: &str,
+        neutral: &[&str],
+        instead: &str,
+    ) -> Result<(), Problem> {
+        self.refuse_unless(field, neutral).map_err(|mut problem| {
+            let name = self.name(field);
+            problem.message =
+                format!("Unsupported parameter: '{name}' is not supported; use '{instead}'.");
+            problem
+        })
+    }
+
     /// The refusal of a parameter that exists in OpenAI's API and not here.
     pub(super) fn unsupported(&self, field: &str, allowed: &[&str]) -> Problem {
         let name = self.name(field);
@@ -162,6 +199,11 @@ pub(super) fn wrong_type(name: &str, expected: &str) -> Problem {
         format!("Invalid type for '{name}': expected {expected}."),
     )
     .at(name)
+}
+
+/// The refusal of a value: `why` goes on behind its name.
+pub(super) fn invalid(name: &str, why: &str) -> Problem {
+    Problem::invalid("invalid_value", format!("'{name}' {why}.")).at(name)
 }
 
 /// The fields of an object, bounded, each once.

@@ -1,11 +1,11 @@
 //! The messages of a chat.
 
-use super::fields::{Object, wrong_type};
+use super::calls::{self, OpenCalls};
+use super::fields::{Object, invalid, wrong_type};
+use super::lists::bounded_list;
 use crate::problem::Problem;
-use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-use std::fmt;
-use tether_wire::infer::{MAX_MESSAGES, Message, Speaker};
+use tether_wire::infer::{MAX_CALL_ID_BYTES, MAX_MESSAGES, Message, Speaker, is_tool_name};
 
 /// Most parts of one message.
 const MAX_PARTS: usize = 1_024;
@@ -16,11 +16,16 @@ pub(super) fn parse(list: &RawValue) -> Result<Vec<Message>, Problem> {
     if items.is_empty() {
         return Err(invalid("messages", "must have at least one message"));
     }
-    items
-        .into_iter()
-        .enumerate()
-        .map(|(index, item)| message(Object::of_value(format!("messages[{index}]"), item)?))
-        .collect()
+    let mut messages = Vec::with_capacity(items.len());
+    let mut open = OpenCalls::default();
+    for (index, item) in items.into_iter().enumerate() {
+        let fields = Object::of_value(format!("messages[{index}]"), item)?;
+        let mut message = message(fields)?;
+        open.take(index, &mut message)?;
+        messages.push(message);
+    }
+    open.end()?;
+    Ok(messages)
 }
 
 fn message(mut fields: Object<'_>) -> Result<Message, Problem> {
@@ -30,19 +35,25 @@ fn message(mut fields: Object<'_>) -> Result<Message, Problem> {
         "system" | "developer" => Speaker::System,
         "user" => Speaker::User,
         "assistant" => Speaker::Assistant,
-        "tool" | "function" => return Err(fields.unsupported("role", &[])),
+        "tool" => Speaker::Tool,
+        "function" => return Err(fields.unsupported("role", &["\"tool\""])),
         _ => {
             return Err(invalid(
                 &fields.name("role"),
-                "must be 'system', 'developer', 'user' or 'assistant'",
+                "must be 'system', 'developer', 'user', 'assistant' or 'tool'",
             ));
         }
+    };
+    let tool_calls = match role {
+        Speaker::Assistant => calls::parse(&mut fields)?,
+        _ => Vec::new(),
     };
     let path = fields.name("content");
     let content = match fields.raw("content") {
         Some(value) => content(&path, value)?,
+        // An answer that only called.
+        None if !tool_calls.is_empty() => String::new(),
         None => {
-            fields.refuse_unless("tool_calls", &[])?;
             return Err(Problem::invalid(
                 "missing_required_parameter",
                 format!("Missing required parameter: '{path}'."),
@@ -50,14 +61,48 @@ fn message(mut fields: Object<'_>) -> Result<Message, Problem> {
             .at(path));
         }
     };
+    let tool_call_id = match role {
+        Speaker::Tool => Some(call_id(&mut fields)?),
+        _ => None,
+    };
+    let name = name(&mut fields)?;
     // What an answer of ours holds may be sent back as it is.
     fields.refuse_unless("annotations", &["[]"])?;
     fields.refuse_unless("tool_calls", &["[]"])?;
-    for field in ["refusal", "name", "function_call", "audio", "tool_call_id"] {
+    fields.refuse_for("function_call", &[], "tool_calls")?;
+    for field in ["refusal", "audio", "tool_call_id"] {
         fields.refuse_unless(field, &[])?;
     }
+    if role == Speaker::Assistant {
+        // The SDKs' own reading of the content, which they send back beside it.
+        fields.raw("parsed");
+    }
     fields.finish()?;
-    Ok(Message::new(role, content))
+    Ok(Message {
+        tool_calls,
+        tool_call_id,
+        name,
+        ..Message::new(role, content)
+    })
+}
+
+/// Which call a tool's message answers.
+fn call_id(fields: &mut Object<'_>) -> Result<String, Problem> {
+    let id: String = fields.need("tool_call_id", "a string")?;
+    if id.len() > MAX_CALL_ID_BYTES {
+        let why = format!("has more than {MAX_CALL_ID_BYTES} bytes");
+        return Err(invalid(&fields.name("tool_call_id"), &why));
+    }
+    Ok(id)
+}
+
+/// Who of several speaks; it stands in the prompt, so that it may be nothing but a name.
+fn name(fields: &mut Object<'_>) -> Result<Option<String>, Problem> {
+    let name: Option<String> = fields.take("name", "a string")?;
+    if name.as_deref().is_some_and(|name| !is_tool_name(name)) {
+        return Err(invalid(&fields.name("name"), calls::NAME_MUST_BE));
+    }
+    Ok(name)
 }
 
 /// A string, or a list of parts of text, which are put together as they are.
@@ -82,52 +127,4 @@ fn content(path: &str, value: &RawValue) -> Result<String, Problem> {
         text.push_str(&piece);
     }
     Ok(text)
-}
-
-fn invalid(name: &str, why: &str) -> Problem {
-    Problem::invalid("invalid_value", format!("'{name}' {why}.")).at(name)
-}
-
-fn bounded_list<'a>(
-    value: &'a RawValue,
-    limit: usize,
-    name: &str,
-    expected: &str,
-) -> Result<Vec<&'a RawValue>, Problem> {
-    if !value.get().starts_with('[') {
-        return Err(wrong_type(name, expected));
-    }
-    let items: Items<'a> =
-        serde_json::from_str(value.get()).map_err(|_| wrong_type(name, expected))?;
-    if items.0.len() > limit {
-        return Err(invalid(name, &format!("has more than {limit} entries")));
-    }
-    Ok(items.0)
-}
-
-/// Entries of a list as text; no more are kept than any list of ours may have.
-struct Items<'a>(Vec<&'a RawValue>);
-
-impl<'de> Deserialize<'de> for Items<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Collect;
-        impl<'de> Visitor<'de> for Collect {
-            type Value = Items<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list")
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-                let mut items = Vec::new();
-                while items.len() <= MAX_MESSAGES {
-                    match list.next_element::<&'de RawValue>()? {
-                        Some(item) => items.push(item),
-                        None => return Ok(Items(items)),
-                    }
-                }
-                while list.next_element::<de::IgnoredAny>()?.is_some() {}
-                Ok(Items(items))
-            }
-        }
-        deserializer.deserialize_seq(Collect)
-    }
 }
