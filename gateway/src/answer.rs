@@ -2,32 +2,63 @@
 //!
 //! A stream that ends without its `Done` did not end well, and is never shown as if it had. [T-INF-8]
 
-use tether_wire::infer::{Accepted, AnswerEvent, Done};
+use tether_wire::infer::{
+    Accepted, AnswerEvent, CallDelta, Chunk, Done, MAX_CALL_ID_BYTES, MAX_TOOL_CALLS, TokenLogprob,
+    is_tool_name,
+};
 use tether_wire::rpc::{Code, RpcError};
 
-/// Most bytes of text that one answer may have; a context of a million tokens has less.
+/// Most bytes of text and calls that one answer may have; a context of a million tokens has less.
 pub(crate) const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 
 /// What a tenant gets of an answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Piece {
-    /// Text, never empty.
-    Text(String),
+    /// More of it.
+    Part(Part),
     /// The end.
     Done(Done),
+}
+
+/// More of an answer; something of it is there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Part {
+    pub(crate) text: String,
+    /// One for each token, where they were asked for.
+    pub(crate) logprobs: Vec<TokenLogprob>,
+    /// Calls of tools, whose deltas are in order.
+    pub(crate) calls: Vec<CallDelta>,
+}
+
+impl Part {
+    /// Whether it has no text beside its calls.
+    pub(crate) fn only_calls(&self) -> bool {
+        self.text.is_empty() && !self.calls.is_empty()
+    }
 }
 
 /// How far an answer is.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
+    /// Whether logarithmic probabilities were asked for.
+    logprobs: bool,
     accepted: Option<Accepted>,
     /// Position of the next token. [T-INF-7]
     position: u32,
     bytes: usize,
+    /// Calls that have begun.
+    calls: u32,
     done: bool,
 }
 
 impl Progress {
+    pub(crate) fn new(logprobs: bool) -> Self {
+        Self {
+            logprobs,
+            ..Self::default()
+        }
+    }
+
     /// The worker that answers; a worker that took over before anything was said replaces the
     /// first.
     pub(crate) fn accepted(&self) -> Option<&Accepted> {
@@ -49,25 +80,69 @@ impl Progress {
             }
             _ if self.accepted.is_none() => Err(broken("no worker has taken it")),
             AnswerEvent::Chunk(chunk) => {
-                if chunk.position != self.position {
-                    return Err(broken(&format!(
-                        "a piece for position {} came where {} was due",
-                        chunk.position, self.position
-                    )));
-                }
-                let positions = chunk.positions().unwrap_or(u32::MAX);
-                self.position = self.position.saturating_add(positions);
-                self.bytes = self.bytes.saturating_add(chunk.text.len());
-                if self.bytes > MAX_ANSWER_BYTES {
-                    return Err(broken("it is longer than any answer may be"));
-                }
-                Ok((!chunk.text.is_empty()).then_some(Piece::Text(chunk.text)))
+                let part = self.chunk(chunk)?;
+                Ok((part != Part::default()).then_some(Piece::Part(part)))
             }
             AnswerEvent::Done(done) => {
                 self.done = true;
                 Ok(Some(Piece::Done(done)))
             }
         }
+    }
+
+    fn chunk(&mut self, chunk: Chunk) -> Result<Part, RpcError> {
+        if chunk.position != self.position {
+            return Err(broken(&format!(
+                "a piece for position {} came where {} was due",
+                chunk.position, self.position
+            )));
+        }
+        let positions = chunk.positions().unwrap_or(u32::MAX);
+        self.position = self.position.saturating_add(positions);
+        // Those without an id have none. [T-INF-12]
+        let told = if self.logprobs { chunk.tokens.len() } else { 0 };
+        if chunk.logprobs.len() != told {
+            return Err(broken(&format!(
+                "a piece of {} tokens has {} logprobs where {told} were due",
+                chunk.tokens.len(),
+                chunk.logprobs.len()
+            )));
+        }
+        self.bytes = self.bytes.saturating_add(chunk.text.len());
+        for call in &chunk.calls {
+            self.call(call)?;
+        }
+        if self.bytes > MAX_ANSWER_BYTES {
+            return Err(broken("it is longer than any answer may be"));
+        }
+        Ok(Part {
+            text: chunk.text,
+            logprobs: chunk.logprobs,
+            calls: chunk.calls,
+        })
+    }
+
+    /// A call begins behind those before it, with its id and its tool; later deltas have neither.
+    fn call(&mut self, delta: &CallDelta) -> Result<(), RpcError> {
+        let first = match (&delta.id, &delta.name) {
+            (Some(id), Some(name)) => {
+                self.bytes = self.bytes.saturating_add(id.len() + name.len());
+                let fits = id.len() <= MAX_CALL_ID_BYTES && is_tool_name(name);
+                Some(fits && usize::try_from(self.calls).is_ok_and(|it| it < MAX_TOOL_CALLS))
+            }
+            (None, None) => None,
+            _ => Some(false),
+        };
+        self.bytes = self.bytes.saturating_add(delta.arguments.len());
+        let in_order = match first {
+            Some(fits) => fits && delta.index == self.calls,
+            None => delta.index < self.calls,
+        };
+        if !in_order {
+            return Err(broken("a call of a tool is not where it belongs"));
+        }
+        self.calls += u32::from(first.is_some());
+        Ok(())
     }
 
     /// The call ended: well only after `Done`.
@@ -118,7 +193,10 @@ mod tests {
         assert_eq!(progress.take(chunk(0, 2, "")), Ok(None));
         assert_eq!(
             progress.take(chunk(2, 1, "é")),
-            Ok(Some(Piece::Text("é".into())))
+            Ok(Some(Piece::Part(Part {
+                text: "é".into(),
+                ..Part::default()
+            })))
         );
         assert_eq!(progress.take(accepted(3)), Ok(None));
         assert_eq!(progress.take(AnswerEvent::Unknown), Ok(None));
@@ -142,5 +220,92 @@ mod tests {
         progress.take(accepted(1)).expect("taken");
         let long = "x".repeat(MAX_ANSWER_BYTES + 1);
         assert!(progress.take(chunk(0, 1, &long)).is_err());
+    }
+
+    fn call(index: u32, id: Option<&str>, arguments: &str) -> CallDelta {
+        CallDelta {
+            index,
+            id: id.map(str::to_owned),
+            name: id.map(|_| "say".to_owned()),
+            arguments: arguments.to_owned(),
+        }
+    }
+
+    fn calling(calls: Vec<CallDelta>) -> AnswerEvent {
+        AnswerEvent::Chunk(Chunk {
+            calls,
+            ..Chunk::default()
+        })
+    }
+
+    #[test]
+    fn calls_of_tools_pass_in_their_order_and_others_break_the_answer() {
+        let begun = || {
+            let mut progress = Progress::default();
+            progress.take(accepted(1)).expect("taken");
+            let calls = vec![call(0, Some("a"), ""), call(0, None, "{}")];
+            let piece = progress.take(calling(calls.clone())).expect("in order");
+            let part = Part {
+                calls,
+                ..Part::default()
+            };
+            assert_eq!(piece, Some(Piece::Part(part)));
+            progress
+        };
+        let next = calling(vec![call(1, Some("b"), "{"), call(0, None, " ")]);
+        assert!(begun().take(next).is_ok());
+        let mut unnamed = call(1, Some("b"), "");
+        unnamed.name = None;
+        let mut odd = call(1, Some("b"), "");
+        odd.name = Some("no name".to_owned());
+        for wrong in [
+            call(1, None, "{"),
+            call(0, Some("a"), ""),
+            call(2, Some("c"), ""),
+            call(1, Some(&"x".repeat(MAX_CALL_ID_BYTES + 1)), ""),
+            unnamed,
+            odd,
+        ] {
+            assert!(
+                begun().take(calling(vec![wrong.clone()])).is_err(),
+                "{wrong:?}"
+            );
+        }
+        let mut progress = begun();
+        for index in 1..128 {
+            let more = calling(vec![call(index, Some("b"), "")]);
+            progress.take(more).expect("as many as there may be");
+        }
+        let more = calling(vec![call(128, Some("b"), "")]);
+        assert!(progress.take(more).is_err());
+        let long = calling(vec![call(0, None, &"x".repeat(MAX_ANSWER_BYTES))]);
+        assert!(begun().take(long).is_err());
+    }
+
+    #[test]
+    fn each_token_has_its_logprob_where_they_were_asked_for_and_none_elsewhere() {
+        let likely = TokenLogprob {
+            token: 7,
+            logprob: -0.5,
+            bytes: b"a".to_vec(),
+            top: Vec::new(),
+        };
+        let take = |asked, tokens: usize, logprobs: usize| {
+            let mut progress = Progress::new(asked);
+            progress.take(accepted(1)).expect("taken");
+            progress.take(AnswerEvent::Chunk(Chunk {
+                logprobs: vec![likely.clone(); logprobs],
+                ..Chunk::new(0, vec![7; tokens], "")
+            }))
+        };
+        let Ok(Some(Piece::Part(part))) = take(true, 2, 2) else {
+            panic!("tokens without text have logprobs");
+        };
+        assert_eq!(part.logprobs.len(), 2);
+        assert_eq!(take(false, 2, 0), Ok(None));
+        assert_eq!(take(true, 0, 0), Ok(None));
+        for (asked, tokens, logprobs) in [(true, 2, 0), (true, 2, 3), (false, 2, 2)] {
+            assert!(take(asked, tokens, logprobs).is_err());
+        }
     }
 }

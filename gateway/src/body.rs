@@ -85,6 +85,13 @@ impl Bodies {
         Ok((Bytes::from(whole), held))
     }
 
+    /// Room for as much again, `times` over: a request of which several are sent.
+    pub(crate) fn hold_more(&self, held: &mut Share, times: u32) -> Result<(), Problem> {
+        let times = usize::try_from(times).unwrap_or(usize::MAX);
+        held.take(held.amount().saturating_mul(times))
+            .map_err(|full| self.refused(full))
+    }
+
     fn refused(&self, full: Full) -> Problem {
         match full {
             Full::Tenant => {

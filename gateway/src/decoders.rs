@@ -8,7 +8,7 @@ use crate::request_id::{self, RequestId};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use std::collections::BTreeSet;
 use tether_wire::directory::DirectoryUpdate;
-use tether_wire::infer::{Message, Sampling};
+use tether_wire::infer::{Message, Output, Sampling};
 
 /// A refusal, as a client sees it: its status and its message.
 pub type Refused = (StatusCode, String);
@@ -20,10 +20,31 @@ fn refused(problem: &Problem) -> Refused {
     (problem.status, problem.message.clone())
 }
 
-/// A body of a chat completion: the model's name, the messages, the parameters.
-pub fn chat(body: &[u8]) -> Result<(String, Vec<Message>, Sampling), Refused> {
+/// What a body of a chat completion asks for.
+#[derive(Debug)]
+pub struct Chat {
+    /// The model's name.
+    pub model: String,
+    /// The messages.
+    pub messages: Vec<Message>,
+    /// How the answer is drawn.
+    pub sampling: Sampling,
+    /// What the answer must be.
+    pub output: Output,
+    /// How many answers.
+    pub answers: u32,
+}
+
+/// A body of a chat completion.
+pub fn chat(body: &[u8]) -> Result<Chat, Refused> {
     let chat = parse_chat(body).map_err(|problem| refused(&problem))?;
-    Ok((chat.model, chat.messages, chat.sampling))
+    Ok(Chat {
+        model: chat.model,
+        messages: chat.messages,
+        sampling: chat.sampling,
+        output: chat.output,
+        answers: chat.answers,
+    })
 }
 
 /// What is read of the headers of one request.

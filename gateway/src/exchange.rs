@@ -1,13 +1,12 @@
 //! One chat: from the HTTP request to the first piece of its answer, and from there to the response.
 
 use crate::account::Account;
-use crate::answer::Piece;
+use crate::choices::{self, Choices};
 use crate::limits::Permit;
-use crate::openai::{self, ChatRequest, ChunkWriter, Head, problem_response};
+use crate::openai::{self, ChatRequest, ChunkWriter, Head, Whole, problem_response};
 use crate::problem::Problem;
 use crate::request_id::{self, RequestId};
 use crate::routes::{App, CHAT};
-use crate::submit::{self, Begun};
 use crate::{auth, sse};
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
@@ -17,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tether_telemetry::trace;
 use tether_wire::CorrelationId;
-use tether_wire::infer::{Accepted, InferRequest, Input, Output, Usage};
+use tether_wire::infer::{Accepted, InferRequest, Input, Usage};
 use tracing::{Instrument, Span, field};
 
 /// `POST /v1/chat/completions`.
@@ -90,7 +89,8 @@ struct Accepting {
     chat: ChatRequest,
     correlation: CorrelationId,
     created_s: u64,
-    begun: Begun,
+    accepted: Accepted,
+    choices: Choices,
     permit: Permit,
 }
 
@@ -107,13 +107,15 @@ impl Exchange {
         // Before a byte of the body is read: strangers take no room and no time.
         let tenant = auth::tenant(&directory, &parts.headers)?;
         span.record("tether.tenant", tenant.as_str());
-        let permit = app.limits.admit(&tenant)?;
-        // What is read of the body stays counted until the answer begins: it is held as long, in
-        // one form or another.
+        let mut permit = app.limits.admit(&tenant)?;
+        // What is read of the body stays counted until all answers have begun: it is held as long,
+        // in one form or another.
         let read = app.bodies.read_json(&tenant, &parts.headers, body);
-        let (body, _held) = read.await?;
+        let (body, mut held) = read.await?;
         let mut chat = openai::parse_chat(&body)?;
         drop(body);
+        app.limits.admit_more(&mut permit, chat.answers - 1)?;
+        app.bodies.hold_more(&mut held, chat.answers - 1)?;
         let retry_token = request_id::retry_token(&parts.headers)?;
         let correlation = CorrelationId::derive(&tenant, &retry_token);
         span.record("tether.correlation_id", correlation.to_hex());
@@ -132,14 +134,15 @@ impl Exchange {
             correlation: Some(correlation),
         };
         request.check().map_err(|error| failed(error.into()))?;
-        let begun = submit::submit(&app.orchestrators, request, app.config.request_timeout())
-            .await
-            .map_err(failed)?;
+        let requests = choices::requests(request, chat.answers).map_err(failed)?;
+        let mut choices = Choices::submit(app, requests, held);
+        let accepted = choices.begin().await.map_err(failed)?;
         Ok(Accepting {
             chat,
             correlation,
             created_s: unix_seconds(),
-            begun,
+            accepted,
+            choices,
             permit,
         })
     }
@@ -150,24 +153,16 @@ impl Exchange {
             chat,
             correlation,
             created_s,
-            begun,
+            accepted,
+            choices,
             permit,
         } = accepting;
-        account.begun(&begun.accepted);
-        let mesh = &self.app.mesh;
-        let head = Head::new(mesh, &correlation, &begun.accepted, &chat.model, created_s);
-        let accepted = begun.accepted.clone();
+        account.begun(&accepted);
+        let head = Head::new(self.app.mesh, &correlation, &accepted, &chat, created_s);
         let mut response = if chat.stream {
             let keep_alive = Duration::from_millis(self.app.config.keep_alive_ms);
             let writer = ChunkWriter::new(head, chat.include_usage);
-            let body = sse::body(
-                writer,
-                &begun.first,
-                begun.answer,
-                account,
-                permit,
-                keep_alive,
-            );
+            let body = sse::body(writer, choices, account, permit, keep_alive);
             let mut response = Response::new(body);
             let headers = response.headers_mut();
             headers.insert(
@@ -179,7 +174,7 @@ impl Exchange {
             headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
             response
         } else {
-            match whole(&head, begun).await {
+            match whole(Whole::new(head), choices).await {
                 Ok((bytes, usage)) => {
                     account.finished(usage);
                     let mut response = Response::new(Body::from(bytes));
@@ -198,21 +193,15 @@ impl Exchange {
     }
 }
 
-/// Collects an answer that is not streamed. Its length is bounded by
-/// [`crate::answer::MAX_ANSWER_BYTES`].
-async fn whole(head: &Head, begun: Begun) -> Result<(Bytes, Usage), Problem> {
-    let Begun {
-        first, mut answer, ..
-    } = begun;
-    let mut text = String::new();
-    let mut piece = first;
-    loop {
-        match piece {
-            Piece::Text(more) => text.push_str(&more),
-            Piece::Done(done) => return Ok((openai::completion(head, &text, &done), done.usage)),
-        }
-        piece = answer.next().await?;
+/// Collects answers that are not streamed. What they hold together is bounded, see
+/// [`crate::openai::Whole`].
+async fn whole(mut whole: Whole, mut choices: Choices) -> Result<(Bytes, Usage), Problem> {
+    while let Some(item) = choices.next().await {
+        let (answer, told) = item?;
+        whole.take(answer, told)?;
     }
+    let usage = choices.usage();
+    Ok((whole.finish(usage), usage))
 }
 
 /// Says which request it was and who answered it.

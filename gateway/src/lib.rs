@@ -15,7 +15,8 @@
 //! * `shares` – what each tenant and all together hold of something
 //! * `orchestrators`, `directory` – links to orchestrators, and what they tell about tenants
 //! * `presence` – what orchestrators hear of this gateway
-//! * `exchange`, `submit`, `answer`, `sse` – a request on its way out and its answer on its way back
+//! * `exchange`, `submit`, `answer`, `sse` – a request on its way out and its answer on its way back;
+//!   `choices` – the answers to one that asked for several
 //! * `account` – what is counted and traced of a request
 //! * `stall`, `hangup` – a connection whose reader stands still, or is gone, is closed
 //! * `decoders` – private decoders for the fuzz targets, only with the feature `testing`
@@ -27,6 +28,7 @@ mod account;
 mod answer;
 mod auth;
 mod body;
+mod choices;
 pub mod config;
 #[cfg(feature = "testing")]
 #[doc(hidden)]

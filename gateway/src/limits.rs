@@ -1,4 +1,4 @@
-//! How many requests at once, in all and per tenant. (GW-4)
+//! How many answers at once, in all and per tenant. (GW-4)
 
 use crate::config::GatewayConfig;
 use crate::problem::Problem;
@@ -10,7 +10,7 @@ use tether_wire::TenantId;
 
 /// Counts requests that are being answered.
 pub(crate) struct Limits {
-    /// One for each request.
+    /// One for each answer.
     places: Arc<Shares>,
     metrics: Arc<GatewayMetrics>,
 }
@@ -30,11 +30,17 @@ impl Limits {
         self.metrics.in_flight().inc();
         Ok(Permit {
             metrics: self.metrics.clone(),
-            _place: place,
+            place,
         })
     }
 
-    /// Requests that are being answered.
+    /// Places for more answers to the same request: each is a request of its own to the mesh.
+    pub(crate) fn admit_more(&self, permit: &mut Permit, more: u32) -> Result<(), Problem> {
+        let more = usize::try_from(more).unwrap_or(usize::MAX);
+        permit.place.take(more).map_err(|full| self.refused(full))
+    }
+
+    /// Answers that are being given.
     pub(crate) fn in_flight(&self) -> usize {
         self.places.total()
     }
@@ -69,7 +75,7 @@ impl Limits {
 /// A place for one request.
 pub(crate) struct Permit {
     metrics: Arc<GatewayMetrics>,
-    _place: Share,
+    place: Share,
 }
 
 impl Drop for Permit {
@@ -104,5 +110,25 @@ mod tests {
         drop(first);
         assert_eq!(limits.in_flight(), 2);
         assert!(limits.admit(&a).is_ok());
+    }
+
+    #[test]
+    fn each_answer_of_a_request_counts() {
+        let config = GatewayConfig {
+            max_in_flight: 5,
+            max_in_flight_per_tenant: 4,
+            ..GatewayConfig::default()
+        };
+        let limits = Limits::new(&config, GatewayMetrics::register(&Registry::new()));
+        let a = "a".parse().expect("valid");
+        let mut permit = limits.admit(&a).expect("room");
+        let refused = limits.admit_more(&mut permit, 4).expect_err("one too many");
+        assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+        assert!(limits.admit_more(&mut permit, u32::MAX).is_err());
+        limits.admit_more(&mut permit, 3).expect("room for four");
+        assert_eq!(limits.in_flight(), 4);
+        assert!(limits.admit(&a).is_err());
+        drop(permit);
+        assert_eq!(limits.in_flight(), 0);
     }
 }

@@ -4,7 +4,8 @@
 //! * `messages` – their messages; `calls` – the calls of tools in them
 //! * `tools`, `form` – what an answer must be: calls of tools, text of a form
 //! * `fields` – JSON objects whose fields are taken one by one, so that none is ignored; `lists`
-//! * `response` – completions and their chunks
+//! * `response` – what completions have in common; `whole`, `chunks` – in one piece and in many;
+//!   `logprobs` – how likely their tokens were
 //! * `extension` – what Tether adds: who answered, and the receipt
 //! * `saved` – requests and answers as tenants kept them, for receipts
 //! * `models` – the list of models
@@ -14,18 +15,23 @@
 
 mod calls;
 mod chat;
+mod chunks;
 mod error;
 mod extension;
 mod fields;
 mod form;
 mod lists;
+mod logprobs;
 mod messages;
 mod models;
 mod response;
 pub(crate) mod saved;
 mod tools;
+mod whole;
 
 pub(crate) use chat::{ChatRequest, parse_chat};
+pub(crate) use chunks::ChunkWriter;
 pub(crate) use error::problem_response;
 pub(crate) use models::{model_json, models_json};
-pub(crate) use response::{ChunkWriter, Head, completion};
+pub(crate) use response::Head;
+pub(crate) use whole::Whole;

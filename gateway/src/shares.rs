@@ -72,6 +72,11 @@ pub(crate) struct Share {
 }
 
 impl Share {
+    /// What it holds.
+    pub(crate) fn amount(&self) -> usize {
+        self.amount
+    }
+
     /// Takes more, or nothing of it.
     pub(crate) fn take(&mut self, amount: usize) -> Result<(), Full> {
         let mut held = self.shares.held();

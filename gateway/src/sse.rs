@@ -6,29 +6,29 @@
 //! Source: WHATWG HTML, section 9.2, server-sent events.
 
 use crate::account::Account;
-use crate::answer::Piece;
+use crate::choices::{Choices, Told};
 use crate::limits::Permit;
 use crate::problem::Problem;
-use crate::submit::Answer;
 use axum::body::{Body, Bytes};
 use futures_util::stream;
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
+use tether_wire::infer::Usage;
 
 /// Content type of a stream.
 pub(crate) const CONTENT_TYPE: &str = "text/event-stream; charset=utf-8";
 /// A line that clients ignore.
 const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
-/// How a dialect writes the pieces of an answer.
+/// How a dialect writes what the answers to a request tell.
 pub(crate) trait Dialect: Send + 'static {
-    /// What comes before the first piece.
-    fn open(&self) -> Vec<Bytes>;
-    /// One piece; the end may take several events.
-    fn piece(&self, piece: &Piece) -> Vec<Bytes>;
-    /// An answer that broke.
+    /// What one of them tells; it may take several events, or none.
+    fn told(&mut self, answer: u32, told: &Told) -> Vec<Bytes>;
+    /// All have ended.
+    fn end(&mut self, usage: Usage) -> Vec<Bytes>;
+    /// One of them broke.
     fn problem(&self, problem: &Problem) -> Bytes;
 }
 
@@ -43,32 +43,29 @@ pub(crate) fn event(data: &impl Serialize) -> Bytes {
 struct Streaming<D> {
     dialect: D,
     waiting: VecDeque<Bytes>,
-    /// Nothing once the answer is over.
-    answer: Option<Answer>,
+    /// Nothing once it is over.
+    choices: Option<Choices>,
     account: Account,
     keep_alive: Duration,
     _permit: Permit,
 }
 
-/// The body of a streamed answer, whose first piece is here already.
+/// The body of a streamed response, whose first piece is here already.
 pub(crate) fn body<D: Dialect>(
     dialect: D,
-    first: &Piece,
-    answer: Answer,
+    choices: Choices,
     account: Account,
     permit: Permit,
     keep_alive: Duration,
 ) -> Body {
-    let waiting = dialect.open().into();
-    let mut streaming = Streaming {
+    let streaming = Streaming {
         dialect,
-        waiting,
-        answer: Some(answer),
+        waiting: VecDeque::new(),
+        choices: Some(choices),
         account,
         keep_alive,
         _permit: permit,
     };
-    streaming.take(first);
     Body::from_stream(stream::unfold(streaming, |mut streaming| async move {
         let bytes = streaming.next().await?;
         Some((Ok::<_, Infallible>(bytes), streaming))
@@ -77,28 +74,28 @@ pub(crate) fn body<D: Dialect>(
 
 impl<D: Dialect> Streaming<D> {
     async fn next(&mut self) -> Option<Bytes> {
-        if let Some(bytes) = self.waiting.pop_front() {
-            return Some(bytes);
-        }
-        let answer = self.answer.as_mut()?;
-        match tokio::time::timeout(self.keep_alive, answer.next()).await {
-            Err(_) => return Some(Bytes::from_static(KEEP_ALIVE)),
-            Ok(Ok(piece)) => self.take(&piece),
-            Ok(Err(error)) => {
-                let problem = Problem::from(error);
-                self.account.failed(&problem);
-                self.answer = None;
-                return Some(self.dialect.problem(&problem));
+        loop {
+            if let Some(bytes) = self.waiting.pop_front() {
+                return Some(bytes);
             }
-        }
-        self.waiting.pop_front()
-    }
-
-    fn take(&mut self, piece: &Piece) {
-        self.waiting.extend(self.dialect.piece(piece));
-        if let Piece::Done(done) = piece {
-            self.account.finished(done.usage);
-            self.answer = None;
+            let choices = self.choices.as_mut()?;
+            match tokio::time::timeout(self.keep_alive, choices.next()).await {
+                Err(_) => return Some(Bytes::from_static(KEEP_ALIVE)),
+                Ok(Some(Ok((answer, told)))) => {
+                    self.waiting.extend(self.dialect.told(answer, &told));
+                }
+                Ok(Some(Err(problem))) => {
+                    self.account.failed(&problem);
+                    self.choices = None;
+                    return Some(self.dialect.problem(&problem));
+                }
+                Ok(None) => {
+                    let usage = choices.usage();
+                    self.account.finished(usage);
+                    self.choices = None;
+                    self.waiting.extend(self.dialect.end(usage));
+                }
+            }
         }
     }
 }

@@ -32,7 +32,7 @@ pub(crate) struct Begun {
 }
 
 impl Answer {
-    fn new(call: Call) -> Self {
+    fn new(call: Call, logprobs: bool) -> Self {
         let events = stream::unfold(Some(call), |call| async move {
             let mut call = call?;
             match call.next().await {
@@ -49,7 +49,7 @@ impl Answer {
         });
         Self {
             events: events.boxed(),
-            progress: Progress::default(),
+            progress: Progress::new(logprobs),
         }
     }
 
@@ -99,6 +99,7 @@ pub(crate) async fn submit(
 ) -> Result<Begun, Problem> {
     let body = codec::encode(&request);
     let correlation = request.correlation;
+    let logprobs = request.sampling.top_logprobs.is_some();
     // It may wait for long, and once is enough to hold a prompt.
     drop(request);
     if body.len() > MAX_REQUEST_BYTES {
@@ -112,7 +113,7 @@ pub(crate) async fn submit(
     let (began, mut was_refused) = (Instant::now(), false);
     for link in orchestrators.ranked(&correlation) {
         let left = timeout.saturating_sub(began.elapsed());
-        let error = match ask(&link, &body, left).await {
+        let error = match ask(&link, &body, logprobs, left).await {
             Ok(begun) => return Ok(begun),
             // They share their jobs, and the first one had the request.
             Err(error) if was_refused && error.code == Code::Conflict => return Err(problem),
@@ -130,10 +131,15 @@ pub(crate) async fn submit(
     Err(problem)
 }
 
-async fn ask(link: &Link, body: &[u8], timeout: Duration) -> Result<Begun, RpcError> {
+async fn ask(
+    link: &Link,
+    body: &[u8],
+    logprobs: bool,
+    timeout: Duration,
+) -> Result<Begun, RpcError> {
     let mut call = link.call(method::SUBMIT, Some(timeout), body).await?;
     call.finish_sending().await;
-    let mut answer = Answer::new(call);
+    let mut answer = Answer::new(call, logprobs);
     let first = tokio::select! {
         biased;
         first = answer.next() => first?,

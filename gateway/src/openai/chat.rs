@@ -6,9 +6,7 @@ use super::{form, messages, tools};
 use crate::problem::Problem;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
-use tether_wire::infer::{
-    MAX_LOGIT_BIAS, MAX_STOPS, MAX_TOP_LOGPROBS, Message, Output, Sampling,
-};
+use tether_wire::infer::{MAX_LOGIT_BIAS, MAX_STOPS, MAX_TOP_LOGPROBS, Message, Output, Sampling};
 
 /// Most entries of `metadata`, and their sizes, as OpenAI bounds them.
 const MAX_METADATA: usize = 16;

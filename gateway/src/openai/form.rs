@@ -51,7 +51,10 @@ fn response_format(value: &RawValue) -> Result<Format, Problem> {
         "json_object" => Format::JsonObject,
         "json_schema" => {
             let path = fields.name("json_schema");
-            json_schema(Object::of_value(path, fields.need("json_schema", "an object")?)?)?
+            json_schema(Object::of_value(
+                path,
+                fields.need("json_schema", "an object")?,
+            )?)?
         }
         _ => {
             let known = ["\"text\"", "\"json_object\"", "\"json_schema\""];
@@ -129,7 +132,10 @@ fn schema(name: &str, value: &RawValue) -> Result<String, Problem> {
         false => value.get().to_owned(),
     };
     if text.len() > MAX_FORMAT_BYTES {
-        return Err(invalid(name, &format!("has more than {MAX_FORMAT_BYTES} bytes")));
+        return Err(invalid(
+            name,
+            &format!("has more than {MAX_FORMAT_BYTES} bytes"),
+        ));
     }
     match serde_json::from_str(&text) {
         Ok(serde_json::Value::Object(_)) => Ok(text),

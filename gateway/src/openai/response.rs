@@ -1,52 +1,66 @@
-//! Completions and their chunks.
+//! What completions and their chunks have in common.
 
-use super::error::error_json;
+use super::chat::ChatRequest;
 use super::extension::Extension;
-use crate::answer::Piece;
-use crate::problem::Problem;
-use crate::sse::{self, Dialect};
-use axum::body::Bytes;
+use super::logprobs::Logprobs;
 use serde::Serialize;
-use tether_wire::infer::{Accepted, Done, Usage};
+use tether_wire::infer::{Accepted, Usage};
 use tether_wire::{CorrelationId, MeshId};
 
 /// What all chunks of a completion have in common.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Head {
     id: String,
-    object: &'static str,
+    pub(super) object: &'static str,
     created: u64,
     model: String,
     system_fingerprint: String,
     #[serde(skip)]
-    tether: Extension,
+    pub(super) mesh: MeshId,
+    /// How many answers are given.
+    #[serde(skip)]
+    pub(super) answers: u32,
+    /// Whether logarithmic probabilities are told.
+    #[serde(skip)]
+    pub(super) logprobs: bool,
 }
 
 impl Head {
-    /// `asked` is the model as the tenant named it: it is named the same in the answer, unless
-    /// another one gave it.
+    /// The model is named in the answer as the tenant named it, unless another one gave it.
     pub(crate) fn new(
-        mesh: &MeshId,
+        mesh: MeshId,
         correlation: &CorrelationId,
         accepted: &Accepted,
-        asked: &str,
+        chat: &ChatRequest,
         created_s: u64,
     ) -> Self {
-        let answered = accepted.model.to_string();
-        let same = asked == answered || asked == accepted.model.name.as_str();
+        let (asked, answered) = (&chat.model, accepted.model.to_string());
+        let same = *asked == answered || asked == accepted.model.name.as_str();
         Self {
             id: format!("chatcmpl-{correlation}"),
             object: "chat.completion",
             created: created_s,
-            model: if same { asked.to_owned() } else { answered },
+            model: if same { asked.clone() } else { answered },
             system_fingerprint: format!("fp_{}", accepted.digest.short()),
-            tether: Extension::new(mesh, accepted),
+            mesh,
+            answers: chat.answers,
+            logprobs: chat.sampling.top_logprobs.is_some(),
+        }
+    }
+
+    /// Where the extension of an answer stands: beside the choices where there is but one, else in
+    /// its choice.
+    pub(super) fn place(&self, extension: Option<Extension>) -> [Option<Extension>; 2] {
+        if self.answers == 1 {
+            [extension, None]
+        } else {
+            [None, extension]
         }
     }
 }
 
 #[derive(Serialize)]
-struct UsageJson {
+pub(super) struct UsageJson {
     prompt_tokens: u32,
     completion_tokens: u32,
     total_tokens: u64,
@@ -62,136 +76,30 @@ impl From<Usage> for UsageJson {
     }
 }
 
+/// One of the answers: `M` is its whole message, or what comes to it.
 #[derive(Serialize)]
-struct Choice<M> {
-    index: u32,
+pub(super) struct Choice<'a, M> {
+    pub(super) index: u32,
     #[serde(flatten)]
-    message: M,
-    /// Always null: asking for them is refused.
-    logprobs: Option<()>,
-    finish_reason: Option<&'static str>,
+    pub(super) message: M,
+    /// Null where they were not asked for.
+    pub(super) logprobs: Option<Logprobs<'a>>,
+    pub(super) finish_reason: Option<&'static str>,
+    /// Where the answer ends, and there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tether: Option<Extension>,
 }
 
+/// A completion or a chunk of one.
 #[derive(Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Content<'a> {
-    Message {
-        role: &'static str,
-        content: &'a str,
-        refusal: Option<()>,
-        annotations: [(); 0],
-    },
-    Delta {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        role: Option<&'static str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        content: Option<&'a str>,
-    },
-}
-
-#[derive(Serialize)]
-struct Completion<'a> {
+pub(super) struct Completion<'a, M> {
     #[serde(flatten)]
-    head: &'a Head,
-    choices: Vec<Choice<Content<'a>>>,
+    pub(super) head: &'a Head,
+    pub(super) choices: Vec<Choice<'a, M>>,
     /// Absent, null or given: each means something to clients.
     #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Option<UsageJson>>,
-    /// Where the answer ends.
+    pub(super) usage: Option<Option<UsageJson>>,
+    /// Where the answer ends, and there is but one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    tether: Option<Extension>,
-}
-
-/// A whole completion.
-pub(crate) fn completion(head: &Head, text: &str, done: &Done) -> Bytes {
-    let content = Content::Message {
-        role: "assistant",
-        content: text,
-        refusal: None,
-        annotations: [],
-    };
-    let completion = Completion {
-        head,
-        choices: vec![Choice {
-            index: 0,
-            message: content,
-            logprobs: None,
-            finish_reason: Some(done.finish.as_str()),
-        }],
-        usage: Some(Some(done.usage.into())),
-        tether: Some(head.tether.with(done)),
-    };
-    let bytes = serde_json::to_vec(&completion).expect("our own types serialise to JSON");
-    Bytes::from(bytes)
-}
-
-/// Writes a completion in chunks.
-pub(crate) struct ChunkWriter {
-    head: Head,
-    include_usage: bool,
-}
-
-impl ChunkWriter {
-    pub(crate) fn new(head: Head, include_usage: bool) -> Self {
-        let head = Head {
-            object: "chat.completion.chunk",
-            ..head
-        };
-        Self {
-            head,
-            include_usage,
-        }
-    }
-
-    fn chunk(
-        &self,
-        role: Option<&'static str>,
-        content: Option<&str>,
-        done: Option<&Done>,
-    ) -> Bytes {
-        sse::event(&Completion {
-            head: &self.head,
-            choices: vec![Choice {
-                index: 0,
-                message: Content::Delta { role, content },
-                logprobs: None,
-                finish_reason: done.map(|done| done.finish.as_str()),
-            }],
-            usage: self.include_usage.then_some(None),
-            tether: done.map(|done| self.head.tether.with(done)),
-        })
-    }
-
-    fn usage(&self, usage: Usage) -> Bytes {
-        sse::event(&Completion {
-            head: &self.head,
-            choices: Vec::new(),
-            usage: Some(Some(usage.into())),
-            tether: None,
-        })
-    }
-}
-
-impl Dialect for ChunkWriter {
-    fn open(&self) -> Vec<Bytes> {
-        vec![self.chunk(Some("assistant"), Some(""), None)]
-    }
-
-    fn piece(&self, piece: &Piece) -> Vec<Bytes> {
-        match piece {
-            Piece::Text(text) => vec![self.chunk(None, Some(text), None)],
-            Piece::Done(done) => {
-                let mut events = vec![self.chunk(None, None, Some(done))];
-                if self.include_usage {
-                    events.push(self.usage(done.usage));
-                }
-                events.push(Bytes::from_static(b"data: [DONE]\n\n"));
-                events
-            }
-        }
-    }
-
-    fn problem(&self, problem: &Problem) -> Bytes {
-        sse::event(&error_json(problem))
-    }
+    pub(super) tether: Option<Extension>,
 }

@@ -45,7 +45,7 @@ async fn a_chat_is_answered_whole_and_says_who_answered() {
         "mesh": world.gateway_mesh(),
         "worker": WORKER.to_hex(),
         "model": "tiny@1.0",
-        "seed": 5,
+        "seed": -1,
         "receipt": "YSByZWNlaXB0",
     });
     assert_eq!(body["tether"], added, "passed on unchanged");
@@ -102,7 +102,10 @@ async fn a_stream_has_one_event_per_piece_and_ends_with_its_usage() {
         .collect();
     let deltas: Vec<&Value> = chunks.iter().map(|c| &c["choices"][0]["delta"]).collect();
     assert_eq!(chunks.len(), 5);
-    assert_eq!(deltas[0], &json!({"role": "assistant", "content": ""}));
+    assert_eq!(
+        deltas[0],
+        &json!({"role": "assistant", "content": "", "refusal": null})
+    );
     assert_eq!(deltas[1], &json!({"content": "Par"}));
     assert_eq!(deltas[2], &json!({"content": "is"}));
     assert_eq!(deltas[3], &json!({}));

@@ -3,6 +3,8 @@
 mod answers;
 mod bounds;
 mod chat;
+mod choices;
+mod output;
 mod presence;
 mod refusals;
 mod world;

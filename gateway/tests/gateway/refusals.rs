@@ -75,12 +75,12 @@ async fn what_is_not_supported_is_refused_by_name() {
     let request = world.post(&json!({
         "model": "tiny",
         "messages": [{"role": "user", "content": "hi"}],
-        "n": 2,
+        "functions": [{"name": "f"}],
     }));
     let (status, _, body) = send(request).await;
     assert_eq!(status, 400);
     assert_eq!(error(&body, "code"), "unsupported_parameter");
-    assert_eq!(error(&body, "param"), "n");
+    assert_eq!(error(&body, "param"), "functions");
     assert_eq!(error(&body, "type"), "invalid_request_error");
 
     let url = world.url("/v1/chat/completions");

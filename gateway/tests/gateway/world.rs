@@ -13,7 +13,8 @@ use tether_wire::directory::{
 };
 use tether_wire::grant::Access;
 use tether_wire::infer::{
-    Accepted, AnswerEvent, Chunk, Done, Finish, InferRequest, MAX_REQUEST_BYTES, Usage,
+    Accepted, AnswerEvent, CallDelta, Chunk, Done, Finish, InferRequest, MAX_REQUEST_BYTES,
+    TokenLogprob, TopLogprob, Usage,
 };
 use tether_wire::rpc::{Code, RpcError, method};
 use tether_wire::spread::{MAX_PUSH_BYTES, Push};
@@ -236,8 +237,60 @@ async fn say(call: &mut Incoming, event: AnswerEvent) -> Result<(), RpcError> {
     call.send(&codec::encode(&event)).await
 }
 
-fn chunk(position: u32, text: &str) -> AnswerEvent {
-    AnswerEvent::Chunk(Chunk::new(position, vec![position], text))
+/// One token and its text, and how likely it was, where that was asked for.
+fn likely_chunk(position: u32, text: &str, likely: Option<u8>) -> AnswerEvent {
+    let top = |top| TopLogprob {
+        token: u32::from(top),
+        logprob: -1.0,
+        bytes: vec![b'a' + top],
+    };
+    let logprobs = likely.map(|most| TokenLogprob {
+        token: position,
+        logprob: -0.5,
+        bytes: text.into(),
+        top: (0..most).map(top).collect(),
+    });
+    AnswerEvent::Chunk(Chunk {
+        logprobs: logprobs.into_iter().collect(),
+        ..Chunk::new(position, vec![position], text)
+    })
+}
+
+/// Two calls of tools, piece by piece.
+async fn calls(call: &mut Incoming) -> Result<(), RpcError> {
+    let begin = |index, id: &str, name: &str| CallDelta {
+        index,
+        id: Some(id.to_owned()),
+        name: Some(name.to_owned()),
+        ..CallDelta::default()
+    };
+    let more = |index, arguments: &str| CallDelta {
+        index,
+        arguments: arguments.to_owned(),
+        ..CallDelta::default()
+    };
+    let deltas = [
+        vec![begin(0, "call00001", "weather"), more(0, "{\"city\":")],
+        vec![more(0, "\"Paris\"}")],
+        vec![begin(1, "call00002", "clock"), more(1, "{}")],
+    ];
+    for (position, calls) in (0..).zip(deltas) {
+        let chunk = Chunk {
+            calls,
+            ..Chunk::new(position, vec![position], "")
+        };
+        say(call, AnswerEvent::Chunk(chunk)).await?;
+    }
+    let usage = Usage {
+        prompt_tokens: 40,
+        completion_tokens: 3,
+    };
+    let done = Done {
+        finish: Finish::ToolCalls,
+        usage,
+        receipt: None,
+    };
+    say(call, AnswerEvent::Done(done)).await
 }
 
 async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<(), RpcError> {
@@ -246,6 +299,10 @@ async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<
         .map_err(|error| RpcError::new(Code::Invalid, error.to_string()))?;
     request.check().expect("gateways send what is valid");
     let model = request.model.clone();
+    // Which of several answers to one request it is.
+    let later = request.retry_token.contains('#');
+    let likely = request.sampling.top_logprobs;
+    let seed = request.sampling.seed.unwrap_or(5);
     let correlation = request.correlation.to_string();
     let seen = Seen {
         request,
@@ -257,7 +314,7 @@ async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<
         worker: WORKER,
         model: "tiny@1.0".parse().expect("valid"),
         digest: Digest([0xab; 32]),
-        seed: 5,
+        seed,
     });
     let done = AnswerEvent::Done(Done {
         finish: Finish::Stop,
@@ -298,13 +355,25 @@ async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<
             call.cancelled().await;
             return Ok(());
         }
-        "never-begins" => {
+        "others-fail" if later => {
+            return Err(RpcError::new(
+                Code::NotFound,
+                "no model `others-fail` is known",
+            ));
+        }
+        "others-wait" if !later => {}
+        "never-begins" | "others-fail" | "others-wait" => {
             call.cancelled().await;
             let _ = reporter.cancelled.send(correlation);
             return Ok(());
         }
         _ => {}
     }
+    if model == "calls" {
+        say(&mut call, accepted).await?;
+        return calls(&mut call).await;
+    }
+    let chunk = |position, text: &str| likely_chunk(position, text, likely);
     for event in [accepted, chunk(0, "Par")] {
         if let Err(error) = say(&mut call, event).await {
             // The client left before anything was said.
@@ -313,7 +382,10 @@ async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<
         }
     }
     match model.as_str() {
-        "slow" => {
+        "others-break" if later => {
+            return Err(RpcError::new(Code::Unavailable, "the worker is gone"));
+        }
+        "slow" | "others-break" => {
             call.cancelled().await;
             let _ = reporter.cancelled.send(correlation);
             return Ok(());

@@ -16,6 +16,7 @@ pub(crate) struct Check {
     digest: Digest,
     seed: u64,
     max_tokens: Option<u32>,
+    logprobs: bool,
     accepted: bool,
     prompt_tokens: Option<u32>,
     chunks: bool,
@@ -50,6 +51,7 @@ impl Check {
             digest: order.digest,
             seed: order.sampling.seed.unwrap_or_default(),
             max_tokens: order.sampling.max_tokens,
+            logprobs: order.sampling.top_logprobs.is_some(),
             accepted: false,
             prompt_tokens: None,
             chunks: false,
@@ -122,6 +124,13 @@ impl Check {
                     .and_then(|count| self.position.checked_add(count))
                     .filter(|total| self.max_tokens.is_none_or(|max| *total <= max))
                     .ok_or_else(|| wrong("sends more tokens than were ordered".to_owned()))?;
+                let asked = if self.logprobs { chunk.tokens.len() } else { 0 };
+                if chunk.logprobs.len() != asked {
+                    return Err(wrong(format!(
+                        "tells how likely {} tokens were where {asked} were asked for",
+                        chunk.logprobs.len()
+                    )));
+                }
                 let bytes = u32::try_from(chunk.bytes()).unwrap_or(u32::MAX);
                 self.unnamed_left = self
                     .unnamed_left
@@ -158,7 +167,7 @@ impl Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tether_wire::infer::{Finish, Input, Output, Sampling, Usage};
+    use tether_wire::infer::{Finish, Input, Output, Sampling, TokenLogprob, Usage};
     use tether_wire::{CorrelationId, TenantId};
 
     fn order() -> WorkOrder {
@@ -324,5 +333,28 @@ mod tests {
             change(&mut other);
             assert!(check(vec![AnswerEvent::Accepted(other)]).is_err());
         }
+    }
+
+    /// [T-INF-12]
+    #[test]
+    fn each_token_has_its_logprob_where_they_were_ordered_and_none_elsewhere() {
+        let likely = TokenLogprob {
+            token: 1,
+            logprob: -0.5,
+            bytes: b"x".to_vec(),
+            top: Vec::new(),
+        };
+        let take = |ordered, tokens: usize, logprobs: usize| {
+            let mut order = order();
+            order.sampling.top_logprobs = ordered;
+            let chunk = Chunk {
+                logprobs: vec![likely.clone(); logprobs],
+                ..Chunk::new(0, vec![1; tokens], "x")
+            };
+            let accepted = AnswerEvent::Accepted(accepted());
+            check_order(&order, vec![accepted, AnswerEvent::Chunk(chunk)]).is_ok()
+        };
+        assert!(take(Some(0), 2, 2) && take(None, 2, 0));
+        assert!(!take(Some(0), 2, 0) && !take(Some(0), 1, 2) && !take(None, 1, 1));
     }
 }

@@ -66,6 +66,7 @@ impl Dispatcher {
             &request.model,
             &request.input,
             &request.sampling,
+            &request.output,
         )));
         let seed = (request.sampling.seed)
             .unwrap_or_else(|| rand::rng().random::<u64>() >> (u64::BITS - SEED_BITS));

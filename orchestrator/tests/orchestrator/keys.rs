@@ -2,7 +2,7 @@
 
 use crate::mesh::{Mesh, request};
 use crate::script::Script;
-use tether_wire::infer::Input;
+use tether_wire::infer::{Format, Input};
 use tether_wire::rpc::{Code, RpcError};
 
 #[tokio::test]
@@ -14,11 +14,15 @@ async fn a_repeated_key_never_runs_twice_and_says_why() {
     let again = mesh.submit(&request("a")).await;
     assert_eq!(again.failed().code, Code::Conflict);
     assert!(again.failed().message.contains("already answered"));
-    let mut other = request("a");
-    other.input = Input::Text("something else".into());
-    let other = mesh.submit(&other).await;
-    assert_eq!(other.failed().code, Code::Conflict);
-    assert!(other.failed().message.contains("another request"));
+    let mut other_input = request("a");
+    other_input.input = Input::Text("something else".into());
+    let mut other_form = request("a");
+    other_form.output.format = Format::JsonObject;
+    for other in [other_input, other_form] {
+        let other = mesh.submit(&other).await;
+        assert_eq!(other.failed().code, Code::Conflict);
+        assert!(other.failed().message.contains("another request"));
+    }
     assert_eq!(worker.scripted.orders(), orders);
 }
 

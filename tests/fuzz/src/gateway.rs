@@ -2,9 +2,9 @@
 
 use crate::Verdict;
 use crate::choices::Choices;
-use tether_gateway::decoders::{self, Headers, Refused};
+use tether_gateway::decoders::{self, Chat, Headers, Refused};
 use tether_wire::directory::{DirectoryUpdate, MAX_UPDATE_BYTES};
-use tether_wire::infer::{InferRequest, Input, MAX_MESSAGES, MAX_RETRY_TOKEN_BYTES, Output};
+use tether_wire::infer::{InferRequest, Input, MAX_MESSAGES, MAX_RETRY_TOKEN_BYTES};
 use tether_wire::{CorrelationId, TenantId, codec};
 
 /// Longest message of a refusal: a stranger's words are not repeated at length.
@@ -17,7 +17,13 @@ fn told((status, message): &Refused) {
 
 /// A body of a chat completion: what is accepted is a request that an orchestrator takes.
 pub(crate) fn chat(bytes: &[u8]) -> Verdict {
-    let (model, messages, sampling) = match decoders::chat(bytes) {
+    let Chat {
+        model,
+        messages,
+        sampling,
+        output,
+        answers,
+    } = match decoders::chat(bytes) {
         Ok(chat) => chat,
         Err(refused) => {
             told(&refused);
@@ -27,6 +33,7 @@ pub(crate) fn chat(bytes: &[u8]) -> Verdict {
     assert!(!model.is_empty() && (1..=MAX_MESSAGES).contains(&messages.len()));
     let said: usize = messages.iter().map(|message| message.content.len()).sum();
     assert!(said <= bytes.len(), "more is said than was sent");
+    assert!((1..=16).contains(&answers), "{answers}");
     let tenant = TenantId::new("acme").expect("valid");
     let request = InferRequest {
         correlation: CorrelationId::derive(&tenant, "retry-1"),
@@ -35,7 +42,7 @@ pub(crate) fn chat(bytes: &[u8]) -> Verdict {
         model: model.clone(),
         input: Input::Chat(messages),
         sampling,
-        output: Output::default(),
+        output,
         transcript: Vec::new(),
     };
     let checked = request.check();

@@ -352,7 +352,10 @@ pub const TARGETS: &[Target] = &[
         name: "chat",
         run: gateway::chat,
         covers: &[
+            "gateway/src/openai/calls.rs",
             "gateway/src/openai/fields.rs",
+            "gateway/src/openai/form.rs",
+            "gateway/src/openai/lists.rs",
             "gateway/src/openai/messages.rs",
         ],
         seeds: || {
@@ -362,6 +365,7 @@ pub const TARGETS: &[Target] = &[
                 )
             };
             let parts = r#"{"model":"m@1.0","messages":[{"role":"developer","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]},{"role":"assistant","content":"c","tool_calls":[],"refusal":null}]}"#;
+            let calls = r#"{"model":"m","messages":[{"role":"user","content":"a","name":"ann"},{"role":"assistant","content":null,"tool_calls":[{"id":"1","type":"function","function":{"name":"say","arguments":"{\"a\":1}"}},{"id":"2","type":"function","function":{"name":"say","arguments":""}}]},{"role":"tool","tool_call_id":"2","content":"b"},{"role":"tool","tool_call_id":"1","content":[{"type":"text","text":"c"}]}]}"#;
             vec![
                 Seed::new("plain", body("")),
                 Seed::new("parts", parts),
@@ -381,7 +385,28 @@ pub const TARGETS: &[Target] = &[
                         r#","n":1,"logprobs":false,"tools":[],"tool_choice":"none","response_format":{"type":"text"},"store":false,"service_tier":"auto","user":"u","metadata":{"a":"b"},"stop":"x""#,
                     ),
                 ),
-                Seed::new("refused", body(r#","n":2,"unheard_of":[{"a":[1e9]}]"#)),
+                Seed::new("calls", calls),
+                Seed::new(
+                    "tools",
+                    body(
+                        r#","n":16,"logprobs":true,"top_logprobs":20,"repetition_penalty":1.1,"tools":[{"type":"function","function":{"name":"say","description":"d","strict":true,"parameters":{"type":"object","properties":{"a":{"enum":[1,null]}}}}}],"tool_choice":{"type":"function","function":{"name":"say"}},"parallel_tool_calls":false"#,
+                    ),
+                ),
+                Seed::new(
+                    "schema",
+                    body(
+                        r#","response_format":{"type":"json_schema","json_schema":{"name":"s","description":"d","strict":true,"schema":{"type":"array","items":{}}}}"#,
+                    ),
+                ),
+                Seed::new(
+                    "choice",
+                    body(r#","structured_outputs":{"choice":["yes","no"]}"#),
+                ),
+                Seed::new(
+                    "grammar",
+                    body(r#","structured_outputs":{"grammar":"start: \"a\"+"}"#),
+                ),
+                Seed::new("refused", body(r#","n":17,"unheard_of":[{"a":[1e9]}]"#)),
             ]
         },
     },

@@ -48,6 +48,13 @@ fn what_is_honoured_arrives() {
     assert_eq!(s("stop", json!(["a", "b"])).stop, ["a", "b"]);
     let bias = s("logit_bias", json!({"50256": -100, "7": 1.5})).logit_bias;
     assert_eq!(bias, BTreeMap::from([(7, 1.5), (50256, -100.0)]));
+    assert!((s("repetition_penalty", json!(1.5)).repetition_penalty - 1.5).abs() < f32::EPSILON);
+    assert_eq!(s("logprobs", json!(true)).top_logprobs, Some(0));
+    let mut body = with("top_logprobs", json!(20));
+    body["logprobs"] = json!(true);
+    let sampling = parse(&body).expect("honoured").sampling;
+    assert_eq!(sampling.top_logprobs, Some(20));
+    assert_eq!(honoured("n", json!(MAX_ANSWERS)).answers, MAX_ANSWERS);
     assert!(honoured("stream", json!(true)).stream);
     let mut body = with("stream", json!(true));
     body["stream_options"] = json!({"include_usage": true, "include_obfuscation": false});
@@ -71,6 +78,8 @@ fn what_changes_nothing_is_accepted() {
         ("top_logprobs", json!(0)),
         ("tools", json!([])),
         ("tool_choice", json!("none")),
+        ("tool_choice", json!("auto")),
+        ("parallel_tool_calls", json!(false)),
         ("function_call", json!("none")),
         ("functions", json!([])),
         ("response_format", json!({"type": "text"})),
@@ -80,32 +89,32 @@ fn what_changes_nothing_is_accepted() {
         assert_eq!(honoured(field, value), plain, "{field}");
     }
     // `null` is as good as absent, for every parameter.
+    let legacy = LEGACY.iter().map(|(field, ..)| field);
     for field in UNSUPPORTED.iter().map(|(field, _)| field).chain(LABELS) {
+        assert_eq!(honoured(field, Value::Null), plain, "{field}");
+    }
+    for field in legacy.chain(&[
+        "n",
+        "logprobs",
+        "top_logprobs",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "response_format",
+        "structured_outputs",
+        "repetition_penalty",
+    ]) {
         assert_eq!(honoured(field, Value::Null), plain, "{field}");
     }
 }
 
 #[test]
 fn what_we_do_not_have_is_refused_by_name() {
-    let tool = json!([{"type": "function", "function": {"name": "f"}}]);
     for (field, value) in [
-        ("n", json!(2)),
-        ("logprobs", json!(true)),
-        ("top_logprobs", json!(3)),
-        ("tools", tool.clone()),
-        ("tool_choice", json!("auto")),
-        (
-            "tool_choice",
-            json!({"type": "function", "function": {"name": "f"}}),
-        ),
-        ("parallel_tool_calls", json!(false)),
-        ("functions", tool),
+        ("functions", json!([{"name": "f"}])),
         ("function_call", json!("auto")),
-        ("response_format", json!({"type": "json_object"})),
-        (
-            "response_format",
-            json!({"type": "json_schema", "json_schema": {}}),
-        ),
+        ("guided_regex", json!("a+")),
+        ("guided_choice", json!(["a"])),
         ("modalities", json!(["text", "audio"])),
         ("audio", json!({"voice": "alloy", "format": "wav"})),
         ("prediction", json!({"type": "content", "content": "x"})),
@@ -120,6 +129,9 @@ fn what_we_do_not_have_is_refused_by_name() {
             ("unsupported_parameter", field.to_owned())
         );
     }
+    let hint = |field, value| parse(&with(field, value)).expect_err("refused").message;
+    assert!(hint("functions", json!([{"name": "f"}])).contains("use 'tools'"));
+    assert!(hint("guided_json", json!({})).contains("use 'structured_outputs'"));
     assert_eq!(
         refused(&with("best_of", json!(1))),
         ("unknown_parameter", "best_of".to_owned())
@@ -157,6 +169,15 @@ fn wrong_values_are_named() {
         ("logit_bias", json!({"x": 1}), "invalid_value"),
         ("logit_bias", json!({"1": 101}), "invalid_value"),
         ("logit_bias", json!([1]), "invalid_type"),
+        ("repetition_penalty", json!(0), "invalid_value"),
+        ("repetition_penalty", json!(10.5), "invalid_value"),
+        ("n", json!(0), "invalid_value"),
+        ("n", json!(MAX_ANSWERS + 1), "invalid_value"),
+        ("n", json!(-1), "invalid_type"),
+        ("n", json!("2"), "invalid_type"),
+        ("logprobs", json!(5), "invalid_type"),
+        ("top_logprobs", json!(3), "invalid_value"),
+        ("top_logprobs", json!(300), "invalid_value"),
         ("stream", json!("yes"), "invalid_type"),
         (
             "stream_options",
@@ -176,6 +197,9 @@ fn wrong_values_are_named() {
         let (found, param) = refused(&with(field, value.clone()));
         assert_eq!((found, param.as_str()), (code, field), "{field}={value}");
     }
+    let mut body = with("top_logprobs", json!(21));
+    body["logprobs"] = json!(true);
+    assert_eq!(refused(&body), ("invalid_value", "top_logprobs".to_owned()));
     let mut body = with("max_tokens", json!(5));
     body["max_completion_tokens"] = json!(6);
     assert_eq!(refused(&body).1, "max_tokens");
@@ -237,7 +261,7 @@ fn messages_that_we_cannot_read_whole_are_refused_by_their_place() {
             "role",
         ),
         (
-            json!({"role": "tool", "content": "a"}),
+            json!({"role": "function", "content": "a", "name": "f"}),
             "unsupported_parameter",
             "role",
         ),
@@ -252,8 +276,8 @@ fn messages_that_we_cannot_read_whole_are_refused_by_their_place() {
             "content",
         ),
         (
-            json!({"role": "user", "content": "a", "name": "b"}),
-            "unsupported_parameter",
+            json!({"role": "user", "content": "a", "name": "<b>"}),
+            "invalid_value",
             "name",
         ),
         (
@@ -262,9 +286,29 @@ fn messages_that_we_cannot_read_whole_are_refused_by_their_place() {
             "x",
         ),
         (
-            json!({"role": "assistant", "content": null, "tool_calls": [{"id": "1"}]}),
+            json!({"role": "user", "content": "a", "tool_calls": [{"id": "1"}]}),
             "unsupported_parameter",
             "tool_calls",
+        ),
+        (
+            json!({"role": "user", "content": "a", "tool_call_id": "1"}),
+            "unsupported_parameter",
+            "tool_call_id",
+        ),
+        (
+            json!({"role": "user", "content": "a", "parsed": {}}),
+            "unknown_parameter",
+            "parsed",
+        ),
+        (
+            json!({"role": "assistant", "content": null, "tool_calls": []}),
+            "missing_required_parameter",
+            "content",
+        ),
+        (
+            json!({"role": "assistant", "content": "a", "function_call": {"name": "f", "arguments": "{}"}}),
+            "unsupported_parameter",
+            "function_call",
         ),
         (
             json!({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}),
@@ -318,3 +362,5 @@ fn what_is_no_json_is_refused_with_its_position() {
     assert!(message(b"").contains("line 1"));
     assert!(message(br#"{"model":"a","model":"b"}"#).contains("'model' comes twice"));
 }
+
+mod output;
