@@ -41,6 +41,8 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
     ("reasoning_effort", &[]),
     ("verbosity", &[]),
     ("web_search_options", &[]),
+    ("moderation", &[]),
+    ("prompt_cache_options", &[]),
     ("store", &["false"]),
     ("service_tier", &["\"auto\"", "\"default\""]),
 ];
