@@ -109,6 +109,24 @@ fn what_changes_nothing_is_accepted() {
 }
 
 #[test]
+fn tenants_can_read_of_each_parameter_what_becomes_of_it() {
+    let document = include_str!("../../../../docs/api.md");
+    let row = |field: &str| {
+        let name = format!("`{field}`");
+        let mut rows = document.lines().filter(|line| line.starts_with('|'));
+        rows.find(|row| row.split('|').nth(1).is_some_and(|it| it.contains(&name)))
+            .unwrap_or_else(|| panic!("docs/api.md says nothing of {field}"))
+    };
+    let legacy = LEGACY.iter().map(|(field, ..)| field);
+    for field in UNSUPPORTED.iter().map(|(field, _)| field).chain(legacy) {
+        assert!(row(field).contains("| refused |"), "{field}");
+    }
+    for field in LABELS {
+        assert!(row(field).contains("| changes nothing |"), "{field}");
+    }
+}
+
+#[test]
 fn what_we_do_not_have_is_refused_by_name() {
     for (field, value) in [
         ("functions", json!([{"name": "f"}])),
