@@ -136,7 +136,8 @@ impl Exchange {
         request.check().map_err(|error| failed(error.into()))?;
         let requests = choices::requests(request, chat.answers).map_err(failed)?;
         let mut choices = Choices::submit(app, requests, held);
-        let accepted = choices.begin().await.map_err(failed)?;
+        let begun = choices.begin().await;
+        let accepted = begun.map_err(|problem| failed(chat.problem(problem)))?;
         Ok(Accepting {
             chat,
             correlation,

@@ -302,8 +302,17 @@ class Weather(pydantic.BaseModel):
 
 class Tools(unittest.TestCase):
     WEATHER = openai.pydantic_function_tool(Weather, name="weather")
-    CLOCK = {"type": "function", "function": {"name": "clock", "parameters": {
-        "type": "object", "properties": {}, "additionalProperties": False}}}
+    CLOCK = {
+        "type": "function",
+        "function": {
+            "name": "clock",
+            "parameters": {
+                "type": "object",
+                "properties": {},
+                "additionalProperties": False,
+            },
+        },
+    }
 
     def check(self, choice):
         self.assertEqual(choice.finish_reason, "tool_calls")
@@ -436,24 +445,34 @@ class Errors(unittest.TestCase):
             "type": "json_schema",
             "json_schema": {"name": "s", "schema": {"type": "nonsense"}},
         }
-        cases = {
-            "n": {"n": 17},
-            "top_logprobs": {"logprobs": True, "top_logprobs": 21},
-            "tool_choice": {"tool_choice": "required"},
-            "tools[0].function.name": {
-                "tools": [{"type": "function", "function": {"name": "a b"}}]
-            },
-            "response_format": {"response_format": no_schema},
-            "structured_outputs": {
-                "tools": [clock],
-                "extra_body": {"structured_outputs": {"regex": "a+"}},
-            },
-            "messages[0].tool_call_id": {
-                "messages": [{"role": "tool", "tool_call_id": "x", "content": "y"}]
-            },
-        }
-        for parameter, arguments in cases.items():
-            with self.subTest(parameter=parameter):
+        cases = [
+            ("n", {"n": 17}),
+            ("top_logprobs", {"logprobs": True, "top_logprobs": 21}),
+            ("tool_choice", {"tool_choice": "required"}),
+            (
+                "tools[0].function.name",
+                {"tools": [{"type": "function", "function": {"name": "a b"}}]},
+            ),
+            ("response_format", {"response_format": no_schema}),
+            (
+                "structured_outputs",
+                {
+                    "tools": [clock],
+                    "extra_body": {"structured_outputs": {"regex": "a+"}},
+                },
+            ),
+            # Found by whoever compiles it, and named as it was sent.
+            (
+                "structured_outputs",
+                {"extra_body": {"structured_outputs": {"regex": "("}}},
+            ),
+            (
+                "messages[0].tool_call_id",
+                {"messages": [{"role": "tool", "tool_call_id": "x", "content": "y"}]},
+            ),
+        ]
+        for parameter, arguments in cases:
+            with self.subTest(parameter=parameter, arguments=arguments):
                 with self.assertRaises(openai.BadRequestError) as caught:
                     client().chat.completions.create(
                         **{"model": MODEL, "messages": QUESTION, **arguments}

@@ -26,10 +26,18 @@ pub(crate) struct ChatRequest {
     pub(crate) messages: Vec<Message>,
     pub(crate) sampling: Sampling,
     pub(crate) output: Output,
+    form_name: &'static str,
     /// How many answers are asked for.
     pub(crate) answers: u32,
     pub(crate) stream: bool,
     pub(crate) include_usage: bool,
+}
+
+impl ChatRequest {
+    /// A problem that the mesh has with it, in the tenant's words.
+    pub(crate) fn problem(&self, problem: Problem) -> Problem {
+        form_named(self.form_name, problem)
+    }
 }
 
 /// Parameters that would change the answer and that we do not have, with the values that ask for
@@ -71,7 +79,7 @@ pub(crate) fn parse_chat(body: &[u8]) -> Result<ChatRequest, Problem> {
     let list: &RawValue = fields.need("messages", "a list of messages")?;
     let messages = messages::parse(list)?;
     let sampling = sampling(&mut fields)?;
-    let output = output(&mut fields)?;
+    let (output, form_name) = output(&mut fields)?;
     let answers = answers(&mut fields)?;
     let stream = fields.take("stream", "a boolean")?.unwrap_or(false);
     let include_usage = stream_options(&mut fields, stream)?;
@@ -91,6 +99,7 @@ pub(crate) fn parse_chat(body: &[u8]) -> Result<ChatRequest, Problem> {
         messages,
         sampling,
         output,
+        form_name,
         answers,
         stream,
         include_usage,
@@ -146,23 +155,25 @@ fn logprobs(fields: &mut Object<'_>) -> Result<Option<u8>, Problem> {
     }
 }
 
-/// What the answer must be.
-fn output(fields: &mut Object<'_>) -> Result<Output, Problem> {
+/// What the answer must be, and the name under which its form was asked for.
+fn output(fields: &mut Object<'_>) -> Result<(Output, &'static str), Problem> {
     let mut output = Output::default();
     tools::parse(fields, &mut output)?;
     let (format, name) = form::parse(fields)?;
     output.format = format;
-    output.check().map_err(|error| {
-        let mut problem = Problem::from(error);
-        // The wire has one name for it.
-        if problem.param.as_deref() == Some(form::RESPONSE_FORMAT) && name != form::RESPONSE_FORMAT
-        {
-            problem.message = problem.message.replacen(form::RESPONSE_FORMAT, name, 1);
-            problem.param = Some(name.to_owned());
-        }
-        problem
-    })?;
-    Ok(output)
+    let checked = output.check();
+    checked.map_err(|error| form_named(name, error.into()))?;
+    Ok((output, name))
+}
+
+/// A problem with the form of the text, by the name under which it was asked for: the mesh has but
+/// one.
+fn form_named(name: &'static str, mut problem: Problem) -> Problem {
+    if problem.param.as_deref() == Some(form::RESPONSE_FORMAT) {
+        problem.message = problem.message.replacen(form::RESPONSE_FORMAT, name, 1);
+        problem.param = Some(name.to_owned());
+    }
+    problem
 }
 
 /// How many answers.

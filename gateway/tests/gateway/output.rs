@@ -166,3 +166,23 @@ async fn the_form_of_an_answer_arrives() {
     let schema = r#"{"type":"object"}"#.to_owned();
     assert_eq!(seen.output.format, Format::JsonSchema(schema));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_form_that_cannot_be_followed_is_refused_by_the_name_that_the_tenant_gave_it() {
+    let world = World::new().await;
+    for (field, form) in [
+        ("response_format", json!({"type": "json_object"})),
+        ("structured_outputs", json!({"regex": "("})),
+    ] {
+        let mut body = json!({
+            "model": "no-such-form",
+            "messages": [{"role": "user", "content": "Capital of France?"}],
+        });
+        body[field] = form;
+        let (status, _, body) = send(world.post(&body)).await;
+        assert_eq!(status, 400, "{body}");
+        assert_eq!(body["error"]["param"], field);
+        let message = body["error"]["message"].as_str().expect("text");
+        assert!(message.starts_with(field), "{message}");
+    }
+}

@@ -355,6 +355,10 @@ async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<
             call.cancelled().await;
             return Ok(());
         }
+        "no-such-form" => {
+            let why = "response_format cannot be followed: invalid regex";
+            return Err(RpcError::new(Code::Invalid, why).with_param("response_format"));
+        }
         "others-fail" if later => {
             return Err(RpcError::new(
                 Code::NotFound,
