@@ -2,6 +2,7 @@
 //!
 //! * `chat` – requests for chat completions, every parameter honoured or refused by name
 //! * `messages` – their messages; `calls` – the calls of tools in them
+//! * `sampling` – how an answer is drawn
 //! * `tools`, `form` – what an answer must be: calls of tools, text of a form
 //! * `fields` – JSON objects whose fields are taken one by one, so that none is ignored; `lists`
 //! * `response` – what completions have in common; `whole`, `chunks` – in one piece and in many;
@@ -26,6 +27,7 @@ mod messages;
 mod models;
 mod response;
 pub(crate) mod saved;
+mod sampling;
 mod tools;
 mod whole;
 

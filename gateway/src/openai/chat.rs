@@ -2,11 +2,11 @@
 //! changes nothing, or refused by name.
 
 use super::fields::{Object, invalid};
-use super::{form, messages, tools};
+use super::{form, messages, sampling, tools};
 use crate::problem::Problem;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
-use tether_wire::infer::{MAX_LOGIT_BIAS, MAX_STOPS, MAX_TOP_LOGPROBS, Message, Output, Sampling};
+use tether_wire::infer::{Message, Output, Sampling};
 
 /// Most entries of `metadata`, and their sizes, as OpenAI bounds them.
 const MAX_METADATA: usize = 16;
@@ -78,7 +78,7 @@ pub(crate) fn parse_chat(body: &[u8]) -> Result<ChatRequest, Problem> {
     }
     let list: &RawValue = fields.need("messages", "a list of messages")?;
     let messages = messages::parse(list)?;
-    let sampling = sampling(&mut fields)?;
+    let sampling = sampling::parse(&mut fields)?;
     let (output, form_name) = output(&mut fields)?;
     let answers = answers(&mut fields)?;
     let stream = fields.take("stream", "a boolean")?.unwrap_or(false);
@@ -104,55 +104,6 @@ pub(crate) fn parse_chat(body: &[u8]) -> Result<ChatRequest, Problem> {
         stream,
         include_usage,
     })
-}
-
-fn sampling(fields: &mut Object<'_>) -> Result<Sampling, Problem> {
-    let plain = Sampling::default();
-    let number = |fields: &mut Object<'_>, name: &str, default: f32| {
-        let value: Option<f64> = fields.take(name, "a number")?;
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the ranges that are allowed lie well inside of f32; outside it is refused"
-        )]
-        Ok::<f32, Problem>(value.map_or(default, |value| value as f32))
-    };
-    let sampling = Sampling {
-        max_tokens: max_tokens(fields)?,
-        temperature: number(fields, "temperature", plain.temperature)?,
-        top_p: number(fields, "top_p", plain.top_p)?,
-        top_k: fields
-            .take("top_k", "a whole number, 0 or more")?
-            .unwrap_or(plain.top_k),
-        min_p: number(fields, "min_p", plain.min_p)?,
-        frequency_penalty: number(fields, "frequency_penalty", plain.frequency_penalty)?,
-        presence_penalty: number(fields, "presence_penalty", plain.presence_penalty)?,
-        repetition_penalty: number(fields, "repetition_penalty", plain.repetition_penalty)?,
-        logit_bias: logit_bias(fields)?,
-        // OpenAI's seeds are signed; ours are the same 64 bits.
-        seed: fields
-            .take::<i64>("seed", "a whole number of 64 bits")?
-            .map(i64::cast_unsigned),
-        stop: stop(fields)?,
-        top_logprobs: logprobs(fields)?,
-    };
-    sampling.check()?;
-    Ok(sampling)
-}
-
-/// `logprobs` says whether, `top_logprobs` how many of the most likely tokens stand beside.
-fn logprobs(fields: &mut Object<'_>) -> Result<Option<u8>, Problem> {
-    const TOP: &str = "top_logprobs";
-    let wanted = fields.take("logprobs", "a boolean")?.unwrap_or(false);
-    let top: Option<u32> = fields.take(TOP, "a whole number, 0 or more")?;
-    let Ok(top) = u8::try_from(top.unwrap_or(0)) else {
-        let why = format!("is not between 0 and {MAX_TOP_LOGPROBS}");
-        return Err(invalid(TOP, &why));
-    };
-    match (wanted, top) {
-        (false, 1..) => Err(invalid(TOP, "is only allowed when 'logprobs' is true")),
-        (false, 0) => Ok(None),
-        (true, top) => Ok(Some(top)),
-    }
 }
 
 /// What the answer must be, and the name under which its form was asked for.
@@ -184,67 +135,6 @@ fn answers(fields: &mut Object<'_>) -> Result<u32, Problem> {
     }
     let why = format!("is {answers}, not between 1 and {MAX_ANSWERS}");
     Err(invalid("n", &why))
-}
-
-/// `max_completion_tokens`, or its older name `max_tokens`.
-fn max_tokens(fields: &mut Object<'_>) -> Result<Option<u32>, Problem> {
-    let mut read = |name: &str| -> Result<Option<u32>, Problem> {
-        let value = fields.take::<u32>(name, "a whole number, 1 or more")?;
-        if value == Some(0) {
-            let why = format!("'{name}' is 0, at least 1 is needed.");
-            return Err(Problem::invalid("invalid_value", why).at(name));
-        }
-        Ok(value)
-    };
-    match (read("max_completion_tokens")?, read("max_tokens")?) {
-        (Some(new), Some(old)) if new != old => Err(Problem::invalid(
-            "invalid_value",
-            "'max_tokens' and 'max_completion_tokens' mean the same and differ: send one of them.",
-        )
-        .at("max_tokens")),
-        (new, old) => Ok(new.or(old)),
-    }
-}
-
-fn logit_bias(fields: &mut Object<'_>) -> Result<BTreeMap<u32, f32>, Problem> {
-    const EXPECTED: &str = "an object from token ids to numbers";
-    let Some(entries) = fields.take::<BTreeMap<String, f32>>("logit_bias", EXPECTED)? else {
-        return Ok(BTreeMap::new());
-    };
-    let wrong = |why: String| Problem::invalid("invalid_value", why).at("logit_bias");
-    if entries.len() > MAX_LOGIT_BIAS {
-        return Err(wrong(format!(
-            "'logit_bias' has more than {MAX_LOGIT_BIAS} entries."
-        )));
-    }
-    entries
-        .into_iter()
-        .map(|(token, bias)| match token.parse() {
-            Ok(id) => Ok((id, bias)),
-            Err(_) => Err(wrong(
-                "'logit_bias' has a key that is not a token id.".to_owned(),
-            )),
-        })
-        .collect()
-}
-
-fn stop(fields: &mut Object<'_>) -> Result<Vec<String>, Problem> {
-    #[derive(serde::Deserialize)]
-    #[serde(untagged)]
-    enum Stop {
-        One(String),
-        Many(Vec<String>),
-    }
-    let stops = match fields.take("stop", "a string or a list of strings")? {
-        None => Vec::new(),
-        Some(Stop::One(stop)) => vec![stop],
-        Some(Stop::Many(stops)) => stops,
-    };
-    if stops.len() > MAX_STOPS {
-        let why = format!("'stop' has more than {MAX_STOPS} entries.");
-        return Err(Problem::invalid("invalid_value", why).at("stop"));
-    }
-    Ok(stops)
 }
 
 /// Whether the stream ends with the usage.

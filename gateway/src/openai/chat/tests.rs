@@ -1,6 +1,6 @@
 use super::*;
 use serde_json::{Value, json};
-use tether_wire::infer::Speaker;
+use tether_wire::infer::{MAX_LOGIT_BIAS, Speaker};
 
 fn with(field: &str, value: Value) -> Value {
     let mut body = json!({"model": "tiny", "messages": [{"role": "user", "content": "hi"}]});
