@@ -184,6 +184,7 @@ impl Exchange {
                     response
                 }
                 Err(problem) => {
+                    let problem = chat.problem(problem);
                     account.failed(&problem);
                     problem_response(&problem)
                 }
