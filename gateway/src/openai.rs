@@ -26,8 +26,8 @@ mod logprobs;
 mod messages;
 mod models;
 mod response;
-pub(crate) mod saved;
 mod sampling;
+pub(crate) mod saved;
 mod tools;
 mod whole;
 

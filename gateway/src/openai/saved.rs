@@ -75,7 +75,7 @@ pub fn request(body: &[u8]) -> Result<SavedRequest, String> {
         model: chat.model,
         input: Input::Chat(chat.messages),
         sampling: chat.sampling,
-        output: Output::default(),
+        output: chat.output,
     })
 }
 
