@@ -151,12 +151,13 @@ class Receipts(unittest.TestCase):
 
     ASKED = {"model": MODEL, "messages": QUESTION, "temperature": 0}
 
-    def proved(self, answer):
+    def proved(self, answer, asked=ASKED, choice=0):
         with tempfile.TemporaryDirectory() as folder:
             request = os.path.join(folder, "request.json")
             with open(request, "w", encoding="utf-8") as file:
-                json.dump(self.ASKED, file)
+                json.dump(asked, file)
             command = [BINARY, "receipt", "verify", "-", "--json", "--request", request]
+            command += ["--choice", str(choice)]
             done = subprocess.run(command, input=answer, capture_output=True, text=True)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         said = json.loads(done.stdout)
@@ -173,6 +174,26 @@ class Receipts(unittest.TestCase):
         self.assertEqual(len(carriers), 1)
         self.assertEqual(carriers[0].choices[0].finish_reason, "stop")
         self.proved(json.dumps([chunk.model_dump() for chunk in chunks]))
+
+    def test_each_of_several_answers_is_proved_by_its_own(self):
+        asked = {**self.ASKED, "n": 2, "seed": 7}
+        answer = client().chat.completions.create(**asked)
+        chunks = list(client().chat.completions.create(**asked, stream=True))
+        for choice in range(2):
+            self.proved(answer.model_dump_json(), asked, choice)
+            streamed = json.dumps([chunk.model_dump() for chunk in chunks])
+            self.proved(streamed, asked, choice)
+
+    def test_calls_and_forms_are_proved(self):
+        clock = {"type": "function", "function": {"name": "clock"}}
+        for more in (
+            {"tools": [clock], "tool_choice": "required"},
+            {"structured_outputs": {"choice": ["yes", "no"]}},
+        ):
+            asked = {**self.ASKED, **more, "max_tokens": 60}
+            extra = {key: asked.pop(key) for key in more}
+            answer = client().chat.completions.create(**asked, extra_body=extra)
+            self.proved(answer.model_dump_json(), {**asked, **more})
 
 
 class SeveralAnswers(unittest.TestCase):
