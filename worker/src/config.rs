@@ -5,6 +5,7 @@ mod server;
 use crate::engine::protocol::{Continuation, EngineKind};
 use crate::health::strain::Thresholds;
 use crate::quota::RateLimits;
+use crate::sandbox::SandboxConfig;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
@@ -17,6 +18,9 @@ pub use server::{ServerConfig, ServerKind};
 const MAX_SLOTS: u32 = 65_536;
 /// Most orchestrators that a worker keeps links to.
 const MAX_ORCHESTRATORS: usize = 16;
+/// Least memory that an engine's process can begin with, and the most that makes sense.
+const MIN_MEMORY_MIB: u64 = 64;
+const MAX_MEMORY_MIB: u64 = 64 * 1024 * 1024;
 
 /// Most folders with artifacts.
 const MAX_SOURCES: usize = 16;
@@ -72,6 +76,8 @@ pub struct WorkerConfig {
     pub shed: Thresholds,
     /// The engine and its deadlines.
     pub engine: EngineConfig,
+    /// What keeps engines in.
+    pub sandbox: SandboxConfig,
 }
 
 /// One model to serve: where it lies, or what it is.
@@ -153,6 +159,9 @@ pub struct EngineConfig {
     /// How an answer that another worker began is taken up again: `replay`, bit equal to what would
     /// have come, or `prefill`, quicker and only nearly.
     pub continuation: Continuation,
+    /// Most memory of one engine's process in MiB; 0 means 4 times the bytes of the model's files,
+    /// and 2 GiB. An engine over it is ended and started again.
+    pub memory_limit_mib: u64,
     /// Milliseconds that the echo engine waits before each token, for load tests.
     pub echo_delay_ms: u64,
 }
@@ -180,6 +189,7 @@ impl Default for WorkerConfig {
             quota: RateLimits::default(),
             shed: Thresholds::default(),
             engine: EngineConfig::default(),
+            sandbox: SandboxConfig::default(),
         }
     }
 }
@@ -194,6 +204,7 @@ impl Default for EngineConfig {
             step_timeout_ms: 30_000,
             hang_timeout_ms: 10_000,
             continuation: Continuation::default(),
+            memory_limit_mib: 0,
             echo_delay_ms: 0,
         }
     }
@@ -292,6 +303,20 @@ impl WorkerConfig {
         ] {
             check(field, ms >= 100, "must be at least 100")?;
         }
+        check(
+            "engine.memory_limit_mib",
+            engine.memory_limit_mib == 0
+                || (MIN_MEMORY_MIB..=MAX_MEMORY_MIB).contains(&engine.memory_limit_mib),
+            &format!(
+                "must be between {MIN_MEMORY_MIB} and {MAX_MEMORY_MIB}, or 0 for what the model's size says"
+            ),
+        )?;
+        check(
+            "engine.kind",
+            engine.kind != EngineKind::Escape,
+            "is `escape`, which serves nothing: it is for `tether worker doctor`",
+        )?;
+        (self.sandbox.check()).map_err(|(field, why)| ConfigError { field, why })?;
         Ok(())
     }
 }
@@ -321,6 +346,10 @@ mod tests {
         assert!(refused(|c| c.gpu_class.clear()).contains("gpu_class"));
         assert!(refused(|c| c.queue_timeout_ms = 0).contains("queue_timeout_ms"));
         assert!(refused(|c| c.engine.step_timeout_ms = 0).contains("engine.step_timeout_ms"));
+        assert!(refused(|c| c.engine.memory_limit_mib = 1).contains("engine.memory_limit_mib"));
+        assert!(refused(|c| c.engine.kind = EngineKind::Escape).contains("worker doctor"));
+        let devices = refused(|c| c.sandbox.devices = vec!["/etc".into()]);
+        assert!(devices.contains("worker.sandbox.devices"), "{devices}");
         let model = |path: &str| ModelConfig::at(path);
         let mut config = WorkerConfig {
             models: vec![model("m")],

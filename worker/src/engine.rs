@@ -1,10 +1,13 @@
 //! Engines: one process per loaded model, so that a fault in one never takes the worker down.
 
+mod cgroup;
 pub mod child;
 mod echo;
+pub(crate) mod escape;
 mod handle;
 mod in_flight;
 mod kind;
+pub(crate) mod memory;
 #[cfg(feature = "mistralrs")]
 mod mistralrs;
 pub mod openai;

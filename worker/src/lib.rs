@@ -6,6 +6,7 @@
 //! * [`config`] – what a worker is told
 //! * [`models`] – from a folder to a served model: verified, loaded, offered, or a fault
 //! * [`engine`] – the engine's process and its supervisor
+//! * [`sandbox`] – what keeps an engine from everything but its model
 //! * [`serve`] – orders of orchestrators, answered
 //! * `receipts` – what is signed about each answer
 //! * [`quota`], `admission`, [`fences`] – who runs, who waits, who is refused
@@ -31,6 +32,7 @@ pub mod pace;
 pub mod presence;
 pub mod quota;
 mod receipts;
+pub mod sandbox;
 pub mod serve;
 pub mod status;
 pub mod text;

@@ -18,6 +18,7 @@ mod server;
 
 use crate::config::{ModelConfig, WorkerConfig};
 use crate::engine::{Engine, EngineCommand};
+use crate::sandbox::Shield;
 use keeper::Keeper;
 use leases::{Lease, Leases};
 use locate::Locator;
@@ -197,6 +198,8 @@ pub struct Served {
     pub engine_version: String,
     /// Most answers that the engine gives at once.
     pub sequences: u32,
+    /// What keeps the engine's process in.
+    pub shields: Vec<Shield>,
     /// Most bytes of text that one of its tokens stands for, where the engine knows.
     pub max_token_bytes: Option<u32>,
     /// The engine's process.

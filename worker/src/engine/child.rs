@@ -1,7 +1,8 @@
 //! The engine process: `tether engine`, started by a worker with one end of a socket pair as its
 //! standard input.
 //!
-//! One thread reads, and answers a ping at once whatever the engine does; one thread writes; the
+//! It reads which model it is to load, confines itself to that model's files, and only then looks at
+//! them. One thread reads, and answers a ping at once whatever the engine does; one thread writes; the
 //! engine has its own. The process ends when the socket does, or the worker.
 //!
 //! * `confine` – what a fault of this process may cost
@@ -10,13 +11,16 @@
 //! * `conversation` – messages from the worker
 
 pub(crate) mod answer;
-mod confine;
+pub(crate) mod confine;
 pub(crate) mod conversation;
 pub(crate) mod outbox;
 
+use crate::engine::protocol::FromEngine;
+use crate::sandbox;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
+use std::time::Instant;
 
 /// Exit status after a panic on any thread.
 pub const EXIT_PANIC: u8 = 70;
@@ -53,6 +57,24 @@ pub fn run() -> ExitCode {
         eprintln!("tether engine: this is started by a worker, with a socket as standard input");
         return ExitCode::from(EXIT_NO_SOCKET);
     }
+    let mut load = match conversation::first(&socket) {
+        Ok(load) => load,
+        Err(status) => return status,
+    };
+    // While this is the only thread: namespaces and filters are made for it and whoever it starts.
+    let begin = Instant::now();
+    let shields = match confine::apply(&mut load) {
+        Ok(shields) => shields,
+        Err(reason) => return conversation::refuse(&socket, reason),
+    };
+    let took_us = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let lacking = sandbox::lacking(&load.confine.require, &shields);
+    if let Err(status) = conversation::say(&socket, &FromEngine::Confined { shields, took_us }) {
+        return status;
+    }
+    if let Some(reason) = lacking {
+        return conversation::refuse(&socket, reason);
+    }
     // A load or a kernel that never returns must not keep the process after its worker is gone.
-    conversation::hold(socket, || std::process::exit(0))
+    conversation::hold(socket, load, || std::process::exit(0))
 }

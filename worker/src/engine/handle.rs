@@ -5,6 +5,7 @@ use crate::engine::process::EngineCommand;
 use crate::engine::protocol::{Generate, Load, Task};
 use crate::engine::reader::{self, EngineDone, Hold, MAX_WAITING_CHUNKS, Sink, Source};
 use crate::engine::supervisor::Supervisor;
+use crate::sandbox::Shield;
 use futures_util::future::BoxFuture;
 use std::fmt;
 use std::path::PathBuf;
@@ -107,6 +108,8 @@ pub struct Ready {
     pub load_ms: u64,
     /// The engine's process.
     pub pid: Option<u32>,
+    /// What keeps it in.
+    pub shields: Vec<Shield>,
 }
 
 /// An engine. Cheap to clone; dropping the last one ends its process.
@@ -156,6 +159,7 @@ impl Engine {
     pub fn start(spec: EngineSpec, metrics: Arc<WorkerMetrics>) -> Self {
         let (engine, channels) = Self::open();
         let supervisor = Supervisor {
+            shields: Vec::new(),
             spec,
             metrics,
             requests: channels.requests,

@@ -140,9 +140,10 @@ impl InFlight {
                 self.end(id, Err(RpcError::new(Code::Internal, unasked)));
                 None
             }
-            FromEngine::Loaded { .. } | FromEngine::LoadFailed { .. } | FromEngine::Pong { .. } => {
-                None
-            }
+            FromEngine::Confined { .. }
+            | FromEngine::Loaded { .. }
+            | FromEngine::LoadFailed { .. }
+            | FromEngine::Pong { .. } => None,
         }
     }
 

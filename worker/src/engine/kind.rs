@@ -2,6 +2,7 @@
 
 use crate::engine::child::answer::Answer;
 use crate::engine::echo::EchoEngine;
+use crate::engine::escape::EscapeEngine;
 use crate::engine::protocol::{EngineKind, Load, Task};
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub(crate) trait Engine: Send + Sync {
 pub(crate) async fn load(load: &Load) -> Result<Arc<dyn Engine>, String> {
     match load.kind {
         EngineKind::Echo => Ok(Arc::new(EchoEngine::new(load))),
+        EngineKind::Escape => Ok(Arc::new(EscapeEngine::new(load))),
         #[cfg(feature = "mistralrs")]
         EngineKind::Mistralrs => Ok(Arc::new(crate::engine::mistralrs::load(load).await?)),
         #[cfg(not(feature = "mistralrs"))]

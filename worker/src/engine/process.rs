@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
@@ -36,6 +37,8 @@ const FROM_ENGINE_MESSAGES: usize = 64;
 const MAX_LINE_BYTES: usize = 1_024;
 /// How long a process may take to end by itself once its socket is closed.
 const EXIT_GRACE: Duration = Duration::from_millis(500);
+/// What Rust says, and then aborts, when it is refused memory.
+const NO_MEMORY: &str = "memory allocation of ";
 
 /// How an engine process is started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,8 +55,14 @@ pub(crate) struct Process {
     group: Option<Pid>,
     to: Option<mpsc::Sender<ToEngine>>,
     from: mpsc::Receiver<io::Result<FromEngine>>,
-    _tasks: [AbortOnDropHandle<()>; 4],
+    /// Reads its standard error; what it was told last is in `last_line`.
+    errors: AbortOnDropHandle<()>,
+    last_line: LastLine,
+    _tasks: [AbortOnDropHandle<()>; 3],
 }
+
+/// The last line that a process wrote to its standard error.
+type LastLine = Arc<Mutex<String>>;
 
 /// The engine does not read what it is sent.
 #[derive(Debug)]
@@ -73,7 +82,6 @@ impl Process {
             .env_clear()
             .envs(kept)
             .envs(child::environment(threads))
-            .envs(crate::engine::child::environment(threads))
             .env(ENGINE_ENV, "1")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::piped())
@@ -113,16 +121,26 @@ impl Process {
         let stdout = child.stdout.take();
         let stderr = child.stderr.take();
         let spawn = |task| AbortOnDropHandle::new(tokio::spawn(task));
+        let last_line = LastLine::default();
         Ok(Self {
             child,
             group,
             to: Some(to),
             from,
+            errors: spawn(log_lines(
+                stderr.map(erase),
+                model.to_owned(),
+                last_line.clone(),
+            )),
+            last_line,
             _tasks: [
                 AbortOnDropHandle::new(tokio::spawn(write)),
                 AbortOnDropHandle::new(tokio::spawn(read)),
-                spawn(log_lines(stdout.map(erase), model.to_owned())),
-                spawn(log_lines(stderr.map(erase), model.to_owned())),
+                spawn(log_lines(
+                    stdout.map(erase),
+                    model.to_owned(),
+                    LastLine::default(),
+                )),
             ],
         })
     }
@@ -154,16 +172,33 @@ impl Process {
         if !at_once
             && let Ok(Ok(status)) = tokio::time::timeout(EXIT_GRACE, self.child.wait()).await
         {
-            return Exit::ByItself(status);
+            return self.by_itself(status).await;
         }
         if let Ok(Some(status)) = self.child.try_wait() {
-            return Exit::ByItself(status);
+            return self.by_itself(status).await;
         }
         self.kill();
         // Not even a hung process outlives SIGKILL, but one in uninterruptible sleep is reaped
         // by the runtime later.
         let _ = tokio::time::timeout(EXIT_GRACE, self.child.wait()).await;
         Exit::Killed
+    }
+
+    /// How it ended, by its status, or by its last words where the status says too little.
+    async fn by_itself(&mut self, status: ExitStatus) -> Exit {
+        if status.signal() == Some(Signal::SYS.as_raw()) {
+            return Exit::Forbidden;
+        }
+        // Its end of the pipe is closed, so that this takes as long as the reading of the rest.
+        let _ = tokio::time::timeout(EXIT_GRACE, &mut self.errors).await;
+        let last_line = self
+            .last_line
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if status.signal() == Some(Signal::ABORT.as_raw()) && last_line.starts_with(NO_MEMORY) {
+            return Exit::NoMemory;
+        }
+        Exit::ByItself(status)
     }
 
     fn kill(&mut self) {
@@ -188,6 +223,10 @@ impl Drop for Process {
 pub(crate) enum Exit {
     /// By itself, or by somebody else's signal.
     ByItself(ExitStatus),
+    /// The kernel ended it for a system call that its filter forbids.
+    Forbidden,
+    /// It was refused memory, and gave up.
+    NoMemory,
     /// We killed it.
     Killed,
 }
@@ -197,6 +236,14 @@ impl std::fmt::Display for Exit {
         let status = match self {
             Self::ByItself(status) => status,
             Self::Killed => return f.write_str("was killed by its worker"),
+            Self::Forbidden => {
+                return f.write_str(
+                    "was ended by signal 31 (SIGSYS) for a system call that its sandbox forbids",
+                );
+            }
+            Self::NoMemory => {
+                return f.write_str("was refused more memory by the kernel, and aborted");
+            }
         };
         match (status.signal(), status.code()) {
             (Some(signal), _) => {
@@ -233,11 +280,19 @@ fn erase(output: impl AsyncRead + Send + Unpin + 'static) -> Output {
 }
 
 /// Reads an output of the engine to its end, so that it never blocks on a full pipe, and logs it
-/// line by line, each cut at [`MAX_LINE_BYTES`].
-async fn log_lines(output: Option<Output>, model: String) {
+/// line by line, each cut at [`MAX_LINE_BYTES`]. The last line is kept in `last`.
+async fn log_lines(output: Option<Output>, model: String, last: LastLine) {
     let Some(mut output) = output else { return };
     let mut buffer = [0; 4_096];
     let mut line = Vec::new();
+    let log_line = |line: &[u8]| {
+        if !line.is_empty() {
+            let line = String::from_utf8_lossy(line);
+            let line = line.trim_end();
+            tracing::debug!(model, line, "engine output");
+            line.clone_into(&mut last.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    };
     loop {
         let count = match output.read(&mut buffer).await {
             Ok(0) | Err(_) => break,
@@ -245,19 +300,12 @@ async fn log_lines(output: Option<Output>, model: String) {
         };
         for byte in &buffer[..count] {
             if *byte == b'\n' {
-                log_line(&model, &line);
+                log_line(&line);
                 line.clear();
             } else if line.len() < MAX_LINE_BYTES {
                 line.push(*byte);
             }
         }
     }
-    log_line(&model, &line);
-}
-
-fn log_line(model: &str, line: &[u8]) {
-    if !line.is_empty() {
-        let line = String::from_utf8_lossy(line);
-        tracing::debug!(model, line = %line.trim_end(), "engine output");
-    }
+    log_line(&line);
 }

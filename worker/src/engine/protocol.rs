@@ -5,6 +5,7 @@
 //! The child reads and writes with blocking calls, the parent with tokio; the bounds are the same,
 //! because a child that went mad must not be able to hurt its parent.
 
+use crate::sandbox::{Confine, Shield};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
@@ -28,6 +29,8 @@ pub enum EngineKind {
     Mistralrs,
     /// Says the words of the last user message; for load tests, which need answers without a model.
     Echo,
+    /// Tries to escape; for `tether worker doctor`, which says what stopped it.
+    Escape,
 }
 
 /// How an answer is taken up again behind its transcript.
@@ -93,6 +96,9 @@ pub struct Load {
     /// Milliseconds that the echo engine waits before each token.
     #[serde(default)]
     pub echo_delay_ms: u64,
+    /// How the process confines itself before it loads anything.
+    #[serde(default)]
+    pub confine: Confine,
 }
 
 /// One answer. Whatever becomes of it, the engine says exactly one of [`FromEngine::Done`],
@@ -160,6 +166,13 @@ impl From<WorkOrder> for Task {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FromEngine {
+    /// The process has confined itself, and has not looked at its model yet.
+    Confined {
+        /// What holds, and what does not.
+        shields: Vec<Shield>,
+        /// Microseconds that it took.
+        took_us: u64,
+    },
     /// The model is ready.
     Loaded {
         /// Most tokens of prompt and answer together: the least of what manifest and model allow.

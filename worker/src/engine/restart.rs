@@ -24,6 +24,10 @@ pub(crate) enum Cause {
     Garbage,
     /// It could not load the model.
     Load,
+    /// It used more memory, or more threads, than it may.
+    Memory,
+    /// It made a system call that only an attacker would.
+    Sandbox,
 }
 
 impl Cause {
@@ -34,6 +38,8 @@ impl Cause {
             Self::Hang => "engine-hang",
             Self::Garbage => "engine-garbage",
             Self::Load => "engine-load",
+            Self::Memory => "engine-memory",
+            Self::Sandbox => "engine-sandbox",
         }
     }
 }
@@ -42,8 +48,11 @@ impl Cause {
 /// engines on one machine by up to a quarter.
 pub(crate) fn delay(cause: Cause, failures: u32, jitter: f64) -> Duration {
     let (first, max) = match cause {
-        Cause::Load => (LOAD_FIRST_MS, LOAD_MAX_MS),
-        Cause::Crash | Cause::Hang | Cause::Garbage => (CRASH_FIRST_MS, CRASH_MAX_MS),
+        // A model that does not fit its limit will not fit it at the next try either.
+        Cause::Load | Cause::Memory => (LOAD_FIRST_MS, LOAD_MAX_MS),
+        Cause::Crash | Cause::Hang | Cause::Garbage | Cause::Sandbox => {
+            (CRASH_FIRST_MS, CRASH_MAX_MS)
+        }
     };
     let doublings = failures.saturating_sub(1).min(16);
     let wait = Duration::from_millis((first << doublings).min(max));
@@ -63,6 +72,8 @@ mod tests {
         assert_eq!(ms(Cause::Crash, u32::MAX), 30_000);
         assert_eq!(ms(Cause::Load, 1), 5_000);
         assert_eq!(ms(Cause::Load, u32::MAX), 300_000);
+        assert_eq!(ms(Cause::Memory, 1), 5_000);
+        assert_eq!(ms(Cause::Memory, u32::MAX), 300_000);
         assert_eq!(delay(Cause::Crash, 1, 7.0).as_micros(), 312_500);
     }
 }

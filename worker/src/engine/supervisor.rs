@@ -3,11 +3,14 @@
 //! A crash, abort or hang of the engine fails the answers it was making, at once and with a reason,
 //! and nothing else.
 
+use crate::engine::cgroup::{self, Group};
 use crate::engine::handle::{EngineSpec, EngineState, Ready, Refused, Request};
 use crate::engine::in_flight::{InFlight, StepLimits};
-use crate::engine::process::Process;
+use crate::engine::memory;
+use crate::engine::process::{Exit, Process};
 use crate::engine::protocol::{FromEngine, ToEngine};
 use crate::engine::restart::{self, Cause, HEALTHY_AFTER};
+use crate::sandbox::{self, Confine, Shield};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,6 +30,8 @@ pub(super) struct Supervisor {
     pub(super) cancels: mpsc::UnboundedReceiver<u64>,
     pub(super) state: watch::Sender<EngineState>,
     pub(super) stop: CancellationToken,
+    /// What held of the last process.
+    pub(super) shields: Vec<Shield>,
 }
 
 /// Why a life of an engine ended.
@@ -131,10 +136,10 @@ impl Supervisor {
                 );
             }
         };
-        let pid = process.id();
-        let ready = match self.load(&mut process, pid).await {
+        let watched = Watched::begin(process.id(), &mut self.spec.load.confine);
+        let ready = match self.load(&mut process, &watched).await {
             Ok(ready) => ready,
-            Err(why) => return why.end(process).await,
+            Err(why) => return why.end(process, watched).await,
         };
         tracing::info!(
             model,
@@ -151,7 +156,7 @@ impl Supervisor {
             first: ticks(config.first_token_timeout_ms),
             next: ticks(config.step_timeout_ms),
         });
-        let why = self.serve(&mut process, &mut in_flight).await;
+        let why = self.serve(&mut process, &mut in_flight, &watched).await;
         // Out of service before anybody is told that an answer failed: who then looks for another
         // worker should not find this one.
         if !matches!(why, Why::Stopped) {
@@ -159,7 +164,7 @@ impl Supervisor {
         }
         // How it ended is known within milliseconds, and part of what its callers are told.
         let lost = in_flight.awaited();
-        let ending = why.end(process).await;
+        let ending = why.end(process, watched).await;
         let error = match &ending {
             Ending::Stopped | Ending::Refused(_) => {
                 RpcError::new(Code::Unavailable, "the engine was stopped")
@@ -173,24 +178,35 @@ impl Supervisor {
         ending
     }
 
-    async fn load(&mut self, process: &mut Process, pid: Option<u32>) -> Result<Ready, Why> {
+    async fn load(&mut self, process: &mut Process, watched: &Watched) -> Result<Ready, Why> {
         process
             .send(ToEngine::Load(self.spec.load.clone()))
             .map_err(|_| Why::NotReading)?;
         let timeout_ms = self.spec.config.start_timeout_ms;
         let late = tokio::time::sleep(Duration::from_millis(timeout_ms));
         tokio::pin!(late);
+        let mut ticker = tokio::time::interval(TICK);
+        ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut shields = Vec::new();
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return Err(Why::Stopped),
                 () = &mut late => return Err(Why::LoadLate(timeout_ms)),
+                _ = ticker.tick() => watched.look()?,
                 message = process.recv() => match message {
+                    Some(Ok(FromEngine::Confined { shields: held, took_us })) => {
+                        self.confined(&held, took_us)?;
+                        shields = held;
+                    }
                     Some(Ok(FromEngine::Loaded {
                         context_tokens, engine, numerics_class, sequences, max_token_bytes, load_ms,
                     })) => {
-                        let sequences = sequences.max(1);
+                        // One that never said what holds has to be refused just so.
+                        self.demand(&shields)?;
+                        let (sequences, pid) = (sequences.max(1), watched.pid);
                         return Ok(Ready {
                             context_tokens, engine, numerics_class, sequences, max_token_bytes, load_ms, pid,
+                            shields,
                         });
                     }
                     Some(Ok(FromEngine::LoadFailed { reason })) => return Err(Why::LoadFailed(reason)),
@@ -206,8 +222,34 @@ impl Supervisor {
         }
     }
 
+    /// Its process has confined itself: told once, and again when something of it has changed.
+    fn confined(&mut self, shields: &[Shield], took_us: u64) -> Result<(), Why> {
+        if self.shields != shields {
+            let names = |enforced: bool| {
+                let those = shields.iter().filter(|it| it.enforced == enforced);
+                let names: Vec<_> = those.map(|it| it.protection.as_str()).collect();
+                names.join(" ")
+            };
+            let (enforced, missing) = (names(true), names(false));
+            let model = &self.spec.load.model_name;
+            tracing::info!(model, enforced, missing, took_us, "the engine is confined");
+            self.shields = shields.to_vec();
+        }
+        self.demand(shields)
+    }
+
+    fn demand(&self, shields: &[Shield]) -> Result<(), Why> {
+        let required = &self.spec.load.confine.require;
+        sandbox::lacking(required, shields).map_or(Ok(()), |why| Err(Why::Unprotected(why)))
+    }
+
     /// Serves until the engine ends or has to be ended.
-    async fn serve(&mut self, process: &mut Process, in_flight: &mut InFlight) -> Why {
+    async fn serve(
+        &mut self,
+        process: &mut Process,
+        in_flight: &mut InFlight,
+        watched: &Watched,
+    ) -> Why {
         let hang_ticks = ticks(self.spec.config.hang_timeout_ms);
         let mut ticker = tokio::time::interval(TICK);
         // A worker that was stopped for a while must not hold that against its engine.
@@ -243,6 +285,9 @@ impl Supervisor {
                     }
                 }
                 _ = ticker.tick() => {
+                    if let Err(why) = watched.look() {
+                        return why;
+                    }
                     silent_ticks += 1;
                     if silent_ticks > hang_ticks {
                         return Why::Silent(self.spec.config.hang_timeout_ms);
@@ -267,6 +312,44 @@ impl Supervisor {
     }
 }
 
+/// What an engine's process may use, and the group that it is in.
+struct Watched {
+    pid: Option<u32>,
+    limit_bytes: u64,
+    group: Option<Group>,
+}
+
+impl Watched {
+    /// Begins before the process does: it waits for its first message.
+    fn begin(pid: Option<u32>, confine: &mut Confine) -> Self {
+        let limit_bytes = confine.memory_limit_bytes;
+        let group = match pid {
+            Some(pid) if limit_bytes > 0 => {
+                cgroup::own().and_then(|own| own.engine(pid, limit_bytes))
+            }
+            _ => Err("control group: no limit is configured".to_owned()),
+        };
+        confine.has_cgroup = group.is_ok();
+        confine.no_cgroup = group.as_ref().err().cloned().unwrap_or_default();
+        Self {
+            pid,
+            limit_bytes,
+            group: group.ok(),
+        }
+    }
+
+    fn look(&self) -> Result<(), Why> {
+        let used = self.pid.and_then(memory::usage);
+        let excess = used.and_then(|used| memory::excess(used, self.limit_bytes));
+        excess.map_or(Ok(()), |why| Err(Why::TooMuch(why)))
+    }
+
+    /// Whether the kernel ended it for want of memory in its group.
+    fn was_full(&self) -> bool {
+        self.group.as_ref().is_some_and(Group::was_full)
+    }
+}
+
 /// Why a process is to end, or did.
 enum Why {
     Stopped,
@@ -277,6 +360,8 @@ enum Why {
     NotReading,
     LoadLate(u64),
     LoadFailed(String),
+    TooMuch(String),
+    Unprotected(String),
 }
 
 impl Why {
@@ -289,15 +374,31 @@ impl Why {
     }
 
     /// Ends the process and puts what happened into words.
-    async fn end(self, process: Process) -> Ending {
-        let is_hung = matches!(
-            self,
-            Self::Garbage(_) | Self::Silent(_) | Self::Stuck | Self::NotReading | Self::LoadLate(_)
-        );
+    async fn end(self, process: Process, watched: Watched) -> Ending {
+        let is_hung = !matches!(self, Self::Stopped | Self::Gone | Self::LoadFailed(_));
         let exit = process.end(is_hung).await;
         let (cause, reason) = match self {
             Self::Stopped => return Ending::Stopped,
-            Self::Gone => (Cause::Crash, format!("the engine {exit}")),
+            Self::Gone if watched.was_full() => (
+                Cause::Memory,
+                "the engine filled its control group, and the kernel ended it".to_owned(),
+            ),
+            Self::Gone => {
+                let cause = match exit {
+                    Exit::Forbidden => Cause::Sandbox,
+                    Exit::NoMemory => Cause::Memory,
+                    Exit::ByItself(_) | Exit::Killed => Cause::Crash,
+                };
+                (cause, format!("the engine {exit}"))
+            }
+            Self::TooMuch(why) => (Cause::Memory, format!("the engine was ended: {why}")),
+            Self::Unprotected(reason) => {
+                return Ending::Refused(Refused {
+                    code: "sandbox",
+                    reason,
+                    passing: false,
+                });
+            }
             Self::Garbage(error) => (
                 Cause::Garbage,
                 format!("the engine sent what is not a message: {error}"),

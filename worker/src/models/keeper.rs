@@ -7,10 +7,12 @@ use super::memory::{self, Memory};
 use super::pool::{Mib, Need};
 use super::{Found, Known, ModelState, ModelStatus, Served, cut, find, loaded};
 use crate::config::{ModelConfig, WorkerConfig};
+use crate::engine::memory::limit;
 use crate::engine::protocol::Load;
 use crate::engine::restart::{self, Cause};
 use crate::engine::{Engine, EngineCommand, EngineSpec, EngineState, Prepare, Ready, Refused};
 use crate::models::estimate::Size;
+use crate::sandbox::Confine;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -282,6 +284,8 @@ impl Keeper {
 
     fn spec(&self, artifact: &VerifiedArtifact, prepare: Prepare) -> EngineSpec {
         let manifest = artifact.manifest();
+        let model_bytes = manifest.files.iter().map(|file| file.size_bytes).sum();
+        let memory_limit = limit(self.config.engine.memory_limit_mib, model_bytes);
         EngineSpec {
             command: self.command.clone(),
             load: Load {
@@ -297,6 +301,7 @@ impl Keeper {
                 model_name: manifest.model.to_string(),
                 continuation: self.config.engine.continuation,
                 echo_delay_ms: self.config.engine.echo_delay_ms,
+                confine: Confine::new(&self.config.sandbox, memory_limit),
             },
             config: self.config.engine.clone(),
             prepare,
@@ -494,6 +499,7 @@ fn served(artifact: &VerifiedArtifact, ready: Ready, engine: &Engine) -> Served 
         },
         engine_version: cut(&ready.engine, 64),
         sequences: ready.sequences,
+        shields: ready.shields,
         max_token_bytes: ready.max_token_bytes,
         pid: ready.pid,
         engine: engine.clone(),

@@ -141,6 +141,7 @@ fn key(path: &Path) -> Result<String, Refused> {
 
 fn served(digest: Digest, manifest: &Manifest, ready: Ready, engine: &Engine) -> Served {
     Served {
+        shields: ready.shields,
         offer: ModelOffer {
             model: manifest.model.clone(),
             digest,

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use tether_wire::infer::{Chunk, Finish, Input, Usage};
 use tether_worker::engine::protocol::{FromEngine, Load, ToEngine, read_message, write_message};
 use tether_worker::engine::{ENGINE_ENV, EngineCommand, child};
+use tether_worker::sandbox::{Protection, Shield};
 
 /// The command that runs an engine of this file.
 pub(crate) fn command(name: &str) -> EngineCommand {
@@ -58,6 +59,17 @@ fn loaded_as(name: impl Fn(&Load) -> String, sequences: u32) -> UnixStream {
     let ToEngine::Load(load) = hear(&mut socket) else {
         exit(3)
     };
+    let held = |protection| Shield {
+        protection,
+        enforced: true,
+        by: vec!["it says so".to_owned()],
+        missing: Vec::new(),
+    };
+    let confined = FromEngine::Confined {
+        shields: Protection::ALL.map(held).to_vec(),
+        took_us: 1,
+    };
+    say(&mut socket, &confined);
     say(
         &mut socket,
         &FromEngine::Loaded {

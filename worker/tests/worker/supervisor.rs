@@ -15,6 +15,7 @@ use tether_worker::engine::protocol::{Continuation, EngineKind, Load, Task};
 use tether_worker::engine::{
     Answer, Engine, EngineDone, EngineSpec, EngineState, Hold, Prepare, Ready, Refused,
 };
+use tether_worker::sandbox::Confine;
 
 pub(crate) fn start(engine: &str, change: impl FnOnce(&mut EngineSpec)) -> Engine {
     let mut spec = EngineSpec {
@@ -31,6 +32,7 @@ pub(crate) fn start(engine: &str, change: impl FnOnce(&mut EngineSpec)) -> Engin
             model_name: "fake@1.0".to_owned(),
             continuation: Continuation::default(),
             echo_delay_ms: 0,
+            confine: Confine::default(),
         },
         config: EngineConfig::default(),
         prepare: Prepare::new(|| Box::pin(async { Ok(PathBuf::from("/")) })),

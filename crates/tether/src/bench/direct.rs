@@ -15,6 +15,7 @@ use tether_worker::engine::protocol::{
     Continuation, EngineKind, FromEngine, Generate, Load, Task, ToEngine, receive_message,
     send_message,
 };
+use tether_worker::sandbox::Confine;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
@@ -156,5 +157,6 @@ fn load(artifact: &Path) -> anyhow::Result<Load> {
         model_name: manifest.model.to_string(),
         continuation: Continuation::default(),
         echo_delay_ms: 0,
+        confine: Confine::default(),
     })
 }

@@ -1,9 +1,11 @@
 //! The conversation with the worker, from the first message to the end of the socket.
+//!
+//! The first message is read and answered on the caller's thread, before there is any other.
 
 use super::answer::Answer;
 use super::outbox::Outbox;
 use crate::engine::kind::{Engine, load};
-use crate::engine::protocol::{FromEngine, Generate, Load, ToEngine, read_message};
+use crate::engine::protocol::{FromEngine, Generate, Load, ToEngine, read_message, write_message};
 use std::collections::HashMap;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -21,8 +23,47 @@ pub(crate) const MAX_ANSWERS: usize = 1_024;
 /// Most messages of the worker that wait, while the model is loading.
 const MAX_WAITING: usize = 4 * MAX_ANSWERS;
 
-/// Talks until the socket ends. `on_end` is called then, on a thread that never waits for the engine.
-pub(crate) fn hold(socket: UnixStream, on_end: impl FnOnce() + Send + 'static) -> ExitCode {
+/// Waits for the message that says what to load, and answers pings until then; otherwise how the
+/// process ends.
+pub(crate) fn first(mut socket: &UnixStream) -> Result<Load, ExitCode> {
+    loop {
+        match read_message(&mut socket) {
+            Ok(Some(ToEngine::Load(load))) => return Ok(load),
+            Ok(Some(ToEngine::Ping { n })) => say(socket, &FromEngine::Pong { n })?,
+            Ok(None) => return Err(ExitCode::SUCCESS),
+            Ok(Some(_)) => {
+                let reason = "the first message must say which model to load".to_owned();
+                return Err(refuse(socket, reason));
+            }
+            Err(error) => {
+                eprintln!("tether engine: the worker's messages cannot be read: {error}");
+                return Err(ExitCode::FAILURE);
+            }
+        }
+    }
+}
+
+/// Says something before the conversation begins; otherwise how the process ends.
+pub(crate) fn say(mut socket: &UnixStream, message: &FromEngine) -> Result<(), ExitCode> {
+    // Whoever does not hear it is gone.
+    write_message(&mut socket, message).map_err(|_| ExitCode::SUCCESS)
+}
+
+/// Says why nothing is loaded, and how the process ends.
+pub(crate) fn refuse(socket: &UnixStream, reason: String) -> ExitCode {
+    match say(socket, &FromEngine::LoadFailed { reason }) {
+        Ok(()) => ExitCode::FAILURE,
+        Err(status) => status,
+    }
+}
+
+/// Loads, and talks until the socket ends. `on_end` is called then, on a thread that never waits for
+/// the engine.
+pub(crate) fn hold(
+    socket: UnixStream,
+    load: Load,
+    on_end: impl FnOnce() + Send + 'static,
+) -> ExitCode {
     let parts = || -> std::io::Result<_> {
         let (outbox, writer) = Outbox::start(socket.try_clone()?)?;
         let (forward, messages) = sync_channel(MAX_WAITING);
@@ -46,7 +87,7 @@ pub(crate) fn hold(socket: UnixStream, on_end: impl FnOnce() + Send + 'static) -
     };
     match parts() {
         Ok((outbox, writer, messages, runtime, refused)) => {
-            let status = converse(&runtime, &outbox, &messages);
+            let status = converse(&runtime, &outbox, &messages, &load);
             runtime.shutdown_background();
             if status == ExitCode::FAILURE {
                 // The reason must be written before the process ends.
@@ -87,19 +128,18 @@ fn read_all(mut socket: UnixStream, outbox: &Outbox, forward: &SyncSender<ToEngi
     }
 }
 
-fn converse(runtime: &Runtime, outbox: &Outbox, messages: &Receiver<ToEngine>) -> ExitCode {
-    let refuse = |reason: String| {
-        outbox.send(FromEngine::LoadFailed { reason });
-        ExitCode::FAILURE
-    };
-    let load = match messages.recv() {
-        Ok(ToEngine::Load(load)) => load,
-        Ok(_) => return refuse("the first message must say which model to load".to_owned()),
-        Err(_) => return ExitCode::SUCCESS,
-    };
-    let engine = match loaded(runtime, outbox, &load) {
+fn converse(
+    runtime: &Runtime,
+    outbox: &Outbox,
+    messages: &Receiver<ToEngine>,
+    load: &Load,
+) -> ExitCode {
+    let engine = match loaded(runtime, outbox, load) {
         Ok(engine) => engine,
-        Err(reason) => return refuse(reason),
+        Err(reason) => {
+            outbox.send(FromEngine::LoadFailed { reason });
+            return ExitCode::FAILURE;
+        }
     };
     let answers = Answers::default();
     while let Ok(message) = messages.recv() {

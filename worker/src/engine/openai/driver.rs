@@ -138,6 +138,8 @@ impl Driver {
             let server = &self.spec.server;
             tracing::info!(url = server.url, model = server.model, "the server serves");
             *state = EngineState::Ready(Ready {
+                // It is the provider's own process, and none of ours.
+                shields: Vec::new(),
                 context_tokens,
                 engine: format!("openai:{}", server.kind.as_str()),
                 // Anew each time: another may serve there now.

@@ -1,10 +1,11 @@
 //! The worker's end of a conversation, for tests: blocking, on one thread.
 
-use super::hold;
+use super::{first, hold};
 use crate::engine::protocol::{
     Continuation, EngineKind, FromEngine, Generate, Load, Task, ToEngine, read_message,
     write_message,
 };
+use crate::sandbox::Confine;
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -74,6 +75,7 @@ pub(crate) fn echo_load(delay_ms: u64) -> Load {
         model_name: "echo".to_owned(),
         continuation: Continuation::default(),
         echo_delay_ms: delay_ms,
+        confine: Confine::default(),
     }
 }
 
@@ -98,7 +100,10 @@ impl Client {
     pub(crate) fn start() -> Self {
         let (ours, theirs) = UnixStream::pair().expect("pair");
         ours.set_read_timeout(Some(PATIENCE)).expect("timeout");
-        let engine = std::thread::spawn(move || hold(theirs, || {}));
+        let engine = std::thread::spawn(move || match first(&theirs) {
+            Ok(load) => hold(theirs, load, || {}),
+            Err(status) => status,
+        });
         Self {
             socket: Some(ours),
             engine: Some(engine),
