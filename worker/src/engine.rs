@@ -11,7 +11,7 @@ pub(crate) mod memory;
 #[cfg(feature = "mistralrs")]
 mod mistralrs;
 pub mod openai;
-mod process;
+pub(crate) mod process;
 pub mod protocol;
 mod reader;
 pub(crate) mod restart;

@@ -6,6 +6,7 @@ mod progress;
 pub(crate) mod status_socket;
 
 use crate::commands;
+use crate::commands::doctor::DoctorArgs;
 use crate::commands::worker_init::InitArgs;
 use crate::commands::worker_status::StatusArgs;
 use crate::config::{self, Checked, WorkerFile};
@@ -40,6 +41,7 @@ Examples:
   tether worker --data-dir ./tether-worker            again, when it has joined
   tether worker init                                  asks, and writes a configuration
   tether worker status --data-dir ./tether-worker     what it does, and why it gets no work
+  tether worker doctor                                what can engines be kept from here?
 
 {}", join::HELP))]
 pub(crate) struct WorkerArgs {
@@ -93,6 +95,8 @@ enum WorkerCommand {
     Init(Box<InitArgs>),
     /// Show what a running worker does, earned, and why it gets no work
     Status(StatusArgs),
+    /// Find out what engines are kept from on this machine, by trying to escape
+    Doctor(DoctorArgs),
 }
 
 /// How a worker starts.
@@ -108,6 +112,7 @@ impl WorkerArgs {
         match self.command.take() {
             Some(WorkerCommand::Init(args)) => args.run().map(|()| ExitCode::SUCCESS),
             Some(WorkerCommand::Status(args)) => args.run(),
+            Some(WorkerCommand::Doctor(args)) => args.run(),
             None => self.serve(logging).map(|()| ExitCode::SUCCESS),
         }
     }
