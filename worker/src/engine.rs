@@ -1,6 +1,6 @@
 //! Engines: one process per loaded model, so that a fault in one never takes the worker down.
 
-mod cgroup;
+pub(crate) mod cgroup;
 pub mod child;
 mod echo;
 pub(crate) mod escape;

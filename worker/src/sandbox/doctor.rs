@@ -10,6 +10,7 @@ pub use answers::Answer;
 
 use super::{Confine, SandboxConfig, Shield};
 use crate::engine::EngineCommand;
+use crate::engine::cgroup::{self, Group};
 use crate::engine::escape::attempts::ATTEMPTS;
 use crate::engine::escape::{Outcome, Trial};
 use crate::engine::memory;
@@ -138,7 +139,7 @@ struct Life {
     end: End,
 }
 
-fn load(config: &SandboxConfig, view: &Path) -> Load {
+fn load(config: &SandboxConfig, view: &Path, group: &Result<Group, String>) -> Load {
     Load {
         kind: EngineKind::Escape,
         root: view.to_owned(),
@@ -153,6 +154,8 @@ fn load(config: &SandboxConfig, view: &Path) -> Load {
         confine: Confine {
             // What is missing is to be found out, and not to end it.
             require: Vec::new(),
+            has_cgroup: group.is_ok(),
+            no_cgroup: group.as_ref().err().cloned().unwrap_or_default(),
             ..Confine::new(config, MEMORY_BYTES)
         },
     }
@@ -176,7 +179,11 @@ async fn live(
         end: End::TooMuch(format!("it took longer than {} s", PATIENCE.as_secs())),
     };
     // What cannot be sent to a process that is gone is seen by what it says no more.
-    let _ = process.send(ToEngine::Load(load(config, view)));
+    let group = match pid {
+        Some(pid) => cgroup::own().and_then(|own| own.engine(pid, MEMORY_BYTES)),
+        None => Err(String::new()),
+    };
+    let _ = process.send(ToEngine::Load(load(config, view, &group)));
     let late = tokio::time::sleep(PATIENCE);
     tokio::pin!(late);
     let mut ticker = tokio::time::interval(TICK);

@@ -160,7 +160,7 @@ fn advice(shields: &[Shield]) -> Vec<String> {
         advice.push("run workers whose models are not wholly trusted on Linux".to_owned());
         return advice;
     }
-    if missing("user namespace") || missing("namespaces:") {
+    if missing("namespace: ") || missing("namespaces: ") || missing("a root of its own: ") {
         advice.push(
             "let users make namespaces: `sysctl kernel.unprivileged_userns_clone=1` (Debian), `sysctl kernel.apparmor_restrict_unprivileged_userns=0` or an AppArmor profile for tether (Ubuntu), `sysctl user.max_user_namespaces=15000`; in a container, a seccomp profile that allows unshare and mount".to_owned(),
         );

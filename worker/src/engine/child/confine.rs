@@ -3,8 +3,9 @@
 //!
 //! In this order, since each step takes away what an earlier one needs:
 //!
+//! * `namespaces` – no network, mounts of its own
 //! * `view` – opens what may be read, while everything can be
-//! * `namespaces` – no network, a root of its own with the view in it
+//! * `root` – a root with the view in it and nothing else
 //! * `landlock` – the same said once more, to the part of the kernel that needs no namespaces
 //! * `limits` – memory, open files, threads, processors
 //! * `privileges` – no capabilities, and none to be had
@@ -21,6 +22,8 @@ mod limits;
 mod namespaces;
 #[cfg(target_os = "linux")]
 mod privileges;
+#[cfg(target_os = "linux")]
+mod root;
 mod shields;
 #[cfg(target_os = "linux")]
 mod syscalls;
@@ -89,23 +92,29 @@ fn die_with_parent() {
 pub(super) fn apply(load: &mut Load) -> Result<Vec<Shield>, String> {
     let parent = getppid();
     let confine = load.confine.clone();
+    let spaces = namespaces::enter();
+    // Only now: what is opened before belongs to mounts that are not this process's own.
     let view = view::View::open(&load.root, &confine.devices, &confine.read)?;
-    let spaces = namespaces::enter(&view);
+    let root = match &spaces.mounts {
+        Step::Done(_) => root::enter(&view),
+        Step::Missing(why) => Step::Missing(why.clone()),
+    };
+    let has_root = matches!(root, Step::Done(_));
     // The kernel forgot it with the change of credentials, and the parent may have ended since.
     die_with_parent();
     if getppid() != parent {
         std::process::exit(0);
     }
-    if spaces.has_root() {
-        load.root = namespaces::MODEL.into();
+    if has_root {
+        load.root = root::MODEL.into();
     }
-    let files = landlock::restrict(&view, spaces.has_root());
+    let files = landlock::restrict(&view, has_root);
     let limits = limits::set(&confine, load.threads, spaces.has_users);
     let privileges = privileges::drop_all();
     let syscalls = syscalls::filter(!confine.devices.is_empty());
     Ok(shields::of(&shields::Steps {
         network: spaces.network,
-        root: spaces.root,
+        root,
         other: spaces.other,
         landlock: files.files,
         ports: files.ports,

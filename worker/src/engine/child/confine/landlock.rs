@@ -2,7 +2,7 @@
 //! available where namespaces are not. Also no TCP, and no signal or abstract socket to the outside.
 
 use super::Step;
-use super::namespaces::MODEL;
+use super::root::MODEL;
 use super::view::{Entry, View};
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd,
