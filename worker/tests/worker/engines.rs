@@ -163,6 +163,22 @@ fn aborts() {
     }
 }
 
+/// Says that nothing keeps it from files, and would serve all the same.
+#[test]
+#[ignore = "no test: other tests start it as the process of an engine"]
+fn unprotected() {
+    if is_engine() {
+        let mut socket = socket();
+        hear(&mut socket);
+        let shields = vec![Shield::none(Protection::Files, "no such kernel")];
+        let took_us = 1;
+        say(&mut socket, &FromEngine::Confined { shields, took_us });
+        loop {
+            hear(&mut socket);
+        }
+    }
+}
+
 /// Loads, and then neither reads nor writes.
 #[test]
 #[ignore = "no test: other tests start it as the process of an engine"]

@@ -10,6 +10,7 @@ mod pool;
 mod presence;
 mod receipts;
 mod refusals;
+mod sandbox;
 mod serving;
 mod strain;
 mod supervisor;

@@ -17,12 +17,19 @@ use tether_worker::engine::{
 };
 use tether_worker::sandbox::Confine;
 
+/// An empty folder of a model: what an engine of these tests may see.
+fn view() -> PathBuf {
+    let view = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("empty-view");
+    std::fs::create_dir_all(&view).expect("a folder");
+    view
+}
+
 pub(crate) fn start(engine: &str, change: impl FnOnce(&mut EngineSpec)) -> Engine {
     let mut spec = EngineSpec {
         command: command(engine),
         load: Load {
             kind: EngineKind::Echo,
-            root: PathBuf::from("/"),
+            root: view(),
             weights: "w".to_owned(),
             tokenizer: None,
             format: Format::Gguf,
@@ -35,7 +42,7 @@ pub(crate) fn start(engine: &str, change: impl FnOnce(&mut EngineSpec)) -> Engin
             confine: Confine::default(),
         },
         config: EngineConfig::default(),
-        prepare: Prepare::new(|| Box::pin(async { Ok(PathBuf::from("/")) })),
+        prepare: Prepare::new(|| Box::pin(async { Ok(view()) })),
     };
     change(&mut spec);
     Engine::start(spec, WorkerMetrics::register(&Registry::new()))
@@ -145,11 +152,7 @@ async fn what_comes_before_a_start_comes_before_each_and_ends_it_by_refusing() {
                     reason,
                     passing: false,
                 };
-                if first {
-                    Ok(PathBuf::from("/"))
-                } else {
-                    Err(refused)
-                }
+                if first { Ok(view()) } else { Err(refused) }
             })
         });
     });
@@ -185,11 +188,7 @@ async fn a_disk_that_fails_for_a_while_takes_no_model_out_of_service_for_ever() 
                     reason: "the disk is full".to_owned(),
                     passing: true,
                 };
-                if failing {
-                    Err(refused)
-                } else {
-                    Ok(PathBuf::from("/"))
-                }
+                if failing { Err(refused) } else { Ok(view()) }
             })
         });
     });
