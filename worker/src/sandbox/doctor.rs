@@ -15,7 +15,9 @@ use crate::engine::escape::attempts::ATTEMPTS;
 use crate::engine::escape::{Outcome, Trial};
 use crate::engine::memory;
 use crate::engine::process::{Exit, Process};
-use crate::engine::protocol::{EngineKind, FromEngine, Generate, Load, Task, ToEngine};
+use crate::engine::protocol::{
+    Continuation, EngineKind, FromEngine, Generate, Load, Task, ToEngine,
+};
 use bait::Bait;
 use serde::Serialize;
 use std::io;
@@ -150,6 +152,7 @@ fn load(config: &SandboxConfig, view: &Path, group: &Result<Group, String>) -> L
         threads: 0,
         slots: 1,
         model_name: "escape".to_owned(),
+        continuation: Continuation::default(),
         echo_delay_ms: 0,
         confine: Confine {
             // What is missing is to be found out, and not to end it.

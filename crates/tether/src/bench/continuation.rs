@@ -102,6 +102,7 @@ fn load(
         model_name: "bench".to_owned(),
         continuation,
         echo_delay_ms: 0,
+        confine: tether_worker::sandbox::Confine::default(),
     }
 }
 
