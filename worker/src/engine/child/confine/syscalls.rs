@@ -11,6 +11,11 @@
 //!
 //! `clone3` fails with ENOSYS, since its flags are in memory that a filter cannot read: the C library
 //! then calls `clone`, which is allowed for threads only.
+#![allow(
+    clippy::unnecessary_cast,
+    clippy::useless_conversion,
+    reason = "these numbers have other types with other C libraries and processors"
+)]
 
 use super::Step;
 use libc::{self as c, c_long};
