@@ -6,6 +6,7 @@
 //! * [`config`] – one TOML file per process: read, overridden and validated before a port is bound
 //! * [`roles`] – runs one role as a process: bootstrap, orchestrator, gateway, worker
 //! * [`up`] – a whole mesh on one machine
+//! * [`engine_program`] – which program runs a worker's engines
 //! * [`authority`] – keys and grants in files: what an operator does
 //! * [`files`] – private and atomic files
 //! * [`mod@bench`] – what `ops/bench/run` measures
@@ -22,6 +23,7 @@ mod bench;
 mod cli;
 mod commands;
 mod config;
+mod engine_program;
 mod exit;
 mod files;
 mod logging;

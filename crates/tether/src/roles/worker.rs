@@ -10,6 +10,7 @@ use crate::commands::doctor::DoctorArgs;
 use crate::commands::worker_init::InitArgs;
 use crate::commands::worker_status::StatusArgs;
 use crate::config::{self, Checked, WorkerFile};
+use crate::engine_program;
 use crate::exit::Usage;
 use crate::logging::LoggingArgs;
 use crate::signals::Signals;
@@ -27,7 +28,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tether_telemetry::metrics::{Registry, WorkerMetrics};
 use tether_wire::{NodeId, Role};
-use tether_worker::EngineCommand;
 use tracing::{info, warn};
 
 /// See [`crate::cli`].
@@ -200,10 +200,7 @@ async fn serve(
     } = checked.file;
     let id = checked.identity.key.id();
     let drain_timeout = Duration::from_millis(section.drain_timeout_ms);
-    let engine = EngineCommand {
-        program: std::env::current_exe().context("cannot find this program's own file")?,
-        args: vec!["engine".into()],
-    };
+    let engine = engine_program::command().context("cannot find this program's own file")?;
     node.open_data_dir()?;
     let registry = Registry::new();
     let (node_config, _following) =
