@@ -503,9 +503,44 @@ pub const TARGETS: &[Target] = &[
         seeds: worker::engine_samples,
     },
     Target {
+        name: "server-answer",
+        run: worker::server_answer,
+        covers: &["worker/src/engine/openai/reply.rs"],
+        seeds: || {
+            let seed = |name: &str, kind: u8, text: &str| {
+                Seed::new(name, [&[kind], text.as_bytes()].concat())
+            };
+            let end = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n";
+            let call = "data: {\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"a\",\"type\":\"function\",\"function\":{\"name\":\"say\",\"arguments\":\"{}\"}}]}}]}\n\n";
+            let text = "data: {\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\",\"reasoning_content\":\"b\"}}]}\r\n\r\n: ping\n\n";
+            vec![
+                seed("text", 0, &format!("{text}{end}")),
+                seed("call", 1, &format!("{call}{end}")),
+                seed("cut", 0, text),
+                seed("error", 0, "data: {\"error\":{\"message\":\"no\"}}\n\n"),
+            ]
+        },
+    },
+    Target {
+        name: "server-models",
+        run: worker::server_models,
+        covers: &["worker/src/engine/openai/client.rs"],
+        seeds: || {
+            vec![
+                Seed::new(
+                    "llama",
+                    r#"{"object":"list","data":[{"id":"m","aliases":["n"],"meta":{"n_ctx":512}}]}"#,
+                ),
+                Seed::new("vllm", r#"{"data":[{"id":"m","max_model_len":512}]}"#),
+                Seed::new("error", r#"{"error":{"message":"no","code":503}}"#),
+            ]
+        },
+    },
+    Target {
         name: "form",
         run: worker::form,
         covers: &[
+            "worker/src/engine/openai/request.rs",
             "worker/src/text/grammar.rs",
             "worker/src/text/calls/reader.rs",
             "worker/src/text/template.rs",

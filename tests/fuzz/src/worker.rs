@@ -12,6 +12,7 @@ use tether_wire::infer::{
 };
 use tether_wire::manifest::Format;
 use tether_wire::rpc::{Code, RpcError};
+use tether_worker::engine::openai::decoders;
 use tether_worker::engine::protocol::{
     Continuation, EngineKind, FromEngine, Generate, Load, Task, ToEngine, read_message,
     write_message,
@@ -169,6 +170,8 @@ pub(crate) fn form(bytes: &[u8]) -> Verdict {
             Sampling::default(),
         )
     };
+    // In the words of servers that providers run.
+    let _ = decoders::request(&task);
     let answer = |task: &Task| -> Result<(), RpcError> {
         let prompt = model().prompt_for(&task.input, &task.output, Some(64))?;
         let mut answering = model().answer(&prompt, task)?;
@@ -189,6 +192,35 @@ pub(crate) fn form(bytes: &[u8]) -> Verdict {
             crate::message::refused(&error)
         }
     }
+}
+
+/// The stream of an answer by a server that a provider runs. The first byte says whether tools may be
+/// called.
+pub(crate) fn server_answer(bytes: &[u8]) -> Verdict {
+    let Some((first, rest)) = bytes.split_first() else {
+        return Verdict::Refused;
+    };
+    let mut output = Output::default();
+    if first % 2 == 1 {
+        output.tools = vec![Tool {
+            name: "say".into(),
+            description: String::new(),
+            parameters: String::new(),
+            strict: false,
+        }];
+    }
+    match decoders::answer(rest, &output) {
+        Ok(ended) => Verdict::of(ended),
+        Err(error) => {
+            assert!(error.len() < 8_192, "an error is short");
+            Verdict::Refused
+        }
+    }
+}
+
+/// What such a server says of its models.
+pub(crate) fn server_models(bytes: &[u8]) -> Verdict {
+    Verdict::of(decoders::listing(bytes))
 }
 
 /// Messages of both directions.

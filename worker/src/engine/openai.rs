@@ -13,9 +13,12 @@
 //! * `request`, `dialect` – an order in the words of a kind of server, or a refusal by name
 //! * `events`, `reply`, `calls` – from bytes to pieces and an end that was really said
 //! * `usage` – which counts can be true
+//! * `decoders` – private decoders for the fuzz targets, only with the feature `testing`
 
 mod calls;
 mod client;
+#[cfg(feature = "testing")]
+pub mod decoders;
 mod dialect;
 mod driver;
 mod events;

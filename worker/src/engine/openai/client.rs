@@ -75,9 +75,17 @@ pub(super) struct Client {
     key: Option<HeaderValue>,
 }
 
+/// What `/models` answers.
 #[derive(Deserialize)]
-struct Listing {
+pub(super) struct Listing {
     data: Vec<Listed>,
+}
+
+impl Listing {
+    pub(super) fn parse(body: &[u8]) -> Result<Self, Trouble> {
+        serde_json::from_slice(body)
+            .map_err(|error| Trouble::down(format!("its list of models cannot be read: {error}")))
+    }
 }
 
 #[derive(Deserialize)]
@@ -139,10 +147,7 @@ impl Client {
                 self.get(format!("{root}/health")).await?;
             }
             let body = self.get(format!("{}/models", self.url)).await?;
-            let listing: Listing = serde_json::from_slice(&body).map_err(|error| {
-                Trouble::down(format!("its list of models cannot be read: {error}"))
-            })?;
-            self.find(&listing)
+            self.find(&Listing::parse(&body)?)
         });
         looked.await.unwrap_or_else(|_| {
             let ms = timeout.as_millis();
@@ -243,7 +248,7 @@ async fn read(response: &mut Response) -> Result<Vec<u8>, String> {
 }
 
 /// What a body says, if it is an error in a usual shape.
-fn said(body: &[u8]) -> String {
+pub(super) fn said(body: &[u8]) -> String {
     match serde_json::from_slice::<serde_json::Value>(body) {
         Ok(value) => words(value.get("error").unwrap_or(&value)),
         Err(_) => plain(&String::from_utf8_lossy(&body[..body.len().min(400)])),
