@@ -7,6 +7,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry as Inner, Unit};
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The metrics of a process or of one role in it. Cheap to clone.
@@ -96,7 +97,15 @@ impl Declare<'_> {
     pub(crate) fn gauge(&mut self, name: &str, help: &str) -> Gauge {
         self.add(name, help, Gauge::default())
     }
+
+    /// A gauge from 0 to 1.
+    pub(crate) fn ratio(&mut self, name: &str, help: &str) -> Ratio {
+        self.add(name, help, Ratio::default())
+    }
 }
+
+/// A gauge from 0 to 1.
+pub(crate) type Ratio = Gauge<f64, AtomicU64>;
 
 /// A family of histograms with one set of buckets.
 pub(crate) type Histograms<L> = Family<L, Histogram, Buckets>;

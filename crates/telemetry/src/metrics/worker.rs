@@ -1,7 +1,9 @@
 //! What a worker does.
 
 use super::labels::{BoundedLabels, ByModel, Outcome, Reason, Tokens};
-use super::registry::{FIRST_TOKEN_SECONDS, Histograms, REQUEST_SECONDS, Registry, TOKEN_SECONDS};
+use super::registry::{
+    FIRST_TOKEN_SECONDS, Histograms, REQUEST_SECONDS, Ratio, Registry, TOKEN_SECONDS,
+};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -29,9 +31,9 @@ pub struct WorkerMetrics {
     load_seconds: Histograms<ByModel>,
     prefill_seconds: Histograms<ByModel>,
     token_seconds: Histograms<ByModel>,
-    cpu_percent: Gauge,
+    cpu: Ratio,
     memory_free: Gauge,
-    gpu_percent: Gauge,
+    gpu: Ratio,
     gpu_memory_free: Gauge,
     heartbeats_sent: Counter,
     orchestrators: Gauge,
@@ -118,17 +120,17 @@ impl WorkerMetrics {
                 Unit::Seconds,
                 Family::new_with_constructor(TOKEN_SECONDS),
             ),
-            cpu_percent: d.gauge(
-                "tether_worker_cpu_percent",
-                "Use of the machine's processors, over all of them",
+            cpu: d.ratio(
+                "tether_worker_cpu_ratio",
+                "Share of the machine's processors that is used, over all of them",
             ),
             memory_free: d.gauge(
                 "tether_worker_memory_free_bytes",
                 "Memory of the machine that is free for more",
             ),
-            gpu_percent: d.gauge(
-                "tether_worker_accelerator_percent",
-                "Use of the accelerators, the mean of all",
+            gpu: d.ratio(
+                "tether_worker_accelerator_ratio",
+                "Share of the accelerators that is used, the mean of all",
             ),
             gpu_memory_free: d.gauge(
                 "tether_worker_accelerator_memory_free_bytes",
@@ -226,13 +228,13 @@ impl WorkerMetrics {
 
     /// How the machine is.
     pub fn machine(&self, cpu_percent: u8, memory_free_mib: u64) {
-        self.cpu_percent.set(i64::from(cpu_percent));
+        self.cpu.set(f64::from(cpu_percent) / 100.0);
         self.memory_free.set(bytes(memory_free_mib));
     }
 
     /// How its accelerators are, where it has any.
     pub fn accelerators(&self, percent: u8, memory_free_mib: u64) {
-        self.gpu_percent.set(i64::from(percent));
+        self.gpu.set(f64::from(percent) / 100.0);
         self.gpu_memory_free.set(bytes(memory_free_mib));
     }
 
