@@ -1,7 +1,8 @@
 //! The filter of system calls.
 //!
-//! Found by watching the engine (mistral.rs with GGUF and safetensors, echo) from its first message
-//! to its last, and then by asking of each call what could be done with it. Three answers:
+//! Found by watching the engine (mistral.rs with GGUF, echo) from its first message to its last, and
+//! then by asking of each call what could be done with it; safetensors are loaded and answered from
+//! under it by `tests/corruption`. Three answers:
 //!
 //! * what an engine needs is allowed, with arguments where these matter;
 //! * what no library calls by itself, and whoever took over an engine would, ends the process: the
