@@ -220,7 +220,9 @@ impl Keeper {
                         self.memory.loaded(digest, bytes);
                     }
                     let load_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-                    // In one step: it is never offered as cold in between.
+                    self.observe(artifact);
+                    // In one step: it is never offered as cold in between, nor before who asks for
+                    // it is let in; and who waits for it finds it.
                     self.change(|status| {
                         status.is_on_demand = true;
                         if let Some(known) = &mut status.known {
@@ -230,9 +232,8 @@ impl Keeper {
                             known.offer.context_tokens = ready.context_tokens;
                         }
                         status.state = ModelState::Serving(served(artifact, ready, &engine));
+                        self.leases.loaded(self.index, load_ms);
                     });
-                    self.observe(artifact);
-                    self.leases.loaded(self.index, load_ms);
                     let (bytes, used) = self.leases.memory(self.index);
                     tracing::info!(
                         model = name,

@@ -219,11 +219,8 @@ async fn dropping_an_answer_closes_its_connection_and_gives_its_place_back() {
         drop(answer);
         assert!(patiently(given_back).await.is_err(), "dropped");
     }
-    // One that never came to its server needs not leave it.
-    assert_eq!(
-        patiently(server.left.recv()).await.as_deref(),
-        Some("text for ever")
-    );
+    // The other one needs not leave its server, since it may never have come, and may do so first.
+    while patiently(server.left.recv()).await.expect("it is noticed") != "text for ever" {}
 }
 
 #[tokio::test(flavor = "multi_thread")]
