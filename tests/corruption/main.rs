@@ -4,24 +4,12 @@
 //! a byte. What a trusted publisher signed as such is loaded, and whatever it does there happens in
 //! the engine's process: the worker goes on serving its other model, which is asked throughout.
 
-#[allow(
-    dead_code,
-    reason = "shared with the worker's own tests, which use all of it"
-)]
+#[allow(dead_code, reason = "the worker's own tests use all of it")]
 #[path = "../../worker/tests/worker/fixture.rs"]
 mod fixture;
 
-/// The engines of these tests: the built binary's.
-mod engines {
-    use tether_worker::EngineCommand;
-
-    pub(crate) fn command(_: &str) -> EngineCommand {
-        EngineCommand {
-            program: env!("CARGO_BIN_EXE_tether").into(),
-            args: vec!["engine".into()],
-        }
-    }
-}
+#[path = "../support/engines.rs"]
+mod engines;
 
 use fixture::{TestMesh, TestOrchestrator, TestWorker, order, publisher};
 use std::fs;

@@ -4,24 +4,12 @@
 //! the figures: `TETHER_POOL_REPORT` names the file that they are written to, `TETHER_POOL_REQUESTS`
 //! says how many requests.
 
-#[allow(
-    dead_code,
-    reason = "shared with the worker's own tests, which use all of it"
-)]
+#[allow(dead_code, reason = "the worker's own tests use all of it")]
 #[path = "../../worker/tests/worker/fixture.rs"]
 mod fixture;
 
-/// The engines of this test: the built binary's.
-mod engines {
-    use tether_worker::EngineCommand;
-
-    pub(crate) fn command(_: &str) -> EngineCommand {
-        EngineCommand {
-            program: env!("CARGO_BIN_EXE_tether").into(),
-            args: vec!["engine".into()],
-        }
-    }
-}
+#[path = "../support/engines.rs"]
+mod engines;
 
 use fixture::{TestMesh, order, patiently, publisher, until};
 use rand::{Rng, SeedableRng};
