@@ -8,6 +8,7 @@
 //! is final until the worker starts again; an engine that fails is started again by its supervisor,
 //! after its files were verified again.
 
+mod entry;
 mod estimate;
 mod keeper;
 pub(crate) mod leases;
@@ -19,6 +20,7 @@ mod server;
 use crate::config::{ModelConfig, WorkerConfig};
 use crate::engine::{Engine, EngineCommand};
 use crate::sandbox::Shield;
+use entry::Entry;
 use keeper::Keeper;
 use leases::{Lease, Leases};
 use locate::Locator;
@@ -260,8 +262,7 @@ impl Models {
             .enumerate()
             .map(|(index, model)| {
                 let keeper = Keeper {
-                    index,
-                    status: status.clone(),
+                    entry: Entry::new(index, status.clone(), metrics.clone()),
                     config: config.clone(),
                     command: command.clone(),
                     metrics: metrics.clone(),
@@ -273,9 +274,9 @@ impl Models {
                 AbortOnDropHandle::new(tokio::spawn(keeper.run(model.clone(), turns.clone())))
             })
             .chain(config.servers.iter().enumerate().map(|(nth, server)| {
+                let index = config.models.len() + nth;
                 let keeper = ServerKeeper {
-                    index: config.models.len() + nth,
-                    status: status.clone(),
+                    entry: Entry::new(index, status.clone(), metrics.clone()),
                     config: config.clone(),
                     metrics: metrics.clone(),
                 };

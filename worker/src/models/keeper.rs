@@ -1,11 +1,20 @@
 //! Keeps one model: finds and verifies its files, starts and ends its engine as the pool says, follows
 //! what becomes of it.
+//!
+//! # Layout
+//!
+//! * `check` – its files against their manifest, before each start of its engine
+//! * `shown` – how far a fetch or a check is
 
+mod check;
+mod shown;
+
+use super::entry::Entry;
 use super::leases::Leases;
 use super::locate::Locator;
 use super::memory::{self, Memory};
 use super::pool::{Mib, Need};
-use super::{Found, Known, ModelState, ModelStatus, Served, cut, find, loaded};
+use super::{Found, Known, ModelState, Served, cut};
 use crate::config::{ModelConfig, WorkerConfig};
 use crate::engine::memory::limit;
 use crate::engine::protocol::Load;
@@ -13,11 +22,12 @@ use crate::engine::restart::{self, Cause};
 use crate::engine::{Engine, EngineCommand, EngineSpec, EngineState, Prepare, Ready, Refused};
 use crate::models::estimate::Size;
 use crate::sandbox::Confine;
+use check::{Check, refused};
+use shown::Shown;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tether_artifact_store::{ArtifactError, Trust, VerifiedArtifact, verify};
+use tether_artifact_store::{Trust, VerifiedArtifact};
 use tether_telemetry::metrics::WorkerMetrics;
 use tether_wire::Digest;
 use tether_wire::card::ModelOffer;
@@ -26,9 +36,6 @@ use tokio::time::Instant;
 
 /// How often it is looked how much memory a loaded model takes.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
-/// How often progress is shown, and how often logged.
-const SHOW_EVERY_MS: u64 = 250;
-const LOG_EVERY_MS: u64 = 10_000;
 /// How long nobody asks for a model whose engine crashed. The supervisor starts it by itself.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -45,8 +52,7 @@ enum Ended {
 /// Keeps one model.
 #[derive(Clone)]
 pub(super) struct Keeper {
-    pub(super) index: usize,
-    pub(super) status: Arc<watch::Sender<Vec<ModelStatus>>>,
+    pub(super) entry: Entry,
     pub(super) config: WorkerConfig,
     pub(super) command: EngineCommand,
     pub(super) metrics: Arc<WorkerMetrics>,
@@ -64,7 +70,7 @@ impl Keeper {
             path: PathBuf::new(),
             digest: model.digest,
             turns,
-            view: self.views.join(self.index.to_string()),
+            view: self.views.join(self.entry.index().to_string()),
             progress: self.progress(false),
         };
         let mut failures = 0;
@@ -83,7 +89,7 @@ impl Keeper {
             }
         };
         let digest = artifact.digest();
-        if !matches!(find(&self.status.borrow(), &digest), Found::Unknown) {
+        if !matches!(self.entry.find(&digest), Found::Unknown) {
             let reason = "the same artifact is configured twice".to_owned();
             return self.refuse(None, "configured-twice", reason);
         }
@@ -92,7 +98,7 @@ impl Keeper {
             return self.refuse(Some(digest), "adapter-unsupported", reason);
         }
         self.know(&artifact, model.pin);
-        let mut target = self.leases.target(self.index);
+        let mut target = self.leases.target(self.entry.index());
         let fresh = Arc::new(Mutex::new(Some(view)));
         let prepare = check.before_each_start(digest, fresh.clone());
         if !*target.borrow_and_update() {
@@ -109,13 +115,13 @@ impl Keeper {
                 Ended::Unloaded => {
                     failures = 0;
                     self.cold(true);
-                    self.leases.unloaded(self.index);
+                    self.leases.unloaded(self.entry.index());
                 }
                 Ended::Failed(reason) => {
                     failures += 1;
                     let wait = restart::delay(Cause::Load, failures, rand::random());
                     target.mark_unchanged();
-                    self.leases.gave_up(self.index, &reason, wait);
+                    self.leases.gave_up(self.entry.index(), &reason, wait);
                     tokio::select! {
                         loads = target.wait_for(|should| *should) => {
                             if loads.is_err() {
@@ -127,7 +133,7 @@ impl Keeper {
                     }
                 }
                 Ended::Refused(refused) => {
-                    self.leases.forget(self.index, &refused.reason);
+                    self.leases.forget(self.entry.index(), &refused.reason);
                     return self.refuse(Some(digest), refused.code, refused.reason);
                 }
             }
@@ -167,14 +173,14 @@ impl Keeper {
             is_pinned,
             memory_bytes: bytes,
         };
-        self.change(|status| status.known = Some(known));
+        self.entry.change(|status| status.known = Some(known));
         let need = Need {
             bytes,
             reason,
             is_adapter: false,
             is_pinned,
         };
-        self.leases.know(self.index, need);
+        self.leases.know(self.entry.index(), need);
     }
 
     /// One stay of the model in memory: until the pool wants it to go, or its files are not right.
@@ -205,11 +211,14 @@ impl Keeper {
                 EngineState::Starting => {
                     if pid.take().is_some() {
                         // It ended by itself: nobody should come for it before it is back.
-                        self.leases
-                            .failed(self.index, "the engine is started again", RETRY_AFTER);
+                        self.leases.failed(
+                            self.entry.index(),
+                            "the engine is started again",
+                            RETRY_AFTER,
+                        );
                         self.cold(false);
                     }
-                    self.set(loading());
+                    self.entry.set(loading());
                 }
                 EngineState::Ready(ready) => {
                     self.metrics
@@ -223,7 +232,7 @@ impl Keeper {
                     self.observe(artifact);
                     // In one step: it is never offered as cold in between, nor before who asks for
                     // it is let in; and who waits for it finds it.
-                    self.change(|status| {
+                    self.entry.change(|status| {
                         status.is_on_demand = true;
                         if let Some(known) = &mut status.known {
                             known.sequences = ready.sequences;
@@ -232,9 +241,9 @@ impl Keeper {
                             known.offer.context_tokens = ready.context_tokens;
                         }
                         status.state = ModelState::Serving(served(artifact, ready, &engine));
-                        self.leases.loaded(self.index, load_ms);
+                        self.leases.loaded(self.entry.index(), load_ms);
                     });
-                    let (bytes, used) = self.leases.memory(self.index);
+                    let (bytes, used) = self.leases.memory(self.entry.index());
                     tracing::info!(
                         model = name,
                         load_ms,
@@ -245,14 +254,14 @@ impl Keeper {
                 }
                 EngineState::Down { code, reason } => {
                     pid = None;
-                    self.change(|status| status.is_on_demand = false);
-                    self.fault(Some(digest), code, reason.clone());
+                    self.entry.change(|status| status.is_on_demand = false);
+                    self.entry.fault(Some(digest), code, reason.clone());
                     if !was_warm {
                         // Its memory is for others, until it is tried again.
                         engine.stop().await;
                         return Ended::Failed(reason);
                     }
-                    self.leases.failed(self.index, &reason, RETRY_AFTER);
+                    self.leases.failed(self.entry.index(), &reason, RETRY_AFTER);
                 }
                 EngineState::Refused(refused) => return Ended::Refused(refused),
                 EngineState::Stopped => return Ended::Unloaded,
@@ -265,7 +274,7 @@ impl Keeper {
                     },
                     Ok(()) = target.changed() => {
                         if !*target.borrow_and_update() {
-                            self.change(|status| status.state = ModelState::Cold);
+                            self.entry.change(|status| status.state = ModelState::Cold);
                             let resident = pid.and_then(memory::resident_bytes).unwrap_or(0);
                             engine.stop().await;
                             tracing::info!(model = name, gave_back = %Mib(resident), "unloaded");
@@ -313,177 +322,33 @@ impl Keeper {
     fn observe(&self, artifact: &VerifiedArtifact) {
         if let Some(seen) = self.memory.seen(&artifact.digest()) {
             let (bytes, _) = Size::of(artifact.manifest()).bytes(Some(seen));
-            self.change(|status| {
+            self.entry.change(|status| {
                 if let Some(known) = &mut status.known {
                     known.memory_bytes = bytes;
                 }
             });
-            self.leases.observed(self.index, bytes);
+            self.leases.observed(self.entry.index(), bytes);
         }
     }
 
     /// For good: nothing changes it but a new start of the worker.
     fn refuse(&self, digest: Option<Digest>, code: &'static str, reason: String) {
-        let configured = self.status.borrow()[self.index].configured.clone();
+        let configured = self.entry.configured();
         tracing::error!(path = configured, code, reason, "model refused");
-        self.fault(digest, code, reason);
-    }
-
-    fn fault(&self, digest: Option<Digest>, code: &'static str, reason: String) {
-        self.metrics.model_fault(code);
-        self.set(ModelState::Faulted {
-            digest,
-            code,
-            reason,
-        });
+        self.entry.fault(digest, code, reason);
     }
 
     /// It is not loaded; `is_on_demand` says whether it is offered all the same.
     fn cold(&self, is_on_demand: bool) {
-        self.change(|status| {
+        self.entry.change(|status| {
             status.is_on_demand = is_on_demand;
             status.state = ModelState::Cold;
         });
     }
 
-    fn set(&self, state: ModelState) {
-        self.change(|status| status.state = state);
-    }
-
-    fn change(&self, change: impl FnOnce(&mut ModelStatus)) {
-        self.status
-            .send_modify(|models| change(&mut models[self.index]));
-        let loaded = loaded(&self.status.borrow());
-        self.metrics.set_models_loaded(loaded);
-    }
-
     /// Shows how far the fetch or the check of the files is.
     fn progress(&self, is_fetch: bool) -> Arc<Shown> {
-        Arc::new(Shown {
-            keeper: self.clone(),
-            is_fetch,
-            began: Instant::now(),
-            shown_ms: AtomicU64::new(0),
-            logged_ms: AtomicU64::new(0),
-        })
-    }
-}
-
-/// Progress, shown and logged at a calm pace.
-struct Shown {
-    keeper: Keeper,
-    is_fetch: bool,
-    began: Instant,
-    shown_ms: AtomicU64,
-    logged_ms: AtomicU64,
-}
-
-impl Shown {
-    fn told(&self, done: u64, total: u64) {
-        let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let is_due = |last: &AtomicU64, every_ms: u64| {
-            let is_due = now_ms >= last.load(Ordering::Relaxed).saturating_add(every_ms);
-            if is_due {
-                last.store(now_ms, Ordering::Relaxed);
-            }
-            is_due
-        };
-        if is_due(&self.shown_ms, SHOW_EVERY_MS) {
-            let state = if self.is_fetch {
-                ModelState::Fetching { done, total }
-            } else {
-                ModelState::Verifying { done, total }
-            };
-            self.keeper.set(state);
-        }
-        if is_due(&self.logged_ms, LOG_EVERY_MS) {
-            let path = self.keeper.status.borrow()[self.keeper.index]
-                .configured
-                .clone();
-            let what = if self.is_fetch {
-                "fetching"
-            } else {
-                "verifying"
-            };
-            tracing::info!(path, done = %Mib(done), total = %Mib(total), what);
-        }
-    }
-}
-
-/// The check of one artifact, as often as its engine starts.
-#[derive(Clone)]
-struct Check {
-    trust: Trust,
-    path: PathBuf,
-    digest: Option<Digest>,
-    /// One at a time, over all models.
-    turns: Arc<Semaphore>,
-    /// The folder that the engine sees.
-    view: PathBuf,
-    progress: Arc<Shown>,
-}
-
-impl Check {
-    /// Verifies every byte and makes the engine's view anew, off the async threads.
-    async fn run(&self) -> Result<(VerifiedArtifact, PathBuf), Refused> {
-        // The semaphore is never closed.
-        let _turn = self.turns.acquire().await;
-        let check = self.clone();
-        let done = tokio::task::spawn_blocking(move || {
-            let expect = check.digest.as_ref();
-            let mut tell = |progress: tether_artifact_store::Progress<'_>| {
-                check
-                    .progress
-                    .told(progress.bytes_done, progress.bytes_total);
-            };
-            let artifact = verify(&check.path, &check.trust, expect, &mut tell)?;
-            let view = artifact.expose(&check.view)?;
-            Ok((artifact, view))
-        });
-        let (artifact, view) = match done.await {
-            Ok(Ok(verified)) => verified,
-            Ok(Err(error)) => return Err(refused(&error)),
-            Err(error) => {
-                return Err(Refused {
-                    code: "internal",
-                    reason: error.to_string(),
-                    passing: true,
-                });
-            }
-        };
-        if !artifact.unlisted().is_empty() {
-            let files = artifact.unlisted().join(", ");
-            tracing::warn!(
-                files,
-                "files beside the artifact's own are not shown to its engine"
-            );
-        }
-        Ok((artifact, view))
-    }
-
-    /// The same again before each start of the engine, and for the very artifact that is offered:
-    /// whoever changes a file and then makes the engine crash must not have it loaded. A start that
-    /// follows at once on the check that gave `fresh` does not repeat it.
-    fn before_each_start(mut self, digest: Digest, fresh: Arc<Mutex<Option<PathBuf>>>) -> Prepare {
-        self.digest = Some(digest);
-        Prepare::new(move || {
-            let (check, fresh) = (self.clone(), fresh.clone());
-            Box::pin(async move {
-                let view = fresh.lock().unwrap_or_else(PoisonError::into_inner).take();
-                match view {
-                    Some(view) => Ok(view),
-                    None => check.run().await.map(|(_, view)| view),
-                }
-            })
-        })
-    }
-}
-
-fn refused(error: &ArtifactError) -> Refused {
-    Refused {
-        code: error.code(),
-        reason: error.to_string(),
-        passing: error.is_passing(),
+        Arc::new(Shown::new(self.entry.clone(), is_fetch))
     }
 }
 

@@ -1,6 +1,7 @@
 //! A model that a server beside the worker serves: its manifest read, its health followed. (WRK-4)
 
-use super::{Found, ModelState, ModelStatus, Served, cut, find, loaded};
+use super::entry::Entry;
+use super::{Found, ModelState, Served, cut};
 use crate::config::{ServerConfig, WorkerConfig};
 use crate::engine::openai::{self, ServerSpec};
 use crate::engine::{Engine, EngineState, Ready, Refused};
@@ -12,15 +13,13 @@ use tether_artifact_store::{ArtifactError, Trust, read_manifest};
 use tether_telemetry::metrics::WorkerMetrics;
 use tether_wire::card::ModelOffer;
 use tether_wire::{Digest, Manifest};
-use tokio::sync::watch;
 
 /// Most bytes of a file with a key.
 const MAX_KEY_BYTES: u64 = 4_096;
 
 /// Looks after one server.
 pub(super) struct ServerKeeper {
-    pub(super) index: usize,
-    pub(super) status: Arc<watch::Sender<Vec<ModelStatus>>>,
+    pub(super) entry: Entry,
     pub(super) config: WorkerConfig,
     pub(super) metrics: Arc<WorkerMetrics>,
 }
@@ -45,7 +44,7 @@ impl ServerKeeper {
             Ok(Err(Refused { code, reason, .. })) => return self.fault(None, code, reason),
             Err(error) => return self.fault(None, "internal", error.to_string()),
         };
-        if !matches!(find(&self.status.borrow(), &digest), Found::Unknown) {
+        if !matches!(self.entry.find(&digest), Found::Unknown) {
             let reason = "the same artifact is configured twice".to_owned();
             return self.fault(None, "configured-twice", reason);
         }
@@ -60,14 +59,15 @@ impl ServerKeeper {
         loop {
             let now = state.borrow_and_update().clone();
             match now {
-                EngineState::Starting => self.set(ModelState::Loading {
+                EngineState::Starting => self.entry.set(ModelState::Loading {
                     model: manifest.model.clone(),
                     digest,
                 }),
                 EngineState::Ready(ready) => {
                     let took = Duration::from_millis(ready.load_ms);
                     self.metrics.model_loaded(&manifest.model.to_string(), took);
-                    self.set(ModelState::Serving(served(digest, manifest, ready, engine)));
+                    self.entry
+                        .set(ModelState::Serving(served(digest, manifest, ready, engine)));
                 }
                 EngineState::Down { code, reason } => self.fault(Some(digest), code, reason),
                 EngineState::Refused(Refused { code, reason, .. }) => {
@@ -82,26 +82,13 @@ impl ServerKeeper {
     }
 
     fn fault(&self, digest: Option<Digest>, code: &'static str, reason: String) {
-        let configured = self.status.borrow()[self.index].configured.clone();
         tracing::warn!(
-            server = configured,
+            server = self.entry.configured(),
             code,
             reason,
             "the model of a server is not served"
         );
-        self.metrics.model_fault(code);
-        self.set(ModelState::Faulted {
-            digest,
-            code,
-            reason,
-        });
-    }
-
-    fn set(&self, state: ModelState) {
-        self.status
-            .send_modify(|models| models[self.index].state = state);
-        let loaded = loaded(&self.status.borrow());
-        self.metrics.set_models_loaded(loaded);
+        self.entry.fault(digest, code, reason);
     }
 }
 
