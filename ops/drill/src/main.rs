@@ -5,7 +5,7 @@
 //!
 //! # Layout
 //!
-//! * `kill`, `starve`, `flood`, `replay`, `crowd`, `engine` – the drills
+//! * `kill`, `starve`, `flood`, `replay`, `crowd`, `engine`, `soak` – the drills
 //! * `mesh` – keys, grants, configuration files, and the processes that run with them
 //! * `views` – what orchestrators say of their fleets, and when; whether two say the same
 //! * `load` – honest requests and how they end
@@ -28,6 +28,7 @@ mod load;
 mod mesh;
 mod replay;
 mod report;
+mod soak;
 mod starve;
 mod views;
 
@@ -98,6 +99,12 @@ enum Drill {
     ///
     /// With the real engine; each in the middle of a long answer.
     Engine(engine::EngineArgs),
+    /// Thousands of mixed requests against one worker: no restart, flat memory, every answer whole
+    /// or explicitly failed
+    ///
+    /// With the real engine: streams, callers that hang up, schemas, tools, log probabilities, stop
+    /// strings, several answers; overlong, malformed and wrong requests.
+    Soak(soak::SoakArgs),
     /// Becomes another program that dies with the one that started this
     #[command(hide = true)]
     Guard(guard::GuardArgs),
@@ -142,6 +149,7 @@ fn run(site: SiteArgs, drill: Drill) -> anyhow::Result<Option<Report>> {
                 Drill::Replay(args) => Box::pin(args.run(&site)).await,
                 Drill::Crowd(args) => Box::pin(args.run(&site)).await,
                 Drill::Engine(args) => Box::pin(args.run(&site)).await,
+                Drill::Soak(args) => Box::pin(args.run(&site)).await,
                 Drill::Guard(_) => unreachable!("was run"),
             }
         };

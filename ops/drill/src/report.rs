@@ -89,6 +89,12 @@ impl Report {
         self.promises.iter().filter(|it| !it.held).collect()
     }
 
+    /// What was promised and did not hold.
+    #[cfg(test)]
+    pub(crate) fn broken_names(&self) -> Vec<String> {
+        self.broken().iter().map(|it| it.what.clone()).collect()
+    }
+
     fn to_json(&self) -> Value {
         let promises: Vec<Value> = (self.promises.iter())
             .map(|it| json!({"what": it.what, "held": it.held, "found": it.found}))
@@ -178,8 +184,7 @@ mod tests {
         assert_eq!(report.to_json()["held"], true);
         report.promise_at_most("at most 5 ms", 5.0, &[1.0, 9.0].into_iter().collect());
         report.promise_at_most("of nothing", 5.0, &Distribution::default());
-        let broken: Vec<_> = report.broken().iter().map(|it| it.what.clone()).collect();
-        assert_eq!(broken, ["at most 5 ms", "of nothing"]);
+        assert_eq!(report.broken_names(), ["at most 5 ms", "of nothing"]);
         assert_eq!(report.to_json()["held"], false);
         assert!(report.text().contains("| at most 5 ms | 9 | **no** |"));
     }
