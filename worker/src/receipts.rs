@@ -33,8 +33,9 @@ pub(crate) struct Draft {
     request: Digest,
     seed: u64,
     given: Given,
-    /// Whether another worker gave the beginning, whose text is not known here.
-    is_continued: bool,
+    /// Tokens that another worker gave, and how many of them the engine told the text of.
+    continued_from: u32,
+    retold: u32,
     /// Unix milliseconds; what follows is measured from here by a clock that never steps.
     began_ms: u64,
     began: Instant,
@@ -45,6 +46,8 @@ impl Draft {
     /// The request's turn came.
     pub(crate) fn begin(order: &WorkOrder) -> Self {
         let seed = order.sampling.seed.unwrap_or_default();
+        let mut given = Given::default();
+        given.take_tokens(&order.transcript);
         Self {
             correlation: order.correlation,
             attempt: order.attempt,
@@ -53,8 +56,9 @@ impl Draft {
             digest: order.digest,
             request: hash::request(&order.input, &order.sampling, &order.output, seed),
             seed,
-            given: Given::default(),
-            is_continued: !order.transcript.is_empty(),
+            given,
+            continued_from: u32::try_from(order.transcript.len()).unwrap_or(u32::MAX),
+            retold: 0,
             began_ms: now_ms(),
             began: Instant::now(),
             first: None,
@@ -66,21 +70,38 @@ impl Draft {
         self.began_ms
     }
 
-    /// A piece is about to be sent.
-    pub(crate) fn take(&mut self, chunk: &Chunk) {
+    /// Takes the next piece. Whether it is to be sent: what another worker gave is not sent again,
+    /// and only its text and calls were unknown here. [T-INF-11]
+    pub(crate) fn take(&mut self, chunk: &Chunk) -> bool {
+        if chunk.position < self.continued_from {
+            let positions = chunk.positions().unwrap_or(u32::MAX);
+            self.retold = self.retold.saturating_add(positions);
+            self.given.take_text(&chunk.text);
+            for delta in &chunk.calls {
+                self.given.take_call(delta);
+            }
+            return false;
+        }
         self.first.get_or_insert_with(|| self.began.elapsed());
         self.given.take(chunk);
+        true
     }
 
-    /// Signs what was given. Nothing where the answer was continued: its text is not known as a whole;
-    /// nor where a field is beyond its bounds, which is reported.
+    /// Signs the whole answer, and from where on it was made here. Nothing where not all of it is
+    /// known, or a field is beyond its bounds; both are reported.
     pub(crate) fn seal(
         self,
         done: &EngineDone,
         served: &Served,
         signer: &Signer,
     ) -> Option<Vec<u8>> {
-        if self.is_continued {
+        if self.retold != self.continued_from {
+            let (told, of) = (self.retold, self.continued_from);
+            tracing::error!(
+                told,
+                of,
+                "no receipt: the engine did not tell what was given before"
+            );
             return None;
         }
         let at = |after: Duration| {
@@ -107,7 +128,7 @@ impl Draft {
             began_ms: self.began_ms,
             first_token_ms: self.first.map(at),
             ended_ms: at(self.began.elapsed()),
-            continued_from: 0,
+            continued_from: self.continued_from,
             grant: signer.grant.clone(),
         };
         match Signed::seal(&signer.key, &signer.mesh, &receipt) {

@@ -395,14 +395,18 @@ async fn relay(
             chunk = answer.chunk() => chunk,
             () = shared.stopping.cancelled() => {
                 for chunk in answer.given() {
-                    send(call, &AnswerEvent::Chunk(chunk)).await?;
+                    if draft.take(&chunk) {
+                        send(call, &AnswerEvent::Chunk(chunk)).await?;
+                    }
                 }
                 return Err(handed_over());
             }
         };
         let Some(chunk) = chunk else { break };
+        if !draft.take(&chunk) {
+            continue;
+        }
         spent(chunk.positions().unwrap_or(u32::MAX));
-        draft.take(&chunk);
         send(call, &AnswerEvent::Chunk(chunk)).await?;
     }
     let done = answer.end().await?;

@@ -14,6 +14,7 @@
 //! * `grammar` – which tokens may come next
 //! * `calls` – calls of tools in the text
 //! * [`answering`] – all of this for one answer, token by token
+//! * `retelling` – what a transcript stands for
 //! * [`fold`] – tokens → text and calls that are certain, and where the answer ends
 
 pub mod answering;
@@ -24,6 +25,7 @@ mod literal;
 #[cfg(any(test, feature = "mistralrs"))]
 pub(crate) mod logprobs;
 pub mod prompt;
+pub(crate) mod retelling;
 pub mod sampler;
 pub mod template;
 pub mod tokenizer;

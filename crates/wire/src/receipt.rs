@@ -72,7 +72,7 @@ pub struct Receipt {
     pub first_token_ms: Option<u64>,
     /// When it was whole.
     pub ended_ms: u64,
-    /// Tokens that another worker had given, on which this one went on; 0 is the whole answer.
+    /// Tokens that had been given before, on which this worker went on; 0 is the whole answer.
     #[serde(default)]
     pub continued_from: u32,
     /// The worker's sealed [`Grant`], so that whoever holds the receipt can judge it alone; only

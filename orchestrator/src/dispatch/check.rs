@@ -45,6 +45,8 @@ pub(crate) enum Seen {
 impl Check {
     /// For the answer of one worker to one order.
     pub(crate) fn new(worker: NodeId, order: &WorkOrder) -> Self {
+        let mut given = Given::default();
+        given.take_tokens(&order.transcript);
         Self {
             worker,
             model: order.model.clone(),
@@ -58,7 +60,7 @@ impl Check {
             // What was given already is not given again. [T-INF-11]
             position: u32::try_from(order.transcript.len()).unwrap_or(u32::MAX),
             unnamed_left: MAX_UNSEEN_TOKENS,
-            given: Given::default(),
+            given,
             done: false,
         }
     }
@@ -68,7 +70,8 @@ impl Check {
         self.position
     }
 
-    /// What was seen of the answer, as its receipt says it.
+    /// What was seen of the answer, as its receipt says it. Of a transcript the ids are known, and
+    /// neither text nor calls.
     pub(crate) fn given(&self) -> &Given {
         &self.given
     }

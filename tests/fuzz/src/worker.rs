@@ -277,6 +277,10 @@ pub(crate) fn engine_samples() -> Vec<Seed> {
             id: 1,
             prompt_tokens: 3,
         },
+        FromEngine::Retold {
+            id: 1,
+            chunk: Chunk::new(0, vec![7, 9], "h"),
+        },
         FromEngine::Chunk {
             id: 1,
             chunk: Chunk {

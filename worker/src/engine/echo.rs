@@ -11,6 +11,7 @@ use crate::fit::param;
 use crate::text::calls::{CallReader, Family};
 use crate::text::fold::{Detokenize, Fold, Limits};
 use crate::text::prompt::fit;
+use crate::text::retelling::Retelling;
 use futures_util::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -154,13 +155,17 @@ async fn echo(
     let words = Arc::new(Words(words));
     let calls = CallReader::new(Some(Family::Hermes), &task.output, task.correlation);
     let mut fold = Fold::new(Arc::clone(&words), limits).with_calls(calls);
+    let mut retelling = Retelling::default();
     for (at, token) in task.transcript.iter().enumerate() {
-        if *token as usize != at || fold.push(*token).is_none() {
+        let step = (*token as usize == at).then(|| fold.push(*token)).flatten();
+        let Some(step) = step else {
             let why = "the transcript is not of an answer to this";
             return Err(invalid("transcript", why));
-        }
+        };
+        retelling.take(step.chunk);
     }
     answer.started(prompt.len());
+    answer.retold(retelling.into_pieces());
     if !task.transcript.is_empty() {
         answer.replayed();
     }

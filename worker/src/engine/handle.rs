@@ -255,7 +255,8 @@ impl Answer {
         (&mut self.source.begun).await.ok()
     }
 
-    /// The next piece; nothing once the answer is over, well or not: [`Answer::end`] says which.
+    /// The next piece, from position 0 on: what was given before this request comes again first, in
+    /// pieces of its own. Nothing once the answer is over, well or not: [`Answer::end`] says which.
     pub async fn chunk(&mut self) -> Option<Chunk> {
         self.source.chunks.recv().await
     }

@@ -33,8 +33,10 @@ struct Request {
     /// Nobody when it is leaving.
     reader: Option<Reader>,
     hold: Box<dyn Hold>,
-    /// Position of the first token that is not given yet.
+    /// Position of the first token that was not given before this request.
     given: u32,
+    /// Up to which position that was told again.
+    retold: u32,
     position: u32,
     /// Ticks since it made progress; since it was told to go, when it is leaving.
     still: u32,
@@ -80,6 +82,7 @@ impl InFlight {
             reader: Some(reader),
             hold,
             given,
+            retold: 0,
             position: given,
             still: 0,
         };
@@ -107,12 +110,16 @@ impl InFlight {
                 self.progress(id);
                 None
             }
+            FromEngine::Retold { id, chunk } => {
+                let request = self.progress(id)?;
+                let retold = request.retell(chunk);
+                request.cut_off(id, retold)
+            }
             FromEngine::Chunk { id, chunk } => {
                 let request = self.progress(id)?;
                 request.begun();
-                let error = request.deliver(chunk).err()?;
-                request.leave()?.end(Err(error));
-                Some(id)
+                let delivered = request.deliver(chunk);
+                request.cut_off(id, delivered)
             }
             FromEngine::Done {
                 id,
@@ -225,20 +232,34 @@ impl Request {
         self.reader.as_mut()?.begun.take()
     }
 
-    /// Passes a piece on; an error is why there can be no more of them.
+    /// Tells the reader that there can be no more pieces, and why. Returns what to cancel.
+    fn cut_off(&mut self, id: u64, passed_on: Result<(), RpcError>) -> Option<u64> {
+        let error = passed_on.err()?;
+        self.leave()?.end(Err(error));
+        Some(id)
+    }
+
+    /// Passes a piece of what was given already on.
+    fn retell(&mut self, chunk: Chunk) -> Result<(), RpcError> {
+        let next = follow(self.retold, &chunk)?;
+        if next > self.given {
+            let why = "the engine tells more again than was given";
+            return Err(RpcError::new(Code::Internal, why));
+        }
+        self.retold = next;
+        self.pass_on(chunk)
+    }
+
+    /// Passes a new piece on; an error is why there can be no more of them.
     fn deliver(&mut self, chunk: Chunk) -> Result<(), RpcError> {
+        self.position = follow(self.position, &chunk)?;
+        self.pass_on(chunk)
+    }
+
+    fn pass_on(&self, chunk: Chunk) -> Result<(), RpcError> {
         let Some(reader) = &self.reader else {
             return Ok(());
         };
-        let (expected, position) = (self.position, chunk.position);
-        if position != expected {
-            return Err(RpcError::new(
-                Code::Internal,
-                format!("the engine skipped from token {expected} to {position} of its answer"),
-            ));
-        }
-        let positions = chunk.positions().unwrap_or(u32::MAX);
-        self.position = expected.saturating_add(positions);
         reader.chunks.try_send(chunk).map_err(|error| match error {
             TrySendError::Full(_) => RpcError::new(
                 Code::Overloaded,
@@ -247,6 +268,18 @@ impl Request {
             TrySendError::Closed(_) => RpcError::new(Code::Cancelled, "the reader is gone"),
         })
     }
+}
+
+/// The position behind a piece, which must come next.
+fn follow(expected: u32, chunk: &Chunk) -> Result<u32, RpcError> {
+    if chunk.position != expected {
+        let position = chunk.position;
+        return Err(RpcError::new(
+            Code::Internal,
+            format!("the engine skipped from token {expected} to {position} of its answer"),
+        ));
+    }
+    Ok(expected.saturating_add(chunk.positions().unwrap_or(u32::MAX)))
 }
 
 impl StepLimits {

@@ -131,7 +131,7 @@ impl Inner {
         };
         let Begun {
             prompt,
-            answering,
+            mut answering,
             mut transcript,
         } = begun?;
         // Held until the sequence is gone from the engine, also when the answer is cancelled.
@@ -139,6 +139,7 @@ impl Inner {
             return Ok(());
         };
         answer.started(prompt.len());
+        answer.retold(answering.retelling());
         if let Some(finish) = answering.finish() {
             // Whole before it came here.
             let usage = answering.usage(prompt.len());

@@ -124,8 +124,8 @@ pub struct Task {
     /// What the answer must be.
     #[serde(default)]
     pub output: Output,
-    /// Tokens of the answer that were given already: the engine draws and sends none of them, and
-    /// goes on behind them. [T-INF-11]
+    /// Tokens of the answer that were given already: the engine draws none of them, tells what they
+    /// stand for ([`FromEngine::Retold`]), and goes on behind them. [T-INF-11]
     #[serde(default)]
     pub transcript: Vec<u32>,
 }
@@ -207,6 +207,15 @@ pub enum FromEngine {
     Replayed {
         /// Which answer.
         id: u64,
+    },
+    /// A piece of an answer's transcript: what its tokens stand for, which only the engine knows.
+    /// All of it comes behind [`FromEngine::Started`], in its order, before the first
+    /// [`FromEngine::Chunk`].
+    Retold {
+        /// Which answer.
+        id: u64,
+        /// The piece.
+        chunk: Chunk,
     },
     /// A piece of an answer.
     Chunk {

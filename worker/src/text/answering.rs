@@ -5,9 +5,10 @@
 
 use crate::text::fold::{Detokenize, Fold, Step};
 use crate::text::grammar::{Grammar, GrammarError};
+use crate::text::retelling::Retelling;
 use crate::text::sampler::{Counts, Given, choose};
 use std::collections::BTreeSet;
-use tether_wire::infer::{Finish, Sampling, Usage};
+use tether_wire::infer::{Chunk, Finish, Sampling, Usage};
 use tether_wire::rpc::{Code, RpcError};
 
 /// An answer so far.
@@ -23,6 +24,7 @@ pub struct Answering<D> {
     eos: BTreeSet<u32>,
     /// Number of tokens of the model.
     vocabulary: usize,
+    retelling: Retelling,
 }
 
 impl<D: Detokenize> Answering<D> {
@@ -49,6 +51,7 @@ impl<D: Detokenize> Answering<D> {
             prompt,
             eos,
             vocabulary,
+            retelling: Retelling::default(),
         }
     }
 
@@ -147,13 +150,23 @@ impl<D: Detokenize> Answering<D> {
                     "the transcript does not follow the form that is asked for, at {at}: {error}"
                 ))
             })?;
-            if taken.is_none() {
+            let Some(step) = taken else {
                 return Err(wrong(format!(
                     "the transcript goes on behind the answer's end, which is at {at}"
                 )));
-            }
+            };
+            self.retelling.take(step.chunk);
         }
         Ok(())
+    }
+
+    /// What was given already, to be told to the worker; once.
+    #[cfg_attr(
+        not(feature = "mistralrs"),
+        expect(dead_code, reason = "needs the engine")
+    )]
+    pub(crate) fn retelling(&mut self) -> Vec<Chunk> {
+        std::mem::take(&mut self.retelling).into_pieces()
     }
 }
 

@@ -66,15 +66,19 @@ fn receipt() -> Receipt {
     }
 }
 
-fn judged(sealed: Option<Vec<u8>>) -> Verdict {
-    let done = Done {
+fn done(receipt: Option<Vec<u8>>) -> Done {
+    Done {
         finish: Finish::Stop,
         usage: Usage {
             prompt_tokens: 3,
             completion_tokens: 2,
         },
-        receipt: sealed,
-    };
+        receipt,
+    }
+}
+
+fn judged(sealed: Option<Vec<u8>>) -> Verdict {
+    let done = done(sealed);
     judge(&Seen {
         mesh: &mesh(),
         worker: worker().id(),
@@ -96,9 +100,10 @@ fn a_receipt_that_says_what_was_seen_passes() {
     assert_eq!(judged(None), Verdict::Missing);
 }
 
+type Lie = fn(&mut Receipt);
+
 #[test]
 fn a_worker_that_lies_in_any_field_is_caught() {
-    type Lie = fn(&mut Receipt);
     let lies: [(&str, Lie); 14] = [
         ("correlation", |r| r.correlation = CorrelationId([2; 16])),
         ("attempt", |r| r.attempt = 1),
@@ -119,6 +124,44 @@ fn a_worker_that_lies_in_any_field_is_caught() {
         let mut lying = receipt();
         lie(&mut lying);
         let Verdict::Wrong(why) = judged(sealed_by(&worker(), &mesh().id, &lying)) else {
+            panic!("a lie about {field} passes");
+        };
+        assert!(why.contains(&format!("`{field}`")), "{why}");
+    }
+}
+
+/// [T-INF-11]
+#[test]
+fn of_a_continued_answer_tokens_and_beginning_are_held_against_the_order() {
+    let order = WorkOrder {
+        transcript: vec![1],
+        ..order()
+    };
+    // What was passed on here is the second token and its text; of the first the id is known.
+    let mut given = hash::Given::default();
+    given.take_tokens(&order.transcript);
+    given.take(&Chunk::new(1, vec![2], "\u{e9}"));
+    let judged = |change: Lie| {
+        let mut receipt = receipt();
+        receipt.continued_from = 1;
+        receipt.text = hash::text("whole \u{e9}");
+        change(&mut receipt);
+        let done = done(sealed_by(&worker(), &mesh().id, &receipt));
+        judge(&Seen {
+            mesh: &mesh(),
+            worker: worker().id(),
+            order: &order,
+            given: &given,
+            done: &done,
+        })
+    };
+    assert_eq!(judged(|_| ()), Verdict::Right);
+    let lies: [(&str, Lie); 2] = [
+        ("continued_from", |r| r.continued_from = 0),
+        ("tokens", |r| r.tokens = Some(Digest([8; 32]))),
+    ];
+    for (field, lie) in lies {
+        let Verdict::Wrong(why) = judged(lie) else {
             panic!("a lie about {field} passes");
         };
         assert!(why.contains(&format!("`{field}`")), "{why}");

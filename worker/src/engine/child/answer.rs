@@ -92,6 +92,14 @@ impl Answer {
         self.say(FromEngine::Chunk { id, chunk });
     }
 
+    /// What was given already, in its order.
+    pub(crate) fn retold(&self, pieces: Vec<Chunk>) {
+        let id = self.id;
+        for chunk in pieces {
+            self.say(FromEngine::Retold { id, chunk });
+        }
+    }
+
     /// More of what was given already was gone through.
     pub(crate) fn replayed(&self) {
         let id = self.id;

@@ -284,3 +284,34 @@ fn the_first_token_has_more_time_and_idleness_counts_for_nothing() {
     }
     assert!(in_flight.tick().is_stuck);
 }
+
+/// [T-INF-11]
+#[test]
+fn what_was_given_before_comes_first_and_is_no_more_than_was_given() {
+    let retold = |position| FromEngine::Retold {
+        id: 1,
+        chunk: Chunk::new(position, vec![7], "x"),
+    };
+    let begun = || {
+        let mut in_flight = InFlight::new(LIMITS);
+        let (sink, source) = reader::channel(Places::default().place());
+        assert!(in_flight.begin(1, 2, sink));
+        in_flight.on_message(started(1));
+        (in_flight, source)
+    };
+    let (mut in_flight, mut source) = begun();
+    for message in [retold(0), retold(1), chunk(1, 2), done(1)] {
+        assert_eq!(in_flight.on_message(message), None);
+    }
+    for position in 0..3 {
+        let piece = source.chunks.try_recv().expect("a piece");
+        assert_eq!(piece.position, position);
+    }
+    end(source).expect("well");
+    for wrong in [vec![retold(1)], vec![retold(0), retold(1), retold(2)]] {
+        let (mut in_flight, source) = begun();
+        let cut_off = wrong.into_iter().filter_map(|it| in_flight.on_message(it));
+        assert_eq!(cut_off.collect::<Vec<_>>(), [1], "it is told to stop");
+        assert_eq!(end(source).expect_err("wrong").code, Code::Internal);
+    }
+}

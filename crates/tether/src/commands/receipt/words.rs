@@ -113,7 +113,7 @@ fn facts(receipt: &Receipt) -> String {
         let from = receipt.continued_from;
         line(
             "",
-            format!("continued: another worker had given the first {from}"),
+            format!("continued: the first {from} had been given before, and are vouched for"),
         );
     }
     line("seed", receipt.seed.cast_signed().to_string());

@@ -38,6 +38,10 @@ pub(crate) struct Got {
     pub(crate) chunks: usize,
     pub(crate) logprobs: Vec<TokenLogprob>,
     pub(crate) calls: Vec<CallDelta>,
+    /// What was given before, as the engine tells it again.
+    pub(crate) retold: Vec<u32>,
+    pub(crate) retold_text: String,
+    pub(crate) retold_calls: Vec<CallDelta>,
     pub(crate) done: Option<(Finish, Usage)>,
     pub(crate) decode_ms: u64,
     pub(crate) error: Option<RpcError>,
@@ -165,6 +169,14 @@ impl Client {
                 got.logprobs.extend(chunk.logprobs);
                 got.calls.extend(chunk.calls);
                 got.chunks += 1;
+            }
+            FromEngine::Retold { id, chunk } => {
+                let got = all.entry(id).or_default();
+                assert!(got.start.is_none() && got.prompt_tokens.is_some() && !got.ended());
+                assert_eq!(chunk.position as usize, got.retold.len());
+                got.retold.extend(chunk.tokens);
+                got.retold_text += &chunk.text;
+                got.retold_calls.extend(chunk.calls);
             }
             FromEngine::Replayed { .. } => {}
             FromEngine::Done {

@@ -79,7 +79,12 @@ fn from_every_position(load: &Load) {
                 whole.logprobs[given..],
                 "{name}: to the last bit"
             );
-            assert!(whole.text.ends_with(&rest.text), "{name} from {given}");
+            assert_eq!(rest.retold, whole.tokens[..given], "{name} from {given}");
+            assert_eq!(
+                rest.retold_text + &rest.text,
+                whole.text,
+                "{name} from {given}"
+            );
             said_after.push(rest.text);
         }
         // What a caller was given before is the rest of it: nothing twice, nothing lost.
