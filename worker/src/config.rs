@@ -1,17 +1,21 @@
 //! What a worker is told, with every bound it keeps.
 
+mod device;
 mod server;
 
+use crate::device::Device;
 use crate::engine::protocol::{Continuation, EngineKind};
 use crate::health::strain::Thresholds;
 use crate::quota::RateLimits;
 use crate::sandbox::SandboxConfig;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use tether_wire::card::MAX_MODELS;
 use tether_wire::{Digest, ModelRef, NodeId};
 
+pub use device::DeviceConfig;
 pub use server::{ServerConfig, ServerKind};
 
 /// Most requests at once; the wire's own limit of a card's `capacity`.
@@ -57,6 +61,8 @@ pub struct WorkerConfig {
     /// else three quarters of the machine's memory, or of its container's. Models for which there
     /// is no room are offered all the same, and loaded when somebody asks for them.
     pub memory_budget_mib: u64,
+    /// Accelerators by their names, as `engine.device` has them.
+    pub devices: BTreeMap<Device, DeviceConfig>,
     /// Folders with artifacts from which `models` by name or digest are fetched.
     pub sources: Vec<PathBuf>,
     /// Most GiB of fetched artifacts that are kept in the data folder; 0 means as much as the disk
@@ -96,6 +102,9 @@ pub struct ModelConfig {
     /// Always loaded, before all others.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pin: bool,
+    /// Where it is computed; nothing means `engine.device`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
 }
 
 impl ModelConfig {
@@ -144,6 +153,12 @@ impl fmt::Display for ModelConfig {
 pub struct EngineConfig {
     /// Which engine.
     pub kind: EngineKind,
+    /// Where models are computed: `cpu`, or with a build for it `cuda:N`, as `nvidia-smi` counts, or
+    /// `metal`. A model may say otherwise.
+    pub device: Device,
+    /// Most answers that one engine computes in one batch. More than 1 on accelerators only; the last
+    /// bits of an answer then depend on its neighbours, and no seed gives it again for certain.
+    pub sequences: u32,
     /// Threads for the numeric kernels of one engine; 0 means as many as the machine has cores.
     pub threads: u32,
     /// How long a model may take to load, in milliseconds.
@@ -180,6 +195,7 @@ impl Default for WorkerConfig {
             accelerators: 0,
             memory_gib: 0,
             memory_budget_mib: 0,
+            devices: BTreeMap::new(),
             sources: Vec::new(),
             disk_budget_gib: 0,
             idle_unload_s: 0,
@@ -198,6 +214,8 @@ impl Default for EngineConfig {
     fn default() -> Self {
         Self {
             kind: EngineKind::default(),
+            device: Device::Cpu,
+            sequences: 1,
             threads: 0,
             start_timeout_ms: 300_000,
             first_token_timeout_ms: 120_000,
@@ -316,6 +334,7 @@ impl WorkerConfig {
             engine.kind != EngineKind::Escape,
             "is `escape`, which serves nothing: it is for `tether worker doctor`",
         )?;
+        self.check_devices()?;
         (self.sandbox.check()).map_err(|(field, why)| ConfigError { field, why })?;
         Ok(())
     }

@@ -42,11 +42,11 @@ pub struct Machine {
 
 impl Machine {
     /// As configured, and found where nothing is configured. Accelerators that were found count only
-    /// where something of this worker uses them: a server beside it.
+    /// where something of this worker uses them: a model on one of them, or a server beside it.
     #[must_use]
     pub fn of(config: &WorkerConfig, found: &Reading) -> Self {
         let is_unset = config.accelerators == 0 && config.gpu_class == "cpu";
-        let uses_gpus = !config.servers.is_empty();
+        let uses_gpus = !config.servers.is_empty() || !config.accelerators().is_empty();
         let gpus = if is_unset && uses_gpus {
             found.gpus.as_slice()
         } else {
@@ -58,7 +58,7 @@ impl Machine {
         };
         Self {
             gpu_class: match gpus.first() {
-                Some(gpu) => class_of(&gpu.name),
+                Some(gpu) => gpu.class(),
                 None => config.gpu_class.clone(),
             },
             accelerators: match gpus.len() {
@@ -78,7 +78,6 @@ pub(crate) fn memory_total_mib() -> u64 {
     Eyes::new(Box::new(NoGpus)).look().memory_total_mib
 }
 
-/// `NVIDIA H100 80GB HBM3` is of the class `h100-80gb-hbm3`.
 fn class_of(name: &str) -> String {
     let lower = name.to_lowercase();
     let words = lower

@@ -11,6 +11,7 @@
 //! * `receipts` – what is signed about each answer
 //! * [`quota`], `admission`, [`fences`] – who runs, who waits, who is refused
 //! * [`presence`] – what orchestrators and the DHT hear of the worker
+//! * [`device`] – where an engine computes
 //! * `fit` – prompts that cannot fit, known by their bytes alone
 //! * [`health`], [`pace`] – what a worker knows about itself
 //! * [`status`] – what a worker tells its provider
@@ -23,6 +24,7 @@
 mod admission;
 mod clock;
 pub mod config;
+pub mod device;
 pub mod engine;
 pub mod fences;
 mod fit;

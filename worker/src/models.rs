@@ -18,7 +18,9 @@ mod pool;
 mod server;
 
 use crate::config::{ModelConfig, WorkerConfig};
+use crate::device::{Compute, Device};
 use crate::engine::{Engine, EngineCommand};
+use crate::health::GpuReading;
 use crate::sandbox::Shield;
 use entry::Entry;
 use keeper::Keeper;
@@ -71,8 +73,10 @@ pub struct Known {
     pub max_token_bytes: Option<u32>,
     /// Whether it is always loaded.
     pub is_pinned: bool,
-    /// Memory that it is thought to take, or was seen to.
+    /// Memory that it is thought to take, or was seen to, of all devices.
     pub memory_bytes: u64,
+    /// Where it is computed.
+    pub device: Device,
 }
 
 /// A model for programs: `tether worker status`.
@@ -92,6 +96,10 @@ pub struct ModelReport {
     pub is_pinned: bool,
     /// Memory that it is thought to take, or was seen to.
     pub memory_bytes: Option<u64>,
+    /// Where it is computed, of models that this worker loads.
+    pub device: Option<Device>,
+    /// What keeps its engine in, while it is loaded.
+    pub shields: Vec<Shield>,
     /// Why it is not served, as a code and for people.
     pub fault: Option<(&'static str, String)>,
 }
@@ -132,6 +140,11 @@ impl ModelStatus {
             progress,
             is_pinned: known.is_some_and(|known| known.is_pinned),
             memory_bytes: known.map(|known| known.memory_bytes),
+            device: known.map(|known| known.device),
+            shields: match &self.state {
+                ModelState::Serving(served) => served.shields.clone(),
+                _ => Vec::new(),
+            },
             fault,
         }
     }
@@ -238,6 +251,7 @@ impl Models {
         config: &WorkerConfig,
         data_dir: &Path,
         command: &EngineCommand,
+        gpus: &[GpuReading],
         metrics: &Arc<WorkerMetrics>,
     ) -> Self {
         let configured = config.models.iter().map(ModelConfig::to_string);
@@ -246,7 +260,12 @@ impl Models {
         let initial = configured.chain(servers).map(ModelStatus::new).collect();
         let status = Arc::new(watch::Sender::new(initial));
         let limits = Limits {
-            memory_bytes: memory::budget_bytes(config),
+            memory: memory::budgets(config, gpus),
+            accelerators: config
+                .accelerators()
+                .iter()
+                .map(Device::to_string)
+                .collect(),
             adapters: MAX_WARM_ADAPTERS,
             idle_ms: config.idle_unload_s.saturating_mul(1_000),
         };
@@ -264,6 +283,7 @@ impl Models {
                 let keeper = Keeper {
                     entry: Entry::new(index, status.clone(), metrics.clone()),
                     config: config.clone(),
+                    compute: compute(config, model, gpus),
                     command: command.clone(),
                     metrics: metrics.clone(),
                     views: data_dir.join("engine-views"),
@@ -330,6 +350,20 @@ impl Models {
         for engine in engines {
             engine.stop().await;
         }
+    }
+}
+
+/// Where and how a model is computed.
+fn compute(config: &WorkerConfig, model: &ModelConfig, gpus: &[GpuReading]) -> Compute {
+    let device = config.device_of(model);
+    let gpu = match device {
+        Device::Cuda(ordinal) => usize::try_from(ordinal).ok().and_then(|it| gpus.get(it)),
+        Device::Cpu | Device::Metal => None,
+    };
+    Compute {
+        device,
+        class: gpu.map_or_else(|| config.gpu_class.clone(), GpuReading::class),
+        sequences: config.engine.sequences,
     }
 }
 

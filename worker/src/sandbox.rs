@@ -11,6 +11,7 @@
 
 pub mod doctor;
 
+use crate::device::Device;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -129,10 +130,11 @@ pub struct SandboxConfig {
     /// `processes`, `memory`, `limits`. The default on Linux is all but `files`, which is what every
     /// kernel gives without being set up; elsewhere it is empty.
     pub require: Vec<Protection>,
-    /// Devices that engines may open, beneath `/dev`: those of an accelerator. Its driver is then
-    /// within reach of whoever takes over an engine.
+    /// Further devices that engines may open, beneath `/dev`. Those of `engine.device` are let in by
+    /// themselves. A device's driver is within reach of whoever takes over an engine.
     pub devices: Vec<PathBuf>,
-    /// Further files and folders that engines may read: the libraries of an accelerator's driver.
+    /// Further files and folders that engines may read, such as the libraries of a toolkit. Those of
+    /// the driver of `engine.device` are let in by themselves.
     pub read: Vec<PathBuf>,
 }
 
@@ -234,6 +236,19 @@ impl Confine {
             no_cgroup: String::new(),
         }
     }
+
+    /// Lets in what an engine needs of the system to compute on `device`, and no other.
+    #[must_use]
+    pub(crate) fn with_device(mut self, device: Device) -> Self {
+        for (all, further) in [
+            (&mut self.devices, device.files()),
+            (&mut self.read, device.reads()),
+        ] {
+            let new: Vec<_> = further.into_iter().filter(|it| !all.contains(it)).collect();
+            all.extend(new);
+        }
+        self
+    }
 }
 
 #[cfg(test)]
@@ -261,6 +276,29 @@ mod tests {
         assert!(why.contains("files (no such kernel)"), "{why}");
         assert!(why.contains("memory (its process did not say)"), "{why}");
         assert!(!why.contains("network"), "{why}");
+    }
+
+    #[test]
+    fn an_accelerator_is_let_in_beside_what_is_configured_and_once() {
+        let config = SandboxConfig {
+            devices: vec!["/dev/nvidiactl".into(), "/dev/kfd".into()],
+            ..SandboxConfig::default()
+        };
+        let plain = Confine::new(&config, 0);
+        assert_eq!(plain.clone().with_device(Device::Cpu), plain);
+        let let_in = plain.with_device(Device::Cuda(1)).devices;
+        for device in [
+            "/dev/nvidiactl",
+            "/dev/kfd",
+            "/dev/nvidia-uvm",
+            "/dev/nvidia1",
+        ] {
+            let times = let_in
+                .iter()
+                .filter(|it| it.as_path() == Path::new(device))
+                .count();
+            assert_eq!(times, 1, "{device}");
+        }
     }
 
     #[test]

@@ -106,6 +106,7 @@ pub async fn start(
     std::fs::create_dir_all(data_dir).map_err(at_data_dir)?;
     let epoch = epoch::next(data_dir, now_ms()).map_err(at_data_dir)?;
     let health = Health::start(config.shed, metrics.clone()).await;
+    let gpus = health.reading().gpus;
     let profile = Profile {
         machine: Machine::of(&config, &health.reading()),
         tier: granted_tier(&node_config),
@@ -141,7 +142,7 @@ pub async fn start(
     // Models are verified and loaded only now that nothing else can fail any more.
     let models = shared
         .models
-        .get_or_init(|| Models::start(&config, data_dir, &engine_command, &metrics));
+        .get_or_init(|| Models::start(&config, data_dir, &engine_command, &gpus, &metrics));
     let links = config.orchestrators;
     let presence = Presence::start(&node, epoch, links, profile, &shared, models);
     Ok(Worker {

@@ -15,6 +15,7 @@ pub(crate) mod confine;
 pub(crate) mod conversation;
 pub(crate) mod outbox;
 
+use crate::device::Device;
 use crate::engine::protocol::FromEngine;
 use crate::sandbox;
 use std::os::fd::AsFd;
@@ -29,12 +30,13 @@ pub const EXIT_NO_SOCKET: u8 = 64;
 
 /// Environment in which a worker should start the process: the numeric libraries read these once.
 #[must_use]
-pub fn environment(threads: u32) -> Vec<(&'static str, String)> {
+pub fn environment(threads: u32, device: Device) -> Vec<(&'static str, String)> {
     let mut variables = vec![
         // Nothing here may ask a hub for files that are missing.
         ("HF_HUB_OFFLINE", "1".to_owned()),
         ("HF_HUB_DISABLE_TELEMETRY", "1".to_owned()),
     ];
+    variables.extend(device.environment());
     if threads > 0 {
         variables.push(("RAYON_NUM_THREADS", threads.to_string()));
         variables.push(("TOKIO_WORKER_THREADS", threads.to_string()));

@@ -34,6 +34,7 @@ mod chooser;
 mod model;
 mod numerics;
 
+use crate::device::Device;
 use crate::engine::child::answer::{Answer, Times};
 use crate::engine::kind::{Engine, Facts};
 use crate::engine::protocol::{Continuation, Load, Task};
@@ -51,12 +52,6 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Responses of mistral.rs that wait to be drained, which happens at once.
 const RESPONSES: usize = 1_024;
-/// Sequences in mistral.rs at once. Its attention kernel for decoding on the CPU
-/// (`flash_attn_cpu_single_q`) keeps one scratch space for all sequences of a batch, so that each of
-/// them is given the last one's attention: answers of different callers mix. Requests of equal length
-/// are always batched, and nothing can be set against it, so there is only ever one.
-const SEQUENCES: usize = 1;
-
 /// Prompts that are rendered and counted at once, on a thread beside the engine's own: a long one
 /// takes a while, of which nobody who is being answered should notice anything.
 const COUNTING: usize = 1;
@@ -86,24 +81,39 @@ struct Inner {
 
 /// Loads the model.
 pub(crate) async fn load(load: &Load) -> Result<MistralEngine, String> {
+    let sequences = sequences(load)?;
     let model::Loaded { runner, text } = model::load(load).await?;
     let requests = runner.get_sender(None).map_err(|error| error.to_string())?;
     Ok(MistralEngine(Arc::new(Inner {
         facts: Facts {
             context_tokens: text.context_tokens(),
             engine: numerics::ENGINE.to_owned(),
-            numerics_class: numerics::class(load.format),
-            sequences: SEQUENCES as u32,
+            numerics_class: numerics::class(load),
+            sequences: load.compute.sequences,
             max_token_bytes: Some(text.max_token_bytes()),
         },
         text,
         continuation: load.continuation,
         requests,
         _runner: runner,
-        turns: Semaphore::new(SEQUENCES),
+        turns: Semaphore::new(sequences),
         counting: Arc::new(Semaphore::new(COUNTING)),
         next: AtomicUsize::new(1),
     })))
+}
+
+/// Sequences in mistral.rs at once. Its attention kernel for decoding on the CPU
+/// (`flash_attn_cpu_single_q`) keeps one scratch space for all sequences of a batch, so that each of
+/// them is given the last one's attention: answers of different callers mix. Requests of equal length
+/// are always batched, and nothing can be set against it, so there is only ever one.
+fn sequences(load: &Load) -> Result<usize, String> {
+    match (load.compute.device, load.compute.sequences) {
+        (_, 0) => Err("an engine gives at least one answer at once".to_owned()),
+        (Device::Cpu, 2..) => {
+            Err("on the CPU this engine mixes the answers of a batch: one at once".to_owned())
+        }
+        (_, count) => usize::try_from(count).map_err(|error| error.to_string()),
+    }
 }
 
 impl Engine for MistralEngine {

@@ -1,5 +1,6 @@
 //! One engine process: spawned, talked to, read out, and gone when this is dropped. (WRK-2)
 
+use crate::device::Device;
 use crate::engine::child;
 use crate::engine::protocol::{self, FromEngine, ToEngine};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -71,7 +72,12 @@ pub(crate) struct NotReading;
 impl Process {
     /// Starts one. To be called on a thread that lives as long as the process should: the engine
     /// asks the kernel to be killed with the thread that started it.
-    pub(crate) fn spawn(command: &EngineCommand, model: &str, threads: u32) -> io::Result<Self> {
+    pub(crate) fn spawn(
+        command: &EngineCommand,
+        model: &str,
+        threads: u32,
+        device: Device,
+    ) -> io::Result<Self> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let kept = KEPT_ENV
@@ -81,7 +87,7 @@ impl Process {
             .args(&command.args)
             .env_clear()
             .envs(kept)
-            .envs(child::environment(threads))
+            .envs(child::environment(threads, device))
             .env(ENGINE_ENV, "1")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::piped())

@@ -5,6 +5,7 @@
 //! The child reads and writes with blocking calls, the parent with tokio; the bounds are the same,
 //! because a child that went mad must not be able to hurt its parent.
 
+use crate::device::Compute;
 use crate::sandbox::{Confine, Shield};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -96,6 +97,9 @@ pub struct Load {
     /// Milliseconds that the echo engine waits before each token.
     #[serde(default)]
     pub echo_delay_ms: u64,
+    /// Where and how it computes.
+    #[serde(default)]
+    pub compute: Compute,
     /// How the process confines itself before it loads anything.
     #[serde(default)]
     pub confine: Confine,

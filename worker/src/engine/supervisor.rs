@@ -127,7 +127,8 @@ impl Supervisor {
             Err(ending) => return ending,
         }
         let model = self.spec.load.model_name.clone();
-        let mut process = match Process::spawn(&self.spec.command, &model, self.spec.load.threads) {
+        let (threads, device) = (self.spec.load.threads, self.spec.load.compute.device);
+        let mut process = match Process::spawn(&self.spec.command, &model, threads, device) {
             Ok(process) => process,
             Err(error) => {
                 return Ending::Failed(

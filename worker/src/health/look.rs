@@ -32,6 +32,14 @@ pub struct GpuReading {
     pub busy_pct: Option<u8>,
 }
 
+impl GpuReading {
+    /// Its class: `NVIDIA H100 80GB HBM3` is of the class `h100-80gb-hbm3`.
+    #[must_use]
+    pub fn class(&self) -> String {
+        super::class_of(&self.name)
+    }
+}
+
 /// Looks at accelerators. May block for a moment.
 pub trait Gpus: Send + fmt::Debug {
     /// What is there now; one that does not answer is left out.

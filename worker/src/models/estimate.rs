@@ -12,17 +12,23 @@
 //! * One sequence, since the engine gives one answer at a time, of at most [`CACHE_TOKENS`]: the
 //!   cache grows as it is used, and few prompts fill a context of 128k.
 //!
+//! On an accelerator the weights are computed with as wide as they are in the file, so that the factor is
+//! 1.1 for all; weights, cache and [`ACCELERATOR_BASE_BYTES`] are taken of its memory, and BASE of the
+//! machine's.
+//!
 //! From the first load on, what was seen takes the place of the guess: the resident size after the
 //! load in that of weights, factor and base; and at least the most that was ever seen, and a
-//! twentieth.
+//! twentieth. Of an accelerator's memory nothing is seen for a process alone: there the guess stays.
 
-use crate::models::pool::Mib;
+use crate::models::pool::{Amount, Mib};
 use serde::{Deserialize, Serialize};
 use tether_wire::Manifest;
 use tether_wire::manifest::Format;
 
 /// An engine without a model, and room for what it computes with.
 const BASE_BYTES: u64 = 96 * 1024 * 1024;
+/// What a process takes of an accelerator before it has a model: its context and its kernels.
+const ACCELERATOR_BASE_BYTES: u64 = 768 * 1024 * 1024;
 /// Tokens of a cache that are counted on.
 pub(crate) const CACHE_TOKENS: u64 = 8_192;
 /// Caches are kept in 32 bits.
@@ -37,17 +43,31 @@ pub(crate) struct Seen {
     pub(crate) peak_bytes: u64,
 }
 
+/// Where a model is to be loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Into the machine's memory.
+    Machine {
+        /// Computed by its processors, in 32 bits.
+        is_cpu: bool,
+    },
+    /// Into that of an accelerator, as the pool counts devices.
+    Accelerator(usize),
+}
+
 /// What is known of a model before it is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Size {
     weights_bytes: u64,
     factor_tenths: u64,
     cache_bytes: u64,
+    /// The accelerator that it is on, as the pool counts devices.
+    accelerator: Option<usize>,
 }
 
 impl Size {
-    /// By the manifest alone.
-    pub(crate) fn of(manifest: &Manifest) -> Self {
+    /// By the manifest, and where it is to be loaded.
+    pub(crate) fn of(manifest: &Manifest, place: Place) -> Self {
         let sizes = manifest.files.iter().map(|file| file.size_bytes);
         let weights_bytes = sizes.fold(0, u64::saturating_add);
         let tokens = u64::from(manifest.context_tokens).min(CACHE_TOKENS);
@@ -56,21 +76,49 @@ impl Size {
         });
         Self {
             weights_bytes,
-            factor_tenths: match manifest.format {
-                Format::Gguf => 11,
-                Format::Safetensors | Format::Unknown => 21,
+            factor_tenths: match (manifest.format, place) {
+                (Format::Safetensors | Format::Unknown, Place::Machine { is_cpu: true }) => 21,
+                _ => 11,
             },
             cache_bytes,
+            accelerator: match place {
+                Place::Machine { .. } => None,
+                Place::Accelerator(device) => Some(device),
+            },
         }
     }
 
     /// The estimate, and how it came about.
-    pub(crate) fn bytes(&self, seen: Option<Seen>) -> (u64, String) {
+    pub(crate) fn memory(&self, seen: Option<Seen>) -> (Amount, String) {
+        let Some(device) = self.accelerator else {
+            let (bytes, how) = self.bytes(seen);
+            return (bytes.into(), how);
+        };
+        let base = ACCELERATOR_BASE_BYTES;
+        let bytes = self.loaded_bytes().saturating_add(self.cache_bytes);
+        let machine = seen.map_or(BASE_BYTES, |seen| {
+            seen.loaded_bytes.max(with_spare(seen.peak_bytes))
+        });
+        let how = format!(
+            "{} of weights as loaded, {} of cache, {} for the engine",
+            Mib(self.loaded_bytes()),
+            Mib(self.cache_bytes),
+            Mib(base)
+        );
+        let memory = Amount::from(machine).with(device, bytes.saturating_add(base));
+        (memory, how)
+    }
+
+    fn loaded_bytes(&self) -> u64 {
+        self.weights_bytes.saturating_mul(self.factor_tenths) / 10
+    }
+
+    fn bytes(&self, seen: Option<Seen>) -> (u64, String) {
         let cache = self.cache_bytes;
         match seen {
             Some(seen) => {
                 let with_cache = seen.loaded_bytes.saturating_add(cache);
-                let peak = seen.peak_bytes.saturating_add(seen.peak_bytes / 20);
+                let peak = with_spare(seen.peak_bytes);
                 let how = format!(
                     "{} seen when it was loaded and {} of cache, {} seen at most",
                     Mib(seen.loaded_bytes),
@@ -80,7 +128,7 @@ impl Size {
                 (with_cache.max(peak), how)
             }
             None => {
-                let weights = self.weights_bytes.saturating_mul(self.factor_tenths) / 10;
+                let weights = self.loaded_bytes();
                 let bytes = weights.saturating_add(cache).saturating_add(BASE_BYTES);
                 let how = format!(
                     "{} of weights as loaded, {} of cache, {} for the engine",
@@ -92,6 +140,10 @@ impl Size {
             }
         }
     }
+}
+
+fn with_spare(peak: u64) -> u64 {
+    peak.saturating_add(peak / 20)
 }
 
 #[cfg(test)]
@@ -106,6 +158,7 @@ mod tests {
             weights_bytes: 1_000 * MIB,
             factor_tenths: 11,
             cache_bytes: 100 * MIB,
+            accelerator: None,
         };
         let (bytes, how) = size.bytes(None);
         assert_eq!(bytes, (1_100 + 100 + 96) * MIB);
@@ -116,5 +169,22 @@ mod tests {
         };
         assert_eq!(size.bytes(Some(seen(900, 950))).0, 1_000 * MIB);
         assert_eq!(size.bytes(Some(seen(900, 2_000))).0, 2_100 * MIB);
+    }
+
+    #[test]
+    fn a_model_on_an_accelerator_takes_of_both_and_only_the_machines_part_is_seen() {
+        let size = Size {
+            weights_bytes: 1_000 * MIB,
+            factor_tenths: 11,
+            cache_bytes: 100 * MIB,
+            accelerator: Some(2),
+        };
+        let expected = |machine| Amount::from(machine * MIB).with(2, (1_100 + 100 + 768) * MIB);
+        assert_eq!(size.memory(None).0, expected(96));
+        let seen = Seen {
+            loaded_bytes: 300 * MIB,
+            peak_bytes: 400 * MIB,
+        };
+        assert_eq!(size.memory(Some(seen)).0, expected(420));
     }
 }

@@ -16,6 +16,7 @@ use super::memory::{self, Memory};
 use super::pool::{Mib, Need};
 use super::{Found, Known, ModelState, Served, cut};
 use crate::config::{ModelConfig, WorkerConfig};
+use crate::device::Compute;
 use crate::engine::memory::limit;
 use crate::engine::protocol::Load;
 use crate::engine::restart::{self, Cause};
@@ -54,6 +55,7 @@ enum Ended {
 pub(super) struct Keeper {
     pub(super) entry: Entry,
     pub(super) config: WorkerConfig,
+    pub(super) compute: Compute,
     pub(super) command: EngineCommand,
     pub(super) metrics: Arc<WorkerMetrics>,
     /// Where the folders are made that engines see.
@@ -157,8 +159,7 @@ impl Keeper {
     fn know(&self, artifact: &VerifiedArtifact, is_pinned: bool) {
         let manifest = artifact.manifest();
         let digest = artifact.digest();
-        let size = Size::of(manifest);
-        let (bytes, reason) = size.bytes(self.memory.seen(&digest));
+        let (memory, reason) = self.size(artifact).memory(self.memory.seen(&digest));
         let known = Known {
             offer: ModelOffer {
                 model: manifest.model.clone(),
@@ -171,11 +172,12 @@ impl Keeper {
             sequences: 0,
             max_token_bytes: None,
             is_pinned,
-            memory_bytes: bytes,
+            memory_bytes: memory.total(),
+            device: self.compute.device,
         };
         self.entry.change(|status| status.known = Some(known));
         let need = Need {
-            bytes,
+            memory,
             reason,
             is_adapter: false,
             is_pinned,
@@ -243,12 +245,13 @@ impl Keeper {
                         status.state = ModelState::Serving(served(artifact, ready, &engine));
                         self.leases.loaded(self.entry.index(), load_ms);
                     });
-                    let (bytes, used) = self.leases.memory(self.entry.index());
+                    let (needs, used) = self.leases.memory(self.entry.index());
                     tracing::info!(
                         model = name,
                         load_ms,
-                        needs = %Mib(bytes),
-                        all_models = %Mib(used),
+                        device = %self.compute.device,
+                        needs = %Mib(needs.total()),
+                        all_models = %Mib(used.total()),
                         "warm"
                     );
                 }
@@ -311,23 +314,30 @@ impl Keeper {
                 model_name: manifest.model.to_string(),
                 continuation: self.config.engine.continuation,
                 echo_delay_ms: self.config.engine.echo_delay_ms,
-                confine: Confine::new(&self.config.sandbox, memory_limit),
+                compute: self.compute.clone(),
+                confine: Confine::new(&self.config.sandbox, memory_limit)
+                    .with_device(self.compute.device),
             },
             config: self.config.engine.clone(),
             prepare,
         }
     }
 
+    fn size(&self, artifact: &VerifiedArtifact) -> Size {
+        let place = memory::place(&self.config, self.compute.device);
+        Size::of(artifact.manifest(), place)
+    }
+
     /// Takes what was seen into account.
     fn observe(&self, artifact: &VerifiedArtifact) {
         if let Some(seen) = self.memory.seen(&artifact.digest()) {
-            let (bytes, _) = Size::of(artifact.manifest()).bytes(Some(seen));
+            let (memory, _) = self.size(artifact).memory(Some(seen));
             self.entry.change(|status| {
                 if let Some(known) = &mut status.known {
-                    known.memory_bytes = bytes;
+                    known.memory_bytes = memory.total();
                 }
             });
-            self.leases.observed(self.entry.index(), bytes);
+            self.leases.observed(self.entry.index(), &memory);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The pool at work: a lease is a request's hold on a model, given back when it is dropped.
 
-use crate::models::pool::{Asked, Effect, LeaseId, Need, Pool};
+use crate::models::pool::{Amount, Asked, Effect, LeaseId, Need, Pool};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -90,8 +90,8 @@ impl Leases {
         self.tell(|pool, now_ms| pool.loaded(model, load_ms, now_ms));
     }
 
-    pub(crate) fn observed(&self, model: usize, bytes: u64) {
-        self.tell(|pool, now_ms| pool.observed(model, bytes, now_ms));
+    pub(crate) fn observed(&self, model: usize, memory: &Amount) {
+        self.tell(|pool, now_ms| pool.observed(model, memory.clone(), now_ms));
     }
 
     pub(crate) fn failed(&self, model: usize, reason: &str, retry: Duration) {
@@ -113,10 +113,10 @@ impl Leases {
     }
 
     /// What a model is thought to need, and all that is spoken for.
-    pub(crate) fn memory(&self, model: usize) -> (u64, u64) {
+    pub(crate) fn memory(&self, model: usize) -> (Amount, Amount) {
         self.with(|state, _| {
             let pool = &state.pool;
-            ((pool.need(model).bytes, pool.used_bytes()), Vec::new())
+            ((pool.need(model).memory.clone(), pool.used()), Vec::new())
         })
     }
 

@@ -1,8 +1,10 @@
 //! What models were seen to take, kept over restarts; and what there is for them.
 
 use crate::config::WorkerConfig;
-use crate::health::memory_total_mib;
-use crate::models::estimate::Seen;
+use crate::device::Device;
+use crate::health::{GpuReading, memory_total_mib};
+use crate::models::estimate::{Place, Seen};
+use crate::models::pool::Amount;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,6 +27,42 @@ pub(crate) fn budget_bytes(config: &WorkerConfig) -> u64 {
         (0, 0) => memory_total_mib().max(1_024) * MIB / 4 * 3,
         (0, gib) => u64::from(gib) * 1024 * MIB,
         (mib, _) => mib.saturating_mul(MIB),
+    }
+}
+
+/// The budgets of the pool: the machine's, and of each of [`WorkerConfig::accelerators`] what is
+/// configured, else nine tenths of what its driver says.
+pub(crate) fn budgets(config: &WorkerConfig, found: &[GpuReading]) -> Amount {
+    let of = |device: &Device| {
+        let configured = config.devices.get(device);
+        let configured = configured.map_or(0, |it| it.memory_budget_mib);
+        let Device::Cuda(ordinal) = *device else {
+            return configured.saturating_mul(MIB);
+        };
+        let gpu = found.get(usize::try_from(ordinal).unwrap_or(usize::MAX));
+        match (configured, gpu) {
+            (0, Some(gpu)) => gpu.memory_total_mib.saturating_mul(MIB) / 10 * 9,
+            (0, None) => {
+                tracing::error!(
+                    "NVML does not say how much memory {device} has, so nothing is loaded there: \
+                     set worker.devices.\"{device}\".memory_budget_mib"
+                );
+                0
+            }
+            (mib, _) => mib.saturating_mul(MIB),
+        }
+    };
+    Amount::new(budget_bytes(config), config.accelerators().iter().map(of))
+}
+
+/// Where the pool counts a model of this device.
+pub(crate) fn place(config: &WorkerConfig, device: Device) -> Place {
+    let at = config.accelerators().iter().position(|it| *it == device);
+    match at {
+        Some(at) => Place::Accelerator(at + 1),
+        None => Place::Machine {
+            is_cpu: device == Device::Cpu,
+        },
     }
 }
 
@@ -161,6 +199,25 @@ mod tests {
         config.memory_budget_mib = 512;
         assert_eq!(budget_bytes(&config), 512 * MIB);
         assert!(budget_bytes(&WorkerConfig::default()) > 0);
+    }
+
+    #[test]
+    fn an_accelerators_budget_is_configured_or_most_of_what_it_has() {
+        let json = r#"{"memory_budget_mib": 10, "engine": {"device": "cuda:1"},
+            "devices": {"cuda:0": {"memory_budget_mib": 20}},
+            "models": [{"path": "a"}, {"path": "b", "device": "cuda:5"}]}"#;
+        let config: WorkerConfig = serde_json::from_str(json).expect("valid");
+        let gpu = GpuReading {
+            memory_total_mib: 100,
+            ..GpuReading::default()
+        };
+        let budgets = budgets(&config, &[gpu.clone(), gpu]);
+        assert_eq!(budgets, Amount::new(10 * MIB, [20 * MIB, 90 * MIB, 0]));
+        assert_eq!(place(&config, Device::Cuda(1)), Place::Accelerator(2));
+        assert_eq!(
+            place(&config, Device::Metal),
+            Place::Machine { is_cpu: false }
+        );
     }
 
     #[cfg(target_os = "linux")]

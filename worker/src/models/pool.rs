@@ -8,28 +8,34 @@
 //! 2. *Who goes*: the least recently used of those that are not pinned, are used by nobody, and were
 //!    loaded for at least as long as their load took, so that at most half of the time goes into loading.
 //! 3. *Turns*: models that requests wait for are loaded in the order of their first request, and none
-//!    overtakes. When the first of them has waited for [`PATIENCE_MS`] and nothing idle can go, the
+//!    overtakes another that it takes memory from. When the first of them has waited for [`PATIENCE_MS`] and nothing idle can go, the
 //!    longest loaded takes no new requests any more, ends those it has and goes: so a cold model gets
 //!    its turn however busy the others are. Requests that come for it meanwhile wait as for a cold one.
 //! 4. One load for however many wait. When it fails, all of them are told, and those that come
 //!    before it may be tried again are told at once.
 //! 5. What cannot fit even alone is refused with the numbers.
 //!
-//! `room` counts what is taken and what is missing, and says who goes.
+//! Each device has a budget of its own, and a model takes of one or more of them.
+//!
+//! * `amount` – memory on several devices
+//! * `room` – what is taken, what is missing, and who goes
 
+mod amount;
 mod room;
 
-pub(crate) use room::Mib;
+pub(crate) use amount::{Amount, Mib};
 use std::collections::BTreeMap;
 
 /// How long the first of those who wait, waits for something idle before a busy model has to go.
 pub(crate) const PATIENCE_MS: u64 = 2_000;
 
 /// Bounds of the pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// Memory for models.
-    pub(crate) memory_bytes: u64,
+    /// Memory for models, on each device.
+    pub(crate) memory: Amount,
+    /// Names of the devices after the first, for people.
+    pub(crate) accelerators: Vec<String>,
     /// Adapters that are loaded at once, each with its base.
     pub(crate) adapters: usize,
     /// A model that nobody used for so long is ended; 0 means never.
@@ -39,8 +45,8 @@ pub(crate) struct Limits {
 /// What a model needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Need {
-    /// Memory.
-    pub(crate) bytes: u64,
+    /// Memory, on each device.
+    pub(crate) memory: Amount,
     /// How that number came about, for people.
     pub(crate) reason: String,
     /// Whether it is an adapter with its base.
@@ -236,8 +242,8 @@ impl Pool {
     }
 
     /// A model needs more or less than was thought.
-    pub(crate) fn observed(&mut self, model: usize, bytes: u64, now_ms: u64) -> Vec<Effect> {
-        self.models[model].need.bytes = bytes;
+    pub(crate) fn observed(&mut self, model: usize, memory: Amount, now_ms: u64) -> Vec<Effect> {
+        self.models[model].need.memory = memory;
         self.settle(now_ms)
     }
 
@@ -298,8 +304,13 @@ impl Pool {
     /// When [`Pool::tick`] should be called, if nothing happens before.
     pub(crate) fn wakes_at_ms(&self, now_ms: u64) -> Option<u64> {
         let mut at: Vec<u64> = Vec::new();
-        if let Some((_, since_ms)) = self.first_waiting() {
-            at.push(since_ms.saturating_add(PATIENCE_MS));
+        let waiting = self.waiting();
+        at.extend(
+            waiting
+                .iter()
+                .map(|(_, since_ms)| since_ms.saturating_add(PATIENCE_MS)),
+        );
+        if !waiting.is_empty() {
             let warm = self.models.iter().filter(|it| it.state == State::Warm);
             at.extend(warm.map(|it| it.since_ms.saturating_add(it.load_ms)));
         }
@@ -334,17 +345,23 @@ impl Pool {
         effects
     }
 
-    /// The first of the models that requests wait for, and since when.
-    fn first_waiting(&self) -> Option<(usize, u64)> {
-        let mut waiting = self.leases.values().filter(|lease| !lease.is_using);
-        // Those who wait for a model that is coming need nothing any more, nor do those whose model
-        // goes so that another can come: their turn is behind that.
-        let first = waiting.find(|lease| self.models[lease.model].state == State::Cold);
-        first.map(|lease| (lease.model, lease.since_ms))
+    /// The models that requests wait for and since when, in the order of their first request.
+    fn waiting(&self) -> Vec<(usize, u64)> {
+        let mut waiting: Vec<(usize, u64)> = Vec::new();
+        for lease in self.leases.values().filter(|lease| !lease.is_using) {
+            // Those who wait for a model that is coming need nothing any more, nor do those whose
+            // model goes so that another can come: their turn is behind that.
+            let is_cold = self.models[lease.model].state == State::Cold;
+            if is_cold && waiting.iter().all(|(model, _)| *model != lease.model) {
+                waiting.push((lease.model, lease.since_ms));
+            }
+        }
+        waiting
     }
 
     fn end_drains_nobody_needs(&mut self) {
-        if self.first_waiting().is_none() && self.used_bytes() <= self.limits.memory_bytes {
+        let beyond = self.used().beyond(&self.limits.memory);
+        if self.waiting().is_empty() && beyond.is_nothing() {
             self.models.iter_mut().for_each(|it| it.is_draining = false);
         }
     }
@@ -375,21 +392,27 @@ impl Pool {
     }
 
     fn load_waiting(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
-        while let Some((model, since_ms)) = self.first_waiting() {
+        // What those in front need, and what of it is not there yet.
+        let (mut ahead, mut missing) = (Amount::default(), Amount::default());
+        for (model, since_ms) in self.waiting() {
+            let memory = &self.models[model].need.memory;
             if let Some(why) = self.never_fits(model) {
                 effects.extend(self.refuse_waiting(model, &why));
-            } else if self.fits(model) {
+            } else if self.fits_beside(&ahead, model) {
                 self.load(model, effects);
+            } else if memory.meets(&missing) {
+                ahead = ahead.plus(memory);
             } else {
+                ahead = ahead.plus(memory);
+                missing = missing.plus(&self.missing(model).0);
                 self.make_room(model, since_ms, now_ms, effects);
-                return;
             }
         }
     }
 
     /// What nobody waits for takes only what is free.
     fn load_wished(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
-        if self.first_waiting().is_some() {
+        if !self.waiting().is_empty() {
             return;
         }
         for model in 0..self.models.len() {
@@ -438,6 +461,11 @@ impl Model {
             self.state,
             State::Loading | State::Warm | State::Down | State::Leaving
         )
+    }
+
+    /// Whether its memory will be free by itself.
+    fn leaves(&self) -> bool {
+        self.is_draining || self.state == State::Leaving
     }
 }
 

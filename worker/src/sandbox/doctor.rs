@@ -9,6 +9,7 @@ mod bait;
 pub use answers::Answer;
 
 use super::{Confine, SandboxConfig, Shield};
+use crate::device::{Compute, Device};
 use crate::engine::EngineCommand;
 use crate::engine::cgroup::{self, Group};
 use crate::engine::escape::attempts::ATTEMPTS;
@@ -154,6 +155,7 @@ fn load(config: &SandboxConfig, view: &Path, group: &Result<Group, String>) -> L
         model_name: "escape".to_owned(),
         continuation: Continuation::default(),
         echo_delay_ms: 0,
+        compute: Compute::default(),
         confine: Confine {
             // What is missing is to be found out, and not to end it.
             require: Vec::new(),
@@ -172,7 +174,7 @@ async fn live(
 ) -> Result<Life, DoctorError> {
     let begin = Instant::now();
     let gone = |words: String| DoctorError::Engine(words);
-    let mut process = Process::spawn(command, "escape", 0)
+    let mut process = Process::spawn(command, "escape", 0, Device::Cpu)
         .map_err(|error| gone(format!("cannot be started: {error}")))?;
     let pid = process.id();
     let mut life = Life {

@@ -148,6 +148,8 @@ mod tests {
             progress: None,
             is_pinned: false,
             memory_bytes: None,
+            device: None,
+            shields: Vec::new(),
             fault: (state == "faulted").then(|| ("corrupt-file", "it is damaged".to_owned())),
         }
     }

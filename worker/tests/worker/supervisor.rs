@@ -11,6 +11,7 @@ use tether_wire::infer::{Finish, Input};
 use tether_wire::manifest::Format;
 use tether_wire::rpc::{Code, RpcError};
 use tether_worker::EngineConfig;
+use tether_worker::device::Compute;
 use tether_worker::engine::protocol::{Continuation, EngineKind, Load, Task};
 use tether_worker::engine::{
     Answer, Engine, EngineDone, EngineSpec, EngineState, Hold, Prepare, Ready, Refused,
@@ -39,6 +40,7 @@ pub(crate) fn start(engine: &str, change: impl FnOnce(&mut EngineSpec)) -> Engin
             model_name: "fake@1.0".to_owned(),
             continuation: Continuation::default(),
             echo_delay_ms: 0,
+            compute: Compute::default(),
             confine: Confine::default(),
         },
         config: EngineConfig::default(),

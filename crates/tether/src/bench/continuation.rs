@@ -8,6 +8,7 @@ use std::path::Path;
 use tether_tiny_model::{GGUF_FILE, write_random_hf};
 use tether_wire::infer::{Input, Message, Sampling, Speaker};
 use tether_wire::manifest::Format;
+use tether_worker::device::Compute;
 use tether_worker::engine::protocol::{Continuation, EngineKind, Load, Task};
 
 /// Tokens of each answer.
@@ -102,6 +103,7 @@ fn load(
         model_name: "bench".to_owned(),
         continuation,
         echo_delay_ms: 0,
+        compute: Compute::default(),
         confine: tether_worker::sandbox::Confine::default(),
     }
 }

@@ -10,6 +10,7 @@ use std::time::Instant;
 use tether_artifact_store::MANIFEST_FILE;
 use tether_wire::infer::{Input, Message, Sampling, Speaker};
 use tether_wire::{Manifest, MeshId, Signed};
+use tether_worker::device::Compute;
 use tether_worker::engine::child::environment;
 use tether_worker::engine::protocol::{
     Continuation, EngineKind, FromEngine, Generate, Load, Task, ToEngine, receive_message,
@@ -50,7 +51,7 @@ impl Engine {
         let (ours, theirs) = StdStream::pair()?;
         let child = Command::new(std::env::current_exe()?)
             .arg("engine")
-            .envs(environment(load.threads))
+            .envs(environment(load.threads, load.compute.device))
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -157,6 +158,7 @@ fn load(artifact: &Path) -> anyhow::Result<Load> {
         model_name: manifest.model.to_string(),
         continuation: Continuation::default(),
         echo_delay_ms: 0,
+        compute: Compute::default(),
         confine: Confine::default(),
     })
 }

@@ -1,10 +1,12 @@
 //! Loads a model offline, from verified files.
 
+use crate::device::Device;
 use crate::engine::protocol::Load;
 use crate::text::prompt::TextModel;
 use mistralrs::core::MistralRsBuilder;
 use mistralrs::{
-    AnyModelBuilder, GgufModelBuilder, MistralRs, ModelDType, TextModelBuilder, TokenSource,
+    AnyModelBuilder, DeviceMapSetting, GgufModelBuilder, MistralRs, ModelDType, TextModelBuilder,
+    TokenSource,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -81,33 +83,79 @@ fn builder(load: &Load) -> Result<AnyModelBuilder, String> {
         .root
         .to_str()
         .ok_or("the path of the model's folder is not UTF-8")?;
+    let (device, sequences) = (open(load.compute.device)?, super::sequences(load)?);
+    let is_cpu = load.compute.device == Device::Cpu;
     match load.format {
         Format::Gguf => {
             let mut builder = GgufModelBuilder::new(root, vec![load.weights.clone()])
-                .with_force_cpu()
+                .with_device(device)
+                // All of it on that device: what does not fit there is an error, and not slow.
+                .with_device_mapping(DeviceMapSetting::dummy())
                 .with_token_source(TokenSource::None)
-                .with_max_num_seqs(super::SEQUENCES)
+                .with_max_num_seqs(sequences)
                 .with_prefix_cache_n(None);
+            if is_cpu {
+                builder = builder.with_force_cpu();
+            }
             if Path::new(TOKENIZER) == Path::new(load.tokenizer.as_deref().unwrap_or(TOKENIZER)) {
                 // Otherwise it converts the tokenizer of the GGUF file, guessing its pattern.
                 builder = builder.with_tok_model_id(root);
             }
             Ok(builder.into())
         }
-        Format::Safetensors => Ok(TextModelBuilder::new(root)
-            .with_force_cpu()
-            .with_token_source(TokenSource::None)
-            .with_dtype(ModelDType::F32)
-            .with_max_num_seqs(super::SEQUENCES)
-            .with_prefix_cache_n(None)
-            .into()),
+        Format::Safetensors => {
+            let mut builder = TextModelBuilder::new(root)
+                .with_device(device)
+                .with_device_mapping(DeviceMapSetting::dummy())
+                .with_token_source(TokenSource::None)
+                .with_dtype(ModelDType::Auto)
+                .with_max_num_seqs(sequences)
+                .with_prefix_cache_n(None);
+            if is_cpu {
+                // The faster one there.
+                builder = builder.with_force_cpu().with_dtype(ModelDType::F32);
+            }
+            Ok(builder.into())
+        }
         Format::Unknown => Err("the format of the weights is not known".to_owned()),
     }
 }
 
+/// A process sees its own accelerator alone, as the first.
+fn open(device: Device) -> Result<mistralrs::Device, String> {
+    let (opened, feature) = match device {
+        Device::Cpu => return Ok(mistralrs::Device::Cpu),
+        Device::Cuda(_) => (mistralrs::Device::new_cuda(0), "cuda"),
+        Device::Metal => (mistralrs::Device::new_metal(0), "metal"),
+    };
+    opened.map_err(|error| {
+        if cfg!(any(feature = "cuda", feature = "metal")) {
+            format!("{device} cannot be used: {error}")
+        } else {
+            format!("this build has no {device}: build Tether with `--features {feature}`")
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::usable_context;
+    use super::*;
+
+    #[cfg(not(any(feature = "cuda", feature = "metal")))]
+    #[test]
+    fn a_device_that_this_build_does_not_have_is_named_with_its_feature() {
+        assert!(open(Device::Cpu).is_ok());
+        let error = open(Device::Cuda(1)).expect_err("no such build");
+        assert!(
+            error.contains("cuda:1") && error.contains("--features cuda"),
+            "{error}"
+        );
+        assert!(
+            open(Device::Metal)
+                .expect_err("no such build")
+                .contains("--features metal")
+        );
+    }
 
     #[test]
     fn the_cache_never_grows_over_the_models_context() {

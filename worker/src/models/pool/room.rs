@@ -1,77 +1,97 @@
 //! Room for models: what is taken, what is missing, what never fits, and who gives it up.
 
-use super::{Effect, Lease, Model, PATIENCE_MS, Pool, State};
-use std::fmt;
+use super::amount::{Amount, Mib};
+use super::{Effect, Lease, Model, Need, PATIENCE_MS, Pool, State};
 
 impl Pool {
     /// Memory that is spoken for.
-    pub(crate) fn used_bytes(&self) -> u64 {
-        let charged = self.models.iter().filter(|it| it.is_charged());
-        charged.fold(0, |sum, it| sum.saturating_add(it.need.bytes))
+    pub(crate) fn used(&self) -> Amount {
+        self.sum(|_, it| it.is_charged())
+    }
+
+    fn sum(&self, counts: impl Fn(usize, &Model) -> bool) -> Amount {
+        let all = self.models.iter().enumerate();
+        all.filter(|(at, it)| counts(*at, it))
+            .fold(Amount::default(), |sum, (_, it)| sum.plus(&it.need.memory))
     }
 
     /// What pinned models that are not loaded will take; it is kept for them.
-    fn kept_for_pinned(&self, but: usize) -> u64 {
-        let kept = self.models.iter().enumerate().filter(|(at, it)| {
-            *at != but && it.need.is_pinned && it.state == State::Cold && it.failure.is_none()
-        });
-        kept.fold(0, |sum, (_, it)| sum.saturating_add(it.need.bytes))
+    fn kept_for_pinned(&self, but: usize) -> Amount {
+        self.sum(|at, it| {
+            at != but && it.need.is_pinned && it.state == State::Cold && it.failure.is_none()
+        })
     }
 
-    pub(super) fn leaving_bytes(&self) -> u64 {
-        let leaves = |it: &&Model| it.is_draining || it.state == State::Leaving;
-        let leaving = self.models.iter().filter(leaves);
-        leaving.fold(0, |sum, it| sum.saturating_add(it.need.bytes))
+    /// What is loaded and stays so.
+    pub(super) fn staying(&self) -> Amount {
+        self.sum(|_, it| it.is_charged() && !it.leaves())
     }
 
     pub(super) fn adapters(&self, leaving_too: bool) -> usize {
-        let counts = |it: &&Model| {
-            let leaves = it.is_draining || it.state == State::Leaving;
-            it.need.is_adapter && it.is_charged() && (leaving_too || !leaves)
-        };
+        let counts =
+            |it: &&Model| it.need.is_adapter && it.is_charged() && (leaving_too || !it.leaves());
         self.models.iter().filter(counts).count()
     }
 
     pub(super) fn fits(&self, model: usize) -> bool {
-        let need = &self.models[model].need;
-        let taken = self
-            .used_bytes()
-            .saturating_add(self.kept_for_pinned(model));
-        let has_place = !need.is_adapter || self.adapters(true) < self.limits.adapters;
-        has_place && taken.saturating_add(need.bytes) <= self.limits.memory_bytes
+        self.fits_beside(&Amount::default(), model)
     }
 
-    /// What would be missing if all that leaves had left: bytes, and a place for an adapter.
-    pub(super) fn missing(&self, model: usize) -> (u64, bool) {
+    /// Whether there is room for a model, and for `other` which is not loaded yet.
+    pub(super) fn fits_beside(&self, other: &Amount, model: usize) -> bool {
         let need = &self.models[model].need;
-        let stays = self.used_bytes() - self.leaving_bytes();
-        let taken = stays.saturating_add(self.kept_for_pinned(model));
-        let needed = taken.saturating_add(need.bytes);
+        let taken = self.used().plus(&self.kept_for_pinned(model)).plus(other);
+        let has_place = !need.is_adapter || self.adapters(true) < self.limits.adapters;
+        has_place && self.lacks(&taken, need).is_nothing()
+    }
+
+    /// What a model lacks on its devices when so much is taken. What others took too much of where it
+    /// needs nothing is not its matter.
+    fn lacks(&self, taken: &Amount, need: &Need) -> Amount {
+        let beyond = taken.plus(&need.memory).beyond(&self.limits.memory);
+        let mine = need.memory.devices();
+        mine.fold(Amount::default(), |sum, at| sum.with(at, beyond.on(at)))
+    }
+
+    /// What would be missing if all that leaves had left: memory, and a place for an adapter.
+    pub(super) fn missing(&self, model: usize) -> (Amount, bool) {
+        let need = &self.models[model].need;
+        let taken = self.staying().plus(&self.kept_for_pinned(model));
         let no_place = need.is_adapter && self.adapters(false) >= self.limits.adapters;
-        (needed.saturating_sub(self.limits.memory_bytes), no_place)
+        (self.lacks(&taken, need), no_place)
     }
 
     /// Why a model cannot be loaded even if all others went that may.
     pub(super) fn never_fits(&self, model: usize) -> Option<String> {
-        let pinned = self
-            .models
-            .iter()
-            .enumerate()
-            .filter(|(at, it)| *at != model && it.need.is_pinned && it.state != State::Absent);
-        let pinned = pinned.fold(0_u64, |sum, (_, it)| sum.saturating_add(it.need.bytes));
-        let (need, budget) = (&self.models[model].need, self.limits.memory_bytes);
-        if need.is_adapter && self.limits.adapters == 0 {
-            return Some("no adapters are served here".to_owned());
+        let stays =
+            |at: usize, it: &Model| at != model && it.need.is_pinned && it.state != State::Absent;
+        let pinned = self.sum(stays);
+        let need = &self.models[model].need;
+        let all = self.models.iter().enumerate();
+        let adapters = all.filter(|(at, it)| it.need.is_adapter && stays(*at, it));
+        let (places, taken) = (self.limits.adapters, adapters.count());
+        if need.is_adapter && taken >= places {
+            return Some(match taken {
+                0 => "no adapters are served here".to_owned(),
+                _ => format!("{places} adapters are loaded at most, and {taken} are pinned"),
+            });
         }
-        (pinned.saturating_add(need.bytes) > budget).then(|| {
-            format!(
-                "the model needs {} ({}), but the memory budget is {}, of which pinned models take {}",
-                Mib(need.bytes),
-                need.reason,
-                Mib(budget),
-                Mib(pinned)
-            )
-        })
+        let lacks = self.lacks(&pinned, need);
+        let device = lacks.devices().next()?;
+        Some(format!(
+            "the model needs {} ({}), but the memory budget{} is {}, of which pinned models take {}",
+            Mib(need.memory.on(device)),
+            need.reason,
+            match device
+                .checked_sub(1)
+                .and_then(|at| self.limits.accelerators.get(at))
+            {
+                Some(name) => format!(" of {name}"),
+                None => String::new(),
+            },
+            Mib(self.limits.memory.on(device)),
+            Mib(pinned.on(device))
+        ))
     }
 
     /// What nobody used for long, and what observation left no room for.
@@ -85,8 +105,9 @@ impl Pool {
                 }
             }
         }
-        while self.used_bytes().saturating_sub(self.leaving_bytes()) > self.limits.memory_bytes {
-            let Some(model) = self.idle(|_| true) else {
+        loop {
+            let beyond = self.staying().beyond(&self.limits.memory);
+            let Some(model) = self.idle(|it| it.need.memory.meets(&beyond)) else {
                 return;
             };
             self.unload(model, effects);
@@ -101,14 +122,14 @@ impl Pool {
         now_ms: u64,
         effects: &mut Vec<Effect>,
     ) {
-        let is_adapter = self.models[model].need.is_adapter;
         loop {
-            let (bytes, adapters) = self.missing(model);
-            if bytes == 0 && !adapters {
+            let (memory, no_place) = self.missing(model);
+            if memory.is_nothing() && !no_place {
                 return;
             }
             // An adapter's place is given up by an adapter only.
-            let helps = |it: &Model| bytes > 0 || (is_adapter && it.need.is_adapter);
+            let helps =
+                |it: &Model| it.need.memory.meets(&memory) || (no_place && it.need.is_adapter);
             let settled = |it: &Model| it.since_ms.saturating_add(it.load_ms) <= now_ms;
             let resident = |it: &Model| it.state == State::Down || settled(it);
             if let Some(idle) = self.idle(|it| helps(it) && resident(it)) {
@@ -156,14 +177,5 @@ impl Pool {
         all.filter(|(at, it)| self.may_go(*at) && which(it))
             .min_by_key(|(_, it)| it.last_used_ms)
             .map(|(at, _)| at)
-    }
-}
-
-/// Bytes for people.
-pub(crate) struct Mib(pub(crate) u64);
-
-impl fmt::Display for Mib {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} MiB", self.0.div_ceil(1024 * 1024))
     }
 }

@@ -5,15 +5,18 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeSet;
 
-const LIMITS: Limits = Limits {
-    memory_bytes: 100,
-    adapters: 2,
-    idle_ms: 0,
-};
+fn limits() -> Limits {
+    Limits {
+        memory: Amount::from(100),
+        accelerators: Vec::new(),
+        adapters: 2,
+        idle_ms: 0,
+    }
+}
 
 fn need(bytes: u64) -> Need {
     Need {
-        bytes,
+        memory: bytes.into(),
         reason: "by estimate".to_owned(),
         ..Need::default()
     }
@@ -28,7 +31,7 @@ fn pinned(bytes: u64) -> Need {
 
 /// A pool whose models are all cold, and wished no more than asked for.
 fn pool(needs: &[Need]) -> Pool {
-    let mut pool = Pool::new(LIMITS, needs.len());
+    let mut pool = Pool::new(limits(), needs.len());
     for (model, need) in needs.iter().enumerate() {
         pool.models[model].is_wished = false;
         pool.know(model, need.clone(), 0);
@@ -60,12 +63,12 @@ fn load(pool: &mut Pool, model: usize, now_ms: u64) {
 
 #[test]
 fn at_the_start_pinned_models_come_first_and_the_rest_as_far_as_there_is_room() {
-    let mut pool = Pool::new(LIMITS, 4);
+    let mut pool = Pool::new(limits(), 4);
     assert_eq!(pool.know(0, need(50), 0), [Effect::Load(0)]);
     assert_eq!(pool.know(1, need(60), 0), [], "no room");
     assert_eq!(pool.know(2, need(40), 0), [Effect::Load(2)]);
     assert_eq!(pool.know(3, need(10), 0), [Effect::Load(3)]);
-    let mut pool = Pool::new(LIMITS, 2);
+    let mut pool = Pool::new(limits(), 2);
     assert_eq!(pool.know(1, pinned(60), 0), [Effect::Load(1)]);
     assert_eq!(pool.know(0, need(50), 0), []);
 }
@@ -94,7 +97,7 @@ fn the_least_recently_used_goes_and_neither_what_is_used_nor_what_is_pinned() {
     assert_eq!(pool.unloaded(1, 5), [Effect::Load(3)]);
     assert_eq!(pool.loaded(3, 0, 6), [Effect::Ready(lease)]);
     pool.release(used, 7);
-    assert_eq!(pool.used_bytes(), 100);
+    assert_eq!(pool.used().total(), 100);
 }
 
 #[test]
@@ -170,7 +173,7 @@ fn a_failed_load_is_told_to_all_and_not_tried_by_everyone() {
         pool.gave_up(0, "broken", 5_000, 10),
         [refuse(first), refuse(second)]
     );
-    assert_eq!(pool.used_bytes(), 0);
+    assert_eq!(pool.used().total(), 0);
     assert_eq!(pool.ask(0, 20).0, Asked::Refused("broken".to_owned()));
     assert_eq!(pool.wakes_at_ms(20), Some(5_010));
     assert_eq!(pool.tick(5_010), [Effect::Load(0)], "there is room");
@@ -179,7 +182,7 @@ fn a_failed_load_is_told_to_all_and_not_tried_by_everyone() {
     // One that was warm is started again by whoever watches over it.
     pool.failed(0, "crashed", 5_000, 7_000);
     assert_eq!(pool.ask(0, 7_001).0, Asked::Refused("crashed".to_owned()));
-    assert_eq!(pool.used_bytes(), 50);
+    assert_eq!(pool.used().total(), 50);
     pool.loaded(0, 1, 7_500);
     ready(&mut pool, 0, 7_501);
 }
@@ -189,8 +192,8 @@ fn what_can_never_fit_is_refused_with_the_numbers() {
     let mib = 1024 * 1024;
     let mut pool = Pool::new(
         Limits {
-            memory_bytes: 100 * mib,
-            ..LIMITS
+            memory: Amount::from(100 * mib),
+            ..limits()
         },
         2,
     );
@@ -208,9 +211,43 @@ fn what_can_never_fit_is_refused_with_the_numbers() {
 fn what_turns_out_too_big_makes_the_idle_go() {
     let mut pool = pool(&[need(30), need(30), need(30)]);
     (0..3).for_each(|model| load(&mut pool, model, model as u64));
-    assert_eq!(pool.observed(2, 45, 10), [Effect::Unload(0)]);
+    assert_eq!(pool.observed(2, 45.into(), 10), [Effect::Unload(0)]);
     pool.unloaded(0, 11);
-    assert_eq!(pool.used_bytes(), 75);
+    assert_eq!(pool.used().total(), 75);
+}
+
+#[test]
+fn an_accelerator_has_a_budget_of_its_own_and_its_queue_holds_up_no_other() {
+    let on = |device, bytes| Need {
+        memory: Amount::from(5).with(device, bytes),
+        ..need(0)
+    };
+    let budgets = Limits {
+        memory: Amount::new(100, [100, 100]),
+        accelerators: vec!["cuda:0".to_owned(), "cuda:1".to_owned()],
+        ..limits()
+    };
+    let mut pool = Pool::new(budgets, 4);
+    let needs = [on(1, 60), on(1, 70), on(2, 70), need(60)];
+    for (model, need) in needs.into_iter().enumerate() {
+        pool.models[model].is_wished = false;
+        pool.know(model, need, 0);
+    }
+    load(&mut pool, 0, 1);
+    ready(&mut pool, 0, 2);
+    let (_, effects) = waits(&mut pool, 1, 3);
+    assert_eq!(effects, [], "the first accelerator is full, and in use");
+    assert_eq!(waits(&mut pool, 2, 4).1, [Effect::Load(2)]);
+    assert_eq!(waits(&mut pool, 3, 5).1, [Effect::Load(3)]);
+    assert_eq!(pool.used(), Amount::new(70, [60, 70]));
+    let why = {
+        pool.know(1, on(1, 101), 6);
+        let Asked::Refused(why) = pool.ask(1, 6).0 else {
+            panic!("it is too big")
+        };
+        why
+    };
+    assert!(why.contains("budget of cuda:0 is"), "{why}");
 }
 
 #[test]
@@ -229,6 +266,26 @@ fn adapters_have_places_of_their_own() {
         [Effect::Unload(0)],
         "an adapter, though 3 is older"
     );
+    pool.know(
+        0,
+        Need {
+            is_pinned: true,
+            ..adapter(10)
+        },
+        21,
+    );
+    pool.know(
+        1,
+        Need {
+            is_pinned: true,
+            ..adapter(10)
+        },
+        21,
+    );
+    let Asked::Refused(why) = pool.ask(2, 22).0 else {
+        panic!("no adapter can ever go")
+    };
+    assert!(why.contains("2 are pinned"), "{why}");
 }
 
 #[test]
@@ -236,7 +293,7 @@ fn what_nobody_uses_for_long_goes() {
     let mut pool = Pool::new(
         Limits {
             idle_ms: 1_000,
-            ..LIMITS
+            ..limits()
         },
         2,
     );
@@ -276,19 +333,29 @@ impl World {
         let mut chance = ChaCha8Rng::seed_from_u64(seed);
         let count = chance.random_range(2..9);
         let limits = Limits {
-            memory_bytes: 100,
+            memory: [Amount::from(100), Amount::new(100, [100, 80])][chance.random_range(0..2)]
+                .clone(),
+            accelerators: Vec::new(),
             adapters: chance.random_range(1..3),
             idle_ms: [0, 5_000][chance.random_range(0..2)],
         };
-        let needs: Vec<Need> = (0..count)
+        let mut needs: Vec<Need> = (0..count)
             .map(|at| Need {
                 is_pinned: at == 0 && chance.random_bool(0.3),
                 is_adapter: chance.random_bool(0.2),
                 ..need(chance.random_range(5..60))
             })
             .collect();
+        // Some of the models of a machine with accelerators are on those.
+        for need in &mut needs {
+            let device = chance.random_range(0..3);
+            if device > 0 && limits.memory.on(device) > 0 {
+                let bytes = chance.random_range(5..60);
+                need.memory = Amount::from(need.memory.on(0) / 8).with(device, bytes);
+            }
+        }
         let mut world = Self {
-            pool: Pool::new(limits, count),
+            pool: Pool::new(limits.clone(), count),
             chance,
             now_ms: 0,
             limits,
@@ -318,11 +385,9 @@ impl World {
                     let took = self.chance.random_range(1..LOAD_MS);
                     let other = self.loading.insert(model, self.now_ms + took);
                     assert!(other.is_none(), "it is being loaded");
-                    let used = self.pool.used_bytes();
-                    assert!(
-                        used <= self.limits.memory_bytes,
-                        "{used} after a load began"
-                    );
+                    let used = self.pool.used();
+                    let beyond = used.beyond(&self.limits.memory);
+                    assert!(beyond.is_nothing(), "{used:?} after a load began");
                 }
                 Effect::Unload(model) => {
                     assert!(!self.needs[model].is_pinned, "pinned");
@@ -420,8 +485,9 @@ impl World {
             let effects = self.pool.tick(now_ms);
             self.apply(effects);
         }
-        let used = self.pool.used_bytes();
-        assert!(used <= self.limits.memory_bytes, "{used}");
+        let used = self.pool.used();
+        let beyond = used.beyond(&self.limits.memory);
+        assert!(beyond.is_nothing(), "{used:?}");
         let adapters = self.pool.adapters(true);
         assert!(adapters <= self.limits.adapters, "{adapters} adapters");
     }

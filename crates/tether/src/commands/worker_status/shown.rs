@@ -150,10 +150,34 @@ fn model(model: &Value) -> String {
     if let Some(bytes) = model["memory_bytes"].as_u64().filter(|bytes| *bytes > 0) {
         let _ = write!(said, ", about {} of memory", HumanBytes(bytes));
     }
+    if let Some(device) = model["device"].as_str().filter(|device| *device != "cpu") {
+        let _ = write!(said, " on {device}");
+    }
     if model["is_pinned"] == true {
         said += ", pinned";
     }
+    said += &kept_from(&model["shields"]);
     said
+}
+
+/// What the engine is kept from; of what is missing the reason is in `--json` and `tether worker
+/// doctor`.
+fn kept_from(shields: &Value) -> String {
+    let (mut holds, mut lacks) = (Vec::new(), Vec::new());
+    for shield in shields.as_array().into_iter().flatten() {
+        let name = shield["protection"].as_str().unwrap_or("?");
+        let list = if shield["enforced"] == true {
+            &mut holds
+        } else {
+            &mut lacks
+        };
+        list.push(name);
+    }
+    match (holds.as_slice(), lacks.as_slice()) {
+        ([], []) => String::new(),
+        (_, []) => ", kept in".to_owned(),
+        (_, lacks) => format!(", NOT kept in by {}", lacks.join(", ")),
+    }
 }
 
 fn sum(counts: &Value) -> u64 {
@@ -178,6 +202,12 @@ mod tests {
             "id": "ab", "region": "eu", "state": "serving",
             "models": [
                 {"configured": "/m", "state": "verifying", "progress": [50, 200]},
+                {"configured": "/w", "state": "warm", "device": "cuda:1", "shields": [
+                    {"protection": "network", "enforced": true},
+                    {"protection": "files", "enforced": false},
+                ]},
+                {"configured": "/c", "state": "warm", "device": "cpu",
+                    "shields": [{"protection": "network", "enforced": true}]},
                 {"configured": "/n", "state": "faulted", "fault": ["corrupt-file", "it is damaged"]},
             ],
             "served": {"failed": {"overloaded": 2}, "shed": {"queue-full": 2}},
@@ -186,6 +216,8 @@ mod tests {
         for words in [
             "verifying 25 % of 200 B",
             "(corrupt-file): it is damaged",
+            "/w: warm on cuda:1, NOT kept in by files",
+            "/c: warm, kept in",
             "0 answers, 2 failed, 2 of these shed",
             "none was found (no-orchestrator)",
             "→ check bootstrap",

@@ -1,6 +1,7 @@
 //! The worker's end of a conversation, for tests: blocking, on one thread.
 
 use super::{first, hold};
+use crate::device::Compute;
 use crate::engine::protocol::{
     Continuation, EngineKind, FromEngine, Generate, Load, Task, ToEngine, read_message,
     write_message,
@@ -79,6 +80,7 @@ pub(crate) fn echo_load(delay_ms: u64) -> Load {
         model_name: "echo".to_owned(),
         continuation: Continuation::default(),
         echo_delay_ms: delay_ms,
+        compute: Compute::default(),
         confine: Confine::default(),
     }
 }

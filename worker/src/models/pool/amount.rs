@@ -1,0 +1,102 @@
+//! Memory on several devices at once: a model on an accelerator takes some of the machine's, too.
+
+use std::fmt;
+
+/// Bytes on each device. The first is the machine's own memory; the others are the accelerators of the
+/// configuration, in its order. Devices that are not named have nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Amount(Vec<u64>);
+
+impl Amount {
+    /// Of the machine's memory, and of each accelerator's.
+    pub(crate) fn new(machine: u64, accelerators: impl IntoIterator<Item = u64>) -> Self {
+        Self(std::iter::once(machine).chain(accelerators).collect())
+    }
+
+    /// Bytes on one device.
+    pub(crate) fn on(&self, device: usize) -> u64 {
+        self.0.get(device).copied().unwrap_or(0)
+    }
+
+    /// The same with so many bytes on one device.
+    #[must_use]
+    pub(crate) fn with(mut self, device: usize, bytes: u64) -> Self {
+        if self.0.len() <= device {
+            self.0.resize(device + 1, 0);
+        }
+        self.0[device] = bytes;
+        self
+    }
+
+    /// All devices together.
+    pub(crate) fn total(&self) -> u64 {
+        self.0.iter().fold(0, |sum, it| sum.saturating_add(*it))
+    }
+
+    pub(super) fn plus(&self, other: &Self) -> Self {
+        self.each(other, u64::saturating_add)
+    }
+
+    /// What of it `other` does not cover.
+    pub(super) fn beyond(&self, other: &Self) -> Self {
+        self.each(other, u64::saturating_sub)
+    }
+
+    pub(super) fn is_nothing(&self) -> bool {
+        self.total() == 0
+    }
+
+    /// Whether there is a device of which both take some.
+    pub(super) fn meets(&self, other: &Self) -> bool {
+        self.0.iter().zip(&other.0).any(|(a, b)| *a > 0 && *b > 0)
+    }
+
+    /// The devices of which it has something.
+    pub(super) fn devices(&self) -> impl Iterator<Item = usize> {
+        (0..self.0.len()).filter(|device| self.0[*device] > 0)
+    }
+
+    fn each(&self, other: &Self, of: impl Fn(u64, u64) -> u64) -> Self {
+        let devices = 0..self.0.len().max(other.0.len());
+        Self(devices.map(|at| of(self.on(at), other.on(at))).collect())
+    }
+}
+
+/// Of the machine's memory alone.
+impl From<u64> for Amount {
+    fn from(bytes: u64) -> Self {
+        Self(vec![bytes])
+    }
+}
+
+/// Bytes for people.
+pub(crate) struct Mib(pub(crate) u64);
+
+impl fmt::Display for Mib {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} MiB", self.0.div_ceil(1024 * 1024))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_counted_apart() {
+        let both = Amount::new(3, [5]);
+        let machine = Amount::from(4);
+        assert_eq!(both.plus(&machine), Amount::new(7, [5]));
+        assert_eq!(machine.beyond(&both), Amount::new(1, [0]));
+        assert!(both.beyond(&Amount::new(3, [5, 9])).is_nothing());
+        assert_eq!(both.total(), 8);
+        assert_eq!(
+            Amount::default().with(2, 7).devices().collect::<Vec<_>>(),
+            [2]
+        );
+        assert!(both.meets(&machine) && !machine.meets(&Amount::default().with(1, 1)));
+        let huge = Amount::new(u64::MAX, [u64::MAX]);
+        assert_eq!(huge.plus(&huge).total(), u64::MAX);
+        assert_eq!(Mib((1 << 20) + 1).to_string(), "2 MiB");
+    }
+}
