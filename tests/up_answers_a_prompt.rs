@@ -69,6 +69,17 @@ fn up_answers_a_prompt_and_says_how_to_ask_the_next() {
         "messages": [{"role": "user", "content": "Hello"}],
     }));
     assert_eq!(unknown.status, 404, "{}", unknown.text);
+    // What only the worker's engine can know is told as well as what the gateway knows.
+    let biased = mesh.chat_body(&json!({
+        "model": "tether-tiny",
+        "messages": [{"role": "user", "content": "Hello"}],
+        "logit_bias": {"99999999": 1},
+    }));
+    assert_eq!(biased.status, 400, "{}", biased.text);
+    let error = &biased.json()["error"];
+    assert_eq!(error["param"], "logit_bias");
+    let says = error["message"].as_str().expect("words");
+    assert!(says.contains("99999999"), "{says}");
     for path in ["/healthz", "/readyz"] {
         assert_eq!(
             get(&format!("{}{path}", mesh.gateway()), "").status,

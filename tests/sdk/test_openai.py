@@ -487,6 +487,8 @@ class Errors(unittest.TestCase):
                 "structured_outputs",
                 {"extra_body": {"structured_outputs": {"regex": "("}}},
             ),
+            # Only who has the model knows how many tokens there are.
+            ("logit_bias", {"logit_bias": {"99999999": 1}}),
             (
                 "messages[0].tool_call_id",
                 {"messages": [{"role": "tool", "tool_call_id": "x", "content": "y"}]},

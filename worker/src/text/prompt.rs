@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use tether_wire::infer::{Input, Message, Output, Speaker, Tool};
+use tether_wire::infer::{Input, Message, Output, Sampling, Speaker, Tool};
 use tether_wire::rpc::{Code, RpcError};
 
 /// Largest file with a template.
@@ -211,6 +211,22 @@ impl TextModel {
         Ok(())
     }
 
+    /// A bias for what is no token of the model would change nothing, and nobody would know.
+    fn check_bias(&self, sampling: &Sampling) -> Result<(), RpcError> {
+        let tokens = self.vocabulary();
+        let is_none = |id: &&u32| **id as usize >= tokens;
+        match sampling.logit_bias.keys().find(is_none) {
+            None => Ok(()),
+            Some(id) => Err(invalid(
+                "logit_bias",
+                format!(
+                    "logit_bias names the token {id}, and the model has the tokens 0 to {}",
+                    tokens.saturating_sub(1)
+                ),
+            )),
+        }
+    }
+
     /// The answer that a task asks for, up to the end of what was given already. Compiles a grammar
     /// where one is needed, which takes a while.
     ///
@@ -221,6 +237,7 @@ impl TextModel {
         prompt: &Prompt,
         task: &Task,
     ) -> Result<Answering<Arc<TextTokenizer>>, RpcError> {
+        self.check_bias(&task.sampling)?;
         let output = &task.output;
         let calls = CallReader::new(self.family, output, task.correlation);
         let spelled = match self.family {

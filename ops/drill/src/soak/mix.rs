@@ -288,6 +288,7 @@ fn wrong(rng: &mut StdRng) -> (serde_json::Map<String, Value>, Refusal) {
             json!({"grammar": "start: nowhere"}),
             "structured_outputs",
         ),
+        ("logit_bias", json!({"99999999": 1}), "logit_bias"),
         ("best_of", json!(2), "best_of"),
         ("model", json!("no-such-model"), "model"),
     ];

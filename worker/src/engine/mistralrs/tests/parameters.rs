@@ -120,6 +120,25 @@ fn how_likely_tokens_were_is_what_the_models_arithmetic_gives() {
     }
 }
 
+#[test]
+fn a_bias_for_what_is_no_token_is_refused_by_name() {
+    let (_folder, mut client) = client();
+    // The model's own rows and its tokenizer's tokens are as many.
+    let tokens = 768;
+    for (id, is_one) in [(tokens - 1, true), (tokens, false), (u32::MAX, false)] {
+        let mut biased = greedy();
+        biased.logit_bias.extend([(5, 1.0), (id, 1.0)]);
+        let got = client.ask(chat("What is the capital of France?"), &biased);
+        assert_eq!(got.error.is_none(), is_one, "{id}: {got:?}");
+        if let Some(error) = got.error {
+            let named = (error.code, error.param.as_deref());
+            assert_eq!(named, (Code::Invalid, Some("logit_bias")));
+            assert!(error.message.contains(&id.to_string()), "{error}");
+            assert!(got.tokens.is_empty());
+        }
+    }
+}
+
 /// Computes the same with the reference, whose sums are in another order: equal to a few digits.
 fn independent(tokens: &[u32], told: &[TokenLogprob]) {
     let weights = tether_tiny_model::file(GGUF_FILE).expect("committed");
