@@ -98,6 +98,27 @@ fn a_form_that_is_none_and_one_that_leads_nowhere_are_errors_by_name() {
     assert!(next.text.contains("Paris"), "{next:?}");
 }
 
+/// What is compiled may still lead to a place from which no token leads on.
+#[test]
+fn an_answer_whose_form_leads_nowhere_fails_by_name_and_the_next_is_given() {
+    let (_folder, mut client) = client();
+    for seed in 0..3 {
+        let nowhere = "start: \"yes, \" NOTHING\nNOTHING: /[a-z]/ & /[0-9]/";
+        let got = client.perform(formed(Form::Lark(nowhere.into()), warm(seed)));
+        assert!(got.done.is_none(), "{got:?}");
+        assert!(!got.tokens.is_empty(), "it is found on the way");
+        assert!("yes, ".starts_with(&got.text), "{got:?}");
+        let error = got.error.expect("it says so");
+        assert_eq!(
+            (error.code, error.param.as_deref()),
+            (Code::Invalid, Some("response_format")),
+            "{error}"
+        );
+        let next = client.ask(chat("What is the capital of France?"), &greedy());
+        assert!(next.text.contains("Paris"), "{next:?}");
+    }
+}
+
 #[test]
 fn a_forced_call_can_be_read_and_its_arguments_are_valid() {
     for (_folder, load) in [small_model(), random_model()] {
