@@ -242,7 +242,7 @@ pub(crate) struct Models {
     /// Held here too, so that it outlives the keepers of models that are given up.
     status: Arc<watch::Sender<Vec<ModelStatus>>>,
     leases: Leases,
-    _tasks: Vec<AbortOnDropHandle<()>>,
+    tasks: Vec<AbortOnDropHandle<()>>,
 }
 
 impl Models {
@@ -307,7 +307,7 @@ impl Models {
         Self {
             status,
             leases,
-            _tasks: tasks,
+            tasks,
         }
     }
 
@@ -347,6 +347,8 @@ impl Models {
                 _ => None,
             })
             .collect();
+        // First, since who keeps a model starts an engine again that ended.
+        self.tasks.iter().for_each(|task| task.abort());
         for engine in engines {
             engine.stop().await;
         }

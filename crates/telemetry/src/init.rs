@@ -49,6 +49,11 @@ impl TelemetryGuard {
         // A collector that is gone was reported already, and there is nobody left to tell.
         let _ = self.provider.shutdown_with_timeout(FLUSH_TIMEOUT);
     }
+
+    /// Sends nothing and waits for nothing: the process ends now. Dropping the guard would wait.
+    pub fn abandon(self) {
+        std::mem::forget(self.provider);
+    }
 }
 
 impl TelemetryConfig {

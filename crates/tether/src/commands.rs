@@ -26,6 +26,15 @@ pub(crate) mod topics;
 pub(crate) mod worker_init;
 pub(crate) mod worker_status;
 
+/// Runs a server to its end, on a runtime of its own. What still blocks a thread then, as the
+/// verification of a large model, is not waited for: the server's own drain was.
+pub(crate) fn serve<T>(server: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = runtime()?;
+    let ended = runtime.block_on(server);
+    runtime.shutdown_background();
+    ended
+}
+
 /// A runtime for a command that speaks with others.
 pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     use anyhow::Context;

@@ -110,8 +110,7 @@ impl UpArgs {
         let telemetry = self.telemetry(logging)?;
         models::require_packed(&self.model)?;
         ready::check_port(self.gateway)?;
-        let runtime = commands::runtime()?;
-        runtime.block_on(Box::pin(self.run_until_stopped(logging, telemetry, begin)))
+        commands::serve(Box::pin(self.run_until_stopped(logging, telemetry, begin)))
     }
 
     fn telemetry(&self, logging: &LoggingArgs) -> Result<TelemetryConfig, config::ConfigError> {
@@ -157,10 +156,10 @@ impl UpArgs {
                 Ok(())
             }
         };
-        signals.drain("stopping", core.drain(&workers)).await;
+        let drained = signals.drain("stopping", core.drain(&workers)).await;
         workers.kill().await;
         let _ = std::fs::remove_file(layout.run_file());
-        guard.shutdown();
+        drained.end(guard);
         outcome
     }
 

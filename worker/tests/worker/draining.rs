@@ -103,4 +103,6 @@ async fn a_worker_that_drains_in_time_ends_its_answers_well_and_takes_nothing_ne
     assert!(matches!(events.last(), Some(AnswerEvent::Done(_))));
     assert_eq!(refused.code, Code::Unavailable);
     assert!(refused.message.contains("draining"), "{refused}");
+    let state = worker.worker.status().models[0].report().state;
+    assert_ne!(state, "loading", "no engine is started again");
 }

@@ -52,7 +52,7 @@ impl BootstrapArgs {
             let filter = &mut file.telemetry.log_filter;
             *filter = format!("{filter},{}", relay::LOG_FILTER);
         }
-        commands::runtime()?.block_on(async {
+        commands::serve(async {
             let guard = super::telemetry(file.telemetry, logging, "bootstrap")?;
             let mut signals = Signals::listen()?;
             let nodes =
@@ -78,8 +78,7 @@ impl BootstrapArgs {
                 }
                 nodes.shutdown().await;
             };
-            signals.drain(signal, over).await;
-            guard.shutdown();
+            signals.drain(signal, over).await.end(guard);
             Ok(())
         })
     }

@@ -39,7 +39,7 @@ impl GatewayArgs {
             gateway: section,
         } = checked.file;
         let id = checked.identity.key.id();
-        commands::runtime()?.block_on(async {
+        commands::serve(async {
             let guard = super::telemetry(telemetry, logging, &id.to_hex())?;
             let mut signals = Signals::listen()?;
             if let Err(error) = crate::files::private_dir(&node.data_dir) {
@@ -60,8 +60,7 @@ impl GatewayArgs {
                 json!({"event": "ready", "id": id, "gateway": url, "pid": std::process::id()});
             super::announce_ready(self.common.json, &ready)?;
             let signal = signals.next().await;
-            signals.drain(signal, gateway.shutdown()).await;
-            guard.shutdown();
+            signals.drain(signal, gateway.shutdown()).await.end(guard);
             Ok(())
         })
     }

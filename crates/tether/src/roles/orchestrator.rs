@@ -38,7 +38,7 @@ impl OrchestratorArgs {
             orchestrator: section,
         } = checked.file;
         let id = checked.identity.key.id();
-        commands::runtime()?.block_on(async {
+        commands::serve(async {
             let guard = super::telemetry(telemetry, logging, &id.to_hex())?;
             let mut signals = Signals::listen()?;
             node.open_data_dir()?;
@@ -60,8 +60,7 @@ impl OrchestratorArgs {
                     error!("stopped, but not well: {error}");
                 }
             };
-            signals.drain(signal, drain).await;
-            guard.shutdown();
+            signals.drain(signal, drain).await.end(guard);
             Ok(())
         })
     }

@@ -13,7 +13,7 @@ use crate::config::{self, Checked, WorkerFile};
 use crate::engine_program;
 use crate::exit::Usage;
 use crate::logging::LoggingArgs;
-use crate::signals::Signals;
+use crate::signals::{Drained, Signals};
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use home::Home;
@@ -127,7 +127,7 @@ impl WorkerArgs {
             Start::Joining(joining) => (joining.id(), joining.telemetry()),
         };
         let telemetry = telemetry.clone();
-        commands::runtime()?.block_on(async {
+        commands::serve(async {
             let guard = super::telemetry(telemetry, logging, &id.to_hex())?;
             let mut signals = Signals::listen()?;
             let checked = match start {
@@ -141,8 +141,7 @@ impl WorkerArgs {
                     }
                 },
             };
-            serve(checked, self.json, signals).await?;
-            guard.shutdown();
+            serve(checked, self.json, signals).await?.end(guard);
             Ok(())
         })
     }
@@ -192,7 +191,7 @@ async fn serve(
     checked: Checked<WorkerFile>,
     json: bool,
     mut signals: Signals,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Drained> {
     let WorkerFile {
         node,
         worker: section,
@@ -223,8 +222,7 @@ async fn serve(
             warn!("stopped before every request had ended: they are tried elsewhere");
         }
     };
-    signals.drain(signal, drain).await;
-    Ok(())
+    Ok(signals.drain(signal, drain).await)
 }
 
 /// Ends this process when its parent ends, however that happens: the kernel sends a signal, and
