@@ -14,6 +14,7 @@ mod keeper;
 pub(crate) mod leases;
 mod locate;
 mod memory;
+mod observe;
 mod pool;
 mod server;
 

@@ -13,7 +13,8 @@ use super::entry::Entry;
 use super::leases::Leases;
 use super::locate::Locator;
 use super::memory::{self, Memory};
-use super::pool::{Mib, Need};
+use super::observe::{LOOK_EVERY, Observer};
+use super::pool::{Amount, Mib, Need};
 use super::{Found, Known, ModelState, Served, cut};
 use crate::config::{ModelConfig, WorkerConfig};
 use crate::device::Compute;
@@ -35,8 +36,6 @@ use tether_wire::card::ModelOffer;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-/// How often it is looked how much memory a loaded model takes.
-const WATCH_EVERY: Duration = Duration::from_millis(500);
 /// How long nobody asks for a model whose engine crashed. The supervisor starts it by itself.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -203,15 +202,22 @@ impl Keeper {
         tracing::info!(model = name, "loading");
         let engine = Engine::start(spec, self.metrics.clone());
         let mut state = engine.state();
-        let mut watching = tokio::time::interval(WATCH_EVERY);
-        let mut pid = None;
+        let mut looking = tokio::time::interval(LOOK_EVERY);
+        let observer = Observer::new(
+            self.entry.clone(),
+            self.memory.clone(),
+            digest,
+            self.size(artifact),
+        );
+        let observer = Arc::new(observer);
+        self.leases.observe_by(self.entry.index(), &observer);
         let mut was_warm = false;
         let began = Instant::now();
         loop {
             let now = state.borrow_and_update().clone();
             match now {
                 EngineState::Starting => {
-                    if pid.take().is_some() {
+                    if observer.gone() {
                         // It ended by itself: nobody should come for it before it is back.
                         self.leases.failed(
                             self.entry.index(),
@@ -225,13 +231,9 @@ impl Keeper {
                 EngineState::Ready(ready) => {
                     self.metrics
                         .model_loaded(&name, Duration::from_millis(ready.load_ms));
-                    pid = ready.pid;
                     was_warm = true;
-                    if let Some(bytes) = pid.and_then(memory::resident_bytes) {
-                        self.memory.loaded(digest, bytes);
-                    }
                     let load_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-                    self.observe(artifact);
+                    self.observed(observer.loaded(ready.pid));
                     // In one step: it is never offered as cold in between, nor before who asks for
                     // it is let in; and who waits for it finds it.
                     self.entry.change(|status| {
@@ -256,7 +258,7 @@ impl Keeper {
                     );
                 }
                 EngineState::Down { code, reason } => {
-                    pid = None;
+                    observer.gone();
                     self.entry.change(|status| status.is_on_demand = false);
                     self.entry.fault(Some(digest), code, reason.clone());
                     if !was_warm {
@@ -278,18 +280,14 @@ impl Keeper {
                     Ok(()) = target.changed() => {
                         if !*target.borrow_and_update() {
                             self.entry.change(|status| status.state = ModelState::Cold);
-                            let resident = pid.and_then(memory::resident_bytes).unwrap_or(0);
+                            let resident = observer.resident_bytes().unwrap_or(0);
+                            observer.gone();
                             engine.stop().await;
                             tracing::info!(model = name, gave_back = %Mib(resident), "unloaded");
                             return Ended::Unloaded;
                         }
                     }
-                    _ = watching.tick() => {
-                        let bytes = pid.and_then(memory::resident_bytes);
-                        if bytes.is_some_and(|bytes| self.memory.grew(&digest, bytes)) {
-                            self.observe(artifact);
-                        }
-                    }
+                    _ = looking.tick() => self.observed(observer.look()),
                 }
             }
         }
@@ -329,15 +327,9 @@ impl Keeper {
     }
 
     /// Takes what was seen into account.
-    fn observe(&self, artifact: &VerifiedArtifact) {
-        if let Some(seen) = self.memory.seen(&artifact.digest()) {
-            let (memory, _) = self.size(artifact).memory(Some(seen));
-            self.entry.change(|status| {
-                if let Some(known) = &mut status.known {
-                    known.memory_bytes = memory.total();
-                }
-            });
-            self.leases.observed(self.entry.index(), &memory);
+    fn observed(&self, needs: Option<Amount>) {
+        if let Some(needs) = needs {
+            self.leases.observed(self.entry.index(), &needs);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The pool at work: a lease is a request's hold on a model, given back when it is dropped.
 
+use crate::models::observe::Observer;
 use crate::models::pool::{Amount, Asked, Effect, LeaseId, Need, Pool};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +26,8 @@ struct State {
     waiters: BTreeMap<LeaseId, oneshot::Sender<Result<(), String>>>,
     /// Whether each model should be loaded; its keeper follows.
     targets: Vec<watch::Sender<bool>>,
+    /// Who looks at each model's memory.
+    observers: Vec<Option<Arc<Observer>>>,
 }
 
 /// A request's hold on a model: while it is held the model stays, once it is there.
@@ -32,6 +35,7 @@ struct State {
 pub(crate) struct Lease {
     leases: Leases,
     id: LeaseId,
+    model: usize,
     turn: Option<oneshot::Receiver<Result<(), String>>>,
 }
 
@@ -42,6 +46,7 @@ impl Leases {
                 pool,
                 waiters: BTreeMap::new(),
                 targets: (0..models).map(|_| watch::Sender::new(false)).collect(),
+                observers: vec![None; models],
             }),
             began: Instant::now(),
             changed: Notify::new(),
@@ -63,6 +68,7 @@ impl Leases {
             let lease = |id, turn| Lease {
                 leases: self.clone(),
                 id,
+                model,
                 turn,
             };
             let asked = match asked {
@@ -92,6 +98,12 @@ impl Leases {
 
     pub(crate) fn observed(&self, model: usize, memory: &Amount) {
         self.tell(|pool, now_ms| pool.observed(model, memory.clone(), now_ms));
+    }
+
+    /// Whom to ask what a model takes, whenever an answer of it ends.
+    pub(super) fn observe_by(&self, model: usize, observer: &Arc<Observer>) {
+        let observer = Some(observer.clone());
+        self.with(|state, _| (state.observers[model] = observer, Vec::new()));
     }
 
     pub(crate) fn failed(&self, model: usize, reason: &str, retry: Duration) {
@@ -194,10 +206,18 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let id = self.id;
+        let (id, model) = (self.id, self.model);
+        let observer = self
+            .leases
+            .with(|state, _| (state.observers[model].clone(), Vec::new()));
+        // Before the pool is held, and before it decides by what the model took once.
+        let seen = observer.and_then(|observer| observer.look());
         self.leases.with(|state, now_ms| {
             state.waiters.remove(&id);
-            ((), state.pool.release(id, now_ms))
+            let corrected = seen.map(|memory| state.pool.observed(model, memory, now_ms));
+            let mut effects = corrected.unwrap_or_default();
+            effects.extend(state.pool.release(id, now_ms));
+            ((), effects)
         });
         self.leases.0.changed.notify_one();
     }

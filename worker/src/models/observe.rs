@@ -1,0 +1,205 @@
+//! Looks at what a loaded model takes of memory, and corrects what the pool believes of it. (WRK-5)
+//!
+//! It is looked now and then while a model is loaded, and when an answer ends: caches grow with
+//! answers, and whoever is let in next should be let in by what is true then.
+//!
+//! What remains: within an answer a model may grow for as long as it is between two looks, and then
+//! all of them together are over the budget until one has gone. The budget says who is let in; the
+//! wall is `worker.engine.memory_limit_mib`, for each engine alone.
+
+use super::entry::Entry;
+use super::estimate::Size;
+use super::memory::{Memory, resident_bytes};
+use super::pool::Amount;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tether_wire::Digest;
+use tokio::time::Instant;
+
+/// How often it is looked at a model that is loaded, whatever happens.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Least time between two looks, however many answers end: a look reads a file of the kernel's.
+const LEAST_BETWEEN: Duration = Duration::from_millis(20);
+
+/// Looks at one model.
+pub(super) struct Observer {
+    entry: Entry,
+    memory: Memory,
+    digest: Digest,
+    size: Size,
+    looked: Mutex<Looked>,
+}
+
+#[derive(Debug, Default)]
+struct Looked {
+    /// The engine's process, while it is loaded.
+    pid: Option<u32>,
+    last: Option<Instant>,
+}
+
+impl std::fmt::Debug for Observer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Observer({})", self.digest)
+    }
+}
+
+impl Observer {
+    pub(super) fn new(entry: Entry, memory: Memory, digest: Digest, size: Size) -> Self {
+        Self {
+            entry,
+            memory,
+            digest,
+            size,
+            looked: Mutex::default(),
+        }
+    }
+
+    /// Its engine was loaded: what it needs from now on.
+    pub(super) fn loaded(&self, pid: Option<u32>) -> Option<Amount> {
+        *self.looked() = Looked {
+            pid,
+            last: Some(Instant::now()),
+        };
+        if let Some(bytes) = pid.and_then(resident_bytes) {
+            self.memory.loaded(self.digest, bytes);
+        }
+        self.needs()
+    }
+
+    /// Its engine is gone, or is about to go. Whether one was loaded.
+    pub(super) fn gone(&self) -> bool {
+        self.looked().pid.take().is_some()
+    }
+
+    /// What its engine holds in memory.
+    pub(super) fn resident_bytes(&self) -> Option<u64> {
+        let pid = self.looked().pid;
+        pid.and_then(resident_bytes)
+    }
+
+    /// Looks, unless that was done a moment ago: what it needs, where that is more than was known.
+    pub(super) fn look(&self) -> Option<Amount> {
+        let pid = {
+            let mut looked = self.looked();
+            let now = Instant::now();
+            let is_due = |last: Instant| now.duration_since(last) >= LEAST_BETWEEN;
+            if !looked.last.is_none_or(is_due) {
+                return None;
+            }
+            looked.last = Some(now);
+            looked.pid?
+        };
+        let has_grown = self.memory.grew(&self.digest, resident_bytes(pid)?);
+        has_grown.then(|| self.needs()).flatten()
+    }
+
+    /// What was seen, and told to whoever asks for the worker's state.
+    fn needs(&self) -> Option<Amount> {
+        let (needs, _) = self.size.memory(Some(self.memory.seen(&self.digest)?));
+        self.entry.change(|status| {
+            if let Some(known) = &mut status.known {
+                known.memory_bytes = needs.total();
+            }
+        });
+        Some(needs)
+    }
+
+    fn looked(&self) -> MutexGuard<'_, Looked> {
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::super::estimate::Place;
+    use super::super::leases::Leases;
+    use super::super::pool::{Limits, Need, Pool};
+    use super::super::{ModelStatus, memory};
+    use super::*;
+    use std::sync::Arc;
+    use tether_telemetry::metrics::{Registry, WorkerMetrics};
+    use tether_wire::Manifest;
+    use tether_wire::manifest::Format;
+    use tokio::sync::watch;
+
+    const MIB: u64 = 1024 * 1024;
+
+    fn observer(dir: &tempfile::TempDir) -> Observer {
+        let manifest = Manifest {
+            model: "m@1.0".parse().expect("valid"),
+            format: Format::Gguf,
+            weights: "m.gguf".to_owned(),
+            tokenizer: None,
+            context_tokens: 16,
+            cache_width: Some(1),
+            files: Vec::new(),
+            licence: None,
+            base_model: None,
+            base_digest: None,
+            adapters: Vec::new(),
+            created_ms: 0,
+        };
+        let all = vec![ModelStatus::new("m".to_owned())];
+        let metrics = WorkerMetrics::register(&Registry::new());
+        Observer::new(
+            Entry::new(0, Arc::new(watch::Sender::new(all)), metrics),
+            Memory::open(dir.path()),
+            Digest([1; 32]),
+            Size::of(&manifest, Place::Machine { is_cpu: true }),
+        )
+    }
+
+    /// This process stands for an engine's.
+    fn grow() -> Vec<u8> {
+        let now = memory::resident_bytes(std::process::id()).expect("Linux");
+        let more = usize::try_from(now / 2 + 32 * MIB).expect("fits");
+        let mut grown = vec![0_u8; more];
+        grown.iter_mut().step_by(1_024).for_each(|byte| *byte = 1);
+        grown
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_grew_is_seen_at_the_next_look_and_looks_are_few() {
+        let dir = tempfile::tempdir().expect("folder");
+        let observer = observer(&dir);
+        assert_eq!(observer.look(), None, "nothing is loaded");
+        let loaded = observer.loaded(Some(std::process::id())).expect("seen");
+        let grown = grow();
+        assert_eq!(observer.look(), None, "it was looked a moment ago");
+        tokio::time::advance(LEAST_BETWEEN).await;
+        let needs = observer.look().expect("it grew");
+        assert!(needs.total() > loaded.total() + 16 * MIB);
+        assert_eq!(observer.look(), None);
+        drop(grown);
+        assert!(observer.gone() && !observer.gone());
+        tokio::time::advance(LEAST_BETWEEN).await;
+        assert_eq!(observer.look(), None, "it is gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_model_that_grew_with_an_answer_is_corrected_when_that_ends() {
+        let dir = tempfile::tempdir().expect("folder");
+        let limits = Limits {
+            memory: (1_u64 << 40).into(),
+            accelerators: Vec::new(),
+            adapters: 0,
+            idle_ms: 0,
+        };
+        let leases = Leases::new(Pool::new(limits, 1), 1);
+        let observer = Arc::new(observer(&dir));
+        leases.observe_by(0, &observer);
+        leases.know(0, Need::default());
+        let needs = observer.loaded(Some(std::process::id())).expect("seen");
+        leases.observed(0, &needs);
+        leases.loaded(0, 0);
+        let lease = leases.ask(0).expect("it is loaded");
+        let grown = grow();
+        tokio::time::advance(LEAST_BETWEEN).await;
+        assert_eq!(leases.memory(0).0, needs);
+        drop(lease);
+        let (corrected, used) = leases.memory(0);
+        assert!(corrected.total() > needs.total() + 16 * MIB);
+        assert_eq!(used, corrected, "the next is let in by this");
+        drop(grown);
+    }
+}
