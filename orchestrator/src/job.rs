@@ -140,7 +140,9 @@ pub struct Job {
     pub worker: Option<NodeId>,
     /// Whether any of an answer was given to the tenant, in any of its runs.
     pub streamed: bool,
-    /// Tokens of the prompt and of what was given.
+    /// Tokens of the prompt and of what was given: what this job's worker read and made. Of several
+    /// answers to one request each is a job, whose worker read the prompt; a tenant's usage counts
+    /// that once. [T-INF-2]
     pub usage: Usage,
     /// Why the answer ended.
     pub finish: Option<Finish>,
