@@ -3,7 +3,7 @@
 pub(crate) mod config;
 pub(crate) mod gguf;
 
-use crate::adapter::{self, ADAPTER_CONFIG, ADAPTER_WEIGHTS};
+use crate::adapter::{self, ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter};
 use crate::error::ArtifactError;
 use crate::regular;
 use std::path::Path;
@@ -18,8 +18,8 @@ pub(crate) struct Detected {
     pub(crate) context_tokens: Option<u32>,
     pub(crate) licence: Option<String>,
     pub(crate) cache_width: Option<u32>,
-    /// Whether it needs a base.
-    pub(crate) is_adapter: bool,
+    /// Of an adapter: what it changes in its base.
+    pub(crate) adapter: Option<Adapter>,
 }
 
 const TOKENIZER: &str = "tokenizer.json";
@@ -57,7 +57,7 @@ pub(crate) fn detect(
             context_tokens: header.context_tokens.or(config.context_tokens),
             licence: header.licence,
             cache_width: header.cache_width.or(config.cache_width),
-            is_adapter: false,
+            adapter: None,
         });
     }
     for needed in [CONFIG, TOKENIZER] {
@@ -74,7 +74,7 @@ pub(crate) fn detect(
         context_tokens: config.context_tokens,
         licence: None,
         cache_width: config.cache_width,
-        is_adapter: false,
+        adapter: None,
     })
 }
 
@@ -82,7 +82,7 @@ pub(crate) fn detect(
 fn adapter(dir: &Path) -> Result<Detected, ArtifactError> {
     let (config, _) = regular::open(dir, ADAPTER_CONFIG)?;
     let (weights, _) = regular::open(dir, ADAPTER_WEIGHTS)?;
-    adapter::check(config, weights).map_err(ArtifactError::UnsupportedFormat)?;
+    let found = adapter::check(config, weights).map_err(ArtifactError::UnsupportedFormat)?;
     Ok(Detected {
         format: Format::Safetensors,
         weights: ADAPTER_WEIGHTS.to_owned(),
@@ -90,7 +90,7 @@ fn adapter(dir: &Path) -> Result<Detected, ArtifactError> {
         context_tokens: None,
         licence: None,
         cache_width: None,
-        is_adapter: true,
+        adapter: Some(found),
     })
 }
 

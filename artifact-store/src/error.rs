@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use tether_wire::{Digest, NodeId};
+use tether_wire::{Digest, ModelRef, NodeId};
 
 /// Why an artifact was refused, or could not be packed.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +58,19 @@ pub enum ArtifactError {
         "no source has {0}, signed by a trusted publisher: name a folder that holds it in `sources`"
     )]
     NotFound(String),
+    /// An adapter's base is nowhere to be found.
+    #[error(
+        "its base {0} is in no folder of `models`, in no source and not in the store: name a folder that holds it in `models` or `sources`"
+    )]
+    BaseMissing(Digest),
+    /// An adapter's base is nothing that an adapter is applied to.
+    #[error("its base {base} {why}")]
+    BaseUnsupported {
+        /// Name and version of the base.
+        base: ModelRef,
+        /// Why not.
+        why: &'static str,
+    },
     /// There is no room on the disk; nothing half was left.
     #[error(
         "the disk of {} is full: {needed} bytes are needed and {free} are free", .path.display()
@@ -114,6 +127,8 @@ impl ArtifactError {
             Self::CorruptFile(_) => "corrupt-file",
             Self::UnsupportedFormat(_) => "unsupported-format",
             Self::NotFound(_) => "not-found",
+            Self::BaseMissing(_) => "base-missing",
+            Self::BaseUnsupported { .. } => "base-unsupported",
             Self::DiskFull { .. } => "disk-full",
             Self::OverBudget { .. } => "over-disk-budget",
             Self::Locked(_) => "store-locked",
@@ -128,7 +143,11 @@ impl ArtifactError {
     pub fn is_passing(&self) -> bool {
         matches!(
             self,
-            Self::Io { .. } | Self::DiskFull { .. } | Self::NotFound(_) | Self::Cancelled
+            Self::Io { .. }
+                | Self::DiskFull { .. }
+                | Self::NotFound(_)
+                | Self::BaseMissing(_)
+                | Self::Cancelled
         )
     }
 

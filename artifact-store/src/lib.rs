@@ -49,3 +49,4 @@ pub use regular::Progress;
 pub use source::{DirectorySource, Offered, Source};
 pub use store::{Store, Stored};
 pub use verify::{MAX_UNLISTED, VerifiedArtifact, verify};
+pub use view::{ADAPTER_FOLDER, BASE_FOLDER};

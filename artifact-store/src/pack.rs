@@ -1,5 +1,6 @@
 //! Making an artifact of a directory of files: what a publisher does.
 
+use crate::adapter::Shapes;
 use crate::detect::{self, Detected};
 use crate::error::ArtifactError;
 use crate::manifest_file::{self, MANIFEST_FILE};
@@ -39,6 +40,8 @@ pub struct Base {
     pub model: ModelRef,
     /// Most tokens of prompt and answer together, which are the adapter's too.
     pub context_tokens: u32,
+    /// The tensors of its weights.
+    pub tensors: Shapes,
 }
 
 impl Base {
@@ -61,10 +64,17 @@ impl Base {
                 manifest.model
             )));
         }
+        let files = manifest.files.iter().map(|file| file.path.as_str());
+        let mut tensors = Shapes::default();
+        for path in files.filter(|path| path.ends_with(".safetensors")) {
+            let unreadable = |why| ArtifactError::UnsupportedFormat(format!("{path}: {why}"));
+            tensors.extend(Shapes::read(regular::open(dir, path)?.0).map_err(unreadable)?);
+        }
         Ok(Self {
             digest,
             model: manifest.model.clone(),
             context_tokens: manifest.context_tokens,
+            tensors,
         })
     }
 }
@@ -116,15 +126,19 @@ pub fn pack(
         context_tokens,
         licence,
         cache_width,
-        is_adapter,
+        adapter,
     } = detect::detect(dir, &paths, options.weights.as_deref())?;
-    if is_adapter != options.base.is_some() {
-        return Err(ArtifactError::UnsupportedFormat(if is_adapter {
-            "this is an adapter: say which artifact it is for with --base".to_owned()
-        } else {
-            "only an adapter has a base, and this is none: leave --base out".to_owned()
-        }));
+    match (&adapter, &options.base) {
+        (Some(adapter), Some(base)) => adapter.fits(&base.tensors),
+        (Some(_), None) => {
+            Err("this is an adapter: say which artifact it is for with --base".to_owned())
+        }
+        (None, Some(_)) => {
+            Err("only an adapter has a base, and this is none: leave --base out".to_owned())
+        }
+        (None, None) => Ok(()),
     }
+    .map_err(ArtifactError::UnsupportedFormat)?;
     let base = options.base;
     let own_context = base
         .as_ref()

@@ -22,7 +22,13 @@ const KNOWERS: &[Knower] = &[
     },
     Knower {
         invariant: 6,
-        words: &["mistralrs::", "mistralrs_core", "candle_core"],
+        words: &[
+            "mistralrs::",
+            "mistralrs_core",
+            "mistralrs_quant",
+            "candle_core",
+            "candle_nn",
+        ],
         // The generator of the small model trains with candle; it knows no engine.
         places: &["worker/src/engine/mistralrs", "crates/tiny-model/src/"],
     },

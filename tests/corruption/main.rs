@@ -1,4 +1,4 @@
-//! The corruption corpus, for GGUF and safetensors, with real files and the real engine.
+//! The corruption corpus, for GGUF, safetensors and adapters, with real files and the real engine.
 //!
 //! What was damaged after it was signed is refused, each kind by its own error, before anything parses
 //! a byte. What a trusted publisher signed as such is loaded, and whatever it does there happens in
@@ -16,8 +16,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
-use tether_artifact_store::{MANIFEST_FILE, PackOptions, Trust, pack, sign, verify};
-use tether_tiny_model::{GGUF_FILE, files, write_random_hf};
+use tether_artifact_store::{Base, MANIFEST_FILE, PackOptions, Trust, pack, sign, verify};
+use tether_tiny_model::{GGUF_FILE, files, write_random_hf, write_random_lora};
 use tether_wire::infer::{AnswerEvent, Input, WorkOrder};
 use tether_wire::manifest::Format;
 use tether_wire::{Digest, NodeKey};
@@ -26,6 +26,8 @@ use tether_worker::engine::protocol::EngineKind;
 
 /// Bits that are flipped, spread over the file of the weights.
 const FLIPS: usize = 200;
+/// The same of an adapter's, which is small.
+const ADAPTER_FLIPS: usize = 40;
 /// Flipped models of one worker, which offers 64 at most.
 const BATCH: usize = 50;
 
@@ -33,6 +35,8 @@ const BATCH: usize = 50;
 enum Kind {
     Gguf,
     Safetensors,
+    /// Over a base beside it, which is a good model of the kind `Safetensors`.
+    Adapter,
 }
 
 impl Kind {
@@ -40,6 +44,64 @@ impl Kind {
         match self {
             Self::Gguf => GGUF_FILE,
             Self::Safetensors => "model.safetensors",
+            Self::Adapter => "adapter_model.safetensors",
+        }
+    }
+
+    /// The other files that an engine reads.
+    fn texts(self) -> &'static [&'static str] {
+        match self {
+            Self::Gguf | Self::Safetensors => &["tokenizer.json", "tokenizer_config.json"],
+            Self::Adapter => &["adapter_config.json"],
+        }
+    }
+
+    /// Files that say what cannot be: a name, the file, and its content.
+    fn lies(self) -> Vec<(&'static str, &'static str, &'static str)> {
+        match self {
+            Self::Gguf | Self::Safetensors => vec![
+                ("empty", self.weights(), ""),
+                ("tokenizer-empty", "tokenizer.json", ""),
+                ("tokenizer-text", "tokenizer.json", "not even JSON"),
+                (
+                    "tokenizer-other",
+                    "tokenizer.json",
+                    r#"{"version":"1.0","model":{}}"#,
+                ),
+                (
+                    "template",
+                    "tokenizer_config.json",
+                    r#"{"chat_template":"{% if %}{{ x"}"#,
+                ),
+                ("config", "config.json", r#"{"hidden_size":99999999}"#),
+            ],
+            Self::Adapter => vec![
+                ("empty", self.weights(), ""),
+                ("config-empty", "adapter_config.json", ""),
+                ("config-text", "adapter_config.json", "not even JSON"),
+                (
+                    "config-rank",
+                    "adapter_config.json",
+                    r#"{"r":4096,"lora_alpha":1,"target_modules":["q_proj"]}"#,
+                ),
+                (
+                    "config-dora",
+                    "adapter_config.json",
+                    r#"{"r":4,"lora_alpha":1,"target_modules":["q_proj"],"use_dora":true}"#,
+                ),
+                (
+                    "config-target",
+                    "adapter_config.json",
+                    r#"{"r":4,"lora_alpha":1,"target_modules":["(((q_proj|.*)+)+)+$"]}"#,
+                ),
+            ],
+        }
+    }
+
+    fn flips(self) -> usize {
+        match self {
+            Self::Gguf | Self::Safetensors => FLIPS,
+            Self::Adapter => ADAPTER_FLIPS,
         }
     }
 
@@ -53,6 +115,7 @@ impl Kind {
                 }
             }
             Self::Safetensors => write_random_hf(dir, 7).expect("written"),
+            Self::Adapter => write_random_lora(dir, 1).expect("written"),
         }
     }
 }
@@ -61,6 +124,9 @@ fn signed(dir: &Path, name: &str) -> Digest {
     let mut options = PackOptions::new(format!("{name}@1.0").parse().expect("valid"));
     // What is damaged is packed by hand: `pack` reads headers, which may say nonsense now.
     options.context_tokens = Some(512);
+    if dir.join(Kind::Adapter.weights()).exists() {
+        options.base = Some(Base::read(&dir.with_file_name("good")).expect("packed before"));
+    }
     let packed = pack(dir, options, &publisher(), &mut |_| ());
     packed.expect("packed").digest
 }
@@ -72,9 +138,9 @@ fn flip(path: &Path, at: usize) {
 }
 
 /// Half of the positions lie in the first 16 KiB, where headers are.
-fn position(n: usize, len: usize) -> usize {
+fn position(n: usize, of: usize, len: usize) -> usize {
     let head = len.min(16 * 1024);
-    let half = FLIPS / 2;
+    let half = of / 2;
     if n < half {
         n * head / half
     } else {
@@ -89,15 +155,18 @@ fn what_was_damaged_after_it_was_signed_is_refused_each_by_its_own_error() {
         let refused = verify(dir, &trust, expect, &mut |_| ());
         refused.expect_err("must be refused").code()
     };
-    for kind in [Kind::Gguf, Kind::Safetensors] {
+    for kind in [Kind::Gguf, Kind::Safetensors, Kind::Adapter] {
         let parent = tempfile::tempdir().expect("tempdir");
+        let good = parent.path().join("good");
+        Kind::Safetensors.write(&good);
+        signed(&good, "good");
         let dir = parent.path().join("model");
         kind.write(&dir);
         let digest = signed(&dir, "small");
         let weights = dir.join(kind.weights());
         let whole = fs::read(&weights).expect("read");
-        for n in 0..FLIPS {
-            let at = position(n, whole.len());
+        for n in 0..kind.flips() {
+            let at = position(n, kind.flips(), whole.len());
             flip(&weights, at);
             assert_eq!(code(&dir, None), "corrupt-file", "{kind:?} bit at {at}");
             flip(&weights, at);
@@ -108,7 +177,7 @@ fn what_was_damaged_after_it_was_signed_is_refused_each_by_its_own_error() {
         }
         fs::write(&weights, &whole).expect("written");
         assert_eq!(code(&dir, Some(&Digest([1; 32]))), "wrong-digest");
-        for file in ["tokenizer.json", "tokenizer_config.json"] {
+        for file in kind.texts() {
             let path = dir.join(file);
             let good = fs::read(&path).expect("read");
             let mut bad = good.clone();
@@ -232,7 +301,11 @@ fn run(kind: Kind) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let began = std::time::Instant::now();
     let parent = TempDir::new().expect("tempdir");
-    let good = signed_as_such(parent.path(), "good", Kind::Gguf, |_| ());
+    let good = match kind {
+        Kind::Gguf | Kind::Safetensors => Kind::Gguf,
+        Kind::Adapter => Kind::Safetensors,
+    };
+    let good = signed_as_such(parent.path(), "good", good, |_| ());
     let weights = kind.weights();
     let mut ends = Vec::new();
     let mut count = 0;
@@ -245,43 +318,28 @@ fn run(kind: Kind) {
             fs::write(dir.join(weights), &bytes[..bytes.len() * share / 100]).expect("written");
         }
     };
-    let put = |file: &'static str, text: &'static str| {
-        move |dir: &Path| fs::write(dir.join(file), text).expect("written")
-    };
-    let others = [
-        of("empty", &put(weights, "")),
-        of("half", &cut(50)),
-        of("short", &cut(99)),
-        of("tokenizer-empty", &put("tokenizer.json", "")),
-        of("tokenizer-text", &put("tokenizer.json", "not even JSON")),
-        of(
-            "tokenizer-other",
-            &put("tokenizer.json", r#"{"version":"1.0","model":{}}"#),
-        ),
-        of(
-            "template",
-            &put(
-                "tokenizer_config.json",
-                r#"{"chat_template":"{% if %}{{ x"}"#,
-            ),
-        ),
-        of("config", &put("config.json", r#"{"hidden_size":99999999}"#)),
-    ];
+    let whole = of("whole", &|_| ());
+    let len = fs::read(whole.dir.join(weights)).expect("read").len();
+    let mut others = vec![of("half", &cut(50)), of("short", &cut(99))];
+    for (name, file, text) in kind.lies() {
+        let put = |dir: &Path| fs::write(dir.join(file), text).expect("written");
+        others.push(of(name, &put));
+    }
     ends.extend(runtime.block_on(contained(&good, &others, &mut count)));
-    let len = fs::metadata(good.dir.join(GGUF_FILE)).expect("there").len();
-    let len = match kind {
-        Kind::Gguf => usize::try_from(len).expect("small"),
-        Kind::Safetensors => fs::read(others[3].dir.join(weights)).expect("read").len(),
-    };
-    for batch in 0..FLIPS / BATCH {
-        let flipped: Vec<Signed> = (0..BATCH)
-            .map(|n| {
-                let at = position(batch * BATCH + n, len);
-                of(&format!("flip-{at}"), &|dir: &Path| {
-                    flip(&dir.join(weights), at)
-                })
+    if kind == Kind::Adapter {
+        // Its configuration and header say all; nothing of it is applied that is not whole.
+        assert!(ends.iter().all(|end| end == "unavailable"), "{ends:?}");
+    }
+    let positions: Vec<usize> = (0..kind.flips())
+        .map(|n| position(n, kind.flips(), len))
+        .collect();
+    for batch in positions.chunks(BATCH) {
+        let flipped = batch.iter().map(|at| {
+            of(&format!("flip-{at}"), &|dir: &Path| {
+                flip(&dir.join(weights), *at);
             })
-            .collect();
+        });
+        let flipped: Vec<Signed> = flipped.collect();
         ends.extend(runtime.block_on(contained(&good, &flipped, &mut count)));
     }
     let answered = ends.iter().filter(|end| *end == "answered").count();
@@ -312,4 +370,9 @@ fn a_gguf_that_was_signed_damaged_hurts_its_own_engine_only() {
 #[test]
 fn safetensors_that_were_signed_damaged_hurt_their_own_engine_only() {
     run(Kind::Safetensors);
+}
+
+#[test]
+fn adapters_that_were_signed_damaged_hurt_their_own_engine_only() {
+    run(Kind::Adapter);
 }

@@ -70,6 +70,9 @@ pub struct WorkerConfig {
     pub disk_budget_gib: u64,
     /// Seconds after which a model that nobody asks for is unloaded; 0 means never.
     pub idle_unload_s: u64,
+    /// LoRA adapters that are loaded at once, each with its base in a process of its own; beyond that
+    /// the one that was asked for least recently gives way. 0 means that none is served.
+    pub max_warm_adapters: usize,
     /// Price in micro-credits for a thousand tokens.
     pub price_per_1k_micro: u64,
     /// Orchestrators of the region that this worker keeps links to, for its heartbeats.
@@ -199,6 +202,7 @@ impl Default for WorkerConfig {
             sources: Vec::new(),
             disk_budget_gib: 0,
             idle_unload_s: 0,
+            max_warm_adapters: 4,
             price_per_1k_micro: 0,
             orchestrators: 3,
             drain_timeout_ms: 30_000,
@@ -271,6 +275,11 @@ impl WorkerConfig {
             "disk_budget_gib",
             self.disk_budget_gib <= MAX_DISK_GIB,
             &format!("must be at most {MAX_DISK_GIB}"),
+        )?;
+        check(
+            "max_warm_adapters",
+            self.max_warm_adapters <= MAX_MODELS,
+            &format!("must be at most {MAX_MODELS}; 0 means that no adapters are served"),
         )?;
         check(
             "trusted_publishers",
@@ -358,6 +367,7 @@ mod tests {
     #[test]
     fn each_wrong_setting_is_named() {
         assert!(refused(|c| c.slots = 0).contains("worker.slots"));
+        assert!(refused(|c| c.max_warm_adapters = 65).contains("worker.max_warm_adapters"));
         assert!(refused(|c| c.slots = 65_537).contains("worker.slots"));
         assert!(refused(|c| c.per_tenant_slots = 5).contains("per_tenant_slots"));
         assert!(refused(|c| c.shed.cpu_pct = 101).contains("shed.cpu_pct"));

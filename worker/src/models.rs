@@ -35,13 +35,11 @@ use std::path::Path;
 use std::sync::Arc;
 use tether_telemetry::metrics::WorkerMetrics;
 use tether_wire::beat::NodeState;
-use tether_wire::card::{ModelFault, ModelOffer};
+use tether_wire::card::{MAX_ADAPTERS, ModelFault, ModelOffer};
 use tether_wire::{Digest, ModelRef};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-/// Adapters that are loaded at once, each with its base in a process of its own.
-const MAX_WARM_ADAPTERS: usize = 4;
 /// Most bytes of the words about a fault, so that it fits a card.
 const MAX_REASON_BYTES: usize = 400;
 /// Most bytes of all faults in a card together: less than half of what a card may have.
@@ -68,6 +66,8 @@ pub struct ModelStatus {
 pub struct Known {
     /// What the card says of it while it is cold.
     pub offer: ModelOffer,
+    /// Of an adapter: the digest of its base.
+    pub base: Option<Digest>,
     /// Most answers that its engine gives at once; 0 before it was ever loaded.
     pub sequences: u32,
     /// Most bytes of text that one of its tokens stands for, where that is known.
@@ -89,6 +89,8 @@ pub struct ModelReport {
     pub model: Option<ModelRef>,
     /// Digest of its manifest, once known.
     pub digest: Option<Digest>,
+    /// Of an adapter: the digest of its base.
+    pub base: Option<Digest>,
     /// `fetching`, `verifying`, `cold`, `loading`, `warm` or `faulted`.
     pub state: &'static str,
     /// Bytes that were fetched or verified, of bytes in all.
@@ -137,6 +139,7 @@ impl ModelStatus {
             configured: self.configured.clone(),
             model: offer.map(|offer| offer.model.clone()),
             digest: offer.map(|offer| offer.digest),
+            base: known.and_then(|known| known.base),
             state: self.state.as_str(),
             progress,
             is_pinned: known.is_some_and(|known| known.is_pinned),
@@ -210,6 +213,8 @@ impl ModelState {
 pub struct Served {
     /// What the worker's card says of it.
     pub offer: ModelOffer,
+    /// Of an adapter: the digest of its base.
+    pub base: Option<Digest>,
     /// Engine and version.
     pub engine_version: String,
     /// Most answers that the engine gives at once.
@@ -222,6 +227,13 @@ pub struct Served {
     pub pid: Option<u32>,
     /// The engine.
     pub engine: Engine,
+}
+
+impl Served {
+    /// Digests of the adapters that are part of it. [T-RCP-1]
+    pub(crate) fn adapters(&self) -> Vec<Digest> {
+        self.base.map(|_| self.offer.digest).into_iter().collect()
+    }
 }
 
 /// Whether an order for a digest can be run.
@@ -267,7 +279,7 @@ impl Models {
                 .iter()
                 .map(Device::to_string)
                 .collect(),
-            adapters: MAX_WARM_ADAPTERS,
+            adapters: config.max_warm_adapters,
             idle_ms: config.idle_unload_s.saturating_mul(1_000),
         };
         let pool = Pool::new(limits, config.models.len());
@@ -402,9 +414,9 @@ fn loaded(models: &[ModelStatus]) -> usize {
     models.iter().filter(is_loaded).count()
 }
 
-/// What the card offers.
+/// What the card offers. Of a base it says which adapters are loaded over it.
 pub(crate) fn offers(models: &[ModelStatus]) -> Vec<ModelOffer> {
-    models
+    let mut offers: Vec<_> = models
         .iter()
         .filter_map(|model| match &model.state {
             ModelState::Serving(served) => Some(served.offer.clone()),
@@ -412,7 +424,18 @@ pub(crate) fn offers(models: &[ModelStatus]) -> Vec<ModelOffer> {
             _ if model.is_on_demand => model.known.as_ref().map(|known| known.offer.clone()),
             _ => None,
         })
-        .collect()
+        .collect();
+    let warm = |base: &Digest| {
+        let over = models.iter().filter_map(|model| match &model.state {
+            ModelState::Serving(served) if served.base == Some(*base) => Some(served.offer.digest),
+            _ => None,
+        });
+        over.take(MAX_ADAPTERS).collect()
+    };
+    for offer in &mut offers {
+        offer.adapters = warm(&offer.digest);
+    }
+    offers
 }
 
 /// Requests that these models answer at once, within `slots`: each engine as many as it can. What

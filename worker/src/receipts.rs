@@ -114,7 +114,7 @@ impl Draft {
             fence: self.fence,
             model: self.model,
             digest: self.digest,
-            adapters: Vec::new(),
+            adapters: served.adapters(),
             numerics_class: served.offer.numerics_class.clone(),
             engine: served.engine_version.clone(),
             request: self.request,

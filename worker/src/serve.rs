@@ -172,7 +172,7 @@ impl Shared {
                 let lease = models.hold(index).map_err(|why| self.model_down(why))?;
                 Model::Held(index, known.sequences, lease)
             }
-            Found::Served(served) => Model::Served(served),
+            Found::Served(served) => Model::Served(Box::new(served)),
             Found::NotNow(_) | Found::Unknown => return Err(unknown()),
         };
         let claim = Claim {
@@ -211,7 +211,7 @@ impl Shared {
         mut place: Place,
     ) -> Result<(Served, Held), RpcError> {
         let (served, lease) = match model {
-            Model::Served(served) => (served, None),
+            Model::Served(served) => (*served, None),
             Model::Held(index, _, mut lease) => {
                 let ready = lease.ready().await;
                 ready.map_err(|why| self.model_down(why))?;
@@ -233,7 +233,7 @@ impl Shared {
 /// What an order is given to.
 enum Model {
     /// A server, which is always there.
-    Served(Served),
+    Served(Box<Served>),
     /// A model of the pool, by number: loaded, or about to be. With how many answers it gives at once.
     Held(usize, u32, Lease),
 }

@@ -11,7 +11,8 @@
 //! - [`files`] is the committed model, [`questions::exam`] what it must answer.
 //! - [`template`] has the special tokens and the chat template, [`facts`] what is taught.
 //! - [`gguf`] and [`reference`](mod@reference) read and run the file without a tensor library, one token at a time.
-//! - [`random_hf`] writes a second, untrained model in Hugging Face layout.
+//! - [`random_hf`] writes a second, untrained model in Hugging Face layout, [`random_lora`] an
+//!   adapter for it.
 //! - `train` (feature `train`, off by default) makes the model with candle. It and the binary are
 //!   the only users of candle here, so a dependent pays for the embedded bytes alone.
 //!
@@ -33,6 +34,7 @@ pub mod facts;
 pub mod gguf;
 pub mod questions;
 pub mod random_hf;
+pub mod random_lora;
 pub mod reference;
 pub mod shape;
 pub mod template;
@@ -41,3 +43,4 @@ pub mod train;
 
 pub use embedded::{EmbeddedFile, GGUF_FILE, NAME, VERSION, file, files};
 pub use random_hf::{write_random_hf, write_random_hf_of};
+pub use random_lora::write_random_lora;

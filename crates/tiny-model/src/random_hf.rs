@@ -79,20 +79,31 @@ fn weights(shape: &Shape, seed: u64) -> Result<Vec<u8>, SafeTensorError> {
         .weights()
         .into_iter()
         .map(|(name, sizes)| {
-            let count: usize = sizes.iter().product();
-            let mut draw = || {
+            let bytes = floats(&sizes, || {
                 if sizes.len() == 1 {
                     1.0
                 } else {
                     chance.random_range(-SPREAD..SPREAD)
                 }
-            };
-            let bytes = (0..count).flat_map(|_| f32::to_le_bytes(draw())).collect();
+            });
             (name, sizes, bytes)
         })
         .collect();
+    safetensors_of(&drawn)
+}
+
+/// The bytes of as many drawn numbers as a tensor of these sizes has.
+pub(crate) fn floats(sizes: &[usize], mut draw: impl FnMut() -> f32) -> Vec<u8> {
+    let count: usize = sizes.iter().product();
+    (0..count).flat_map(|_| f32::to_le_bytes(draw())).collect()
+}
+
+/// A file of names, sizes and bytes of 32-bit numbers.
+pub(crate) fn safetensors_of(
+    tensors: &[(String, Vec<usize>, Vec<u8>)],
+) -> Result<Vec<u8>, SafeTensorError> {
     let mut views = BTreeMap::new();
-    for (name, sizes, bytes) in &drawn {
+    for (name, sizes, bytes) in tensors {
         views.insert(
             name.as_str(),
             TensorView::new(Dtype::F32, sizes.clone(), bytes)?,

@@ -24,7 +24,7 @@ pub struct ModelOffer {
     pub warm: bool,
     /// Most tokens of prompt and answer together.
     pub context_tokens: u32,
-    /// Digests of the adapters that are at hand.
+    /// Digests of the adapters that are loaded over it here.
     #[serde(default)]
     pub adapters: Vec<Digest>,
     /// Engine build, instruction set, dtype, kernels: answers are bit-equal within one class.

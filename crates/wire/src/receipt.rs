@@ -37,7 +37,7 @@ pub struct Receipt {
     pub model: ModelRef,
     /// Digest of its manifest.
     pub digest: Digest,
-    /// Digests of the adapters that were applied.
+    /// Digests of the adapters that were applied: its own where the model is one.
     #[serde(default)]
     pub adapters: Vec<Digest>,
     /// Within one class the same request and seed give the same tokens. [T-INF-5]

@@ -57,13 +57,19 @@ pub(crate) fn judge(seen: &Seen<'_>) -> Verdict {
     // Of an answer that went on from a transcript the beginning was seen as token ids alone. They
     // make the text; whoever holds that holds it against the receipt.
     let saw_all = order.transcript.is_empty();
-    let checks: [(&str, bool); 15] = [
+    // A model is an adapter over its base, or it is none; it is never one with others beside it.
+    let adapters = receipt.adapters.as_slice();
+    let checks: [(&str, bool); 16] = [
         ("signer", receipt.signer() == seen.worker),
         ("correlation", receipt.correlation == order.correlation),
         ("attempt", receipt.attempt == order.attempt),
         ("fence", receipt.fence == order.fence),
         ("model", receipt.model == order.model),
         ("digest", receipt.digest == order.digest),
+        (
+            "adapters",
+            adapters.is_empty() || adapters == [order.digest],
+        ),
         ("seed", receipt.seed == seed),
         (
             "request",

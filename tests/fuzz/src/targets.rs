@@ -451,7 +451,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "adapter",
         run: artifact::adapter,
-        covers: &["artifact-store/src/adapter.rs"],
+        covers: &[
+            "artifact-store/src/adapter/config.rs",
+            "artifact-store/src/adapter/shapes.rs",
+        ],
         seeds: || vec![Seed::new("plain", artifact::adapter_sample())],
     },
     Target {

@@ -236,6 +236,7 @@ pub(crate) fn engine_samples() -> Vec<Seed> {
         ToEngine::Load(Load {
             kind: EngineKind::Echo,
             root: "/models/tiny".into(),
+            has_adapter: false,
             weights: "model.gguf".into(),
             tokenizer: None,
             format: Format::Gguf,
@@ -311,6 +312,9 @@ pub(crate) fn engine_samples() -> Vec<Seed> {
             error: RpcError::new(Code::Invalid, "no"),
         },
         FromEngine::Cancelled { id: 3 },
+        FromEngine::AdapterUnfit {
+            reason: "use_dora".into(),
+        },
         FromEngine::Pong { n: 3 },
     ];
     vec![

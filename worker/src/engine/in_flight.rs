@@ -150,6 +150,7 @@ impl InFlight {
             FromEngine::Confined { .. }
             | FromEngine::Loaded { .. }
             | FromEngine::LoadFailed { .. }
+            | FromEngine::AdapterUnfit { .. }
             | FromEngine::Pong { .. } => None,
         }
     }

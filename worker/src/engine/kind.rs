@@ -31,14 +31,29 @@ pub(crate) trait Engine: Send + Sync {
     fn generate(&self, task: Task, answer: Answer) -> BoxFuture<'static, ()>;
 }
 
+/// Why a model is not loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LoadError {
+    /// The engine could not; it may be otherwise at the next try.
+    Failed(String),
+    /// The adapter asks for what is not applied, or does not fit its base.
+    AdapterUnfit(String),
+}
+
+impl From<String> for LoadError {
+    fn from(reason: String) -> Self {
+        Self::Failed(reason)
+    }
+}
+
 /// Loads the model that was asked for, by the engine that was asked for.
-pub(crate) async fn load(load: &Load) -> Result<Arc<dyn Engine>, String> {
+pub(crate) async fn load(load: &Load) -> Result<Arc<dyn Engine>, LoadError> {
     match load.kind {
         EngineKind::Echo => Ok(Arc::new(EchoEngine::new(load))),
         EngineKind::Escape => Ok(Arc::new(EscapeEngine::new(load))),
         #[cfg(feature = "mistralrs")]
         EngineKind::Mistralrs => Ok(Arc::new(crate::engine::mistralrs::load(load).await?)),
         #[cfg(not(feature = "mistralrs"))]
-        EngineKind::Mistralrs => Err("this build has no engine".to_owned()),
+        EngineKind::Mistralrs => Err("this build has no engine".to_owned().into()),
     }
 }

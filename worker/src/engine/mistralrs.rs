@@ -25,18 +25,21 @@
 //! | aborts on flipped bits of a GGUF file | the digest comes first; a process each | `each_damaged_artifact_is_a_fault_of_its_own_and_the_good_one_is_served` |
 //! | panics on a malformed `tokenizer.json`, leaves the engine half alive | a panic ends the process | `an_engine_that_aborts_takes_only_its_own_answers_with_it` |
 //! | unloading panics, poisons the engine or keeps memory | the process ends | `no_process_outlives_its_engine` |
-//! | a base that is loaded after an adapter has parts of it | one process for each (base, adapters) | tests of adapters in `worker/tests` |
+//! | a base that is loaded after an adapter has parts of it | one process for each (base, adapter) | `a_base_is_never_touched_by_its_adapters` |
+//! | reads adapters from a hub's cache only, and leaves out what it cannot add | [`adapter`] | `an_adapters_answers_are_those_of_merged_weights`, `an_adapter_that_does_not_fit_is_refused_by_name` |
 //!
 //! * [`model`] – loads it offline, from verified files
+//! * [`adapter`] – a LoRA adapter over its base
 //! * [`chooser`] – the logits processor
 
+mod adapter;
 mod chooser;
 mod model;
 mod numerics;
 
 use crate::device::Device;
 use crate::engine::child::answer::{Answer, Times};
-use crate::engine::kind::{Engine, Facts};
+use crate::engine::kind::{Engine, Facts, LoadError};
 use crate::engine::protocol::{Continuation, Load, Task};
 use crate::text::answering::Answering;
 use crate::text::prompt::{Prompt, TextModel};
@@ -80,7 +83,7 @@ struct Inner {
 }
 
 /// Loads the model.
-pub(crate) async fn load(load: &Load) -> Result<MistralEngine, String> {
+pub(crate) async fn load(load: &Load) -> Result<MistralEngine, LoadError> {
     let sequences = sequences(load)?;
     let model::Loaded { runner, text } = model::load(load).await?;
     let requests = runner.get_sender(None).map_err(|error| error.to_string())?;

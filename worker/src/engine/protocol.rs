@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
+use tether_artifact_store::{ADAPTER_FOLDER, BASE_FOLDER};
 use tether_wire::CorrelationId;
 use tether_wire::codec;
 use tether_wire::infer::{Chunk, Finish, Input, Output, Sampling, Usage, WorkOrder};
@@ -76,9 +77,13 @@ pub struct Load {
     pub kind: EngineKind,
     /// The folder of the artifact's files, absolute.
     pub root: PathBuf,
-    /// The file of the weights, relative to the folder.
+    /// Whether there is an adapter: then `root` holds two folders, of the base and of the adapter, and
+    /// everything else here is said of the base.
+    #[serde(default)]
+    pub has_adapter: bool,
+    /// The file of the weights, relative to the model's folder.
     pub weights: String,
-    /// The tokenizer's file, relative to the folder; nothing means `tokenizer.json`.
+    /// The tokenizer's file, relative to the model's folder; nothing means `tokenizer.json`.
     #[serde(default)]
     pub tokenizer: Option<String>,
     /// How the weights are written.
@@ -103,6 +108,24 @@ pub struct Load {
     /// How the process confines itself before it loads anything.
     #[serde(default)]
     pub confine: Confine,
+}
+
+impl Load {
+    /// The folder of the model, which is the adapter's base where there is one.
+    #[must_use]
+    pub fn model_folder(&self) -> PathBuf {
+        if self.has_adapter {
+            self.root.join(BASE_FOLDER)
+        } else {
+            self.root.clone()
+        }
+    }
+
+    /// The folder of the adapter.
+    #[must_use]
+    pub fn adapter_folder(&self) -> Option<PathBuf> {
+        self.has_adapter.then(|| self.root.join(ADAPTER_FOLDER))
+    }
 }
 
 /// One answer. Whatever becomes of it, the engine says exactly one of [`FromEngine::Done`],
@@ -196,6 +219,12 @@ pub enum FromEngine {
     },
     /// The model cannot be loaded; the process ends.
     LoadFailed {
+        /// For people.
+        reason: String,
+    },
+    /// The adapter asks for what is not applied here, or does not fit its base, and never will; the
+    /// process ends.
+    AdapterUnfit {
         /// For people.
         reason: String,
     },

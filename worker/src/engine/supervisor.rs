@@ -42,6 +42,16 @@ enum Ending {
     Failed(Cause, String),
 }
 
+impl Ending {
+    fn for_good(code: &'static str, reason: String) -> Self {
+        Self::Refused(Refused {
+            code,
+            reason,
+            passing: false,
+        })
+    }
+}
+
 impl Supervisor {
     pub(super) async fn run(mut self) {
         let mut failures = 0;
@@ -211,6 +221,7 @@ impl Supervisor {
                         });
                     }
                     Some(Ok(FromEngine::LoadFailed { reason })) => return Err(Why::LoadFailed(reason)),
+                    Some(Ok(FromEngine::AdapterUnfit { reason })) => return Err(Why::Unfit(reason)),
                     Some(Ok(_)) => {}
                     Some(Err(error)) => return Err(Why::broken(&error)),
                     None => return Err(Why::Gone),
@@ -361,6 +372,7 @@ enum Why {
     NotReading,
     LoadLate(u64),
     LoadFailed(String),
+    Unfit(String),
     TooMuch(String),
     Unprotected(String),
 }
@@ -376,7 +388,10 @@ impl Why {
 
     /// Ends the process and puts what happened into words.
     async fn end(self, process: Process, watched: Watched) -> Ending {
-        let is_hung = !matches!(self, Self::Stopped | Self::Gone | Self::LoadFailed(_));
+        let is_hung = !matches!(
+            self,
+            Self::Stopped | Self::Gone | Self::LoadFailed(_) | Self::Unfit(_)
+        );
         let exit = process.end(is_hung).await;
         let (cause, reason) = match self {
             Self::Stopped => return Ending::Stopped,
@@ -393,13 +408,8 @@ impl Why {
                 (cause, format!("the engine {exit}"))
             }
             Self::TooMuch(why) => (Cause::Memory, format!("the engine was ended: {why}")),
-            Self::Unprotected(reason) => {
-                return Ending::Refused(Refused {
-                    code: "sandbox",
-                    reason,
-                    passing: false,
-                });
-            }
+            Self::Unprotected(reason) => return Ending::for_good("sandbox", reason),
+            Self::Unfit(reason) => return Ending::for_good("adapter-unfit", reason),
             Self::Garbage(error) => (
                 Cause::Garbage,
                 format!("the engine sent what is not a message: {error}"),

@@ -9,6 +9,7 @@
 //!   mostly of 16 bits and computed with in 32.
 //! * `cache_width` is said by the manifest, since the worker reads no model's files; where it is not, the
 //!   cache counts as a quarter of the weights.
+//! * An adapter's files count as weights of its base.
 //! * One sequence, since the engine gives one answer at a time, of at most [`CACHE_TOKENS`]: the
 //!   cache grows as it is used, and few prompts fill a context of 128k.
 //!
@@ -55,6 +56,12 @@ pub(crate) enum Place {
     Accelerator(usize),
 }
 
+/// Bytes of an artifact's files.
+pub(crate) fn bytes_of(manifest: &Manifest) -> u64 {
+    let sizes = manifest.files.iter().map(|file| file.size_bytes);
+    sizes.fold(0, u64::saturating_add)
+}
+
 /// What is known of a model before it is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Size {
@@ -68,8 +75,7 @@ pub(crate) struct Size {
 impl Size {
     /// By the manifest, and where it is to be loaded.
     pub(crate) fn of(manifest: &Manifest, place: Place) -> Self {
-        let sizes = manifest.files.iter().map(|file| file.size_bytes);
-        let weights_bytes = sizes.fold(0, u64::saturating_add);
+        let weights_bytes = bytes_of(manifest);
         let tokens = u64::from(manifest.context_tokens).min(CACHE_TOKENS);
         let cache_bytes = manifest.cache_width.map_or(weights_bytes / 4, |width| {
             u64::from(width) * CACHE_VALUE_BYTES * tokens
@@ -86,6 +92,13 @@ impl Size {
                 Place::Accelerator(device) => Some(device),
             },
         }
+    }
+
+    /// The same with an adapter, which is there in full until it is added to its base.
+    pub(crate) fn with(mut self, adapter: Option<&Manifest>) -> Self {
+        let bytes = adapter.map_or(0, bytes_of);
+        self.weights_bytes = self.weights_bytes.saturating_add(bytes);
+        self
     }
 
     /// The estimate, and how it came about.
@@ -149,6 +162,8 @@ fn with_spare(peak: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tether_wire::Digest;
+    use tether_wire::manifest::FileEntry;
 
     const MIB: u64 = 1024 * 1024;
 
@@ -186,5 +201,35 @@ mod tests {
             peak_bytes: 400 * MIB,
         };
         assert_eq!(size.memory(Some(seen)).0, expected(420));
+    }
+
+    #[test]
+    fn an_adapter_counts_as_weights_of_its_base() {
+        let manifest = |bytes, cache_width| Manifest {
+            model: "m@1.0".parse().expect("valid"),
+            format: Format::Safetensors,
+            weights: "w".to_owned(),
+            tokenizer: None,
+            files: vec![FileEntry {
+                path: "w".to_owned(),
+                size_bytes: bytes,
+                digest: Digest([1; 32]),
+            }],
+            context_tokens: 1_024,
+            licence: None,
+            base_model: None,
+            base_digest: None,
+            cache_width,
+            adapters: Vec::new(),
+            created_ms: 0,
+        };
+        let (base, adapter) = (manifest(100 * MIB, Some(1_024)), manifest(10 * MIB, None));
+        let place = Place::Machine { is_cpu: true };
+        let of = |adapter| {
+            let size = Size::of(&base, place).with(adapter);
+            size.memory(None).0.total()
+        };
+        let (alone, both) = (of(None), of(Some(&adapter)));
+        assert_eq!(both - alone, 21 * MIB, "and no cache of its own");
     }
 }

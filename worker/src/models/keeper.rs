@@ -4,10 +4,12 @@
 //! # Layout
 //!
 //! * `check` – its files against their manifest, before each start of its engine
+//! * `verified` – what is loaded: a model, or an adapter with its base
 //! * `shown` – how far a fetch or a check is
 
 mod check;
 mod shown;
+mod verified;
 
 use super::entry::Entry;
 use super::leases::Leases;
@@ -15,13 +17,13 @@ use super::locate::Locator;
 use super::memory::{self, Memory};
 use super::observe::{LOOK_EVERY, Observer};
 use super::pool::{Amount, Mib, Need};
-use super::{Found, Known, ModelState, Served, cut};
+use super::{Found, ModelState, cut};
 use crate::config::{ModelConfig, WorkerConfig};
-use crate::device::Compute;
+use crate::device::{Compute, Device};
 use crate::engine::memory::limit;
 use crate::engine::protocol::Load;
 use crate::engine::restart::{self, Cause};
-use crate::engine::{Engine, EngineCommand, EngineSpec, EngineState, Prepare, Ready, Refused};
+use crate::engine::{Engine, EngineCommand, EngineSpec, EngineState, Prepare, Refused};
 use crate::models::estimate::Size;
 use crate::sandbox::Confine;
 use check::{Check, refused};
@@ -29,12 +31,12 @@ use shown::Shown;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tether_artifact_store::{Trust, VerifiedArtifact};
+use tether_artifact_store::Trust;
 use tether_telemetry::metrics::WorkerMetrics;
 use tether_wire::Digest;
-use tether_wire::card::ModelOffer;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
+use verified::Verified;
 
 /// How long nobody asks for a model whose engine crashed. The supervisor starts it by itself.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -70,12 +72,14 @@ impl Keeper {
             trust: Trust::in_publishers(self.config.trusted_publishers.iter().copied()),
             path: PathBuf::new(),
             digest: model.digest,
+            locator: self.locator.clone(),
             turns,
             view: self.views.join(self.entry.index().to_string()),
+            fetched: self.progress(true),
             progress: self.progress(false),
         };
         let mut failures = 0;
-        let (artifact, view) = loop {
+        let verified = loop {
             match self.find_and_check(&model, &mut check).await {
                 Ok(verified) => break verified,
                 Err(refused) => {
@@ -89,18 +93,23 @@ impl Keeper {
                 }
             }
         };
-        let digest = artifact.digest();
+        let digest = verified.digest();
         if !matches!(self.entry.find(&digest), Found::Unknown) {
             let reason = "the same artifact is configured twice".to_owned();
             return self.refuse(None, "configured-twice", reason);
         }
-        if let Some(base) = artifact.manifest().base_digest {
-            let reason = format!("it is an adapter for {base}: adapters are not served yet");
-            return self.refuse(Some(digest), "adapter-unsupported", reason);
+        if verified.base.is_some() && self.config.max_warm_adapters == 0 {
+            let reason = "it is an adapter, and `worker.max_warm_adapters` is 0".to_owned();
+            return self.refuse(Some(digest), "adapters-off", reason);
         }
-        self.know(&artifact, model.pin);
+        if verified.base.is_some() && self.compute.device != Device::Cpu {
+            let device = self.compute.device;
+            let reason = format!("adapters are computed by the processor, and not on {device}");
+            return self.refuse(Some(digest), "adapter-device", reason);
+        }
+        self.know(&verified, model.pin);
         let mut target = self.leases.target(self.entry.index());
-        let fresh = Arc::new(Mutex::new(Some(view)));
+        let fresh = Arc::new(Mutex::new(Some(verified.view.clone())));
         let prepare = check.before_each_start(digest, fresh.clone());
         if !*target.borrow_and_update() {
             // What was right now may have changed when somebody asks.
@@ -112,7 +121,7 @@ impl Keeper {
             if target.wait_for(|should| *should).await.is_err() {
                 return;
             }
-            match self.load(&artifact, prepare.clone(), &mut target).await {
+            match self.load(&verified, prepare.clone(), &mut target).await {
                 Ended::Unloaded => {
                     failures = 0;
                     self.cold(true);
@@ -145,8 +154,8 @@ impl Keeper {
         &self,
         model: &ModelConfig,
         check: &mut Check,
-    ) -> Result<(VerifiedArtifact, PathBuf), Refused> {
-        let tell = self.progress(true);
+    ) -> Result<Verified, Refused> {
+        let tell = check.fetched.clone();
         let found = self
             .locator
             .locate(model, move |done, total| tell.told(done, total));
@@ -155,30 +164,15 @@ impl Keeper {
     }
 
     /// Now it can be loaded.
-    fn know(&self, artifact: &VerifiedArtifact, is_pinned: bool) {
-        let manifest = artifact.manifest();
-        let digest = artifact.digest();
-        let (memory, reason) = self.size(artifact).memory(self.memory.seen(&digest));
-        let known = Known {
-            offer: ModelOffer {
-                model: manifest.model.clone(),
-                digest,
-                warm: false,
-                context_tokens: manifest.context_tokens,
-                adapters: Vec::new(),
-                numerics_class: String::new(),
-            },
-            sequences: 0,
-            max_token_bytes: None,
-            is_pinned,
-            memory_bytes: memory.total(),
-            device: self.compute.device,
-        };
+    fn know(&self, verified: &Verified, is_pinned: bool) {
+        let seen = self.memory.seen(&verified.digest());
+        let (memory, reason) = self.size(verified).memory(seen);
+        let known = verified.known(is_pinned, memory.total(), self.compute.device);
         self.entry.change(|status| status.known = Some(known));
         let need = Need {
             memory,
             reason,
-            is_adapter: false,
+            is_adapter: verified.base.is_some(),
             is_pinned,
         };
         self.leases.know(self.entry.index(), need);
@@ -187,14 +181,14 @@ impl Keeper {
     /// One stay of the model in memory: until the pool wants it to go, or its files are not right.
     async fn load(
         &self,
-        artifact: &VerifiedArtifact,
+        verified: &Verified,
         prepare: Prepare,
         target: &mut watch::Receiver<bool>,
     ) -> Ended {
-        let manifest = artifact.manifest();
-        let digest = artifact.digest();
+        let manifest = verified.manifest();
+        let digest = verified.digest();
         let name = manifest.model.to_string();
-        let spec = self.spec(artifact, prepare);
+        let spec = self.spec(verified, prepare);
         let loading = || ModelState::Loading {
             model: manifest.model.clone(),
             digest,
@@ -207,7 +201,7 @@ impl Keeper {
             self.entry.clone(),
             self.memory.clone(),
             digest,
-            self.size(artifact),
+            self.size(verified),
         );
         let observer = Arc::new(observer);
         self.leases.observe_by(self.entry.index(), &observer);
@@ -244,7 +238,7 @@ impl Keeper {
                             known.offer.numerics_class = cut(&ready.numerics_class, 96);
                             known.offer.context_tokens = ready.context_tokens;
                         }
-                        status.state = ModelState::Serving(served(artifact, ready, &engine));
+                        status.state = ModelState::Serving(verified.served(ready, &engine));
                         self.leases.loaded(self.entry.index(), load_ms);
                     });
                     let (needs, used) = self.leases.memory(self.entry.index());
@@ -293,23 +287,23 @@ impl Keeper {
         }
     }
 
-    fn spec(&self, artifact: &VerifiedArtifact, prepare: Prepare) -> EngineSpec {
-        let manifest = artifact.manifest();
-        let model_bytes = manifest.files.iter().map(|file| file.size_bytes).sum();
-        let memory_limit = limit(self.config.engine.memory_limit_mib, model_bytes);
+    fn spec(&self, verified: &Verified, prepare: Prepare) -> EngineSpec {
+        let model = verified.model();
+        let memory_limit = limit(self.config.engine.memory_limit_mib, verified.bytes());
         EngineSpec {
             command: self.command.clone(),
             load: Load {
                 kind: self.config.engine.kind,
                 // Given anew before each start.
                 root: PathBuf::new(),
-                weights: manifest.weights.clone(),
-                tokenizer: manifest.tokenizer.clone(),
-                format: manifest.format,
-                context_tokens: manifest.context_tokens,
+                has_adapter: verified.base.is_some(),
+                weights: model.weights.clone(),
+                tokenizer: model.tokenizer.clone(),
+                format: model.format,
+                context_tokens: verified.context_tokens(),
                 threads: self.config.engine.threads,
                 slots: self.config.slots,
-                model_name: manifest.model.to_string(),
+                model_name: verified.manifest().model.to_string(),
                 continuation: self.config.engine.continuation,
                 echo_delay_ms: self.config.engine.echo_delay_ms,
                 compute: self.compute.clone(),
@@ -321,9 +315,8 @@ impl Keeper {
         }
     }
 
-    fn size(&self, artifact: &VerifiedArtifact) -> Size {
-        let place = memory::place(&self.config, self.compute.device);
-        Size::of(artifact.manifest(), place)
+    fn size(&self, verified: &Verified) -> Size {
+        verified.size(memory::place(&self.config, self.compute.device))
     }
 
     /// Takes what was seen into account.
@@ -351,25 +344,5 @@ impl Keeper {
     /// Shows how far the fetch or the check of the files is.
     fn progress(&self, is_fetch: bool) -> Arc<Shown> {
         Arc::new(Shown::new(self.entry.clone(), is_fetch))
-    }
-}
-
-fn served(artifact: &VerifiedArtifact, ready: Ready, engine: &Engine) -> Served {
-    let manifest = artifact.manifest();
-    Served {
-        offer: ModelOffer {
-            model: manifest.model.clone(),
-            digest: artifact.digest(),
-            warm: true,
-            context_tokens: ready.context_tokens,
-            adapters: Vec::new(),
-            numerics_class: cut(&ready.numerics_class, 96),
-        },
-        engine_version: cut(&ready.engine, 64),
-        sequences: ready.sequences,
-        shields: ready.shields,
-        max_token_bytes: ready.max_token_bytes,
-        pid: ready.pid,
-        engine: engine.clone(),
     }
 }

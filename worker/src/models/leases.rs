@@ -63,7 +63,7 @@ impl Leases {
     /// # Errors
     /// Why it is not loaded for now.
     pub(crate) fn ask(&self, model: usize) -> Result<Lease, String> {
-        self.with(|state, now_ms| {
+        let asked = self.with(|state, now_ms| {
             let (asked, effects) = state.pool.ask(model, now_ms);
             let lease = |id, turn| Lease {
                 leases: self.clone(),
@@ -81,7 +81,10 @@ impl Leases {
                 Asked::Refused(why) => Err(why),
             };
             (asked, effects)
-        })
+        });
+        // Who waits may be let in by nothing but time.
+        self.0.changed.notify_one();
+        asked
     }
 
     pub(crate) fn know(&self, model: usize, need: Need) {
@@ -225,4 +228,41 @@ impl Drop for Lease {
 
 fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::pool::Limits;
+
+    #[tokio::test]
+    async fn who_waits_for_nothing_but_time_is_let_in_when_it_has_passed() {
+        let limits = Limits {
+            memory: 100.into(),
+            accelerators: Vec::new(),
+            adapters: 0,
+            idle_ms: 0,
+        };
+        let leases = Leases::new(Pool::new(limits, 2), 2);
+        let need = || Need {
+            memory: 60.into(),
+            ..Need::default()
+        };
+        leases.know(0, need());
+        leases.know(1, need());
+        // It took a moment to load, so it stays for one.
+        leases.loaded(0, 300);
+        let mut target = leases.target(0);
+        let running = tokio::spawn(leases.clone().run());
+        for _ in 0..10 {
+            // On this one thread it has come to rest by then.
+            tokio::task::yield_now().await;
+        }
+        let lease = leases.ask(1).expect("it fits when the other one is gone");
+        assert!(!lease.is_ready());
+        let gives_way = target.wait_for(|should| !*should);
+        let gives_way = tokio::time::timeout(Duration::from_secs(20), gives_way).await;
+        assert!(gives_way.is_ok_and(|told| told.is_ok()), "nobody woke up");
+        running.abort();
+    }
 }

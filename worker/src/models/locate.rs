@@ -4,7 +4,9 @@ use crate::config::{ModelConfig, WorkerConfig};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use tether_artifact_store::{ArtifactError, DirectorySource, Offered, Source, Store, Trust};
+use tether_artifact_store::{
+    ArtifactError, DirectorySource, Offered, Source, Store, Trust, read_manifest,
+};
 use tether_wire::Digest;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +22,8 @@ pub(super) struct Locator(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     sources: Vec<Arc<dyn Source>>,
+    /// Folders of models that are served where they lie.
+    paths: Vec<PathBuf>,
     store_dir: PathBuf,
     budget_bytes: u64,
     /// Opened when it is needed: who has no sources needs none.
@@ -34,6 +38,11 @@ impl Locator {
         let source = |dir: &PathBuf| Arc::new(DirectorySource::new(dir)) as Arc<dyn Source>;
         Self(Arc::new(Inner {
             sources: config.sources.iter().map(source).collect(),
+            paths: config
+                .models
+                .iter()
+                .filter_map(|it| it.path.clone())
+                .collect(),
             store_dir: data_dir.join(STORE),
             budget_bytes: config.disk_budget_gib.saturating_mul(GIB),
             store: OnceCell::new(),
@@ -67,6 +76,40 @@ impl Locator {
         let path = fetched.await?;
         tracing::info!(%digest, source = source.name(), "artifact is in the store");
         Ok(path)
+    }
+
+    /// The folder of an adapter's base: configured, in the store, or fetched there.
+    pub(super) async fn locate_base(
+        &self,
+        digest: Digest,
+        tell: impl Fn(u64, u64) + Send + Sync + 'static,
+    ) -> Result<PathBuf, ArtifactError> {
+        if let Some(path) = self.configured(digest).await {
+            return Ok(path);
+        }
+        // It stays as long as its adapter is configured.
+        self.kept().insert(digest);
+        let base = ModelConfig {
+            digest: Some(digest),
+            ..ModelConfig::default()
+        };
+        self.locate(&base, tell).await.map_err(|error| match error {
+            ArtifactError::NotFound(_) => ArtifactError::BaseMissing(digest),
+            error => error,
+        })
+    }
+
+    /// The folder of `models` that holds an artifact.
+    async fn configured(&self, digest: Digest) -> Option<PathBuf> {
+        let inner = self.0.clone();
+        let look = move || {
+            let has = |path: &&PathBuf| {
+                let found = read_manifest(path, &inner.trust);
+                found.is_ok_and(|(found, _)| found == digest)
+            };
+            inner.paths.iter().find(has).cloned()
+        };
+        tokio::task::spawn_blocking(look).await.ok().flatten()
     }
 
     async fn store(&self) -> Result<Arc<Store>, ArtifactError> {

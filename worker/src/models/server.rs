@@ -137,6 +137,7 @@ fn served(digest: Digest, manifest: &Manifest, ready: Ready, engine: &Engine) ->
             adapters: Vec::new(),
             numerics_class: cut(&ready.numerics_class, 96),
         },
+        base: None,
         engine_version: cut(&ready.engine, 64),
         sequences: ready.sequences,
         max_token_bytes: None,

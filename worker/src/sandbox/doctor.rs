@@ -146,6 +146,7 @@ fn load(config: &SandboxConfig, view: &Path, group: &Result<Group, String>) -> L
     Load {
         kind: EngineKind::Escape,
         root: view.to_owned(),
+        has_adapter: false,
         weights: bait::WEIGHTS.to_owned(),
         tokenizer: None,
         format: Format::Gguf,

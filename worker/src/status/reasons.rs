@@ -144,6 +144,7 @@ mod tests {
             configured: "m".into(),
             model: None,
             digest: None,
+            base: None,
             state,
             progress: None,
             is_pinned: false,

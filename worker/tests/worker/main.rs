@@ -1,6 +1,7 @@
 //! A worker with real sockets and real engine processes. The engine is the echo engine, or one that
 //! misbehaves in one way.
 
+mod adapters;
 mod draining;
 mod engines;
 mod fixture;

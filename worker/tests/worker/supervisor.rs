@@ -31,6 +31,7 @@ pub(crate) fn start(engine: &str, change: impl FnOnce(&mut EngineSpec)) -> Engin
         load: Load {
             kind: EngineKind::Echo,
             root: view(),
+            has_adapter: false,
             weights: "w".to_owned(),
             tokenizer: None,
             format: Format::Gguf,

@@ -94,6 +94,7 @@ fn load(
     Load {
         kind: EngineKind::Mistralrs,
         root: root.to_owned(),
+        has_adapter: false,
         weights: weights.to_owned(),
         tokenizer: None,
         format,

@@ -149,6 +149,7 @@ fn load(artifact: &Path) -> anyhow::Result<Load> {
     Ok(Load {
         kind: EngineKind::Mistralrs,
         root: artifact.canonicalize()?,
+        has_adapter: false,
         weights: manifest.weights.clone(),
         tokenizer: manifest.tokenizer.clone(),
         format: manifest.format,

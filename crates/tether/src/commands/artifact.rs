@@ -208,6 +208,7 @@ impl Found {
             "format": self.manifest.format,
             "context_tokens": self.manifest.context_tokens,
             "licence": self.manifest.licence,
+            "base_digest": self.manifest.base_digest,
             "files": self.manifest.files.len(),
             "bytes": self.bytes(),
         })
@@ -221,6 +222,9 @@ impl fmt::Display for Found {
         writeln!(f, "publisher  {}", self.publisher)?;
         writeln!(f, "format     {}", format_text(self.manifest.format))?;
         writeln!(f, "context    {} tokens", self.manifest.context_tokens)?;
+        if let Some(base) = self.manifest.base_digest {
+            writeln!(f, "base       {base}")?;
+        }
         let licence = self.manifest.licence.as_deref();
         writeln!(f, "licence    {}", licence.unwrap_or("not given"))?;
         let (files, bytes) = (self.manifest.files.len(), self.bytes());

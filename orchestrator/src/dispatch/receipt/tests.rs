@@ -98,18 +98,24 @@ fn a_receipt_that_says_what_was_seen_passes() {
     let right = sealed_by(&worker(), &mesh().id, &receipt());
     assert_eq!(judged(right), Verdict::Right);
     assert_eq!(judged(None), Verdict::Missing);
+    // Of an adapter, which is a model of its own.
+    let mut adapter = receipt();
+    adapter.adapters = vec![adapter.digest];
+    let adapter = sealed_by(&worker(), &mesh().id, &adapter);
+    assert_eq!(judged(adapter), Verdict::Right);
 }
 
 type Lie = fn(&mut Receipt);
 
 #[test]
 fn a_worker_that_lies_in_any_field_is_caught() {
-    let lies: [(&str, Lie); 14] = [
+    let lies: [(&str, Lie); 15] = [
         ("correlation", |r| r.correlation = CorrelationId([2; 16])),
         ("attempt", |r| r.attempt = 1),
         ("fence", |r| r.fence = 4),
         ("model", |r| r.model = "tiny@1.1".parse().expect("valid")),
         ("digest", |r| r.digest = Digest([8; 32])),
+        ("adapters", |r| r.adapters = vec![Digest([8; 32])]),
         ("seed", |r| r.seed = 6),
         ("request", |r| r.request = Digest([8; 32])),
         ("text", |r| r.text = Digest([8; 32])),

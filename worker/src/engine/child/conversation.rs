@@ -4,7 +4,7 @@
 
 use super::answer::Answer;
 use super::outbox::Outbox;
-use crate::engine::kind::{Engine, load};
+use crate::engine::kind::{Engine, LoadError, load};
 use crate::engine::protocol::{FromEngine, Generate, Load, ToEngine, read_message, write_message};
 use std::collections::HashMap;
 use std::net::Shutdown;
@@ -136,8 +136,11 @@ fn converse(
 ) -> ExitCode {
     let engine = match loaded(runtime, outbox, load) {
         Ok(engine) => engine,
-        Err(reason) => {
-            outbox.send(FromEngine::LoadFailed { reason });
+        Err(error) => {
+            outbox.send(match error {
+                LoadError::Failed(reason) => FromEngine::LoadFailed { reason },
+                LoadError::AdapterUnfit(reason) => FromEngine::AdapterUnfit { reason },
+            });
             return ExitCode::FAILURE;
         }
     };
@@ -155,7 +158,11 @@ fn converse(
     ExitCode::SUCCESS
 }
 
-fn loaded(runtime: &Runtime, outbox: &Outbox, request: &Load) -> Result<Arc<dyn Engine>, String> {
+fn loaded(
+    runtime: &Runtime,
+    outbox: &Outbox,
+    request: &Load,
+) -> Result<Arc<dyn Engine>, LoadError> {
     let began = Instant::now();
     let engine = runtime.block_on(load(request))?;
     let facts = engine.facts();

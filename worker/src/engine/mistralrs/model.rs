@@ -1,6 +1,8 @@
 //! Loads a model offline, from verified files.
 
+use super::adapter;
 use crate::device::Device;
+use crate::engine::kind::LoadError;
 use crate::engine::protocol::Load;
 use crate::text::prompt::TextModel;
 use mistralrs::core::MistralRsBuilder;
@@ -20,15 +22,28 @@ pub(super) struct Loaded {
 
 const TOKENIZER: &str = "tokenizer.json";
 
-pub(super) async fn load(load: &Load) -> Result<Loaded, String> {
-    check_files(load)?;
+pub(super) async fn load(load: &Load) -> Result<Loaded, LoadError> {
+    let folder = load.model_folder();
+    check_files(load, &folder)?;
     let tokenizer = load.tokenizer.as_deref().unwrap_or(TOKENIZER);
     // The text side first: it is quick, and names what is missing.
-    let text = TextModel::load(&load.root, tokenizer, load.context_tokens)?;
-    let (pipeline, scheduler, _) = builder(load)?
+    let text = TextModel::load(&folder, tokenizer, load.context_tokens)?;
+    // The layers are built on this thread, before anything else of this process is waited for.
+    let adapter = match load.adapter_folder() {
+        Some(_) if load.format != Format::Safetensors => {
+            let why = "the base is not in safetensors, and adapters are applied to those only";
+            return Err(LoadError::AdapterUnfit(why.to_owned()));
+        }
+        Some(adapter) => Some(adapter::put_on(&adapter, &folder)?),
+        None => None,
+    };
+    let (pipeline, scheduler, _) = builder(load, &folder)?
         .build_pipeline()
         .await
         .map_err(|error| format!("{error:#}"))?;
+    if let Some(adapter) = adapter {
+        adapter.confirm()?;
+    }
     let runner = MistralRsBuilder::new(pipeline, scheduler, false, None)
         // A prefix from the cache changes the shapes that are computed, and with them the last bits.
         .with_no_prefix_cache(true)
@@ -36,7 +51,8 @@ pub(super) async fn load(load: &Load) -> Result<Loaded, String> {
         .with_disable_eos_stop(true)
         .build()
         .await;
-    let most = runner.config(None)?.max_seq_len.unwrap_or(usize::MAX);
+    let most = runner.config(None).map_err(|error| error.to_string())?;
+    let most = most.max_seq_len.unwrap_or(usize::MAX);
     let most = u32::try_from(usable_context(most)).unwrap_or(u32::MAX);
     let text = text.with_context_at_most(most);
     Ok(Loaded { runner, text })
@@ -55,11 +71,11 @@ fn usable_context(most: usize) -> usize {
 }
 
 /// For a path that does not exist, mistral.rs asks the hub.
-fn check_files(load: &Load) -> Result<(), String> {
-    if !load.root.is_absolute() || !load.root.is_dir() {
+fn check_files(load: &Load, folder: &Path) -> Result<(), String> {
+    if !folder.is_absolute() || !folder.is_dir() {
         return Err(format!(
             "{} is not an absolute path of a folder",
-            load.root.display()
+            folder.display()
         ));
     }
     let needed = [
@@ -71,16 +87,15 @@ fn check_files(load: &Load) -> Result<(), String> {
         if !is_safe_path(file) {
             return Err(format!("{file:?} leads outside the model's folder"));
         }
-        if !load.root.join(file).is_file() {
+        if !folder.join(file).is_file() {
             return Err(format!("the model needs {file} in its folder"));
         }
     }
     Ok(())
 }
 
-fn builder(load: &Load) -> Result<AnyModelBuilder, String> {
-    let root = load
-        .root
+fn builder(load: &Load, folder: &Path) -> Result<AnyModelBuilder, String> {
+    let root = folder
         .to_str()
         .ok_or("the path of the model's folder is not UTF-8")?;
     let (device, sequences) = (open(load.compute.device)?, super::sequences(load)?);

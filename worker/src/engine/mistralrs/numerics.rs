@@ -11,12 +11,13 @@ pub(super) const ENGINE: &str = "mistralrs-0.8.1";
 const DRAW: u32 = 1;
 
 /// Engine, architecture and system (its mathematical functions), instruction set (chosen when built,
-/// and what kernels find at run time), format, dtype, device, how the arithmetic was compiled, how many
-/// sequences are computed at once, and how tokens are drawn. Of an accelerator its class, in place of
-/// the processor's instruction sets. With more than one sequence the shapes depend on neighbours, so that
-/// even within one class nothing is promised. The weights' own dtype belongs to the
-/// model's digest. The number of threads is not in it: `tether bench continuation` compares answers of
-/// one thread and of two to the last bit, and its figures are in `docs/benchmarks.md`.
+/// and what kernels find at run time), format, dtype, device, how the arithmetic was compiled, whether an
+/// adapter was added to the weights, how many sequences are computed at once, and how tokens are drawn.
+/// Of an accelerator its class, in place of the processor's instruction sets. With more than one sequence
+/// the shapes depend on neighbours, so that even within one class nothing is promised. The weights' own
+/// dtype belongs to the model's digest. The number of threads is not in it: `tether bench continuation`
+/// compares answers of one thread and of two to the last bit, and its figures are in
+/// `docs/benchmarks.md`.
 pub(super) fn class(load: &Load) -> String {
     let Compute {
         device,
@@ -25,6 +26,8 @@ pub(super) fn class(load: &Load) -> String {
     } = &load.compute;
     let format = match load.format {
         Format::Gguf => "gguf",
+        // Whose base is in safetensors, and adding is arithmetic, too.
+        Format::Safetensors if load.has_adapter => "lora",
         Format::Safetensors => "safetensors",
         Format::Unknown => "unknown",
     };
@@ -117,7 +120,8 @@ mod tests {
     #[test]
     fn a_class_fits_its_card_and_names_what_bits_depend_on() {
         for format in [Format::Gguf, Format::Safetensors, Format::Unknown] {
-            let class = class(&load(format, Compute::default()));
+            let mut load = load(format, Compute::default());
+            let class = super::class(&load);
             assert!(
                 class.starts_with(ENGINE) && class.contains("/draw="),
                 "{class}"
@@ -126,6 +130,11 @@ mod tests {
             // The bound of a card's field; the longest instruction sets are taken into account.
             let spare = "avx512".len() - built().len() + "avx2+fma".len() - runs().len();
             assert!(class.len() + spare <= 96, "{class}");
+            load.has_adapter = true;
+            let adapted = super::class(&load);
+            let is_other = adapted != class && adapted.contains("/lora/");
+            assert_eq!(is_other, format == Format::Safetensors, "{adapted}");
+            assert!(adapted.len() <= class.len());
         }
     }
 }

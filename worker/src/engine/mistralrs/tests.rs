@@ -1,5 +1,6 @@
 //! Through the whole conversation, with the committed small model.
 
+mod adapters;
 mod continuation;
 mod forms;
 mod parameters;

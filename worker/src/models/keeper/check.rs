@@ -1,54 +1,79 @@
 //! Files against their manifest, before each start of an engine that reads them.
 
 use super::shown::Shown;
+use super::verified::Verified;
 use crate::engine::{Prepare, Refused};
+use crate::models::locate::Locator;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use tether_artifact_store::{ArtifactError, Trust, VerifiedArtifact, verify};
+use tether_artifact_store::{ArtifactError, Progress, Trust, VerifiedArtifact, verify};
 use tether_wire::Digest;
 use tokio::sync::Semaphore;
 
-/// The check of one artifact, as often as its engine starts.
+/// The check of one artifact, and of its base where it is an adapter, as often as its engine starts.
 #[derive(Clone)]
 pub(super) struct Check {
     pub(super) trust: Trust,
     pub(super) path: PathBuf,
     pub(super) digest: Option<Digest>,
+    /// Finds the base of an adapter.
+    pub(super) locator: Locator,
     /// One at a time, over all models.
     pub(super) turns: Arc<Semaphore>,
     /// The folder that the engine sees.
     pub(super) view: PathBuf,
+    pub(super) fetched: Arc<Shown>,
     pub(super) progress: Arc<Shown>,
 }
 
 impl Check {
     /// Verifies every byte and makes the engine's view anew, off the async threads.
-    pub(super) async fn run(&self) -> Result<(VerifiedArtifact, PathBuf), Refused> {
+    pub(super) async fn run(&self) -> Result<Verified, Refused> {
+        let artifact = self.verify(self.path.clone(), self.digest).await?;
+        let base = match artifact.manifest().base_digest {
+            Some(digest) => Some(self.base(digest).await.map_err(|refused| Refused {
+                reason: format!("the adapter's base: {}", refused.reason),
+                ..refused
+            })?),
+            None => None,
+        };
+        let view = self.view.clone();
+        blocking(move || {
+            let view = match &base {
+                Some(base) => artifact.expose_on(base, &view)?,
+                None => artifact.expose(&view)?,
+            };
+            Ok(Verified {
+                artifact,
+                base,
+                view,
+            })
+        })
+        .await
+    }
+
+    /// The base of an adapter, served here or not.
+    async fn base(&self, digest: Digest) -> Result<VerifiedArtifact, Refused> {
+        let tell = self.fetched.clone();
+        let tell = move |done, total| tell.told(done, total);
+        let found = self.locator.locate_base(digest, tell).await;
+        let path = found.map_err(|error| refused(&error))?;
+        self.verify(path, Some(digest)).await
+    }
+
+    async fn verify(
+        &self,
+        path: PathBuf,
+        expect: Option<Digest>,
+    ) -> Result<VerifiedArtifact, Refused> {
         // The semaphore is never closed.
         let _turn = self.turns.acquire().await;
         let check = self.clone();
-        let done = tokio::task::spawn_blocking(move || {
-            let expect = check.digest.as_ref();
-            let mut tell = |progress: tether_artifact_store::Progress<'_>| {
-                check
-                    .progress
-                    .told(progress.bytes_done, progress.bytes_total);
-            };
-            let artifact = verify(&check.path, &check.trust, expect, &mut tell)?;
-            let view = artifact.expose(&check.view)?;
-            Ok((artifact, view))
-        });
-        let (artifact, view) = match done.await {
-            Ok(Ok(verified)) => verified,
-            Ok(Err(error)) => return Err(refused(&error)),
-            Err(error) => {
-                return Err(Refused {
-                    code: "internal",
-                    reason: error.to_string(),
-                    passing: true,
-                });
-            }
-        };
+        let artifact = blocking(move || {
+            let mut tell = |it: Progress<'_>| check.progress.told(it.bytes_done, it.bytes_total);
+            verify(&path, &check.trust, expect.as_ref(), &mut tell)
+        })
+        .await?;
         if !artifact.unlisted().is_empty() {
             let files = artifact.unlisted().join(", ");
             tracing::warn!(
@@ -56,7 +81,7 @@ impl Check {
                 "files beside the artifact's own are not shown to its engine"
             );
         }
-        Ok((artifact, view))
+        Ok(artifact)
     }
 
     /// The same again before each start of the engine, and for the very artifact that is offered:
@@ -74,10 +99,23 @@ impl Check {
                 let view = fresh.lock().unwrap_or_else(PoisonError::into_inner).take();
                 match view {
                     Some(view) => Ok(view),
-                    None => check.run().await.map(|(_, view)| view),
+                    None => check.run().await.map(|verified| verified.view),
                 }
             })
         })
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ArtifactError> + Send + 'static,
+) -> Result<T, Refused> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(|error| refused(&error)),
+        Err(error) => Err(Refused {
+            code: "internal",
+            reason: error.to_string(),
+            passing: true,
+        }),
     }
 }
 

@@ -156,6 +156,9 @@ fn model(model: &Value) -> String {
     if model["is_pinned"] == true {
         said += ", pinned";
     }
+    if let Some(base) = model["base"].as_str() {
+        let _ = write!(said, ", over {}…", base.get(..12).unwrap_or(base));
+    }
     said += &kept_from(&model["shields"]);
     said
 }

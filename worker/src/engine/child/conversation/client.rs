@@ -71,6 +71,7 @@ pub(crate) fn echo_load(delay_ms: u64) -> Load {
     Load {
         kind: EngineKind::Echo,
         root: std::env::temp_dir(),
+        has_adapter: false,
         weights: "none".to_owned(),
         tokenizer: None,
         format: Format::Gguf,
