@@ -246,6 +246,7 @@ pub(crate) fn engine_samples() -> Vec<Seed> {
             model_name: "tether-tiny@1.0".into(),
             continuation: Continuation::default(),
             echo_delay_ms: 0,
+            compute: tether_worker::device::Compute::default(),
             confine: tether_worker::sandbox::Confine::default(),
         }),
         ToEngine::Generate(Generate {
