@@ -3,7 +3,7 @@
 use crate::config::EngineConfig;
 use crate::engine::process::EngineCommand;
 use crate::engine::protocol::{Generate, Load, Task};
-use crate::engine::reader::{self, EngineDone, Hold, MAX_WAITING_CHUNKS, Sink, Source};
+use crate::engine::reader::{self, EngineDone, Hold, Sink, Source};
 use crate::engine::supervisor::Supervisor;
 use crate::sandbox::Shield;
 use futures_util::future::BoxFuture;
@@ -258,19 +258,12 @@ impl Answer {
     /// The next piece, from position 0 on: what was given before this request comes again first, in
     /// pieces of its own. Nothing once the answer is over, well or not: [`Answer::end`] says which.
     pub async fn chunk(&mut self) -> Option<Chunk> {
-        self.source.chunks.recv().await
+        self.source.chunk().await
     }
 
     /// The pieces that came already; one is not waited for.
     pub fn given(&mut self) -> Vec<Chunk> {
-        let mut given = Vec::new();
-        while let Ok(chunk) = self.source.chunks.try_recv() {
-            given.push(chunk);
-            if given.len() >= MAX_WAITING_CHUNKS {
-                break;
-            }
-        }
-        given
+        self.source.given()
     }
 
     /// The end of the answer.

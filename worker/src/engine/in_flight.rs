@@ -10,7 +10,6 @@ use crate::engine::reader::{EngineDone, Hold, Reader, Sink};
 use std::collections::HashMap;
 use tether_wire::infer::Chunk;
 use tether_wire::rpc::{Code, RpcError};
-use tokio::sync::mpsc::error::TrySendError;
 
 /// How long a request may make no progress, in ticks.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +34,10 @@ struct Request {
     hold: Box<dyn Hold>,
     /// Position of the first token that was not given before this request.
     given: u32,
+    /// Whether its turn came.
+    started: bool,
+    /// Signs that more of what was given was gone through; each is of one token at least.
+    replayed: u32,
     /// Up to which position that was told again.
     retold: u32,
     position: u32,
@@ -82,6 +85,8 @@ impl InFlight {
             reader: Some(reader),
             hold,
             given,
+            started: false,
+            replayed: 0,
             retold: 0,
             position: given,
             still: 0,
@@ -100,27 +105,27 @@ impl InFlight {
     pub(crate) fn on_message(&mut self, message: FromEngine) -> Option<u64> {
         match message {
             FromEngine::Started { id, prompt_tokens } => {
-                if let Some(begun) = self.progress(id).and_then(Request::begun) {
-                    // Who is gone needs no news.
-                    let _ = begun.send(prompt_tokens);
+                let request = self.requests.get_mut(&id)?;
+                if !request.started {
+                    request.started = true;
+                    if let Some(begun) = request.begun() {
+                        // Who is gone needs no news.
+                        let _ = begun.send(prompt_tokens);
+                    }
+                    self.progress(id);
                 }
                 None
             }
             FromEngine::Replayed { id } => {
-                self.progress(id);
+                let request = self.requests.get_mut(&id)?;
+                if request.replayed < request.given {
+                    request.replayed += 1;
+                    self.progress(id);
+                }
                 None
             }
-            FromEngine::Retold { id, chunk } => {
-                let request = self.progress(id)?;
-                let retold = request.retell(chunk);
-                request.cut_off(id, retold)
-            }
-            FromEngine::Chunk { id, chunk } => {
-                let request = self.progress(id)?;
-                request.begun();
-                let delivered = request.deliver(chunk);
-                request.cut_off(id, delivered)
-            }
+            FromEngine::Retold { id, chunk } => self.piece(id, chunk, Request::retell),
+            FromEngine::Chunk { id, chunk } => self.piece(id, chunk, Request::deliver),
             FromEngine::Done {
                 id,
                 finish,
@@ -155,14 +160,37 @@ impl InFlight {
         }
     }
 
-    fn progress(&mut self, id: u64) -> Option<&mut Request> {
+    /// A piece came. Only new positions are progress: there are only so many of them.
+    fn piece(
+        &mut self,
+        id: u64,
+        chunk: Chunk,
+        pass: impl FnOnce(&mut Request, Chunk) -> Result<(), RpcError>,
+    ) -> Option<u64> {
         let request = self.requests.get_mut(&id)?;
+        // Whoever waits for the turn must read now.
+        request.begun();
+        let is_new = chunk.positions() != Some(0);
+        let passed = pass(request, chunk);
+        let is_progress = is_new && passed.is_ok();
+        let cut_off = request.cut_off(id, passed);
+        if is_progress {
+            self.progress(id);
+        } else if cut_off.is_some() {
+            // It has time to let go.
+            self.still = 0;
+        }
+        cut_off
+    }
+
+    fn progress(&mut self, id: u64) {
         self.still = 0;
         // A piece that crossed the order to go is no sign that it is obeyed.
-        if request.reader.is_some() {
+        if let Some(request) = self.requests.get_mut(&id)
+            && request.reader.is_some()
+        {
             request.still = 0;
         }
-        Some(request)
     }
 
     /// The engine let go of it.
@@ -247,27 +275,28 @@ impl Request {
             let why = "the engine tells more again than was given";
             return Err(RpcError::new(Code::Internal, why));
         }
+        if next == self.retold {
+            let why = "the engine tells again what is none of what was given";
+            return Err(RpcError::new(Code::Internal, why));
+        }
         self.retold = next;
         self.pass_on(chunk)
     }
 
     /// Passes a new piece on; an error is why there can be no more of them.
     fn deliver(&mut self, chunk: Chunk) -> Result<(), RpcError> {
+        if chunk.positions() == Some(0) && chunk.text.is_empty() && chunk.calls.is_empty() {
+            let why = "the engine made an empty piece";
+            return Err(RpcError::new(Code::Internal, why));
+        }
         self.position = follow(self.position, &chunk)?;
         self.pass_on(chunk)
     }
 
     fn pass_on(&self, chunk: Chunk) -> Result<(), RpcError> {
-        let Some(reader) = &self.reader else {
-            return Ok(());
-        };
-        reader.chunks.try_send(chunk).map_err(|error| match error {
-            TrySendError::Full(_) => RpcError::new(
-                Code::Overloaded,
-                "the reader is too slow: it left more than 1024 chunks of its answer unread",
-            ),
-            TrySendError::Closed(_) => RpcError::new(Code::Cancelled, "the reader is gone"),
-        })
+        self.reader
+            .as_ref()
+            .map_or(Ok(()), |reader| reader.give(chunk))
     }
 }
 

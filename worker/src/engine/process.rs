@@ -33,7 +33,7 @@ const KEPT_ENV: [&str; 7] = [
 /// Messages to the engine that may wait; an engine that leaves more unread is hung.
 const TO_ENGINE_MESSAGES: usize = 1_024;
 /// Messages from the engine that may wait; the engine's writes block beyond.
-const FROM_ENGINE_MESSAGES: usize = 64;
+const FROM_ENGINE_MESSAGES: usize = 16;
 /// Longest line of the engine's output that is logged; the rest of it is dropped.
 const MAX_LINE_BYTES: usize = 1_024;
 /// How long a process may take to end by itself once its socket is closed.

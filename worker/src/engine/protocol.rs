@@ -19,8 +19,47 @@ use tether_wire::manifest::Format;
 use tether_wire::rpc::RpcError;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Most bytes of one message.
-pub const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
+/// Most bytes of one message to an engine, which may hold a whole request.
+pub const MAX_TO_ENGINE_BYTES: usize = 8 * 1024 * 1024;
+/// Most bytes of one message from an engine: a piece of an answer is far smaller.
+pub const MAX_FROM_ENGINE_BYTES: usize = 1024 * 1024;
+/// Most bytes of what an engine says for people.
+pub const MAX_WORDS_BYTES: usize = 512;
+
+/// What goes one way between a worker and its engine.
+pub trait Message: Serialize + DeserializeOwned {
+    /// Most bytes of one.
+    const MAX_BYTES: usize;
+}
+
+impl Message for ToEngine {
+    const MAX_BYTES: usize = MAX_TO_ENGINE_BYTES;
+}
+
+impl Message for FromEngine {
+    const MAX_BYTES: usize = MAX_FROM_ENGINE_BYTES;
+}
+
+/// Words of an engine, cut between characters at [`MAX_WORDS_BYTES`].
+#[must_use]
+pub fn brief(mut words: String) -> String {
+    let mut end = words.len().min(MAX_WORDS_BYTES);
+    while !words.is_char_boundary(end) {
+        end -= 1;
+    }
+    words.truncate(end);
+    words
+}
+
+/// An error whose words are cut likewise.
+#[must_use]
+pub fn brief_error(error: RpcError) -> RpcError {
+    RpcError {
+        message: brief(error.message),
+        param: error.param.map(brief),
+        ..error
+    }
+}
 
 /// Which engine a process runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -289,43 +328,48 @@ pub enum FromEngine {
     },
 }
 
-fn too_large(len: usize) -> io::Error {
+fn too_large<T: Message>(len: usize) -> io::Error {
+    let limit = T::MAX_BYTES;
     io::Error::new(
         io::ErrorKind::InvalidData,
-        format!("an engine message has {len} bytes, more than the limit of {MAX_MESSAGE_BYTES}"),
+        format!("an engine message has {len} bytes, more than the limit of {limit}"),
     )
 }
 
-fn frame<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
+/// A message as it is written.
+///
+/// # Errors
+/// When it is over its [`Message::MAX_BYTES`].
+pub fn frame<T: Message>(message: &T) -> io::Result<Vec<u8>> {
     let payload = codec::encode(message);
-    if payload.len() > MAX_MESSAGE_BYTES {
-        return Err(too_large(payload.len()));
+    if payload.len() > T::MAX_BYTES {
+        return Err(too_large::<T>(payload.len()));
     }
-    let len = u32::try_from(payload.len()).map_err(|_| too_large(payload.len()))?;
+    let len = u32::try_from(payload.len()).map_err(|_| too_large::<T>(payload.len()))?;
     let mut bytes = Vec::with_capacity(4 + payload.len());
     bytes.extend_from_slice(&len.to_be_bytes());
     bytes.extend_from_slice(&payload);
     Ok(bytes)
 }
 
-fn payload_len(head: [u8; 4]) -> io::Result<usize> {
+fn payload_len<T: Message>(head: [u8; 4]) -> io::Result<usize> {
     let len = u32::from_be_bytes(head) as usize;
-    if len > MAX_MESSAGE_BYTES {
-        return Err(too_large(len));
+    if len > T::MAX_BYTES {
+        return Err(too_large::<T>(len));
     }
     Ok(len)
 }
 
-fn decode<T: DeserializeOwned>(payload: &[u8]) -> io::Result<T> {
-    codec::decode("engine message", payload, MAX_MESSAGE_BYTES)
+fn decode<T: Message>(payload: &[u8]) -> io::Result<T> {
+    codec::decode("engine message", payload, T::MAX_BYTES)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Writes one message with a blocking call.
 ///
 /// # Errors
-/// When the other end is gone, or the message is over [`MAX_MESSAGE_BYTES`].
-pub fn write_message<T: Serialize>(writer: &mut impl Write, message: &T) -> io::Result<()> {
+/// When the other end is gone, or the message is over its [`Message::MAX_BYTES`].
+pub fn write_message<T: Message>(writer: &mut impl Write, message: &T) -> io::Result<()> {
     writer.write_all(&frame(message)?)?;
     writer.flush()
 }
@@ -334,7 +378,7 @@ pub fn write_message<T: Serialize>(writer: &mut impl Write, message: &T) -> io::
 ///
 /// # Errors
 /// When the other end is gone within a message, or the bytes are not a message.
-pub fn read_message<T: DeserializeOwned>(reader: &mut impl Read) -> io::Result<Option<T>> {
+pub fn read_message<T: Message>(reader: &mut impl Read) -> io::Result<Option<T>> {
     let mut head = [0; 4];
     let mut have = 0;
     while have < head.len() {
@@ -346,7 +390,7 @@ pub fn read_message<T: DeserializeOwned>(reader: &mut impl Read) -> io::Result<O
             Err(error) => return Err(error),
         }
     }
-    let mut payload = vec![0; payload_len(head)?];
+    let mut payload = vec![0; payload_len::<T>(head)?];
     reader.read_exact(&mut payload)?;
     decode(&payload).map(Some)
 }
@@ -355,7 +399,7 @@ pub fn read_message<T: DeserializeOwned>(reader: &mut impl Read) -> io::Result<O
 ///
 /// # Errors
 /// As [`write_message`].
-pub async fn send_message<T: Serialize>(
+pub async fn send_message<T: Message>(
     writer: &mut (impl AsyncWrite + Unpin),
     message: &T,
 ) -> io::Result<()> {
@@ -367,7 +411,7 @@ pub async fn send_message<T: Serialize>(
 ///
 /// # Errors
 /// As [`read_message`].
-pub async fn receive_message<T: DeserializeOwned>(
+pub async fn receive_message<T: Message>(
     reader: &mut (impl AsyncRead + Unpin),
 ) -> io::Result<Option<T>> {
     let mut head = [0; 4];
@@ -379,7 +423,7 @@ pub async fn receive_message<T: DeserializeOwned>(
             n => have += n,
         }
     }
-    let mut payload = vec![0; payload_len(head)?];
+    let mut payload = vec![0; payload_len::<T>(head)?];
     reader.read_exact(&mut payload).await?;
     decode(&payload).map(Some)
 }
@@ -451,15 +495,27 @@ mod tests {
 
     #[test]
     fn a_frame_over_the_limit_is_refused_before_it_is_read() {
-        let head = u32::try_from(MAX_MESSAGE_BYTES + 1)
-            .expect("fits")
-            .to_be_bytes();
-        let error = read_message::<ToEngine>(&mut head.as_slice()).expect_err("too large");
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        fn refused<T: Message + std::fmt::Debug>(limit: usize) {
+            let head = u32::try_from(limit + 1).expect("fits").to_be_bytes();
+            let error = read_message::<T>(&mut head.as_slice()).expect_err("too large");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        }
+        refused::<ToEngine>(MAX_TO_ENGINE_BYTES);
+        refused::<FromEngine>(MAX_FROM_ENGINE_BYTES);
         let message = FromEngine::LoadFailed {
-            reason: "x".repeat(MAX_MESSAGE_BYTES),
+            reason: "x".repeat(MAX_FROM_ENGINE_BYTES),
         };
         assert!(write_message(&mut Vec::new(), &message).is_err());
+    }
+
+    #[test]
+    fn words_are_cut_between_characters() {
+        assert_eq!(brief("é".to_owned()), "é");
+        let long = format!("x{}", "é".repeat(MAX_WORDS_BYTES));
+        assert_eq!(brief(long.clone()).len(), MAX_WORDS_BYTES - 1);
+        let error = brief_error(RpcError::new(Code::Invalid, long.clone()).with_param(long));
+        let lens = (error.message.len(), error.param.map(|it| it.len()));
+        assert_eq!(lens, (MAX_WORDS_BYTES - 1, Some(MAX_WORDS_BYTES - 1)));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 use super::*;
-use crate::engine::reader::{self, MAX_WAITING_CHUNKS, Source};
+use crate::engine::reader::{
+    self, MAX_CHUNK_BYTES, MAX_WAITING_BYTES, MAX_WAITING_CHUNKS, Source,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use tether_wire::infer::{Finish, Usage};
+use tether_wire::infer::{CallDelta, Finish, Usage};
 
 const LIMITS: StepLimits = StepLimits { first: 5, next: 2 };
 
@@ -150,11 +152,8 @@ fn a_reader_that_is_too_slow_is_cut_off_and_its_neighbour_is_not() {
     assert_eq!(in_flight.on_message(chunk(1, limit)), Some(1));
     assert_eq!(in_flight.on_message(chunk(2, 0)), None);
     assert_eq!(in_flight.on_message(chunk(1, limit + 1)), None, "leaving");
-    let mut count = 0;
-    while slow.chunks.try_recv().is_ok() {
-        count += 1;
-    }
-    assert_eq!(count, limit, "what was delivered stays delivered");
+    let delivered = slow.given().len();
+    assert_eq!(delivered, MAX_WAITING_CHUNKS, "it stays delivered");
     assert_eq!(end(slow).expect_err("cut off").code, Code::Overloaded);
     assert_eq!(in_flight.awaited(), 1);
     assert_eq!(places.counts(), (1, 0), "the engine still has it");
@@ -246,8 +245,7 @@ fn a_gap_in_an_answer_is_an_error_and_never_passed_on() {
     let mut source = begin(&mut in_flight, 1);
     assert_eq!(in_flight.on_message(chunk(1, 0)), None);
     assert_eq!(in_flight.on_message(chunk(1, 2)), Some(1));
-    assert!(source.chunks.try_recv().is_ok());
-    assert!(source.chunks.try_recv().is_err());
+    assert_eq!(source.given().len(), 1);
     assert_eq!(end(source).expect_err("gap").code, Code::Internal);
 }
 
@@ -303,10 +301,8 @@ fn what_was_given_before_comes_first_and_is_no_more_than_was_given() {
     for message in [retold(0), retold(1), chunk(1, 2), done(1)] {
         assert_eq!(in_flight.on_message(message), None);
     }
-    for position in 0..3 {
-        let piece = source.chunks.try_recv().expect("a piece");
-        assert_eq!(piece.position, position);
-    }
+    let positions: Vec<_> = source.given().iter().map(|it| it.position).collect();
+    assert_eq!(positions, [0, 1, 2]);
     end(source).expect("well");
     for wrong in [vec![retold(1)], vec![retold(0), retold(1), retold(2)]] {
         let (mut in_flight, source) = begun();
@@ -314,4 +310,77 @@ fn what_was_given_before_comes_first_and_is_no_more_than_was_given() {
         assert_eq!(cut_off.collect::<Vec<_>>(), [1], "it is told to stop");
         assert_eq!(end(source).expect_err("wrong").code, Code::Internal);
     }
+}
+
+#[test]
+fn an_engine_that_was_taken_over_fills_no_memory_and_is_no_alibi_for_itself() {
+    let text = |bytes: usize| Chunk::new(0, Vec::new(), "x".repeat(bytes));
+    let chunk = |chunk| FromEngine::Chunk { id: 1, chunk };
+    let retold = |chunk| FromEngine::Retold { id: 1, chunk };
+    let refused = [
+        chunk(text(MAX_CHUNK_BYTES)),
+        chunk(text(0)),
+        retold(text(0)),
+        retold(text(1)),
+        chunk(Chunk {
+            calls: vec![CallDelta::default(); 50_000],
+            ..text(0)
+        }),
+    ];
+    for message in refused {
+        let mut in_flight = InFlight::new(LIMITS);
+        let source = begin(&mut in_flight, 1);
+        assert_eq!(in_flight.on_message(message.clone()), Some(1));
+        assert_eq!(end(source).expect_err("wrong").code, Code::Internal);
+    }
+    // What it may say, said for ever, is no progress.
+    for message in [started(1), FromEngine::Replayed { id: 1 }, chunk(text(1))] {
+        let mut in_flight = InFlight::new(LIMITS);
+        let mut source = begin(&mut in_flight, 1);
+        let mut overdue = Overdue::default();
+        for _ in 0..2 * LIMITS.first {
+            assert_eq!(in_flight.on_message(message.clone()), None);
+            overdue = in_flight.tick();
+            if overdue.is_stuck {
+                break;
+            }
+            source.given();
+        }
+        assert!(overdue.is_stuck, "{message:?}");
+    }
+}
+
+#[test]
+fn a_reader_that_waits_for_its_turn_reads_when_the_first_piece_comes() {
+    let pieces = [
+        chunk(1, 1),
+        FromEngine::Retold {
+            id: 1,
+            chunk: Chunk::new(0, vec![7], "x"),
+        },
+    ];
+    for piece in pieces {
+        let mut in_flight = InFlight::new(LIMITS);
+        let (sink, mut source) = reader::channel(Places::default().place());
+        assert!(in_flight.begin(1, 1, sink));
+        assert_eq!(in_flight.on_message(piece), None);
+        let turn = source.begun.try_recv().expect_err("nobody said how long");
+        assert_eq!(turn, tokio::sync::oneshot::error::TryRecvError::Closed);
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_much_unread_is_cut_off_before_it_is_many_pieces() {
+    let mut in_flight = InFlight::new(LIMITS);
+    let mut source = begin(&mut in_flight, 1);
+    let large = |position| FromEngine::Chunk {
+        id: 1,
+        chunk: Chunk::new(position, vec![7], "x".repeat(100_000)),
+    };
+    let cut_off = (0..100).find(|position| in_flight.on_message(large(*position)).is_some());
+    let waiting = source.given();
+    assert_eq!(cut_off.map(|it| it as usize), Some(waiting.len()));
+    let bytes: usize = waiting.iter().map(Chunk::bytes).sum();
+    assert!(bytes > MAX_WAITING_BYTES - 200_000 && bytes < MAX_WAITING_BYTES);
+    assert_eq!(end(source).expect_err("cut off").code, Code::Overloaded);
 }
