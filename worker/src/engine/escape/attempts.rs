@@ -90,6 +90,9 @@ pub(crate) const ATTEMPTS: &[Attempt] = attempts! {
     "pidfd-parent", "hold the worker's process by a pidfd, to signal it", Processes, |_, _| {
         pidfd_parent()
     };
+    "signal-by-descriptor", "have the kernel send signals for a descriptor", Processes, |_, _| {
+        signal_by_descriptor()
+    };
     "trace-parent", "trace the worker's process", Processes, |_, _| trace_parent();
     "thread-bomb", "start threads until it is stopped", Limits, |_, _| thread_bomb();
     "open-files", "open files until it is stopped", Limits, |_, root| open_files(root);
@@ -205,6 +208,14 @@ fn pidfd_parent() -> io::Result<String> {
     Ok("opened".to_owned())
 }
 
+/// The first of the steps, and harmless alone: the next would name the worker as who gets them.
+#[cfg(target_os = "linux")]
+fn signal_by_descriptor() -> io::Result<String> {
+    let (ours, _theirs) = UnixStream::pair()?;
+    rustix::fs::fcntl_setfl(&ours, rustix::fs::OFlags::ASYNC)?;
+    Ok("it would".to_owned())
+}
+
 fn thread_bomb() -> io::Result<String> {
     let begin = Instant::now();
     let until = Duration::from_secs(2) + HELD;
@@ -309,6 +320,9 @@ mod elsewhere {
     pub(super) fn memory_file(_: u64) -> io::Result<String> {
         none()
     }
+    pub(super) fn signal_by_descriptor() -> io::Result<String> {
+        none()
+    }
     pub(super) fn setuid() -> io::Result<String> {
         none()
     }
@@ -323,4 +337,6 @@ mod elsewhere {
     }
 }
 #[cfg(not(target_os = "linux"))]
-use elsewhere::{memory_file, mount, pidfd_parent, setuid, trace_parent, unshare};
+use elsewhere::{
+    memory_file, mount, pidfd_parent, setuid, signal_by_descriptor, trace_parent, unshare,
+};

@@ -57,7 +57,6 @@ const ALLOWED: &[c_long] = &[
     c::SYS_faccessat2,
     c::SYS_getdents64,
     c::SYS_getcwd,
-    c::SYS_fcntl,
     c::SYS_dup,
     c::SYS_dup3,
     c::SYS_fadvise64,
@@ -241,8 +240,38 @@ const IOCTL: [u64; 5] = [
     c::FIOCLEX as u64,
     c::FIONCLEX as u64,
 ];
-/// Of `ioctl`, always fatal: what types into a terminal for its user.
-const IOCTL_FATAL: [u64; 2] = [c::TIOCSTI as u64, c::TIOCLINUX as u64];
+/// Of `ioctl`, always fatal: what types into a terminal for its user, and what has the kernel send
+/// signals to whom a descriptor names as its owner: to the worker, say.
+const IOCTL_FATAL: [u64; 5] = [
+    c::TIOCSTI as u64,
+    c::TIOCLINUX as u64,
+    FIOASYNC,
+    FIOSETOWN,
+    SIOCSPGRP,
+];
+const FIOASYNC: u64 = 0x5452;
+const FIOSETOWN: u64 = 0x8901;
+const SIOCSPGRP: u64 = 0x8902;
+/// Of `fcntl`: copies and flags of descriptors, and locks. `F_SETFL` is a rule of its own.
+const FCNTL: [c::c_int; 12] = [
+    c::F_DUPFD,
+    c::F_DUPFD_CLOEXEC,
+    c::F_GETFD,
+    c::F_SETFD,
+    c::F_GETFL,
+    c::F_GETLK,
+    c::F_SETLK,
+    c::F_SETLKW,
+    c::F_OFD_GETLK,
+    c::F_OFD_SETLK,
+    c::F_OFD_SETLKW,
+    c::F_GET_SEALS,
+];
+/// Of `fcntl`, fatal: whom the kernel sends signals to for a descriptor, and which. It asks no filter
+/// for those.
+const FCNTL_FATAL: [c::c_int; 3] = [c::F_SETOWN, F_SETSIG, F_SETOWN_EX];
+const F_SETSIG: c::c_int = 10;
+const F_SETOWN_EX: c::c_int = 15;
 
 /// Which call, of what became of the argument `index`.
 fn arg(
@@ -312,6 +341,12 @@ fn allowed(devices: bool, pid: u32) -> Result<Rules, BackendError> {
         i64::from(c::SYS_prctl),
         one_of(0, PRCTL.map(|option| option as u64))?,
     );
+    let mut fcntl = one_of(1, FCNTL.map(|command| command as u64))?;
+    fcntl.push(all(vec![
+        arg(1, Dword, Eq, c::F_SETFL as u64)?,
+        arg(2, Dword, MaskedEq(c::O_ASYNC as u64), 0)?,
+    ])?);
+    rules.insert(i64::from(c::SYS_fcntl), fcntl);
     if devices {
         for call in [
             c::SYS_ioctl,
@@ -346,7 +381,7 @@ fn allowed(devices: bool, pid: u32) -> Result<Rules, BackendError> {
 /// What ends the process.
 fn fatal() -> Result<Rules, BackendError> {
     use SeccompCmpArgLen::Dword;
-    use SeccompCmpOp::Ne;
+    use SeccompCmpOp::{Eq, MaskedEq, Ne};
     let mut rules: Rules = FATAL
         .iter()
         .chain(FATAL_HERE)
@@ -359,6 +394,13 @@ fn fatal() -> Result<Rules, BackendError> {
         vec![all(vec![arg(0, Dword, Ne, c::AF_UNIX as u64)?])?],
     );
     rules.insert(i64::from(c::SYS_ioctl), one_of(1, IOCTL_FATAL)?);
+    let mut fcntl = one_of(1, FCNTL_FATAL.map(|command| command as u64))?;
+    let signals = c::O_ASYNC as u64;
+    fcntl.push(all(vec![
+        arg(1, Dword, Eq, c::F_SETFL as u64)?,
+        arg(2, Dword, MaskedEq(signals), signals)?,
+    ])?);
+    rules.insert(i64::from(c::SYS_fcntl), fcntl);
     Ok(rules)
 }
 

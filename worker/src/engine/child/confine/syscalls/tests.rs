@@ -120,6 +120,34 @@ fn only_its_own_threads_can_be_signalled() {
 }
 
 #[test]
+fn no_descriptor_has_the_kernel_send_signals() {
+    for devices in [false, true] {
+        let fcntl = |command: c::c_int, value: c::c_int| {
+            let args = [3, command as u64, value as u64, 0, 0, 0];
+            verdict(devices, c::SYS_fcntl, args)
+        };
+        for command in [c::F_SETOWN, F_SETSIG, F_SETOWN_EX] {
+            assert_eq!(fcntl(command, 1), KILL, "{command}");
+        }
+        // The kernel looks at 32 bits of a command: the others must not hide it.
+        let hidden = [3, c::F_SETOWN as u64 | 1 << 32, 1, 0, 0, 0];
+        assert_eq!(verdict(devices, c::SYS_fcntl, hidden), KILL);
+        assert_eq!(fcntl(c::F_SETFL, c::O_ASYNC | c::O_NONBLOCK), KILL);
+        assert_eq!(fcntl(c::F_SETFL, c::O_NONBLOCK), ALLOW);
+        for command in [c::F_DUPFD_CLOEXEC, c::F_GETFD, c::F_GETFL, c::F_SETLK] {
+            assert_eq!(fcntl(command, 0), ALLOW, "{command}");
+        }
+        for command in [c::F_NOTIFY, c::F_SETLEASE, c::F_GETOWN, c::F_SETPIPE_SZ] {
+            assert_eq!(fcntl(command, 0), EPERM, "{command}");
+        }
+        for command in [FIOASYNC, FIOSETOWN, SIOCSPGRP] {
+            let ioctl = verdict(devices, c::SYS_ioctl, [3, command, 0, 0, 0, 0]);
+            assert_eq!(ioctl, KILL, "{command:#x}");
+        }
+    }
+}
+
+#[test]
 fn what_opens_the_kernel_is_fatal() {
     for call in [
         c::SYS_bpf,
