@@ -212,8 +212,12 @@ impl CallReader {
     }
 
     fn after(&mut self, char: char, read: &mut Read) {
+        // One that follows another is looked at alone: all of them, each time, would be too much.
+        let before = self.held.chars().rev().nth(1);
+        let is_blank = char.is_whitespace() && before.is_none_or(char::is_whitespace);
         match (self.family, char) {
-            _ if char.is_whitespace() && self.held.trim().is_empty() => {}
+            _ if self.held.len() > MAX_CALL_BYTES => self.was_text(read),
+            _ if is_blank => {}
             (Family::Hermes, _) => {
                 let closing = self.family.closing().unwrap_or_default();
                 let seen = self.held.trim_start();

@@ -219,3 +219,23 @@ proptest! {
         }
     }
 }
+
+/// Looking at all of them each time would take minutes.
+#[test]
+fn many_blanks_behind_a_call_take_no_time_and_are_text_before_text() {
+    let blanks = " \n".repeat(200_000);
+    let begin = std::time::Instant::now();
+    let call_alone = TWO.trim_end_matches("</tool_call>");
+    for (whole, family) in [
+        (call_alone, Family::Hermes),
+        (TWO, Family::Hermes),
+        ("{\"name\": \"sing\", \"parameters\": {}}", Family::Llama),
+    ] {
+        let (text, calls) = read(family, &output(), &[whole, &blanks, "x"]);
+        assert_eq!(calls, [call("sing", "{}")]);
+        assert!(text == format!("{blanks}x"), "{} bytes", text.len());
+        let (text, calls) = read(family, &output(), &[whole, &blanks]);
+        assert_eq!((text.as_str(), calls.len()), ("", 1));
+    }
+    assert!(begin.elapsed() < std::time::Duration::from_secs(30));
+}
