@@ -11,9 +11,14 @@
 //! * `privileges` – no capabilities, and none to be had
 //! * `syscalls` – the filter, last: it forbids all of the above
 //!
+//! Before all of them, and before the first message, `descriptors` closes what is open and none of its
+//! own.
+//!
 //! Each says what it did or why it could not; `shields` makes of it what a provider asks for. A step
 //! that fails leaves the process as it was before that step, and the others are still taken.
 
+#[cfg(target_os = "linux")]
+mod descriptors;
 #[cfg(target_os = "linux")]
 mod landlock;
 #[cfg(target_os = "linux")]
@@ -51,6 +56,10 @@ pub(super) enum Step {
 /// What comes first, whatever the process will do. What the system does not allow is said and gone
 /// without.
 pub(super) fn process() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = descriptors::close_inherited() {
+        eprintln!("tether engine: descriptors of its worker stay open: {error}");
+    }
     let none = Rlimit {
         current: Some(0),
         maximum: Some(0),
