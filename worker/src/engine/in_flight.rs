@@ -5,7 +5,7 @@
 //! until the end of a long prompt to let go. Until it says so the request stays here, and with it
 //! what it occupies.
 
-use crate::engine::protocol::FromEngine;
+use crate::engine::protocol::{FromEngine, brief_error};
 use crate::engine::reader::{EngineDone, Hold, Reader, Sink};
 use std::collections::HashMap;
 use tether_wire::infer::Chunk;
@@ -95,6 +95,11 @@ impl InFlight {
         true
     }
 
+    /// The engine could not be given the request, and never heard of it.
+    pub(crate) fn refuse(&mut self, id: u64, error: RpcError) {
+        self.end(id, Err(error));
+    }
+
     /// The reader is gone. Whether the engine has to be told.
     pub(crate) fn leave(&mut self, id: u64) -> bool {
         let request = self.requests.get_mut(&id);
@@ -143,7 +148,7 @@ impl InFlight {
                 None
             }
             FromEngine::Failed { id, error } => {
-                self.end(id, Err(error));
+                self.end(id, Err(brief_error(error)));
                 None
             }
             FromEngine::Cancelled { id } => {

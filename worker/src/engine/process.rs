@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -54,7 +54,8 @@ pub struct EngineCommand {
 pub(crate) struct Process {
     child: Child,
     group: Option<Pid>,
-    to: Option<mpsc::Sender<ToEngine>>,
+    /// Messages as they are written.
+    to: Option<mpsc::Sender<Vec<u8>>>,
     from: mpsc::Receiver<io::Result<FromEngine>>,
     /// Reads its standard error; what it was told last is in `last_line`.
     errors: AbortOnDropHandle<()>,
@@ -65,9 +66,14 @@ pub(crate) struct Process {
 /// The last line that a process wrote to its standard error.
 type LastLine = Arc<Mutex<String>>;
 
-/// The engine does not read what it is sent.
+/// Why a message was not sent.
 #[derive(Debug)]
-pub(crate) struct NotReading;
+pub(crate) enum NotSent {
+    /// The engine does not read what it is sent.
+    NotReading,
+    /// No engine takes a message like this.
+    TooLarge(io::Error),
+}
 
 impl Process {
     /// Starts one. To be called on a thread that lives as long as the process should: the engine
@@ -101,12 +107,12 @@ impl Process {
             .and_then(|id| i32::try_from(id).ok())
             .and_then(Pid::from_raw);
         let (mut reader, mut writer) = tokio::net::UnixStream::from_std(ours)?.into_split();
-        let (to, mut outgoing) = mpsc::channel(TO_ENGINE_MESSAGES);
+        let (to, mut outgoing) = mpsc::channel::<Vec<u8>>(TO_ENGINE_MESSAGES);
         let (incoming, from) = mpsc::channel(FROM_ENGINE_MESSAGES);
         let write = async move {
             while let Some(message) = outgoing.recv().await {
                 // A broken socket shows on the reading side too, which reports it.
-                if protocol::send_message(&mut writer, &message).await.is_err() {
+                if writer.write_all(&message).await.is_err() {
                     return;
                 }
             }
@@ -156,10 +162,12 @@ impl Process {
     }
 
     /// Sends a message, without waiting.
-    pub(crate) fn send(&self, message: ToEngine) -> Result<(), NotReading> {
+    pub(crate) fn send(&self, message: &ToEngine) -> Result<(), NotSent> {
         let Some(to) = &self.to else { return Ok(()) };
-        match to.try_send(message) {
-            Err(mpsc::error::TrySendError::Full(_)) => Err(NotReading),
+        // Here, and not where it is written, so that who asked learns of it.
+        let frame = protocol::frame(message).map_err(NotSent::TooLarge)?;
+        match to.try_send(frame) {
+            Err(mpsc::error::TrySendError::Full(_)) => Err(NotSent::NotReading),
             // A closed channel is the writer's end, which the reading side reports.
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
         }

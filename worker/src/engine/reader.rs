@@ -14,9 +14,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 pub const MAX_WAITING_CHUNKS: usize = 1_024;
 /// Bytes of memory that the waiting chunks of one answer may take. An engine that was taken over
 /// could fill the worker's memory otherwise.
-pub const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
+pub(super) const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of memory that one chunk may take: more than an event of it has on the wire.
-pub const MAX_CHUNK_BYTES: usize = 2 * MAX_EVENT_BYTES;
+pub(super) const MAX_CHUNK_BYTES: usize = 2 * MAX_EVENT_BYTES;
 
 /// The end of an answer, as the engine tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use crate::engine::cgroup::{self, Group};
 use crate::engine::handle::{EngineSpec, EngineState, Ready, Refused, Request};
 use crate::engine::in_flight::{InFlight, StepLimits};
 use crate::engine::memory;
-use crate::engine::process::{Exit, Process};
-use crate::engine::protocol::{FromEngine, ToEngine};
+use crate::engine::process::{Exit, NotSent, Process};
+use crate::engine::protocol::{FromEngine, ToEngine, brief};
 use crate::engine::restart::{self, Cause, HEALTHY_AFTER};
 use crate::sandbox::{self, Confine, Shield};
 use std::io;
@@ -191,37 +191,43 @@ impl Supervisor {
 
     async fn load(&mut self, process: &mut Process, watched: &Watched) -> Result<Ready, Why> {
         process
-            .send(ToEngine::Load(self.spec.load.clone()))
-            .map_err(|_| Why::NotReading)?;
+            .send(&ToEngine::Load(self.spec.load.clone()))
+            .map_err(|why| match why {
+                NotSent::NotReading => Why::NotReading,
+                NotSent::TooLarge(error) => Why::LoadFailed(error.to_string()),
+            })?;
         let timeout_ms = self.spec.config.start_timeout_ms;
         let late = tokio::time::sleep(Duration::from_millis(timeout_ms));
         tokio::pin!(late);
         let mut ticker = tokio::time::interval(TICK);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut shields = Vec::new();
+        let mut confined = None;
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return Err(Why::Stopped),
                 () = &mut late => return Err(Why::LoadLate(timeout_ms)),
                 _ = ticker.tick() => watched.look()?,
                 message = process.recv() => match message {
-                    Some(Ok(FromEngine::Confined { shields: held, took_us })) => {
-                        self.confined(&held, took_us)?;
-                        shields = held;
+                    // Said once: whatever it says of it later is no news.
+                    Some(Ok(FromEngine::Confined { shields, took_us })) if confined.is_none() => {
+                        self.confined(&shields, took_us)?;
+                        confined = Some(shields);
                     }
                     Some(Ok(FromEngine::Loaded {
                         context_tokens, engine, numerics_class, sequences, max_token_bytes, load_ms,
                     })) => {
                         // One that never said what holds has to be refused just so.
+                        let shields = confined.unwrap_or_default();
                         self.demand(&shields)?;
+                        let (engine, numerics_class) = (brief(engine), brief(numerics_class));
                         let (sequences, pid) = (sequences.max(1), watched.pid);
                         return Ok(Ready {
                             context_tokens, engine, numerics_class, sequences, max_token_bytes, load_ms, pid,
                             shields,
                         });
                     }
-                    Some(Ok(FromEngine::LoadFailed { reason })) => return Err(Why::LoadFailed(reason)),
-                    Some(Ok(FromEngine::AdapterUnfit { reason })) => return Err(Why::Unfit(reason)),
+                    Some(Ok(FromEngine::LoadFailed { reason })) => return Err(Why::LoadFailed(brief(reason))),
+                    Some(Ok(FromEngine::AdapterUnfit { reason })) => return Err(Why::Unfit(brief(reason))),
                     Some(Ok(_)) => {}
                     Some(Err(error)) => return Err(Why::broken(&error)),
                     None => return Err(Why::Gone),
@@ -275,7 +281,7 @@ impl Supervisor {
                     silent_ticks = 0;
                     match message {
                         Some(Ok(message)) => match in_flight.on_message(message) {
-                            Some(id) => process.send(ToEngine::Cancel { id }),
+                            Some(id) => process.send(&ToEngine::Cancel { id }),
                             None => Ok(()),
                         },
                         Some(Err(error)) => return Why::broken(&error),
@@ -283,15 +289,23 @@ impl Supervisor {
                     }
                 }
                 Some(Request { generate, sink }) = self.requests.recv() => {
-                    if in_flight.begin(generate.id, generate.task.given(), sink) {
-                        process.send(ToEngine::Generate(generate))
+                    let id = generate.id;
+                    if in_flight.begin(id, generate.task.given(), sink) {
+                        match process.send(&ToEngine::Generate(generate)) {
+                            Err(NotSent::TooLarge(error)) => {
+                                let why = format!("no engine takes a request of this size: {error}");
+                                in_flight.refuse(id, RpcError::new(Code::Invalid, why));
+                                Ok(())
+                            }
+                            sent => sent,
+                        }
                     } else {
                         Ok(())
                     }
                 }
                 Some(id) = self.cancels.recv() => {
                     if in_flight.leave(id) {
-                        process.send(ToEngine::Cancel { id })
+                        process.send(&ToEngine::Cancel { id })
                     } else {
                         Ok(())
                     }
@@ -314,7 +328,7 @@ impl Supervisor {
                         .into_iter()
                         .map(|id| ToEngine::Cancel { id })
                         .chain([ToEngine::Ping { n: pings }])
-                        .try_for_each(|message| process.send(message))
+                        .try_for_each(|message| process.send(&message))
                 }
             };
             if sent.is_err() {

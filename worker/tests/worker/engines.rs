@@ -179,6 +179,30 @@ fn unprotected() {
     }
 }
 
+/// Says what keeps it in a second time, otherwise, and why it does not load at length.
+#[test]
+#[ignore = "no test: other tests start it as the process of an engine"]
+fn talks_on() {
+    if is_engine() {
+        let mut socket = socket();
+        hear(&mut socket);
+        let first = Shield {
+            protection: Protection::Memory,
+            enforced: true,
+            by: vec!["it says so".to_owned()],
+            missing: Vec::new(),
+        };
+        let second = Shield::none(Protection::Memory, "no such kernel");
+        for shield in [first, second] {
+            let (shields, took_us) = (vec![shield], 1);
+            say(&mut socket, &FromEngine::Confined { shields, took_us });
+        }
+        let reason = "é".repeat(100_000);
+        say(&mut socket, &FromEngine::LoadFailed { reason });
+        exit(1);
+    }
+}
+
 /// Loads, and then neither reads nor writes.
 #[test]
 #[ignore = "no test: other tests start it as the process of an engine"]

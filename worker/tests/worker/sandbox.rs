@@ -2,8 +2,9 @@
 
 use crate::fixture::{patiently, until};
 use crate::supervisor::{ask, down, gone, pid, read, ready, start};
+use std::io::Read;
 use tether_worker::engine::EngineState;
-use tether_worker::engine::protocol::EngineKind;
+use tether_worker::engine::protocol::{EngineKind, MAX_WORDS_BYTES};
 use tether_worker::sandbox::Protection;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,6 +62,37 @@ async fn a_model_is_refused_where_what_is_demanded_cannot_be_enforced() {
         "{}",
         refused.reason
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_engine_says_of_itself_counts_once_and_is_cut() {
+    // What it says the second time is not what is demanded.
+    let engine = start("talks_on", |spec| {
+        spec.load.confine.require = vec![Protection::Memory];
+    });
+    let (code, reason) = down(&engine).await;
+    assert_eq!(code, "engine-load");
+    assert!(reason.len() < 2 * MAX_WORDS_BYTES, "{}", reason.len());
+    assert!(reason.ends_with('é'), "{reason}");
+}
+
+/// A worker may have been started with descriptors that are not its own: of a log, of a lock, of
+/// whatever a service manager or a shell left open.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_has_none_of_the_descriptors_that_its_worker_was_started_with() {
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    // A copy that programs inherit, as none is that this process opened itself.
+    let inherited = rustix::io::dup(&writer).expect("a copy");
+    drop(writer);
+    let engine = start("echo", |_| ());
+    ready(&engine).await;
+    drop(inherited);
+    // The end comes when nobody has the other end of the pipe any more.
+    let end = tokio::task::spawn_blocking(move || reader.read(&mut [0]));
+    let count = patiently(end).await.expect("no panic");
+    assert_eq!(count.expect("the end"), 0);
+    let (text, _) = read(ask(&engine, "lives")).await;
+    assert_eq!(text, "lives");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use tether_wire::manifest::Format;
 use tether_wire::rpc::{Code, RpcError};
 use tether_worker::EngineConfig;
 use tether_worker::device::Compute;
-use tether_worker::engine::protocol::{Continuation, EngineKind, Load, Task};
+use tether_worker::engine::protocol::{Continuation, EngineKind, Load, MAX_TO_ENGINE_BYTES, Task};
 use tether_worker::engine::{
     Answer, Engine, EngineDone, EngineSpec, EngineState, Hold, Prepare, Ready, Refused,
 };
@@ -115,6 +115,20 @@ async fn an_answer_comes_whole_and_counted() {
     assert_eq!(done.finish, Finish::Stop);
     assert_eq!(done.usage.prompt_tokens, 3);
     assert_eq!(done.usage.completion_tokens, 4, "the ending one included");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_no_engine_takes_fails_at_once_and_the_next_is_answered() {
+    let engine = start("echo", |_| ());
+    ready(&engine).await;
+    let (text, end) = read(ask(&engine, &"x".repeat(MAX_TO_ENGINE_BYTES))).await;
+    assert_eq!(text, "");
+    let error = end.expect_err("too large");
+    assert_eq!(error.code, Code::Invalid);
+    assert!(error.message.contains("more than the limit"), "{error}");
+    let (text, end) = read(ask(&engine, "again")).await;
+    assert_eq!(text, "again");
+    end.expect("well");
 }
 
 #[tokio::test(flavor = "multi_thread")]

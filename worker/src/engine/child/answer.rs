@@ -1,7 +1,7 @@
 //! One answer being given: what an engine says about it, until it is cancelled.
 
 use super::outbox::Outbox;
-use crate::engine::protocol::FromEngine;
+use crate::engine::protocol::{FromEngine, brief_error};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -122,7 +122,7 @@ impl Answer {
     }
 
     pub(crate) fn failed(&self, error: RpcError) {
-        let id = self.id;
+        let (id, error) = (self.id, brief_error(error));
         self.finish(FromEngine::Failed { id, error });
     }
 

@@ -5,7 +5,9 @@
 use super::answer::Answer;
 use super::outbox::Outbox;
 use crate::engine::kind::{Engine, LoadError, load};
-use crate::engine::protocol::{FromEngine, Generate, Load, ToEngine, read_message, write_message};
+use crate::engine::protocol::{
+    FromEngine, Generate, Load, ToEngine, brief, read_message, write_message,
+};
 use std::collections::HashMap;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -51,6 +53,7 @@ pub(crate) fn say(mut socket: &UnixStream, message: &FromEngine) -> Result<(), E
 
 /// Says why nothing is loaded, and how the process ends.
 pub(crate) fn refuse(socket: &UnixStream, reason: String) -> ExitCode {
+    let reason = brief(reason);
     match say(socket, &FromEngine::LoadFailed { reason }) {
         Ok(()) => ExitCode::FAILURE,
         Err(status) => status,
@@ -121,8 +124,8 @@ fn read_all(mut socket: UnixStream, outbox: &Outbox, forward: &SyncSender<ToEngi
                 return;
             }
         }
-        if outbox.overflowed() {
-            eprintln!("tether engine: the worker stopped reading");
+        if outbox.has_lost() {
+            eprintln!("tether engine: messages to the worker were lost");
             return;
         }
     }
@@ -138,8 +141,12 @@ fn converse(
         Ok(engine) => engine,
         Err(error) => {
             outbox.send(match error {
-                LoadError::Failed(reason) => FromEngine::LoadFailed { reason },
-                LoadError::AdapterUnfit(reason) => FromEngine::AdapterUnfit { reason },
+                LoadError::Failed(reason) => FromEngine::LoadFailed {
+                    reason: brief(reason),
+                },
+                LoadError::AdapterUnfit(reason) => FromEngine::AdapterUnfit {
+                    reason: brief(reason),
+                },
             });
             return ExitCode::FAILURE;
         }

@@ -19,24 +19,33 @@ pub(crate) const MAX_WAITING: usize = 64 * 1024;
 pub(crate) struct Outbox {
     /// Nothing means that nothing follows.
     queue: SyncSender<Option<FromEngine>>,
-    overflowed: Arc<AtomicBool>,
+    has_lost: Arc<AtomicBool>,
 }
 
 impl Outbox {
     /// Starts the thread that writes. It ends when every outbox is dropped, or the socket is.
     pub(crate) fn start(socket: UnixStream) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (queue, waiting) = sync_channel(MAX_WAITING);
+        let has_lost = Arc::<AtomicBool>::default();
+        let loses = Arc::clone(&has_lost);
         let thread = std::thread::Builder::new()
             .name("engine-write".to_owned())
-            .spawn(move || write_all(&socket, &waiting))?;
-        let overflowed = Arc::default();
-        Ok((Self { queue, overflowed }, thread))
+            .spawn(move || {
+                // A worker that is gone shows to the reader too, which ends the process.
+                if let Err(error) = write_all(&socket, &waiting)
+                    && error.kind() == std::io::ErrorKind::InvalidData
+                {
+                    eprintln!("tether engine: a message cannot be written: {error}");
+                    loses.store(true, Ordering::Relaxed);
+                }
+            })?;
+        Ok((Self { queue, has_lost }, thread))
     }
 
     /// Queues a message. Never waits. What cannot be queued is lost, and the conversation over.
     pub(crate) fn send(&self, message: FromEngine) {
         if let Err(TrySendError::Full(_)) = self.queue.try_send(Some(message)) {
-            self.overflowed.store(true, Ordering::Relaxed);
+            self.has_lost.store(true, Ordering::Relaxed);
         }
     }
 
@@ -47,25 +56,24 @@ impl Outbox {
     }
 
     /// Whether a message was lost.
-    pub(crate) fn overflowed(&self) -> bool {
-        self.overflowed.load(Ordering::Relaxed)
+    pub(crate) fn has_lost(&self) -> bool {
+        self.has_lost.load(Ordering::Relaxed)
     }
 }
 
-fn write_all(socket: &UnixStream, waiting: &Receiver<Option<FromEngine>>) {
+fn write_all(socket: &UnixStream, waiting: &Receiver<Option<FromEngine>>) -> std::io::Result<()> {
     let mut writer = BufWriter::new(socket);
     while let Ok(Some(message)) = waiting.recv() {
-        if write_message(&mut writer, &message).is_err() {
-            // The worker is gone; the reader sees that too, and ends the process.
-            return;
-        }
+        write_message(&mut writer, &message)?;
     }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::protocol::read_message;
+    use crate::engine::protocol::{MAX_FROM_ENGINE_BYTES, read_message};
+    use tether_wire::infer::Chunk;
 
     #[test]
     fn a_reader_that_stopped_never_blocks_the_engine() {
@@ -75,10 +83,22 @@ mod tests {
         for n in 0..2 * MAX_WAITING as u64 {
             outbox.send(FromEngine::Pong { n });
         }
-        assert!(outbox.overflowed());
+        assert!(outbox.has_lost());
         drop(theirs);
         drop(outbox);
         thread.join().expect("ends");
+    }
+
+    #[test]
+    fn a_message_that_no_worker_takes_ends_the_conversation_and_not_in_silence() {
+        let (ours, _theirs) = UnixStream::pair().expect("pair");
+        let (outbox, thread) = Outbox::start(ours).expect("starts");
+        outbox.send(FromEngine::Chunk {
+            id: 1,
+            chunk: Chunk::new(0, vec![1], "x".repeat(MAX_FROM_ENGINE_BYTES)),
+        });
+        thread.join().expect("ends");
+        assert!(outbox.has_lost());
     }
 
     #[test]

@@ -1,7 +1,6 @@
 use super::*;
-use crate::engine::reader::{
-    self, MAX_CHUNK_BYTES, MAX_WAITING_BYTES, MAX_WAITING_CHUNKS, Source,
-};
+use crate::engine::protocol::MAX_WORDS_BYTES;
+use crate::engine::reader::{self, MAX_CHUNK_BYTES, MAX_WAITING_BYTES, MAX_WAITING_CHUNKS, Source};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tether_wire::infer::{CallDelta, Finish, Usage};
@@ -383,4 +382,16 @@ fn a_reader_that_leaves_much_unread_is_cut_off_before_it_is_many_pieces() {
     let bytes: usize = waiting.iter().map(Chunk::bytes).sum();
     assert!(bytes > MAX_WAITING_BYTES - 200_000 && bytes < MAX_WAITING_BYTES);
     assert_eq!(end(source).expect_err("cut off").code, Code::Overloaded);
+}
+
+#[test]
+fn what_an_engine_says_of_a_failure_is_cut() {
+    let mut in_flight = InFlight::new(LIMITS);
+    let source = begin(&mut in_flight, 1);
+    let error = RpcError::new(Code::Invalid, "é".repeat(100_000)).with_param("x".repeat(100_000));
+    in_flight.on_message(FromEngine::Failed { id: 1, error });
+    let error = end(source).expect_err("failed");
+    assert_eq!(error.code, Code::Invalid);
+    assert_eq!(error.message.len(), MAX_WORDS_BYTES);
+    assert_eq!(error.param.map(|it| it.len()), Some(MAX_WORDS_BYTES));
 }
