@@ -3,9 +3,11 @@
 //! * [`sampling`] – how each token is drawn
 //! * [`output`] – what the answer must be
 //! * [`events`] – what comes back
+//! * [`prompt`] – how many tokens a prompt can have
 
 pub mod events;
 pub mod output;
+pub mod prompt;
 pub mod sampling;
 
 pub use events::{
@@ -16,6 +18,7 @@ pub use output::{
     Format, MAX_CHOICES, MAX_FORMAT_BYTES, MAX_TOOL_NAME_BYTES, MAX_TOOLS, MAX_TOOLS_BYTES, Output,
     Tool, ToolChoice, is_tool_name,
 };
+pub use prompt::PromptSize;
 pub use sampling::{
     MAX_LOGIT_BIAS, MAX_REPETITION_PENALTY, MAX_STOP_BYTES, MAX_STOPS, MAX_TOP_LOGPROBS, Sampling,
 };

@@ -54,7 +54,7 @@ impl Dispatcher {
             transcript: run.request.transcript.clone(),
         };
         debug_assert_eq!(order.sampling.seed, Some(run.seed));
-        let mut check = Check::new(worker, &order);
+        let mut check = Check::new(worker, &order, candidate.offer().context_tokens);
         let opened = tokio::select! {
             biased;
             why = &mut *interrupt => return self.interrupted(why, run),

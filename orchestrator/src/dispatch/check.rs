@@ -3,7 +3,9 @@
 //! Tenants are billed by what passes here, so that nothing is taken on trust: positions have no
 //! gaps, and the counts at the end agree with what was said and seen before.
 
-use tether_wire::infer::{Accepted, AnswerEvent, Begun, Chunk, Done, MAX_UNSEEN_TOKENS, WorkOrder};
+use tether_wire::infer::{
+    Accepted, AnswerEvent, Begun, Chunk, Done, MAX_UNSEEN_TOKENS, PromptSize, WorkOrder,
+};
 use tether_wire::receipt::hash::Given;
 use tether_wire::rpc::{Code, RpcError};
 use tether_wire::{Digest, ModelRef, NodeId};
@@ -15,7 +17,9 @@ pub(crate) struct Check {
     model: ModelRef,
     digest: Digest,
     seed: u64,
-    max_tokens: Option<u32>,
+    /// Most tokens that the prompt can have, and that the answer may have.
+    most_prompt: u32,
+    most_tokens: u32,
     logprobs: bool,
     accepted: bool,
     prompt_tokens: Option<u32>,
@@ -44,7 +48,11 @@ pub(crate) enum Seen {
 
 impl Check {
     /// For the answer of one worker to one order.
-    pub(crate) fn new(worker: NodeId, order: &WorkOrder) -> Self {
+    /// `context_tokens`: of the model that is asked, prompt and answer together. Each is held against
+    /// it alone: servers beside a worker are not believed, and their counts estimates. [T-INF-8]
+    pub(crate) fn new(worker: NodeId, order: &WorkOrder, context_tokens: u32) -> Self {
+        let most_prompt = PromptSize::of(&order.input, &order.output).most_tokens();
+        let max_tokens = order.sampling.max_tokens.unwrap_or(u32::MAX);
         let mut given = Given::default();
         given.take_tokens(&order.transcript);
         Self {
@@ -52,7 +60,8 @@ impl Check {
             model: order.model.clone(),
             digest: order.digest,
             seed: order.sampling.seed.unwrap_or_default(),
-            max_tokens: order.sampling.max_tokens,
+            most_prompt: most_prompt.min(context_tokens),
+            most_tokens: max_tokens.min(context_tokens),
             logprobs: order.sampling.top_logprobs.is_some(),
             accepted: false,
             prompt_tokens: None,
@@ -81,10 +90,8 @@ impl Check {
     /// # Errors
     /// [`Code::Internal`]: the worker breaks the protocol.
     pub(crate) fn take(&mut self, event: AnswerEvent) -> Result<Seen, RpcError> {
-        let wrong = |what: String| {
-            let short = self.worker.short();
-            RpcError::new(Code::Internal, format!("worker {short} {what}"))
-        };
+        let short = self.worker.short();
+        let wrong = |what: String| RpcError::new(Code::Internal, format!("worker {short} {what}"));
         if self.done {
             return Err(wrong("goes on after the end".to_owned()));
         }
@@ -113,6 +120,7 @@ impl Check {
                 Err(wrong("begins an answer that it began already".to_owned()))
             }
             AnswerEvent::Begun(begun) => {
+                self.believe(begun.prompt_tokens).map_err(wrong)?;
                 self.prompt_tokens = Some(begun.prompt_tokens);
                 Ok(Seen::Begun(begun))
             }
@@ -125,7 +133,7 @@ impl Check {
                 }
                 let total = (chunk.positions())
                     .and_then(|count| self.position.checked_add(count))
-                    .filter(|total| self.max_tokens.is_none_or(|max| *total <= max))
+                    .filter(|total| *total <= self.most_tokens)
                     .ok_or_else(|| wrong("sends more tokens than were ordered".to_owned()))?;
                 let asked = if self.logprobs { chunk.tokens.len() } else { 0 };
                 if chunk.logprobs.len() != asked {
@@ -160,10 +168,22 @@ impl Check {
                         done.usage.prompt_tokens
                     )));
                 }
+                self.believe(done.usage.prompt_tokens).map_err(wrong)?;
                 self.done = true;
                 Ok(Seen::Done(done))
             }
         }
+    }
+
+    /// Whether a prompt can have so many tokens.
+    fn believe(&self, prompt_tokens: u32) -> Result<(), String> {
+        if prompt_tokens > self.most_prompt {
+            let most = self.most_prompt;
+            return Err(format!(
+                "counts {prompt_tokens} tokens of a prompt that can have {most} at most"
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -172,6 +192,8 @@ mod tests {
     use super::*;
     use tether_wire::infer::{Finish, Input, Output, Sampling, TokenLogprob, Usage};
     use tether_wire::{CorrelationId, TenantId};
+
+    const CONTEXT: u32 = 8_192;
 
     fn order() -> WorkOrder {
         WorkOrder {
@@ -225,7 +247,7 @@ mod tests {
     }
 
     fn check_order(order: &WorkOrder, events: Vec<AnswerEvent>) -> Result<u32, String> {
-        let mut check = Check::new(NodeId([2; 32]), order);
+        let mut check = Check::new(NodeId([2; 32]), order, CONTEXT);
         for event in events {
             check.take(event).map_err(|error| {
                 assert_eq!(error.code, Code::Internal);
@@ -284,7 +306,7 @@ mod tests {
                 ..Chunk::default()
             })
         };
-        let mut check = Check::new(NodeId([2; 32]), &order);
+        let mut check = Check::new(NodeId([2; 32]), &order, CONTEXT);
         let yes = AnswerEvent::Accepted(accepted());
         for event in [yes, unnamed(0, 3), unnamed(3, MAX_UNSEEN_TOKENS + 5)] {
             check
@@ -295,6 +317,38 @@ mod tests {
         let more = unnamed(MAX_UNSEEN_TOKENS + 8, 5);
         let error = check.take(more).expect_err("one too many");
         assert!(error.message.contains("nobody sees"), "{error}");
+    }
+
+    /// [T-INF-8]
+    #[test]
+    fn a_prompt_costs_no_more_than_it_can_and_an_answer_fits_the_context() {
+        let yes = || AnswerEvent::Accepted(accepted());
+        let ends = |prompt_tokens| {
+            AnswerEvent::Done(Done {
+                finish: Finish::Stop,
+                usage: Usage {
+                    prompt_tokens,
+                    completion_tokens: 0,
+                },
+                receipt: None,
+            })
+        };
+        let most = 1 + 64 + 4_096;
+        assert_eq!(check(vec![yes(), begun(most), ends(most)]), Ok(0));
+        for count in [most + 1, u32::MAX] {
+            for wrong in [begun(count), ends(count)] {
+                let message = check(vec![yes(), wrong]).expect_err("too many");
+                assert!(message.contains("can have 4161 at most"), "{message}");
+            }
+        }
+        let mut order = order();
+        order.input = Input::Text("x".repeat(100_000));
+        order.sampling.max_tokens = None;
+        let tell = |event| check_order(&order, vec![yes(), event]).map(|_| ());
+        assert_eq!(tell(begun(CONTEXT)), Ok(()));
+        assert!(tell(begun(CONTEXT + 1)).is_err());
+        assert_eq!(tell(chunk(0, CONTEXT as usize)), Ok(()));
+        assert!(tell(chunk(0, CONTEXT as usize + 1)).is_err());
     }
 
     #[test]

@@ -3,8 +3,6 @@
 use crate::Verdict;
 use crate::choices::Choices;
 use crate::seeds::{Seed, root};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use std::sync::OnceLock;
 use tether_wire::infer::{
     CallDelta, Chunk, Finish, Format as OutputFormat, Input, Message, Output, Sampling, Speaker,
@@ -14,7 +12,7 @@ use tether_wire::manifest::Format;
 use tether_wire::rpc::{Code, RpcError};
 use tether_worker::engine::openai::decoders;
 use tether_worker::engine::protocol::{
-    Continuation, EngineKind, FromEngine, Generate, Load, Task, ToEngine, read_message,
+    self, Continuation, EngineKind, FromEngine, Generate, Load, Task, ToEngine, read_message,
     write_message,
 };
 use tether_worker::text::prompt::TextModel;
@@ -31,7 +29,7 @@ pub(crate) fn engine_messages(bytes: &[u8]) -> Verdict {
     Verdict::of(to + from > 0)
 }
 
-fn messages<T: Serialize + DeserializeOwned>(mut stream: &[u8]) -> usize {
+fn messages<T: protocol::Message>(mut stream: &[u8]) -> usize {
     let mut count = 0;
     while let Ok(Some(message)) = read_message::<T>(&mut stream) {
         count += 1;
@@ -225,7 +223,7 @@ pub(crate) fn server_models(bytes: &[u8]) -> Verdict {
 
 /// Messages of both directions.
 pub(crate) fn engine_samples() -> Vec<Seed> {
-    fn stream<T: Serialize>(messages: &[T]) -> Vec<u8> {
+    fn stream<T: protocol::Message>(messages: &[T]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for message in messages {
             write_message(&mut bytes, message).expect("a sample fits");

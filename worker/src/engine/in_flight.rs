@@ -5,10 +5,10 @@
 //! until the end of a long prompt to let go. Until it says so the request stays here, and with it
 //! what it occupies.
 
-use crate::engine::protocol::{FromEngine, brief_error};
+use crate::engine::protocol::{FromEngine, Task, brief_error};
 use crate::engine::reader::{EngineDone, Hold, Reader, Sink};
 use std::collections::HashMap;
-use tether_wire::infer::Chunk;
+use tether_wire::infer::{Chunk, PromptSize, Usage};
 use tether_wire::rpc::{Code, RpcError};
 
 /// How long a request may make no progress, in ticks.
@@ -22,6 +22,8 @@ pub(crate) struct StepLimits {
 #[derive(Debug)]
 pub(crate) struct InFlight {
     limits: StepLimits,
+    /// Most tokens of prompt and answer together.
+    context_tokens: u32,
     requests: HashMap<u64, Request>,
     /// Ticks since any request made progress.
     still: u32,
@@ -34,8 +36,12 @@ struct Request {
     hold: Box<dyn Hold>,
     /// Position of the first token that was not given before this request.
     given: u32,
-    /// Whether its turn came.
-    started: bool,
+    /// Most tokens that its prompt can have.
+    most_prompt: u32,
+    /// Most tokens that the answer may have.
+    most_tokens: u32,
+    /// Tokens of its prompt, when its turn came.
+    prompt_tokens: Option<u32>,
     /// Signs that more of what was given was gone through; each is of one token at least.
     replayed: u32,
     /// Up to which position that was told again.
@@ -56,9 +62,10 @@ pub(crate) struct Overdue {
 }
 
 impl InFlight {
-    pub(crate) fn new(limits: StepLimits) -> Self {
+    pub(crate) fn new(limits: StepLimits, context_tokens: u32) -> Self {
         Self {
             limits,
+            context_tokens,
             requests: HashMap::new(),
             still: 0,
         }
@@ -72,8 +79,7 @@ impl InFlight {
 
     /// Whether the engine is to be given the request: not when its reader is gone already, whose
     /// wish to cancel may have come before it.
-    /// `given` tokens of its answer were given already.
-    pub(crate) fn begin(&mut self, id: u64, given: u32, sink: Sink) -> bool {
+    pub(crate) fn begin(&mut self, id: u64, task: &Task, sink: Sink) -> bool {
         if sink.is_abandoned() {
             return false;
         }
@@ -81,11 +87,15 @@ impl InFlight {
             self.still = 0;
         }
         let Sink { reader, hold } = sink;
+        let given = task.given();
+        let most_prompt = PromptSize::of(&task.input, &task.output).most_tokens();
         let request = Request {
             reader: Some(reader),
             hold,
             given,
-            started: false,
+            most_prompt: most_prompt.min(self.context_tokens),
+            most_tokens: most_tokens(task, self.context_tokens),
+            prompt_tokens: None,
             replayed: 0,
             retold: 0,
             position: given,
@@ -111,15 +121,19 @@ impl InFlight {
         match message {
             FromEngine::Started { id, prompt_tokens } => {
                 let request = self.requests.get_mut(&id)?;
-                if !request.started {
-                    request.started = true;
-                    if let Some(begun) = request.begun() {
-                        // Who is gone needs no news.
-                        let _ = begun.send(prompt_tokens);
-                    }
-                    self.progress(id);
+                if request.prompt_tokens.is_some() {
+                    return None;
                 }
-                None
+                let believed = request.believe(prompt_tokens);
+                if believed.is_ok()
+                    && let Some(begun) = request.begun()
+                {
+                    // Who is gone needs no news.
+                    let _ = begun.send(prompt_tokens);
+                }
+                let cut_off = request.cut_off(id, believed);
+                self.progress(id);
+                cut_off
             }
             FromEngine::Replayed { id } => {
                 let request = self.requests.get_mut(&id)?;
@@ -144,7 +158,8 @@ impl InFlight {
                     prefill_ms,
                     decode_ms,
                 };
-                self.end(id, Ok(done));
+                let settled = self.requests.get_mut(&id)?.settle(usage);
+                self.end(id, settled.map(|()| done));
                 None
             }
             FromEngine::Failed { id, error } => {
@@ -295,7 +310,37 @@ impl Request {
             return Err(RpcError::new(Code::Internal, why));
         }
         self.position = follow(self.position, &chunk)?;
+        if self.position > self.most_tokens {
+            let most = self.most_tokens;
+            let why = format!("the engine gives more than the {most} tokens that there can be");
+            return Err(RpcError::new(Code::Internal, why));
+        }
         self.pass_on(chunk)
+    }
+
+    /// Takes what the engine says of the prompt. Tenants are billed by it.
+    fn believe(&mut self, prompt_tokens: u32) -> Result<(), RpcError> {
+        self.prompt_tokens = Some(prompt_tokens);
+        if prompt_tokens > self.most_prompt {
+            let most = self.most_prompt;
+            let why = format!(
+                "the engine counts {prompt_tokens} tokens of a prompt that can have {most} at most"
+            );
+            return Err(RpcError::new(Code::Internal, why));
+        }
+        Ok(())
+    }
+
+    /// Holds the counts of a whole answer against what was seen of it.
+    fn settle(&mut self, usage: Usage) -> Result<(), RpcError> {
+        let said = self.prompt_tokens.unwrap_or(usage.prompt_tokens);
+        self.believe(usage.prompt_tokens)?;
+        let (counted, seen) = (usage.completion_tokens, self.position);
+        if said != usage.prompt_tokens || counted != seen {
+            let why = "the engine's counts at the end are not those that it said and gave before";
+            return Err(RpcError::new(Code::Internal, why));
+        }
+        Ok(())
     }
 
     fn pass_on(&self, chunk: Chunk) -> Result<(), RpcError> {
@@ -303,6 +348,12 @@ impl Request {
             .as_ref()
             .map_or(Ok(()), |reader| reader.give(chunk))
     }
+}
+
+/// Most tokens that the answer to a task may have.
+pub(super) fn most_tokens(task: &Task, context_tokens: u32) -> u32 {
+    let max_tokens = task.sampling.max_tokens.unwrap_or(u32::MAX);
+    max_tokens.min(context_tokens)
 }
 
 /// The position behind a piece, which must come next.

@@ -159,14 +159,16 @@ impl Supervisor {
             pid = ready.pid,
             "model loaded"
         );
+        let context_tokens = ready.context_tokens;
         self.state.send_replace(EngineState::Ready(ready));
         *ready_at = Some(Instant::now());
 
         let config = &self.spec.config;
-        let mut in_flight = InFlight::new(StepLimits {
+        let limits = StepLimits {
             first: ticks(config.first_token_timeout_ms),
             next: ticks(config.step_timeout_ms),
-        });
+        };
+        let mut in_flight = InFlight::new(limits, context_tokens);
         let why = self.serve(&mut process, &mut in_flight, &watched).await;
         // Out of service before anybody is told that an answer failed: who then looks for another
         // worker should not find this one.
@@ -290,7 +292,7 @@ impl Supervisor {
                 }
                 Some(Request { generate, sink }) = self.requests.recv() => {
                     let id = generate.id;
-                    if in_flight.begin(id, generate.task.given(), sink) {
+                    if in_flight.begin(id, &generate.task, sink) {
                         match process.send(&ToEngine::Generate(generate)) {
                             Err(NotSent::TooLarge(error)) => {
                                 let why = format!("no engine takes a request of this size: {error}");

@@ -91,12 +91,12 @@ fn chunk(id: u64, position: u32) -> FromEngine {
     }
 }
 
-fn done(id: u64, completion_tokens: u32) -> FromEngine {
+fn done(id: u64, prompt_tokens: u32, completion_tokens: u32) -> FromEngine {
     FromEngine::Done {
         id,
         finish: Finish::Stop,
         usage: Usage {
-            prompt_tokens: 0,
+            prompt_tokens,
             completion_tokens,
         },
         prefill_ms: 0,
@@ -265,7 +265,7 @@ fn one_at_a_time() {
                     say(&mut socket, &FromEngine::Started { id, prompt_tokens });
                     say(&mut socket, &chunk(id, 0));
                     if prompt == SHORT {
-                        say(&mut socket, &done(id, 1));
+                        say(&mut socket, &done(id, prompt_tokens, 1));
                     } else {
                         *held = Some((id, prompt));
                     }
@@ -327,7 +327,7 @@ fn babbles() {
 }
 
 /// The first answer has more chunks than any reader is allowed to leave unread, and no end. Every
-/// later one ends at once, and its usage tells how often the engine was told to cancel.
+/// later one ends at once, and the tokens of its prompt tell how often the engine was told to cancel.
 #[test]
 #[ignore = "no test: other tests start it as the process of an engine"]
 fn floods() {
@@ -345,7 +345,7 @@ fn floods() {
                         }
                         continue;
                     }
-                    say(&mut socket, &done(generate.id, cancels));
+                    say(&mut socket, &done(generate.id, cancels, 0));
                 }
                 ToEngine::Cancel { id } => {
                     cancels += 1;

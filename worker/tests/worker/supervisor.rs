@@ -312,7 +312,7 @@ async fn a_reader_that_is_too_slow_is_cut_off_and_the_engine_is_told_to_stop() {
     assert_eq!(error.code, Code::Overloaded);
     assert!(error.message.contains("too slow"), "{error}");
     let (_, end) = read(ask(&engine, "z")).await;
-    assert_eq!(end.expect("well").usage.completion_tokens, 1, "one cancel");
+    assert_eq!(end.expect("well").usage.prompt_tokens, 1, "one cancel");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -325,7 +325,7 @@ async fn an_answer_that_is_dropped_is_cancelled_in_the_engine() {
     let told = async {
         loop {
             let (_, end) = read(ask(&engine, "y")).await;
-            if end.expect("well").usage.completion_tokens == 1 {
+            if end.expect("well").usage.prompt_tokens == 1 {
                 return;
             }
         }

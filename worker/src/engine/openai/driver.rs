@@ -52,10 +52,11 @@ impl Driver {
         let (mouth, mut ear) = mpsc::channel(MAX_WAITING);
         let mut asking: HashMap<u64, AbortOnDropHandle<()>> = HashMap::new();
         let config = &self.spec.deadlines;
-        let mut in_flight = InFlight::new(StepLimits {
+        let limits = StepLimits {
             first: ticks(config.first_token_timeout_ms),
             next: ticks(config.step_timeout_ms),
-        });
+        };
+        let mut in_flight = InFlight::new(limits, self.spec.context_tokens);
         let mut ticker = tokio::time::interval(TICK);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let every = Duration::from_millis(self.spec.server.probe_interval_ms);
@@ -74,7 +75,7 @@ impl Driver {
                 }
                 Some(Request { generate, sink }) = self.channels.requests.recv() => {
                     let id = generate.id;
-                    if in_flight.begin(id, 0, sink) {
+                    if in_flight.begin(id, &generate.task, sink) {
                         let task = tokio::spawn(self.answer(generate, mouth.clone()));
                         asking.insert(id, AbortOnDropHandle::new(task));
                     }

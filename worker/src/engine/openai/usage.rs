@@ -3,13 +3,10 @@
 //! Tenants are billed by it, so that a number is believed only where it can be true; what cannot is
 //! counted here instead, low rather than high, and told apart.
 
+use crate::engine::in_flight::most_tokens;
 use crate::engine::protocol::Task;
-use tether_wire::infer::{Format, Input, MAX_UNSEEN_TOKENS, Message, Usage};
+use tether_wire::infer::{MAX_UNSEEN_TOKENS, PromptSize, Usage};
 
-/// Tokens that a template may put around each message.
-const PER_MESSAGE: u64 = 64;
-/// Tokens that a template may put before them all: its own instructions.
-const PREAMBLE: u64 = 4_096;
 /// Tokens that end an answer or part it and have no text.
 const UNSEEN: u64 = 64;
 /// Bytes of a prompt that are counted as one token where nobody says better.
@@ -25,10 +22,9 @@ pub(super) struct Claim {
 /// What was asked, as far as counts follow from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Asked {
-    prompt_bytes: u64,
-    messages: u64,
+    prompt: PromptSize,
     stop_bytes: u64,
-    max_tokens: Option<u32>,
+    most_tokens: u32,
     context_tokens: u32,
 }
 
@@ -50,25 +46,11 @@ pub(super) struct Settled {
 
 impl Asked {
     pub(super) fn of(task: &Task, context_tokens: u32) -> Self {
-        let (bytes, messages) = match &task.input {
-            Input::Text(text) => (text.len(), 1),
-            Input::Chat(messages) => (messages.iter().map(bytes_of).sum(), messages.len()),
-        };
-        // Templates show tools and schemas to the model.
-        let tools = task.output.tools.iter();
-        let tools: usize = tools
-            .map(|tool| tool.name.len() + tool.description.len() + tool.parameters.len())
-            .sum();
-        let form = match &task.output.format {
-            Format::JsonSchema(text) => text.len(),
-            _ => 0,
-        };
         let stop = task.sampling.stop.iter().map(String::len).max();
         Self {
-            prompt_bytes: (bytes + tools + form) as u64,
-            messages: (messages + task.output.tools.len()) as u64,
+            prompt: PromptSize::of(&task.input, &task.output),
             stop_bytes: stop.unwrap_or(0) as u64,
-            max_tokens: task.sampling.max_tokens,
+            most_tokens: most_tokens(task, context_tokens),
             context_tokens,
         }
     }
@@ -76,21 +58,21 @@ impl Asked {
     /// Positions that a piece of the answer takes while it comes: one, as long as as many were
     /// ordered. The end sets right what was more.
     pub(super) fn positions(&self, pieces: u32) -> u32 {
-        u32::from(self.max_tokens.is_none_or(|most| pieces < most))
+        u32::from(pieces < self.most_tokens)
     }
 
     /// The counts of a whole answer.
     pub(super) fn settle(&self, claim: Option<Claim>, seen: Seen) -> Settled {
         let prompt = claim.map(|it| it.prompt_tokens);
         let completion = claim.map(|it| it.completion_tokens);
-        let most_prompt = (self.prompt_bytes + self.messages * PER_MESSAGE + PREAMBLE)
-            .min(u64::from(self.context_tokens));
+        let most_prompt = u64::from(self.prompt.most_tokens().min(self.context_tokens));
         let least = u64::from(seen.pieces.max(1));
         let unseen = (self.stop_bytes + UNSEEN).min(u64::from(MAX_UNSEEN_TOKENS));
-        let most = (seen.bytes + unseen).min(u64::from(self.max_tokens.unwrap_or(u32::MAX)));
+        let most = (seen.bytes + unseen).min(u64::from(self.most_tokens));
         let true_prompt = prompt.filter(|it| (1..=most_prompt).contains(it));
         let true_completion = completion.filter(|it| (least..=most).contains(it));
-        let own_prompt = self.prompt_bytes.div_ceil(BYTES_PER_TOKEN).max(1);
+        let own_prompt =
+            (self.prompt.bytes().div_ceil(BYTES_PER_TOKEN)).clamp(1, most_prompt.max(1));
         let count = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
         Settled {
             usage: Usage {
@@ -106,14 +88,6 @@ impl Asked {
             },
         }
     }
-}
-
-fn bytes_of(message: &Message) -> usize {
-    let calls = message.tool_calls.iter();
-    let calls: usize = calls
-        .map(|call| call.name.len() + call.arguments.len())
-        .sum();
-    message.content.len() + calls
 }
 
 #[cfg(test)]
@@ -191,6 +165,6 @@ mod tests {
     #[test]
     fn pieces_take_no_more_positions_than_tokens_were_ordered() {
         assert_eq!([0, 1, 2].map(|n| asked(Some(2)).positions(n)), [1, 1, 0]);
-        assert_eq!(asked(None).positions(u32::MAX), 1);
+        assert_eq!([9_999, 10_000].map(|n| asked(None).positions(n)), [1, 0]);
     }
 }
