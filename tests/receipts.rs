@@ -49,6 +49,49 @@ fn flipped(text: &str, from: &str, to: &str) -> String {
     changed
 }
 
+/// A receipt of a node to which the operator of a mesh gave this role, in base64.
+fn receipt(operator: &NodeKey, node: &NodeKey, role: Role) -> String {
+    let mesh = MeshId(operator.id().0);
+    let grant = Grant {
+        subject: node.id(),
+        role,
+        region: None,
+        tier: Tier::Untrusted,
+        not_before_ms: 0,
+        expires_ms: 1_000_000_000,
+        serial: 1,
+        issuer: None,
+        consent: None,
+        invite: None,
+    };
+    let grant = Signed::seal(operator, &mesh, &grant).expect("inside limits");
+    let receipt = Receipt {
+        correlation: tether_wire::CorrelationId([3; 16]),
+        attempt: 1,
+        fence: 1,
+        model: "tiny@1.0".parse().expect("valid"),
+        digest: tether_wire::Digest([4; 32]),
+        adapters: Vec::new(),
+        numerics_class: String::new(),
+        engine: String::new(),
+        request: tether_wire::Digest([5; 32]),
+        text: tether_wire::receipt::hash::Given::default().text(),
+        calls: None,
+        tokens: None,
+        prompt_tokens: 1,
+        completion_tokens: 1,
+        finish: tether_wire::infer::Finish::Stop,
+        seed: 1,
+        began_ms: 1,
+        first_token_ms: None,
+        ended_ms: 2,
+        continued_from: 0,
+        grant: Some(grant.as_bytes().to_vec()),
+    };
+    let sealed = Signed::seal(node, &mesh, &receipt).expect("inside limits");
+    STANDARD.encode(sealed.as_bytes())
+}
+
 #[test]
 fn a_tenant_can_prove_who_answered_what_and_no_byte_can_be_changed() {
     let mesh = Mesh::start(&[]);
@@ -81,6 +124,10 @@ fn a_tenant_can_prove_who_answered_what_and_no_byte_can_be_changed() {
     let said: Value = serde_json::from_str(&said).expect("JSON");
     assert_eq!(said["valid"], true);
     assert_eq!(
+        (&said["mesh"], &said["mesh_given"]),
+        (&json!(mesh_id), &json!(true))
+    );
+    assert_eq!(
         (&said["request"], &said["answer"]),
         (&json!("matches"), &json!("matches"))
     );
@@ -93,7 +140,8 @@ fn a_tenant_can_prove_who_answered_what_and_no_byte_can_be_changed() {
     let stream = ask(&mesh, &streamed);
     let stream = kept.put("stream.txt", &stream.text);
     let streamed = kept.put("streamed.json", streamed.to_string());
-    let (code, said) = verify(&stream, &["--request", streamed.to_str().expect("UTF-8")]);
+    let streamed = streamed.to_str().expect("UTF-8");
+    let (code, said) = verify(&stream, &["--request", streamed, "--mesh", &mesh_id]);
     assert_eq!(code, 0, "{said}");
 
     // What was asked, changed by a character; by a parameter; by its model.
@@ -154,50 +202,38 @@ fn a_tenant_can_prove_who_answered_what_and_no_byte_can_be_changed() {
 }
 
 #[test]
+fn a_receipt_of_a_mesh_that_only_the_response_names_proves_nothing() {
+    let kept = Kept::new();
+    let (forger, node) = (NodeKey::from_seed([1; 32]), NodeKey::from_seed([2; 32]));
+    let mesh = MeshId(forger.id().0);
+    let text = receipt(&forger, &node, Role::Worker);
+    let response = json!({
+        "choices": [{"index": 0, "message": {"content": ""}, "finish_reason": "stop"}],
+        "tether": {"mesh": mesh.to_hex(), "receipt": text},
+    });
+    let file = kept.put("forged.json", response.to_string());
+    let other = kept.put("given.txt", &text);
+    let other = other.to_str().expect("UTF-8");
+    let (code, said) = verify(Path::new(other), &["--mesh", &mesh.to_hex(), "--json"]);
+    assert_eq!(code, 0, "by its own mesh it is right: {said}");
+    let (code, said) = verify(&file, &[]);
+    assert_eq!(code, 14, "{said}");
+    assert!(said.contains("if this mesh is yours"), "{said}");
+    let (code, said) = verify(&file, &["--json"]);
+    assert_eq!(code, 14, "{said}");
+    let said: Value = serde_json::from_str(said.lines().next().expect("a line")).expect("JSON");
+    assert_eq!(said["valid"], false);
+    assert_eq!(said["code"], "mesh-not-given");
+    assert_eq!(said["mesh_given"], false);
+    assert_eq!(said["mesh"], mesh.to_hex());
+}
+
+#[test]
 fn what_another_role_signs_is_no_receipt() {
     let kept = Kept::new();
     let (operator, node) = (NodeKey::from_seed([1; 32]), NodeKey::from_seed([2; 32]));
     let mesh = MeshId(operator.id().0);
-    let receipt = |role| {
-        let grant = Grant {
-            subject: node.id(),
-            role,
-            region: None,
-            tier: Tier::Untrusted,
-            not_before_ms: 0,
-            expires_ms: 1_000_000_000,
-            serial: 1,
-            issuer: None,
-            consent: None,
-            invite: None,
-        };
-        let grant = Signed::seal(&operator, &mesh, &grant).expect("inside limits");
-        let receipt = Receipt {
-            correlation: tether_wire::CorrelationId([3; 16]),
-            attempt: 1,
-            fence: 1,
-            model: "tiny@1.0".parse().expect("valid"),
-            digest: tether_wire::Digest([4; 32]),
-            adapters: Vec::new(),
-            numerics_class: String::new(),
-            engine: String::new(),
-            request: tether_wire::Digest([5; 32]),
-            text: tether_wire::Digest([6; 32]),
-            calls: None,
-            tokens: None,
-            prompt_tokens: 1,
-            completion_tokens: 1,
-            finish: tether_wire::infer::Finish::Stop,
-            seed: 1,
-            began_ms: 1,
-            first_token_ms: None,
-            ended_ms: 2,
-            continued_from: 0,
-            grant: Some(grant.as_bytes().to_vec()),
-        };
-        let sealed = Signed::seal(&node, &mesh, &receipt).expect("inside limits");
-        kept.put("receipt.txt", STANDARD.encode(sealed.as_bytes()))
-    };
+    let receipt = |role| kept.put("receipt.txt", receipt(&operator, &node, role));
     let mesh_id = mesh.to_hex();
     assert_eq!(verify(&receipt(Role::Worker), &["--mesh", &mesh_id]).0, 0);
     let (code, said) = verify(&receipt(Role::Gateway), &["--mesh", &mesh_id]);

@@ -28,7 +28,9 @@ Exit codes beside the usual ones:
   10  it is no receipt, or its signature is wrong, or it is of another mesh
   11  the signer is not a worker of the mesh, or not the one of --worker
   12  it is not of this request
-  13  it is not of this answer";
+  13  it is not of this answer
+  14  all of that holds, but by the mesh that the response itself names: without --mesh nothing is
+      proved, since anybody can make a mesh and sign in it";
 
 /// See [`crate::cli`].
 #[derive(Debug, Subcommand)]
@@ -37,10 +39,11 @@ pub(crate) enum ReceiptCommand {
     ///
     /// FILE is a saved response (JSON, or the stream as it came) with the receipt in it, or the
     /// receipt alone in base64; `-` is standard input. A response is held against its receipt without
-    /// being named again by --answer. What cannot be known from the files is said.
+    /// being named again by --answer. What cannot be known from the files is said. Only with --mesh
+    /// it is a proof: the mesh that a response names may be its forger's own.
     #[command(after_long_help = format!("\
 Examples:
-  tether receipt verify answer.json --request request.json
+  tether receipt verify answer.json --request request.json --mesh ID
   tether receipt verify stream.txt --request request.json --mesh $(cat mesh.id)
   tether receipt verify receipt.txt --mesh ID --worker ID --answer answer.json --json
 
@@ -77,7 +80,8 @@ pub(crate) struct VerifyArgs {
     /// Of several answers, the one of this number, from 0
     #[arg(long, value_name = "N", default_value_t = 0)]
     choice: u32,
-    /// The mesh in which the receipt must count [default: the one that the response names]
+    /// The mesh in which the receipt must count, as you know it. Without it the one that the response
+    /// names is taken, which proves nothing: exit code 14
     #[arg(long, value_name = "ID")]
     mesh: Option<MeshId>,
     /// The recovery key of the mesh, where grants were given with it
@@ -154,12 +158,13 @@ impl VerifyArgs {
         let mesh_was_given = self.mesh.is_some();
         match judge(&found.sealed(), &against) {
             Ok(proof) => {
-                let said = if self.json {
-                    stdout::line(words::proof_json(&proof, &against))
+                let unproved = (!mesh_was_given).then_some(ReceiptRefused::MeshNotGiven(mesh));
+                if self.json {
+                    stdout::line(words::proof_json(&proof, &against, unproved.as_ref()))?;
                 } else {
-                    stdout::write(words::proof(&proof, &against, mesh_was_given))
-                };
-                Ok(said?)
+                    stdout::write(words::proof(&proof, &against, mesh_was_given))?;
+                }
+                unproved.map_or(Ok(()), |refused| Err(refused.into()))
             }
             Err(refused) => {
                 if self.json {

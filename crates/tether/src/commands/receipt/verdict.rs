@@ -5,7 +5,7 @@ use tether_wire::grant::Mesh;
 use tether_wire::infer::{CallDelta, Finish};
 use tether_wire::receipt::hash::Given;
 use tether_wire::receipt::{self, Proof, ReceiptError};
-use tether_wire::{NodeId, Receipt, Signed};
+use tether_wire::{MeshId, NodeId, Receipt, Signed};
 
 /// What a receipt is held against.
 pub(super) struct Against<'a> {
@@ -40,6 +40,11 @@ pub(crate) enum ReceiptRefused {
     /// Another answer.
     #[error("the receipt is not of this answer: {0}")]
     Answer(&'static str),
+    /// Everything holds, in a mesh that whoever wrote the response chose.
+    #[error(
+        "the receipt counts in the mesh {0}, which the response itself names: anybody can make a mesh and sign in it, so give the one that you know by --mesh"
+    )]
+    MeshNotGiven(MeshId),
 }
 
 impl ReceiptRefused {
@@ -50,6 +55,7 @@ impl ReceiptRefused {
             Self::Invalid(_) | Self::Worker { .. } => 11,
             Self::Request(_) => 12,
             Self::Answer(_) => 13,
+            Self::MeshNotGiven(_) => 14,
         }
     }
 
@@ -62,6 +68,7 @@ impl ReceiptRefused {
             Self::Worker { .. } => "worker",
             Self::Request(_) => "request",
             Self::Answer(_) => "answer",
+            Self::MeshNotGiven(_) => "mesh-not-given",
         }
     }
 }

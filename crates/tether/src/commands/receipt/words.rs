@@ -1,6 +1,6 @@
 //! What is said of a receipt: what it proves, and what not.
 
-use super::verdict::Against;
+use super::verdict::{Against, ReceiptRefused};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use tether_wire::receipt::Proof;
@@ -17,17 +17,27 @@ pub(super) fn json(receipt: &Receipt) -> Value {
     shown
 }
 
-/// The verdict as JSON.
-pub(super) fn proof_json(proof: &Proof, against: &Against<'_>) -> Value {
-    json!({
-        "valid": true,
+/// The verdict as JSON; `unproved` is why it proves nothing all the same.
+pub(super) fn proof_json(
+    proof: &Proof,
+    against: &Against<'_>,
+    unproved: Option<&ReceiptRefused>,
+) -> Value {
+    let mut said = json!({
+        "valid": unproved.is_none(),
         "worker": proof.receipt.signer(),
         "mesh": against.mesh.id,
+        "mesh_given": unproved.is_none(),
         "tier": proof.tier,
         "request": compared(against.request.is_some()),
         "answer": compared(against.answer.is_some()),
         "receipt": json(&proof.receipt),
-    })
+    });
+    if let (Some(refused), Some(fields)) = (unproved, said.as_object_mut()) {
+        fields.insert("code".to_owned(), refused.code().into());
+        fields.insert("why".to_owned(), refused.to_string().into());
+    }
+    said
 }
 
 fn compared(was: bool) -> &'static str {
@@ -36,7 +46,11 @@ fn compared(was: bool) -> &'static str {
 
 /// The verdict for people.
 pub(super) fn proof(proof: &Proof, against: &Against<'_>, mesh_was_given: bool) -> String {
-    let mut said = String::from("The receipt is genuine.\n\n");
+    let mut said = String::from(if mesh_was_given {
+        "The receipt is genuine.\n\n"
+    } else {
+        "The receipt is genuine if this mesh is yours.\n\n"
+    });
     let standing = match proof.tier {
         Some(Tier::Trusted) => "a worker of the mesh, trusted by its operator",
         Some(Tier::Untrusted) => "a worker of the mesh, not vetted by its operator",
@@ -51,7 +65,7 @@ pub(super) fn proof(proof: &Proof, against: &Against<'_>, mesh_was_given: bool) 
     if !mesh_was_given {
         line(
             "",
-            &"as the response says: compare it with the mesh that you know, or give --mesh",
+            &"as the response says, and anybody can make a mesh: give yours by --mesh",
         );
     }
     said += &facts(&proof.receipt);
