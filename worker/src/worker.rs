@@ -11,6 +11,7 @@ use crate::presence::{Presence, Profile};
 use crate::quota::{Limits, Rates};
 use crate::receipts::Signer;
 use crate::serve::{Shared, WorkerService};
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,11 +39,19 @@ pub enum WorkerError {
         /// The system's words.
         error: io::Error,
     },
+    /// Another worker has the data folder.
+    #[error(
+        "another worker uses the data folder {}: stop it, or give this one a key and a folder of its own (`data_dir` in [node])", .0.display()
+    )]
+    InUse(PathBuf),
     /// The node cannot start.
     #[error(transparent)]
     Net(#[from] NetError),
 }
 
+/// Taken for as long as a worker runs. Two in one folder would show one key twice, and each other's
+/// weights to their engines.
+const LOCK: &str = "worker.lock";
 /// How long answers that are handed over may take to say so, after everything of them was sent.
 const HAND_OVER: Duration = Duration::from_secs(2);
 
@@ -53,6 +62,7 @@ pub struct Worker {
     shared: Arc<Shared>,
     presence: Presence,
     terms: Terms,
+    _lock: File,
 }
 
 /// What of its configuration its provider is told.
@@ -87,7 +97,8 @@ pub struct WorkerStatus {
 /// that is refused is reported in heartbeats and by [`Worker::status`] while the worker stays up.
 ///
 /// # Errors
-/// When a setting cannot be, the data folder cannot be used or the node cannot start.
+/// When a setting cannot be, the data folder cannot be used or is another worker's, or the node cannot
+/// start.
 pub async fn start(
     config: WorkerConfig,
     data_dir: &Path,
@@ -104,6 +115,12 @@ pub async fn start(
         error,
     };
     std::fs::create_dir_all(data_dir).map_err(at_data_dir)?;
+    let lock = File::create(data_dir.join(LOCK)).map_err(at_data_dir)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(WorkerError::InUse(data_dir.to_owned())),
+        Err(TryLockError::Error(error)) => return Err(at_data_dir(error)),
+    }
     let epoch = epoch::next(data_dir, now_ms()).map_err(at_data_dir)?;
     let health = Health::start(config.shed, metrics.clone()).await;
     let gpus = health.reading().gpus;
@@ -155,6 +172,7 @@ pub async fn start(
             queue_limit: config.queue_limit,
             price_per_1k_micro: config.price_per_1k_micro,
         },
+        _lock: lock,
     })
 }
 

@@ -1,9 +1,12 @@
 //! What orchestrators and the DHT hear of a worker. (PRE-1, PRE-2, PRE-3)
 
+use crate::engines::command;
 use crate::fixture::{TestMesh, artifact, patiently};
 use std::time::Duration;
+use tether_telemetry::metrics::{Registry, WorkerMetrics};
 use tether_wire::beat::NodeState;
-use tether_wire::{NodeKey, Topic};
+use tether_wire::{NodeKey, Role, Topic};
+use tether_worker::WorkerConfig;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn heartbeats_are_signed_ordered_and_say_what_is_served() {
@@ -87,4 +90,30 @@ async fn a_worker_that_starts_again_has_a_higher_epoch() {
         .await;
     assert_eq!(after.beat.epoch, before.beat.epoch + 1_000_000_001);
     assert!(after.beat.issued_ms >= before.beat.issued_ms);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_worker_in_the_same_data_folder_does_not_start() {
+    let mesh = TestMesh::new();
+    let data = tempfile::tempdir().expect("tempdir");
+    let key = NodeKey::from_seed([43; 32]);
+    let first = mesh.worker_in(data.path(), key.clone(), &[], |_| ()).await;
+    let again = || async {
+        let node = mesh.node_config(key.clone(), Role::Worker);
+        let metrics = WorkerMetrics::register(&Registry::new());
+        let config = WorkerConfig::default();
+        tether_worker::start(config, data.path(), node, command("echo"), metrics).await
+    };
+    let epoch = std::fs::read(data.path().join("epoch")).expect("kept");
+    let error = again().await.expect_err("the folder is taken").to_string();
+    let folder = data.path().display().to_string();
+    assert!(
+        error.contains(&folder) && error.contains("data_dir"),
+        "{error}"
+    );
+    let after = std::fs::read(data.path().join("epoch")).expect("kept");
+    assert_eq!(epoch, after, "it touched nothing");
+    first.drain(Duration::from_secs(1)).await;
+    drop(first);
+    again().await.expect("the folder is free");
 }
