@@ -4,7 +4,8 @@ use crate::error::ArtifactError;
 use crate::store::Stored;
 use tether_wire::Digest;
 
-/// What to remove, the least recently used first, so that `needed` bytes fit beside the rest.
+/// What to remove so that `needed` bytes fit beside the rest: first what was never whole, since it
+/// serves nobody, then the least recently used.
 /// `keep` says what must stay: what is in use or pinned. A budget of 0 is none.
 ///
 /// # Errors
@@ -14,7 +15,7 @@ pub(crate) fn victims(
     needed: u64,
     budget: u64,
     keep: impl Fn(&Digest) -> bool,
-) -> Result<Vec<Digest>, ArtifactError> {
+) -> Result<Vec<Stored>, ArtifactError> {
     let sum = |of: &dyn Fn(&&Stored) -> bool| {
         let chosen = stored.iter().filter(of);
         chosen.fold(0_u64, |sum, it| sum.saturating_add(it.bytes))
@@ -32,14 +33,14 @@ pub(crate) fn victims(
         });
     }
     let mut idle: Vec<&Stored> = stored.iter().filter(|it| !keep(&it.digest)).collect();
-    idle.sort_by_key(|it| (it.last_used, it.digest));
+    idle.sort_by_key(|it| (it.is_whole, it.last_used, it.digest));
     let mut gone = Vec::new();
     for it in idle {
         if total.saturating_add(needed) <= budget {
             break;
         }
         total -= it.bytes;
-        gone.push(it.digest);
+        gone.push(it.clone());
     }
     Ok(gone)
 }
@@ -54,23 +55,43 @@ mod tests {
             digest: Digest([n; 32]),
             bytes,
             last_used: SystemTime::UNIX_EPOCH + Duration::from_secs(used),
+            is_whole: true,
         }
+    }
+
+    fn digests(gone: Vec<Stored>) -> Vec<Digest> {
+        gone.into_iter().map(|it| it.digest).collect()
     }
 
     #[test]
     fn the_least_recently_used_goes_and_what_is_kept_stays() {
         let all = [stored(1, 40, 3), stored(2, 40, 1), stored(3, 20, 2)];
         let none = |_: &Digest| false;
-        let go = |needed, budget| victims(&all, needed, budget, none).expect("fits");
+        let go = |needed, budget| digests(victims(&all, needed, budget, none).expect("fits"));
         assert_eq!(go(10, 0), [], "no budget");
         assert_eq!(go(10, 110), []);
         assert_eq!(go(10, 100), [Digest([2; 32])]);
         assert_eq!(go(50, 100), [Digest([2; 32]), Digest([3; 32])]);
         let keep = |digest: &Digest| *digest == Digest([2; 32]);
-        let gone = victims(&all, 50, 100, keep).expect("fits");
+        let gone = digests(victims(&all, 50, 100, keep).expect("fits"));
         assert_eq!(gone, [Digest([3; 32]), Digest([1; 32])]);
         let error = victims(&all, 61, 100, keep).expect_err("40 stay");
         assert_eq!(error.code(), "over-disk-budget");
         assert!(error.to_string().contains("40"), "{error}");
+    }
+
+    #[test]
+    fn what_was_never_whole_counts_and_goes_first() {
+        let cut_off = Stored {
+            is_whole: false,
+            ..stored(3, 40, 9)
+        };
+        let all = [stored(1, 40, 1), cut_off];
+        let go = |needed| digests(victims(&all, needed, 100, |_| false).expect("fits"));
+        assert_eq!(go(20), []);
+        assert_eq!(go(30), [Digest([3; 32])]);
+        assert_eq!(go(70), [Digest([3; 32]), Digest([1; 32])]);
+        let error = victims(&all, 70, 100, |it| *it == Digest([3; 32])).expect_err("40 stay");
+        assert_eq!(error.code(), "over-disk-budget");
     }
 }

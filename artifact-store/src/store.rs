@@ -4,22 +4,31 @@
 //! it is there, compared and on the disk. A fetch that was cut off, however, goes on where it was.
 //! When a folder was last used is its own modification time, so there is no index that could be
 //! wrong.
+//!
+//! What a fetch left that was cut off counts in the budget, and goes before anything that is whole when
+//! there is no room; and where nobody went on with it for [`ABANDONED_AFTER`], when the store is opened.
 
 use crate::error::ArtifactError;
 use crate::evict;
 use crate::manifest_file::{MANIFEST_FILE, Trust};
 use crate::place::{self, Place};
 use crate::source::{Offered, Source, blocking};
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Metadata, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tether_wire::{Digest, Manifest};
 use tokio_util::sync::CancellationToken;
 
 const PARTIAL: &str = "partial";
 const LOCK: &str = "lock";
+/// Ends the name of what is being removed.
+const GONE: &str = "gone";
 /// Bytes that are left free on the disk, for whatever else is there.
 const HEADROOM_BYTES: u64 = 64 * 1024 * 1024;
+/// A fetch that was cut off and with which nobody went on for so long is not gone on with any more: its
+/// model is not configured now, or no source has it.
+const ABANDONED_AFTER: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// An artifact that is here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +39,8 @@ pub struct Stored {
     pub bytes: u64,
     /// When it was last used.
     pub last_used: SystemTime,
+    /// Whether all of it is there; else it is what a fetch left that was cut off.
+    pub is_whole: bool,
 }
 
 /// The store. One process has it at a time.
@@ -56,10 +67,14 @@ impl Store {
             Err(TryLockError::WouldBlock) => return Err(ArtifactError::Locked(dir.to_owned())),
             Err(TryLockError::Error(error)) => return Err(io(error)),
         }
-        // What was being removed when a process ended.
         for entry in fs::read_dir(dir.join(PARTIAL)).map_err(io)?.flatten() {
-            if entry.path().extension().is_some_and(|it| it == "gone") {
-                fs::remove_dir_all(entry.path()).map_err(io)?;
+            let path = entry.path();
+            // What was being removed when a process ended.
+            let is_gone = path.extension().is_some_and(|it| it == GONE);
+            let is_abandoned =
+                || (last_change(&path).elapsed()).is_ok_and(|age| age >= ABANDONED_AFTER);
+            if is_gone || is_abandoned() {
+                fs::remove_dir_all(path).map_err(io)?;
             }
         }
         Ok(Self {
@@ -77,28 +92,40 @@ impl Store {
         path.join(MANIFEST_FILE).is_file().then_some(path)
     }
 
-    /// Everything that is here. Blocks.
+    /// Everything that is here, whole or not. Blocks.
     ///
     /// # Errors
     /// When the file system refuses.
     pub fn contents(&self) -> Result<Vec<Stored>, ArtifactError> {
+        let mut contents = self.below(&self.dir, true)?;
+        contents.extend(self.below(&self.dir.join(PARTIAL), false)?);
+        contents.sort_by_key(|it| it.digest);
+        Ok(contents)
+    }
+
+    fn below(&self, dir: &Path, is_whole: bool) -> Result<Vec<Stored>, ArtifactError> {
         let io = |error| ArtifactError::io(&self.dir, error);
-        let mut contents = Vec::new();
-        for entry in fs::read_dir(&self.dir).map_err(io)? {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(dir).map_err(io)? {
             let entry = entry.map_err(io)?;
             let name = entry.file_name();
             let Some(digest) = name.to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
+            let path = entry.path();
             let modified = entry.metadata().and_then(|it| it.modified());
-            contents.push(Stored {
+            found.push(Stored {
                 digest,
-                bytes: bytes_below(&entry.path()),
-                last_used: modified.unwrap_or(SystemTime::UNIX_EPOCH),
+                bytes: bytes_below(&path),
+                last_used: if is_whole {
+                    modified.unwrap_or(SystemTime::UNIX_EPOCH)
+                } else {
+                    last_change(&path)
+                },
+                is_whole,
             });
         }
-        contents.sort_by_key(|it| it.digest);
-        Ok(contents)
+        Ok(found)
     }
 
     /// Notes that an artifact is used now; it goes later than those that were used before.
@@ -132,7 +159,7 @@ impl Store {
             self.touch(&digest);
             return Ok(path);
         }
-        self.make_room(place::total(&manifest), keep)?;
+        self.make_room(&digest, place::total(&manifest), keep)?;
         let partial = self.dir.join(PARTIAL).join(digest.to_string());
         let (at, sealed) = (partial.clone(), offered.sealed().to_vec());
         let needed = manifest.clone();
@@ -158,19 +185,34 @@ impl Store {
     /// # Errors
     /// When the file system refuses.
     pub fn remove(&self, digest: &Digest) -> Result<(), ArtifactError> {
+        self.remove_at(&self.dir.join(digest.to_string()), digest)
+    }
+
+    fn remove_at(&self, path: &Path, digest: &Digest) -> Result<(), ArtifactError> {
         // First out of its place: what is removed by half is not found.
-        let whole = self.dir.join(digest.to_string());
-        let gone = self.dir.join(PARTIAL).join(format!("{digest}.gone"));
-        let io = |error| ArtifactError::io(&whole, error);
-        fs::rename(&whole, &gone).map_err(io)?;
+        let gone = self.dir.join(PARTIAL).join(format!("{digest}.{GONE}"));
+        let io = |error| ArtifactError::io(path, error);
+        fs::rename(path, &gone).map_err(io)?;
         fs::remove_dir_all(&gone).map_err(io)
     }
 
-    fn make_room(&self, needed: u64, keep: impl Fn(&Digest) -> bool) -> Result<(), ArtifactError> {
-        let contents = self.contents()?;
-        for digest in evict::victims(&contents, needed, self.budget_bytes, keep)? {
-            tracing::info!(%digest, "artifact removed from the store to make room");
-            self.remove(&digest)?;
+    /// Room for an artifact, of which some may be there already.
+    fn make_room(
+        &self,
+        digest: &Digest,
+        needed: u64,
+        keep: impl Fn(&Digest) -> bool,
+    ) -> Result<(), ArtifactError> {
+        let mut others = self.contents()?;
+        others.retain(|it| it.digest != *digest);
+        for it in evict::victims(&others, needed, self.budget_bytes, keep)? {
+            let (digest, is_whole) = (it.digest, it.is_whole);
+            tracing::info!(%digest, is_whole, "artifact removed from the store to make room");
+            let partial = self.dir.join(PARTIAL).join(digest.to_string());
+            match is_whole {
+                true => self.remove(&digest)?,
+                false => self.remove_at(&partial, &digest)?,
+            }
         }
         Ok(())
     }
@@ -236,4 +278,16 @@ fn bytes_below(dir: &Path) -> u64 {
         });
     }
     sum
+}
+
+/// When something in a folder changed the last time: a fetch writes on in a file for long.
+fn last_change(dir: &Path) -> SystemTime {
+    let modified = |metadata: io::Result<Metadata>| metadata.and_then(|it| it.modified()).ok();
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let below = entries.filter_map(|entry| match entry.file_type() {
+        Ok(it) if it.is_dir() => Some(last_change(&entry.path())),
+        _ => modified(entry.metadata()),
+    });
+    let newest = below.chain(modified(fs::metadata(dir))).max();
+    newest.unwrap_or(SystemTime::UNIX_EPOCH)
 }

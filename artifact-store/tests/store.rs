@@ -3,9 +3,10 @@
 use futures_util::future::BoxFuture;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 use tether_artifact_store::{
     ArtifactError, DirectorySource, MANIFEST_FILE, Offered, PackOptions, Place, Source, Store,
@@ -317,6 +318,65 @@ async fn a_cancelled_fetch_ends_and_another_goes_on_where_it_was() {
     assert!(left > 0 && left < WEIGHTS as u64, "{left}");
     fetch(&store, &source, &digest).await.expect("goes on");
     assert!(!part.exists());
+}
+
+/// Fetches a part of an artifact; gives where that lies.
+async fn cut_off(scene: &Scene, store: &Store, digest: &Digest) -> PathBuf {
+    let source = scene.source();
+    let offered = offered(&source, digest).await;
+    let cancel = CancellationToken::new();
+    let cancelling = cancel.clone();
+    let tell = move |done, _| {
+        if done > 1024 * 1024 {
+            cancelling.cancel();
+        }
+    };
+    let cut = store.fetch(&offered, trust(), &source, |_| false, tell, cancel);
+    assert_eq!(cut.await.expect_err("cancelled").code(), "cancelled");
+    scene.data.path().join("partial").join(digest.to_string())
+}
+
+#[tokio::test]
+async fn what_a_cut_off_fetch_left_counts_in_the_budget_and_makes_room() {
+    let scene = Scene::new();
+    let [one, two] = ["one", "two"].map(|name| artifact(scene.shelf.path(), name, 1));
+    let source = scene.source();
+    let store = scene.store(WEIGHTS as u64 + 8_192);
+    let part = cut_off(&scene, &store, &one).await;
+    let stored = store.contents().expect("contents");
+    assert!(!stored[0].is_whole && stored[0].bytes > 0 && stored[0].digest == one);
+    assert_eq!(store.path(&one), None);
+    // Where somebody wants it, it is in the way of others.
+    let offer = offered(&source, &two).await;
+    let cancel = CancellationToken::new();
+    let refused = store.fetch(&offer, trust(), &source, |_| true, |_, _| (), cancel);
+    assert_eq!(refused.await.expect_err("full").code(), "over-disk-budget");
+    assert!(part.exists());
+    fetch(&store, &source, &two).await.expect("makes room");
+    assert!(!part.exists());
+    assert!(store.path(&two).is_some());
+}
+
+#[tokio::test]
+async fn what_nobody_goes_on_with_is_removed_when_the_store_is_opened() {
+    let scene = Scene::new();
+    let digest = artifact(scene.shelf.path(), "one", 1);
+    let store = scene.store(0);
+    let part = cut_off(&scene, &store, &digest).await;
+    drop(store);
+    let store = scene.store(0);
+    assert!(part.exists(), "it is gone on with");
+    drop(store);
+    let old = SystemTime::now() - Duration::from_secs(8 * 24 * 60 * 60);
+    for entry in fs::read_dir(&part).expect("there") {
+        let file = fs::File::open(entry.expect("there").path()).expect("opened");
+        file.set_modified(old).expect("set");
+    }
+    let folder = fs::File::open(&part).expect("opened");
+    folder.set_modified(old).expect("set");
+    let store = scene.store(0);
+    assert!(!part.exists());
+    assert!(store.contents().expect("contents").is_empty());
 }
 
 #[test]
