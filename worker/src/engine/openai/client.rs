@@ -83,8 +83,11 @@ pub(super) struct Listing {
 
 impl Listing {
     pub(super) fn parse(body: &[u8]) -> Result<Self, Trouble> {
-        serde_json::from_slice(body)
-            .map_err(|error| Trouble::down(format!("its list of models cannot be read: {error}")))
+        serde_json::from_slice(body).map_err(|error| {
+            // It repeats what it found, however long that is.
+            let error = plain(&error.to_string());
+            Trouble::down(format!("its list of models cannot be read: {error}"))
+        })
     }
 }
 
@@ -308,4 +311,16 @@ fn retry_after_ms(response: &Response) -> Option<u64> {
     let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
     let seconds: u64 = value.trim().parse().ok()?;
     Some(seconds.saturating_mul(1_000).min(MAX_RETRY_AFTER_MS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_list_that_is_none_only_a_part_is_repeated() {
+        let body = format!(r#"{{"data":"{}"}}"#, "x".repeat(128 * 1024));
+        let trouble = Listing::parse(body.as_bytes()).err().expect("no list");
+        assert!(trouble.reason.contains("xxx") && trouble.reason.len() < 600);
+    }
 }

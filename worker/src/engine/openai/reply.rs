@@ -120,8 +120,11 @@ impl Reply {
             }
             return Ok(Said::End(finish, self.claim));
         }
-        let event: Event = serde_json::from_str(data)
-            .map_err(|error| broken(format_args!("an event is not what it should be: {error}")))?;
+        let event: Event = serde_json::from_str(data).map_err(|error| {
+            // It repeats what it found, however long that is.
+            let error = plain(&error.to_string());
+            broken(format_args!("an event is not what it should be: {error}"))
+        })?;
         if let Some(error) = event.error.filter(|error| !error.is_null()) {
             return Err(broken(words(&error)));
         }
@@ -327,6 +330,22 @@ mod tests {
             &[r#"{"choices":[],"usage":{"prompt_tokens":-1,"completion_tokens":2}}"#],
             "not what",
         );
+    }
+
+    #[test]
+    fn of_what_is_no_answer_only_a_part_is_repeated() {
+        let long = "x".repeat(128 * 1024);
+        for event in [
+            format!(r#"{{"choices":"{long}"}}"#),
+            format!(r#"{{"choices":[{{"index":"{long}"}}]}}"#),
+            format!(r#"{{"error":{{"message":"{long}"}}}}"#),
+            format!(r#"{{"model":"{long}","choices":[]}}"#),
+            format!(r#"{{"choices":[{{"delta":{{}},"finish_reason":"{long}"}}]}}"#),
+        ] {
+            let error = read(&[&event]).expect_err("no answer");
+            assert!(error.message.contains("xxx"), "{}", &event[..40]);
+            assert!(error.message.len() < 2 * MAX_WORDS, "{}", &event[..40]);
+        }
     }
 
     #[test]
