@@ -197,6 +197,29 @@ async fn a_server_that_is_down_or_without_its_model_is_out_of_service_until_it_i
     assert_eq!(*engine.state().borrow(), EngineState::Stopped);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn one_bad_answer_takes_a_server_that_is_well_from_nobody() {
+    let server = BadServer::start().await;
+    let seldom = ServerConfig {
+        probe_interval_ms: 60_000,
+        ..config(&server)
+    };
+    let engine = start_spec(seldom, &Registry::new());
+    ready(&engine).await;
+    let mut states = engine.state();
+    states.mark_unchanged();
+    for prompt in ["403", "404", "503", "302", "not http"] {
+        let (_, end) = read(ask(&engine, prompt)).await;
+        assert_eq!(end.expect_err(prompt).code, Code::Unavailable, "{prompt}");
+        assert!(!states.has_changed().expect("it runs"), "{prompt}");
+    }
+    // What the probe finds is believed, and known before whoever asked is told.
+    server.models_status.store(500, Ordering::SeqCst);
+    let (_, end) = read(ask(&engine, "503")).await;
+    end.expect_err("not ready");
+    assert!(matches!(*engine.state().borrow(), EngineState::Down { .. }));
+}
+
 /// Its other end is told when it is given back.
 #[derive(Debug)]
 struct Place(#[expect(dead_code, reason = "told by its end")] oneshot::Sender<()>);

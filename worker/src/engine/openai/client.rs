@@ -31,9 +31,6 @@ pub(super) struct Trouble {
 }
 
 impl Trouble {
-    /// It refused the key: this does not pass by itself.
-    pub(super) const KEY: &'static str = "server-refuses-key";
-
     fn down(reason: impl Into<String>) -> Self {
         Self {
             code: "server-down",
@@ -53,14 +50,25 @@ impl Trouble {
 #[derive(Debug)]
 pub(super) struct Failed {
     pub(super) error: RpcError,
-    pub(super) trouble: Option<Trouble>,
+    pub(super) sign: Sign,
+}
+
+/// What an answer that failed says about the server.
+#[derive(Debug)]
+pub(super) enum Sign {
+    /// Nothing.
+    None,
+    /// It may not serve at all; or this request made it answer so. Only the server's health tells.
+    Doubt,
+    /// It does not serve: this is not of the request's making.
+    Down(Trouble),
 }
 
 impl From<RpcError> for Failed {
     fn from(error: RpcError) -> Self {
         Self {
             error,
-            trouble: None,
+            sign: Sign::None,
         }
     }
 }
@@ -197,8 +205,8 @@ impl Client {
         let mut response = request.send().await.map_err(|error| {
             let trouble = unreachable(&error);
             Failed {
-                error: RpcError::new(Code::Unavailable, trouble.reason.clone()),
-                trouble: Some(trouble),
+                error: RpcError::new(Code::Unavailable, trouble.reason),
+                sign: Sign::Doubt,
             }
         })?;
         let status = response.status();
@@ -262,7 +270,7 @@ pub(super) fn said(body: &[u8]) -> String {
 fn trouble_of(status: StatusCode, said: &str) -> Option<Trouble> {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Some(Trouble {
-            code: Trouble::KEY,
+            code: "server-refuses-key",
             reason: format!("the server refuses the worker's key ({status}): {said}"),
         }),
         StatusCode::NOT_FOUND => Some(Trouble::model(format!(
@@ -303,7 +311,14 @@ fn refused(status: StatusCode, retry_after_ms: Option<u64>, body: &[u8]) -> Fail
     };
     let mut error = RpcError::new(code, why);
     error.retry_after_ms = retry_after_ms;
-    Failed { error, trouble }
+    let sign = match trouble {
+        // The key is the worker's and no part of a request; and some servers answer without one
+        // whether they are well, so that their health would not tell.
+        Some(trouble) if status == StatusCode::UNAUTHORIZED => Sign::Down(trouble),
+        Some(_) => Sign::Doubt,
+        None => Sign::None,
+    };
+    Failed { error, sign }
 }
 
 /// Seconds, as all of these servers write them; a date is not read.

@@ -3,8 +3,13 @@
 //! What holds of engines of our own holds here: an answer that makes no progress in time fails, a
 //! reader that is too slow is cut off, and what a request occupies is given back when the
 //! connection that asked for it is dropped. What cannot be done is to end a server that hangs.
+//!
+//! An answer that failed may show that the server does not serve, and a request can be made to fail so
+//! that it seems to. So the server is asked for its health at once, and goes out of service only where
+//! that is gone. Whoever asked is told after that: who then looks for another worker should not find
+//! this one.
 
-use super::client::{Client, Failed, Trouble};
+use super::client::{Client, Failed, Sign, Trouble};
 use super::events::Events;
 use super::reply::{Reply, Said};
 use super::request::{self, Body};
@@ -61,6 +66,8 @@ impl Driver {
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let every = Duration::from_millis(self.spec.server.probe_interval_ms);
         let mut probe = self.probe_after(Duration::ZERO);
+        // Answers that failed and wait for the probe; at most as many as there are in flight.
+        let mut doubtful: Vec<(u64, RpcError)> = Vec::new();
         loop {
             // Answers that are over, or are to be.
             let over: Vec<u64> = tokio::select! {
@@ -71,7 +78,7 @@ impl Driver {
                         Err(trouble) => self.down(trouble),
                     }
                     probe = self.probe_after(every);
-                    Vec::new()
+                    fail(&mut in_flight, &mut doubtful)
                 }
                 Some(Request { generate, sink }) = self.channels.requests.recv() => {
                     let id = generate.id;
@@ -91,16 +98,21 @@ impl Driver {
                         let cut_off = in_flight.on_message(message);
                         cut_off.or(is_done.then_some(id)).into_iter().collect()
                     }
-                    Word::Failed(Failed { error, trouble }) => {
-                        if let Some(trouble) = trouble {
-                            let is_final = trouble.code == Trouble::KEY;
-                            // Before anybody is told: who then looks for another worker should not
-                            // find this one.
-                            self.down(trouble);
-                            probe = self.probe_after(if is_final { KEY_PAUSE } else { every.min(TICK) });
+                    Word::Failed(Failed { error, sign: Sign::Doubt }) => {
+                        if doubtful.is_empty() {
+                            probe = self.probe_after(Duration::ZERO);
                         }
-                        in_flight.on_message(FromEngine::Failed { id, error });
-                        vec![id]
+                        doubtful.push((id, error));
+                        Vec::new()
+                    }
+                    Word::Failed(Failed { error, sign }) => {
+                        let mut failed = vec![(id, error)];
+                        if let Sign::Down(trouble) = sign {
+                            self.down(trouble);
+                            probe = self.probe_after(KEY_PAUSE);
+                            failed.append(&mut doubtful);
+                        }
+                        fail(&mut in_flight, &mut failed)
                     }
                 },
                 _ = ticker.tick() => in_flight.tick().cancel,
@@ -108,6 +120,7 @@ impl Driver {
             for id in over {
                 // Drops the connection, and with it what the request occupied.
                 asking.remove(&id);
+                doubtful.retain(|(doubted, _)| *doubted != id);
                 in_flight.on_message(FromEngine::Cancelled { id });
             }
         }
@@ -298,6 +311,15 @@ impl Asker {
     async fn say(&self, message: FromEngine) {
         let _ = self.mouth.send((self.id, Word::Said(message))).await;
     }
+}
+
+/// Tells those whose answers failed; gives their numbers.
+fn fail(in_flight: &mut InFlight, failed: &mut Vec<(u64, RpcError)>) -> Vec<u64> {
+    let tell = |(id, error)| {
+        in_flight.on_message(FromEngine::Failed { id, error });
+        id
+    };
+    failed.drain(..).map(tell).collect()
 }
 
 fn ms(span: Duration) -> u64 {
