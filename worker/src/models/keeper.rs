@@ -206,11 +206,13 @@ impl Keeper {
         let observer = Arc::new(observer);
         self.leases.observe_by(self.entry.index(), &observer);
         let mut was_warm = false;
-        let began = Instant::now();
+        let mut began = Instant::now();
         loop {
             let now = state.borrow_and_update().clone();
             match now {
                 EngineState::Starting => {
+                    // Of each load anew: the stay before a crash is no part of it.
+                    began = Instant::now();
                     if observer.gone() {
                         // It ended by itself: nobody should come for it before it is back.
                         self.leases.failed(
