@@ -18,10 +18,17 @@
 //! machine's.
 //!
 //! From the first load on, what was seen takes the place of the guess: the resident size after the
-//! load in that of weights, factor and base; and at least the most that was ever seen, and a
-//! twentieth. Of an accelerator's memory nothing is seen for a process alone: there the guess stays.
+//! load in that of weights, factor and base. Of an accelerator's memory nothing is seen for a process
+//! alone: there the guess stays.
+//!
+//! The most that was seen, and a twentieth, is certain only since the model was loaded. What was seen
+//! before may have been one request that made the engine grow to its limit, and would otherwise keep
+//! the model from being loaded for ever. So it is remembered as what the model may come to, the pool
+//! counts it as far as there is room ([`Room::most`]), and each load takes half of what it was above
+//! the resident size then: a peak that belongs to the model is seen again, one that does not is gone
+//! after a few loads.
 
-use crate::models::pool::{Amount, Mib};
+use crate::models::pool::{Amount, Mib, Room};
 use serde::{Deserialize, Serialize};
 use tether_wire::Manifest;
 use tether_wire::manifest::Format;
@@ -40,7 +47,7 @@ const CACHE_VALUE_BYTES: u64 = 4;
 pub(crate) struct Seen {
     /// Resident size when the model was loaded.
     pub(crate) loaded_bytes: u64,
-    /// The most since then, over all runs.
+    /// The most since then, and over all runs what is left of it.
     pub(crate) peak_bytes: u64,
 }
 
@@ -101,25 +108,24 @@ impl Size {
         self
     }
 
-    /// The estimate, and how it came about.
-    pub(crate) fn memory(&self, seen: Option<Seen>) -> (Amount, String) {
+    /// The estimate, and how it came about. `peak_bytes` is the most that was seen since the model was
+    /// loaded.
+    pub(crate) fn memory(&self, seen: Option<Seen>, peak_bytes: u64) -> (Room, String) {
         let Some(device) = self.accelerator else {
             let (bytes, how) = self.bytes(seen);
-            return (bytes.into(), how);
+            return (room(bytes, seen, peak_bytes, Amount::from), how);
         };
         let base = ACCELERATOR_BASE_BYTES;
         let bytes = self.loaded_bytes().saturating_add(self.cache_bytes);
-        let machine = seen.map_or(BASE_BYTES, |seen| {
-            seen.loaded_bytes.max(with_spare(seen.peak_bytes))
-        });
+        let machine = seen.map_or(BASE_BYTES, |seen| seen.loaded_bytes);
         let how = format!(
             "{} of weights as loaded, {} of cache, {} for the engine",
             Mib(self.loaded_bytes()),
             Mib(self.cache_bytes),
             Mib(base)
         );
-        let memory = Amount::from(machine).with(device, bytes.saturating_add(base));
-        (memory, how)
+        let of = |machine| Amount::from(machine).with(device, bytes.saturating_add(base));
+        (room(machine, seen, peak_bytes, of), how)
     }
 
     fn loaded_bytes(&self) -> u64 {
@@ -130,15 +136,12 @@ impl Size {
         let cache = self.cache_bytes;
         match seen {
             Some(seen) => {
-                let with_cache = seen.loaded_bytes.saturating_add(cache);
-                let peak = with_spare(seen.peak_bytes);
                 let how = format!(
-                    "{} seen when it was loaded and {} of cache, {} seen at most",
+                    "{} seen when it was loaded and {} of cache",
                     Mib(seen.loaded_bytes),
                     Mib(cache),
-                    Mib(seen.peak_bytes)
                 );
-                (with_cache.max(peak), how)
+                (seen.loaded_bytes.saturating_add(cache), how)
             }
             None => {
                 let weights = self.loaded_bytes();
@@ -152,6 +155,16 @@ impl Size {
                 (bytes, how)
             }
         }
+    }
+}
+
+/// What is certain, where loading takes so much of the machine, and what it may come to.
+fn room(load: u64, seen: Option<Seen>, peak_bytes: u64, of: impl Fn(u64) -> Amount) -> Room {
+    let least = load.max(with_spare(peak_bytes));
+    let once = seen.map_or(0, |seen| with_spare(seen.peak_bytes));
+    Room {
+        least: of(least),
+        most: of(least.max(once)),
     }
 }
 
@@ -182,8 +195,14 @@ mod tests {
             loaded_bytes: loaded * MIB,
             peak_bytes: peak * MIB,
         };
-        assert_eq!(size.bytes(Some(seen(900, 950))).0, 1_000 * MIB);
-        assert_eq!(size.bytes(Some(seen(900, 2_000))).0, 2_100 * MIB);
+        let room = |peak, now: u64| {
+            let room = size.memory(Some(seen(900, peak)), now * MIB).0;
+            (room.least.total() / MIB, room.most.total() / MIB)
+        };
+        assert_eq!(room(950, 0), (1_000, 1_000));
+        assert_eq!(room(2_000, 0), (1_000, 2_100), "it was once");
+        assert_eq!(room(2_000, 1_800), (1_890, 2_100), "it is now");
+        assert_eq!(room(2_000, 2_000), (2_100, 2_100));
     }
 
     #[test]
@@ -195,12 +214,13 @@ mod tests {
             accelerator: Some(2),
         };
         let expected = |machine| Amount::from(machine * MIB).with(2, (1_100 + 100 + 768) * MIB);
-        assert_eq!(size.memory(None).0, expected(96));
+        assert_eq!(size.memory(None, 0).0, expected(96).into());
         let seen = Seen {
             loaded_bytes: 300 * MIB,
             peak_bytes: 400 * MIB,
         };
-        assert_eq!(size.memory(Some(seen)).0, expected(420));
+        let room = size.memory(Some(seen), 0).0;
+        assert_eq!((room.least, room.most), (expected(300), expected(420)));
     }
 
     #[test]
@@ -227,7 +247,7 @@ mod tests {
         let place = Place::Machine { is_cpu: true };
         let of = |adapter| {
             let size = Size::of(&base, place).with(adapter);
-            size.memory(None).0.total()
+            size.memory(None, 0).0.most.total()
         };
         let (alone, both) = (of(None), of(Some(&adapter)));
         assert_eq!(both - alone, 21 * MIB, "and no cache of its own");

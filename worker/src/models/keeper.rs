@@ -16,7 +16,7 @@ use super::leases::Leases;
 use super::locate::Locator;
 use super::memory::{self, Memory};
 use super::observe::{LOOK_EVERY, Observer};
-use super::pool::{Amount, Mib, Need};
+use super::pool::{Mib, Need, Room};
 use super::{Found, ModelState, cut};
 use crate::config::{ModelConfig, WorkerConfig};
 use crate::device::{Compute, Device};
@@ -40,6 +40,9 @@ use verified::Verified;
 
 /// How long nobody asks for a model whose engine crashed. The supervisor starts it by itself.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// The code of a model for which there can be no room.
+const OVER_BUDGET: &str = "over-memory-budget";
 
 /// How a stay in memory ended.
 enum Ended {
@@ -114,18 +117,18 @@ impl Keeper {
         if !*target.borrow_and_update() {
             // What was right now may have changed when somebody asks.
             fresh.lock().unwrap_or_else(PoisonError::into_inner).take();
-            self.cold(true);
+            self.cold(digest, true);
         }
         let mut failures = 0;
         loop {
-            if target.wait_for(|should| *should).await.is_err() {
+            if !self.wished(digest, &mut target).await {
                 return;
             }
             match self.load(&verified, prepare.clone(), &mut target).await {
                 Ended::Unloaded => {
                     failures = 0;
-                    self.cold(true);
                     self.leases.unloaded(self.entry.index());
+                    self.cold(digest, true);
                 }
                 Ended::Failed(reason) => {
                     failures += 1;
@@ -139,13 +142,26 @@ impl Keeper {
                             }
                         }
                         // Whoever asks from now on may have it tried again.
-                        () = tokio::time::sleep(wait) => self.cold(true),
+                        () = tokio::time::sleep(wait) => self.cold(digest, true),
                     }
                 }
                 Ended::Refused(refused) => {
                     self.leases.forget(self.entry.index(), &refused.reason);
                     return self.refuse(Some(digest), refused.code, refused.reason);
                 }
+            }
+        }
+    }
+
+    /// Waits until the model should be loaded; not any more, when there is no pool.
+    async fn wished(&self, digest: Digest, target: &mut watch::Receiver<bool>) -> bool {
+        let mut unfit = self.leases.unfit(self.entry.index());
+        loop {
+            tokio::select! {
+                biased;
+                loads = target.wait_for(|should| *should) => return loads.is_ok(),
+                // What others need changed.
+                Ok(()) = unfit.changed() => self.cold(digest, true),
             }
         }
     }
@@ -166,8 +182,9 @@ impl Keeper {
     /// Now it can be loaded.
     fn know(&self, verified: &Verified, is_pinned: bool) {
         let seen = self.memory.seen(&verified.digest());
-        let (memory, reason) = self.size(verified).memory(seen);
-        let known = verified.known(is_pinned, memory.total(), self.compute.device);
+        let (memory, reason) = self.size(verified).memory(seen, 0);
+        let total = memory.most.total();
+        let known = verified.known(is_pinned, total, self.compute.device);
         self.entry.change(|status| status.known = Some(known));
         let need = Need {
             memory,
@@ -220,7 +237,7 @@ impl Keeper {
                             "the engine is started again",
                             RETRY_AFTER,
                         );
-                        self.cold(false);
+                        self.cold(digest, false);
                     }
                     self.entry.set(loading());
                 }
@@ -260,6 +277,7 @@ impl Keeper {
                     if !was_warm {
                         // Its memory is for others, until it is tried again.
                         engine.stop().await;
+                        self.observed(observer.left());
                         return Ended::Failed(reason);
                     }
                     self.leases.failed(self.entry.index(), &reason, RETRY_AFTER);
@@ -279,6 +297,7 @@ impl Keeper {
                             let resident = observer.resident_bytes().unwrap_or(0);
                             observer.gone();
                             engine.stop().await;
+                            self.observed(observer.left());
                             tracing::info!(model = name, gave_back = %Mib(resident), "unloaded");
                             return Ended::Unloaded;
                         }
@@ -322,7 +341,7 @@ impl Keeper {
     }
 
     /// Takes what was seen into account.
-    fn observed(&self, needs: Option<Amount>) {
+    fn observed(&self, needs: Option<Room>) {
         if let Some(needs) = needs {
             self.leases.observed(self.entry.index(), &needs);
         }
@@ -335,12 +354,25 @@ impl Keeper {
         self.entry.fault(digest, code, reason);
     }
 
-    /// It is not loaded; `is_on_demand` says whether it is offered all the same.
-    fn cold(&self, is_on_demand: bool) {
+    /// It is not loaded; `is_on_demand` says whether it is offered all the same. What can never be
+    /// loaded is not.
+    fn cold(&self, digest: Digest, is_on_demand: bool) {
+        let unfit = self.leases.unfit(self.entry.index()).borrow().clone();
+        let is_offered = is_on_demand && unfit.is_none();
         self.entry.change(|status| {
-            status.is_on_demand = is_on_demand;
-            status.state = ModelState::Cold;
+            status.is_on_demand = is_offered;
+            if is_offered || !is_on_demand {
+                status.state = ModelState::Cold;
+            }
         });
+        if let Some(why) = unfit.filter(|_| is_on_demand) {
+            tracing::error!(
+                path = self.entry.configured(),
+                why,
+                "there is no room for a model"
+            );
+            self.entry.fault(Some(digest), OVER_BUDGET, why);
+        }
     }
 
     /// Shows how far the fetch or the check of the files is.

@@ -1,7 +1,7 @@
 //! The pool at work: a lease is a request's hold on a model, given back when it is dropped.
 
 use crate::models::observe::Observer;
-use crate::models::pool::{Amount, Asked, Effect, LeaseId, Need, Pool};
+use crate::models::pool::{Amount, Asked, Effect, LeaseId, Need, Pool, Room};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -26,6 +26,8 @@ struct State {
     waiters: BTreeMap<LeaseId, oneshot::Sender<Result<(), String>>>,
     /// Whether each model should be loaded; its keeper follows.
     targets: Vec<watch::Sender<bool>>,
+    /// Why each can never be loaded, as things are.
+    unfit: Vec<watch::Sender<Option<String>>>,
     /// Who looks at each model's memory.
     observers: Vec<Option<Arc<Observer>>>,
 }
@@ -46,6 +48,7 @@ impl Leases {
                 pool,
                 waiters: BTreeMap::new(),
                 targets: (0..models).map(|_| watch::Sender::new(false)).collect(),
+                unfit: (0..models).map(|_| watch::Sender::new(None)).collect(),
                 observers: vec![None; models],
             }),
             began: Instant::now(),
@@ -56,6 +59,11 @@ impl Leases {
     /// Whether a model should be loaded, as that changes.
     pub(crate) fn target(&self, model: usize) -> watch::Receiver<bool> {
         self.with(|state, _| (state.targets[model].subscribe(), Vec::new()))
+    }
+
+    /// Why a model can never be loaded, as that changes.
+    pub(crate) fn unfit(&self, model: usize) -> watch::Receiver<Option<String>> {
+        self.with(|state, _| (state.unfit[model].subscribe(), Vec::new()))
     }
 
     /// Holds a model.
@@ -99,7 +107,7 @@ impl Leases {
         self.tell(|pool, now_ms| pool.loaded(model, load_ms, now_ms));
     }
 
-    pub(crate) fn observed(&self, model: usize, memory: &Amount) {
+    pub(crate) fn observed(&self, model: usize, memory: &Room) {
         self.tell(|pool, now_ms| pool.observed(model, memory.clone(), now_ms));
     }
 
@@ -127,11 +135,11 @@ impl Leases {
         self.tell(|pool, now_ms| pool.unloaded(model, now_ms));
     }
 
-    /// What a model is thought to need, and all that is spoken for.
+    /// What a model is charged, and all that is spoken for.
     pub(crate) fn memory(&self, model: usize) -> (Amount, Amount) {
         self.with(|state, _| {
             let pool = &state.pool;
-            ((pool.need(model).memory.clone(), pool.used()), Vec::new())
+            ((pool.takes(model), pool.used()), Vec::new())
         })
     }
 
@@ -171,6 +179,7 @@ impl Leases {
                 Effect::Unload(model) => drop(state.targets[model].send_replace(false)),
                 Effect::Ready(lease) => state.told(lease, Ok(())),
                 Effect::Refuse(lease, why) => state.told(lease, Err(why)),
+                Effect::Unfit(model, why) => drop(state.unfit[model].send_replace(why)),
             }
         }
         result

@@ -108,15 +108,18 @@ impl Memory {
         self.with(|seen| seen.get(digest).copied())
     }
 
-    /// A model was just loaded.
+    /// A model was just loaded. See [`crate::models::estimate`] for what becomes of its peak.
     pub(crate) fn loaded(&self, digest: Digest, bytes: u64) {
-        self.note(digest, |seen| seen.loaded_bytes = bytes);
+        self.note(digest, |seen| {
+            seen.loaded_bytes = bytes;
+            seen.peak_bytes = bytes + seen.peak_bytes.saturating_sub(bytes) / 2;
+        });
     }
 
     /// A model has so much now. Whether that is more than before by what matters.
     pub(crate) fn grew(&self, digest: &Digest, bytes: u64) -> bool {
         let peak = self.seen(digest).map_or(0, |seen| seen.peak_bytes);
-        let is_more = bytes > peak.saturating_add(peak / 50);
+        let is_more = is_more(bytes, peak);
         if is_more {
             self.note(*digest, |seen| seen.peak_bytes = bytes);
         }
@@ -146,6 +149,11 @@ impl Memory {
     fn with<T>(&self, look: impl FnOnce(&mut BTreeMap<Digest, Seen>) -> T) -> T {
         look(&mut self.0.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Whether it is more than before by what matters.
+pub(crate) fn is_more(bytes: u64, before: u64) -> bool {
+    bytes > before.saturating_add(before / 50)
 }
 
 fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
@@ -187,6 +195,26 @@ mod tests {
         assert_eq!((seen.loaded_bytes, seen.peak_bytes), (100 * MIB, 110 * MIB));
         std::fs::write(dir.path().join(FILE), "{").expect("written");
         assert_eq!(Memory::open(dir.path()).seen(&digest), None);
+    }
+
+    #[test]
+    fn a_peak_that_is_not_seen_again_is_forgotten_load_by_load() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let digest = Digest([1; 32]);
+        let memory = Memory::open(dir.path());
+        memory.loaded(digest, 20 * MIB);
+        assert!(memory.grew(&digest, 2_020 * MIB));
+        let peaks = [1_020, 520, 270].map(|peak| {
+            memory.loaded(digest, 20 * MIB);
+            (memory.seen(&digest).expect("seen").peak_bytes, peak * MIB)
+        });
+        assert!(peaks.iter().all(|(is, should)| is == should), "{peaks:?}");
+        for _ in 0..30 {
+            memory.loaded(digest, 20 * MIB);
+        }
+        assert_eq!(memory.seen(&digest).expect("seen").peak_bytes, 20 * MIB);
+        // One that is real comes back.
+        assert!(memory.grew(&digest, 100 * MIB));
     }
 
     #[test]

@@ -9,8 +9,8 @@
 
 use super::entry::Entry;
 use super::estimate::Size;
-use super::memory::{Memory, resident_bytes};
-use super::pool::Amount;
+use super::memory::{Memory, is_more, resident_bytes};
+use super::pool::Room;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tether_wire::Digest;
@@ -35,6 +35,8 @@ struct Looked {
     /// The engine's process, while it is loaded.
     pid: Option<u32>,
     last: Option<Instant>,
+    /// The most that it held since it was loaded.
+    peak_bytes: u64,
 }
 
 impl std::fmt::Debug for Observer {
@@ -55,10 +57,11 @@ impl Observer {
     }
 
     /// Its engine was loaded: what it needs from now on.
-    pub(super) fn loaded(&self, pid: Option<u32>) -> Option<Amount> {
+    pub(super) fn loaded(&self, pid: Option<u32>) -> Option<Room> {
         *self.looked() = Looked {
             pid,
             last: Some(Instant::now()),
+            peak_bytes: 0,
         };
         if let Some(bytes) = pid.and_then(resident_bytes) {
             self.memory.loaded(self.digest, bytes);
@@ -78,7 +81,7 @@ impl Observer {
     }
 
     /// Looks, unless that was done a moment ago: what it needs, where that is more than was known.
-    pub(super) fn look(&self) -> Option<Amount> {
+    pub(super) fn look(&self) -> Option<Room> {
         let pid = {
             let mut looked = self.looked();
             let now = Instant::now();
@@ -89,16 +92,33 @@ impl Observer {
             looked.last = Some(now);
             looked.pid?
         };
-        let has_grown = self.memory.grew(&self.digest, resident_bytes(pid)?);
-        has_grown.then(|| self.needs()).flatten()
+        let bytes = resident_bytes(pid)?;
+        let is_new = {
+            let mut looked = self.looked();
+            let is_new = is_more(bytes, looked.peak_bytes);
+            if is_new {
+                looked.peak_bytes = bytes;
+            }
+            is_new
+        };
+        let has_grown = self.memory.grew(&self.digest, bytes);
+        (is_new || has_grown).then(|| self.needs()).flatten()
+    }
+
+    /// It is not loaded any more: what it needs to be loaded again.
+    pub(super) fn left(&self) -> Option<Room> {
+        *self.looked() = Looked::default();
+        self.needs()
     }
 
     /// What was seen, and told to whoever asks for the worker's state.
-    fn needs(&self) -> Option<Amount> {
-        let (needs, _) = self.size.memory(Some(self.memory.seen(&self.digest)?));
+    fn needs(&self) -> Option<Room> {
+        let peak_bytes = self.looked().peak_bytes;
+        let seen = self.memory.seen(&self.digest)?;
+        let (needs, _) = self.size.memory(Some(seen), peak_bytes);
         self.entry.change(|status| {
             if let Some(known) = &mut status.known {
-                known.memory_bytes = needs.total();
+                known.memory_bytes = needs.most.total();
             }
         });
         Some(needs)
@@ -168,7 +188,7 @@ mod tests {
         assert_eq!(observer.look(), None, "it was looked a moment ago");
         tokio::time::advance(LEAST_BETWEEN).await;
         let needs = observer.look().expect("it grew");
-        assert!(needs.total() > loaded.total() + 16 * MIB);
+        assert!(needs.least.total() > loaded.least.total() + 16 * MIB);
         assert_eq!(observer.look(), None);
         drop(grown);
         assert!(observer.gone() && !observer.gone());
@@ -195,10 +215,10 @@ mod tests {
         let lease = leases.ask(0).expect("it is loaded");
         let grown = grow();
         tokio::time::advance(LEAST_BETWEEN).await;
-        assert_eq!(leases.memory(0).0, needs);
+        assert_eq!(leases.memory(0).0, needs.most);
         drop(lease);
         let (corrected, used) = leases.memory(0);
-        assert!(corrected.total() > needs.total() + 16 * MIB);
+        assert!(corrected.total() > needs.most.total() + 16 * MIB);
         assert_eq!(used, corrected, "the next is let in by this");
         drop(grown);
     }

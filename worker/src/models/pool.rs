@@ -13,7 +13,12 @@
 //!    its turn however busy the others are. Requests that come for it meanwhile wait as for a cold one.
 //! 4. One load for however many wait. When it fails, all of them are told, and those that come
 //!    before it may be tried again are told at once.
-//! 5. What cannot fit even alone is refused with the numbers.
+//! 5. What cannot fit even alone is refused with the numbers, and told as such ([`Effect::Unfit`]), so
+//!    that it is not offered.
+//! 6. *What a model once took* ([`Room::most`]) keeps others out and never the model itself: one bad
+//!    request can make a model grow as far as its process may, and it is not known whether the next
+//!    one does. So it counts as far as there is room beside what is pinned, and of pinned models, which
+//!    cannot be waited for, only what is certain counts.
 //!
 //! Each device has a budget of its own, and a model takes of one or more of them.
 //!
@@ -23,7 +28,7 @@
 mod amount;
 mod room;
 
-pub(crate) use amount::{Amount, Mib};
+pub(crate) use amount::{Amount, Mib, Room};
 use std::collections::BTreeMap;
 
 /// How long the first of those who wait, waits for something idle before a busy model has to go.
@@ -46,7 +51,7 @@ pub(crate) struct Limits {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Need {
     /// Memory, on each device.
-    pub(crate) memory: Amount,
+    pub(crate) memory: Room,
     /// How that number came about, for people.
     pub(crate) reason: String,
     /// Whether it is an adapter with its base.
@@ -81,6 +86,8 @@ pub(crate) enum Effect {
     Ready(LeaseId),
     /// Who waits does so in vain.
     Refuse(LeaseId, String),
+    /// Why this model can never be loaded, as things are; or nothing any more.
+    Unfit(usize, Option<String>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +117,8 @@ struct Model {
     is_wished: bool,
     /// Why it cannot be loaded, and until when it is not tried.
     failure: Option<(String, u64)>,
+    /// What was told by [`Effect::Unfit`].
+    unfit: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -140,6 +149,7 @@ impl Pool {
             is_draining: false,
             is_wished: true,
             failure: None,
+            unfit: None,
         };
         Self {
             limits,
@@ -242,7 +252,7 @@ impl Pool {
     }
 
     /// A model needs more or less than was thought.
-    pub(crate) fn observed(&mut self, model: usize, memory: Amount, now_ms: u64) -> Vec<Effect> {
+    pub(crate) fn observed(&mut self, model: usize, memory: Room, now_ms: u64) -> Vec<Effect> {
         self.models[model].need.memory = memory;
         self.settle(now_ms)
     }
@@ -328,11 +338,6 @@ impl Pool {
         at.into_iter().filter(|at| *at > now_ms).min()
     }
 
-    /// What a model is thought to need.
-    pub(crate) fn need(&self, model: usize) -> &Need {
-        &self.models[model].need
-    }
-
     fn settle(&mut self, now_ms: u64) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.end_drains_nobody_needs();
@@ -342,6 +347,7 @@ impl Pool {
         self.load_waiting(now_ms, &mut effects);
         self.load_wished(now_ms, &mut effects);
         self.end_drained(&mut effects);
+        self.tell_unfit(&mut effects);
         effects
     }
 
@@ -395,15 +401,15 @@ impl Pool {
         // What those in front need, and what of it is not there yet.
         let (mut ahead, mut missing) = (Amount::default(), Amount::default());
         for (model, since_ms) in self.waiting() {
-            let memory = &self.models[model].need.memory;
+            let memory = self.takes(model);
             if let Some(why) = self.never_fits(model) {
                 effects.extend(self.refuse_waiting(model, &why));
             } else if self.fits_beside(&ahead, model) {
                 self.load(model, effects);
             } else if memory.meets(&missing) {
-                ahead = ahead.plus(memory);
+                ahead = ahead.plus(&memory);
             } else {
-                ahead = ahead.plus(memory);
+                ahead = ahead.plus(&memory);
                 missing = missing.plus(&self.missing(model).0);
                 self.make_room(model, since_ms, now_ms, effects);
             }
@@ -419,6 +425,19 @@ impl Pool {
             let is_wished = self.models[model].is_wished;
             if is_wished && self.may_be_tried(model, now_ms) && self.fits(model) {
                 self.load(model, effects);
+            }
+        }
+    }
+
+    fn tell_unfit(&mut self, effects: &mut Vec<Effect>) {
+        for model in 0..self.models.len() {
+            if self.models[model].state != State::Cold {
+                continue;
+            }
+            let unfit = self.never_fits(model);
+            if self.models[model].unfit != unfit {
+                self.models[model].unfit.clone_from(&unfit);
+                effects.push(Effect::Unfit(model, unfit));
             }
         }
     }

@@ -42,6 +42,16 @@ impl Amount {
         self.each(other, u64::saturating_sub)
     }
 
+    /// On each device the more of both.
+    pub(super) fn or_more(&self, other: &Self) -> Self {
+        self.each(other, u64::max)
+    }
+
+    /// On each device the less of both.
+    pub(super) fn at_most(&self, other: &Self) -> Self {
+        self.each(other, u64::min)
+    }
+
     pub(super) fn is_nothing(&self) -> bool {
         self.total() == 0
     }
@@ -69,6 +79,30 @@ impl From<u64> for Amount {
     }
 }
 
+/// What a model takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// What is certain: by the estimate, or as it was seen since it was loaded.
+    pub(crate) least: Amount,
+    /// What it may come to, since it once did.
+    pub(crate) most: Amount,
+}
+
+impl From<Amount> for Room {
+    fn from(amount: Amount) -> Self {
+        Self {
+            least: amount.clone(),
+            most: amount,
+        }
+    }
+}
+
+impl From<u64> for Room {
+    fn from(bytes: u64) -> Self {
+        Amount::from(bytes).into()
+    }
+}
+
 /// Bytes for people.
 pub(crate) struct Mib(pub(crate) u64);
 
@@ -90,6 +124,8 @@ mod tests {
         assert_eq!(machine.beyond(&both), Amount::new(1, [0]));
         assert!(both.beyond(&Amount::new(3, [5, 9])).is_nothing());
         assert_eq!(both.total(), 8);
+        assert_eq!(both.or_more(&machine), Amount::new(4, [5]));
+        assert_eq!(both.at_most(&Amount::new(9, [1])), Amount::new(3, [1]));
         assert_eq!(
             Amount::default().with(2, 7).devices().collect::<Vec<_>>(),
             [2]

@@ -1,7 +1,7 @@
 //! Room for models: what is taken, what is missing, what never fits, and who gives it up.
 
 use super::amount::{Amount, Mib};
-use super::{Effect, Lease, Model, Need, PATIENCE_MS, Pool, State};
+use super::{Effect, Lease, Model, PATIENCE_MS, Pool, State};
 
 impl Pool {
     /// Memory that is spoken for.
@@ -10,9 +10,22 @@ impl Pool {
     }
 
     fn sum(&self, counts: impl Fn(usize, &Model) -> bool) -> Amount {
+        let free = self.free_of_pinned();
         let all = self.models.iter().enumerate();
         all.filter(|(at, it)| counts(*at, it))
-            .fold(Amount::default(), |sum, (_, it)| sum.plus(&it.need.memory))
+            .fold(Amount::default(), |sum, (_, it)| sum.plus(&it.takes(&free)))
+    }
+
+    /// What a model is let in by, and is charged.
+    pub(crate) fn takes(&self, model: usize) -> Amount {
+        self.models[model].takes(&self.free_of_pinned())
+    }
+
+    /// What pinned models leave of the budget.
+    fn free_of_pinned(&self) -> Amount {
+        let pinned = self.models.iter().filter(|it| it.is_kept());
+        let pinned = pinned.fold(Amount::default(), |sum, it| sum.plus(&it.need.memory.least));
+        self.limits.memory.beyond(&pinned)
     }
 
     /// What pinned models that are not loaded will take; it is kept for them.
@@ -42,14 +55,14 @@ impl Pool {
         let need = &self.models[model].need;
         let taken = self.used().plus(&self.kept_for_pinned(model)).plus(other);
         let has_place = !need.is_adapter || self.adapters(true) < self.limits.adapters;
-        has_place && self.lacks(&taken, need).is_nothing()
+        has_place && self.lacks(&taken, &self.takes(model)).is_nothing()
     }
 
     /// What a model lacks on its devices when so much is taken. What others took too much of where it
     /// needs nothing is not its matter.
-    fn lacks(&self, taken: &Amount, need: &Need) -> Amount {
-        let beyond = taken.plus(&need.memory).beyond(&self.limits.memory);
-        let mine = need.memory.devices();
+    fn lacks(&self, taken: &Amount, memory: &Amount) -> Amount {
+        let beyond = taken.plus(memory).beyond(&self.limits.memory);
+        let mine = memory.devices();
         mine.fold(Amount::default(), |sum, at| sum.with(at, beyond.on(at)))
     }
 
@@ -58,13 +71,12 @@ impl Pool {
         let need = &self.models[model].need;
         let taken = self.staying().plus(&self.kept_for_pinned(model));
         let no_place = need.is_adapter && self.adapters(false) >= self.limits.adapters;
-        (self.lacks(&taken, need), no_place)
+        (self.lacks(&taken, &self.takes(model)), no_place)
     }
 
     /// Why a model cannot be loaded even if all others went that may.
     pub(super) fn never_fits(&self, model: usize) -> Option<String> {
-        let stays =
-            |at: usize, it: &Model| at != model && it.need.is_pinned && it.state != State::Absent;
+        let stays = |at: usize, it: &Model| at != model && it.is_kept();
         let pinned = self.sum(stays);
         let need = &self.models[model].need;
         let all = self.models.iter().enumerate();
@@ -73,14 +85,18 @@ impl Pool {
         if need.is_adapter && taken >= places {
             return Some(match taken {
                 0 => "no adapters are served here".to_owned(),
-                _ => format!("{places} adapters are loaded at most, and {taken} are pinned"),
+                _ => format!(
+                    "{places} adapters are loaded at most, and {taken} are pinned: pin fewer"
+                ),
             });
         }
-        let lacks = self.lacks(&pinned, need);
+        let memory = &need.memory.least;
+        let lacks = self.lacks(&pinned, memory);
         let device = lacks.devices().next()?;
         Some(format!(
-            "the model needs {} ({}), but the memory budget{} is {}, of which pinned models take {}",
-            Mib(need.memory.on(device)),
+            "the model needs {} ({}), but the memory budget{} is {}, of which pinned models take {}: \
+             raise `memory_budget_mib`, pin fewer models or serve a smaller one",
+            Mib(memory.on(device)),
             need.reason,
             match device
                 .checked_sub(1)
@@ -107,7 +123,7 @@ impl Pool {
         }
         loop {
             let beyond = self.staying().beyond(&self.limits.memory);
-            let Some(model) = self.idle(|it| it.need.memory.meets(&beyond)) else {
+            let Some(model) = self.idle(|it| it.need.memory.most.meets(&beyond)) else {
                 return;
             };
             self.unload(model, effects);
@@ -129,7 +145,7 @@ impl Pool {
             }
             // An adapter's place is given up by an adapter only.
             let helps =
-                |it: &Model| it.need.memory.meets(&memory) || (no_place && it.need.is_adapter);
+                |it: &Model| it.need.memory.most.meets(&memory) || (no_place && it.need.is_adapter);
             let settled = |it: &Model| it.since_ms.saturating_add(it.load_ms) <= now_ms;
             let resident = |it: &Model| it.state == State::Down || settled(it);
             if let Some(idle) = self.idle(|it| helps(it) && resident(it)) {
@@ -177,5 +193,21 @@ impl Pool {
         all.filter(|(at, it)| self.may_go(*at) && which(it))
             .min_by_key(|(_, it)| it.last_used_ms)
             .map(|(at, _)| at)
+    }
+}
+
+impl Model {
+    /// Whether its room is kept for it.
+    fn is_kept(&self) -> bool {
+        self.need.is_pinned && self.state != State::Absent
+    }
+
+    /// What it takes where so much is free of pinned models.
+    fn takes(&self, free: &Amount) -> Amount {
+        let memory = &self.need.memory;
+        if self.need.is_pinned {
+            return memory.least.clone();
+        }
+        memory.least.or_more(&memory.most.at_most(free))
     }
 }

@@ -198,13 +198,58 @@ fn what_can_never_fit_is_refused_with_the_numbers() {
         2,
     );
     pool.know(0, pinned(40 * mib), 0);
-    assert_eq!(pool.know(1, need(61 * mib), 0), []);
+    let effects = pool.know(1, need(61 * mib), 0);
     let Asked::Refused(why) = pool.ask(1, 1).0 else {
         panic!("it is too big")
     };
+    assert_eq!(effects, [Effect::Unfit(1, Some(why.clone()))]);
+    assert_eq!(pool.tick(2), [], "it is told once");
     for part in ["61 MiB", "100 MiB", "40 MiB", "by estimate"] {
         assert!(why.contains(part), "{part} in {why}");
     }
+    assert_eq!(pool.know(1, need(60 * mib), 3), [Effect::Load(1)]);
+    assert_eq!(pool.used().total(), 100 * mib);
+}
+
+#[test]
+fn what_a_model_once_took_keeps_others_out_and_not_the_model() {
+    let once = |least, most: u64| Need {
+        memory: Room {
+            least: Amount::from(least),
+            most: Amount::from(most),
+        },
+        ..need(0)
+    };
+    // As long as there is room for it, it is kept.
+    let mut pool = pool(&[once(10, 70), need(40)]);
+    load(&mut pool, 0, 0);
+    assert_eq!(pool.used().total(), 70);
+    let (lease, effects) = waits(&mut pool, 1, 1);
+    assert_eq!(effects, [Effect::Unload(0)]);
+    pool.unloaded(0, 2);
+    pool.loaded(1, 0, 3);
+    pool.release(lease, 3);
+    // More than there is: it has all, and is not ended for what it does not take.
+    pool.know(0, once(10, 2_000), 4);
+    let (lease, effects) = waits(&mut pool, 0, 4);
+    assert_eq!(effects, [Effect::Unload(1)]);
+    assert_eq!(pool.unloaded(1, 5), [Effect::Load(0)]);
+    assert_eq!(pool.loaded(0, 0, 6), [Effect::Ready(lease)]);
+    assert_eq!(pool.release(lease, 7), []);
+    assert_eq!(pool.used().total(), 100);
+    // It does take it.
+    assert_eq!(pool.observed(0, 101.into(), 8), [Effect::Unload(0)]);
+    // What is pinned is counted by what is certain, so that each of them has its room.
+    let pin = |need| Need {
+        is_pinned: true,
+        ..need
+    };
+    let mut pool = self::pool(&[once(60, 2_000), need(1), need(1)]);
+    pool.know(1, pin(once(20, 2_000)), 0);
+    let effects = pool.know(2, pin(once(20, 2_000)), 0);
+    assert_eq!(effects, [Effect::Load(2)]);
+    load(&mut pool, 0, 1);
+    assert_eq!(pool.used().total(), 100);
 }
 
 #[test]
@@ -219,7 +264,7 @@ fn what_turns_out_too_big_makes_the_idle_go() {
 #[test]
 fn an_accelerator_has_a_budget_of_its_own_and_its_queue_holds_up_no_other() {
     let on = |device, bytes| Need {
-        memory: Amount::from(5).with(device, bytes),
+        memory: Amount::from(5).with(device, bytes).into(),
         ..need(0)
     };
     let budgets = Limits {
@@ -351,7 +396,16 @@ impl World {
             let device = chance.random_range(0..3);
             if device > 0 && limits.memory.on(device) > 0 {
                 let bytes = chance.random_range(5..60);
-                need.memory = Amount::from(need.memory.on(0) / 8).with(device, bytes);
+                need.memory = Amount::from(need.memory.least.on(0) / 8)
+                    .with(device, bytes)
+                    .into();
+            }
+        }
+        // Some once took more, or more than there is.
+        for need in &mut needs {
+            if chance.random_bool(0.2) {
+                let more = chance.random_range(1..200);
+                need.memory.most = need.memory.most.plus(&Amount::from(more));
             }
         }
         let mut world = Self {
@@ -403,6 +457,12 @@ impl World {
                 }
                 Effect::Refuse(lease, _) => {
                     self.waiting.remove(&lease).expect("it waits");
+                }
+                Effect::Unfit(model, _) => {
+                    let need = &self.needs[model];
+                    let alone = need.memory.least.beyond(&self.limits.memory);
+                    let pinned = self.needs.iter().any(|need| need.is_pinned);
+                    assert!(pinned || !alone.is_nothing(), "{need:?} fits alone");
                 }
             }
         }
