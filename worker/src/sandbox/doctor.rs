@@ -189,7 +189,7 @@ async fn live(
         Some(pid) => cgroup::own().and_then(|own| own.engine(pid, MEMORY_BYTES)),
         None => Err(String::new()),
     };
-    let _ = process.send(ToEngine::Load(load(config, view, &group)));
+    let _ = process.send(&ToEngine::Load(load(config, view, &group)));
     let late = tokio::time::sleep(PATIENCE);
     tokio::pin!(late);
     let mut ticker = tokio::time::interval(TICK);
@@ -214,7 +214,7 @@ async fn live(
                     is_loaded = true;
                     let trial = serde_json::to_string(trial).unwrap_or_default();
                     let task = Task::new(Input::Text(trial), Sampling::default());
-                    let _ = process.send(ToEngine::Generate(Generate { id: 1, task }));
+                    let _ = process.send(&ToEngine::Generate(Generate { id: 1, task }));
                 }
                 Some(Ok(FromEngine::LoadFailed { reason })) => {
                     return Err(gone(format!("refuses: {reason}")));

@@ -93,6 +93,7 @@ impl Asked {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tether_wire::infer::Input;
     use tether_wire::CorrelationId;
     use tether_wire::infer::{Output, Sampling};
 
