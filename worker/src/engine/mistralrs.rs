@@ -42,6 +42,7 @@ use crate::engine::child::answer::{Answer, Times};
 use crate::engine::kind::{Engine, Facts, LoadError};
 use crate::engine::protocol::{Continuation, Load, Task};
 use crate::text::answering::Answering;
+use crate::text::calls::must_follow;
 use crate::text::prompt::{Prompt, TextModel};
 use crate::text::tokenizer::TextTokenizer;
 use chooser::Chooser;
@@ -49,6 +50,7 @@ use futures_util::future::BoxFuture;
 use mistralrs::{Constraint, NormalRequest, Request, RequestMessage, Response, SamplingParams};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tether_wire::infer::Format;
 use tether_wire::rpc::{Code, RpcError};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -58,6 +60,10 @@ const RESPONSES: usize = 1_024;
 /// Prompts that are rendered and counted at once, on a thread beside the engine's own: a long one
 /// takes a while, of which nobody who is being answered should notice anything.
 const COUNTING: usize = 1;
+
+/// Prompts with a grammar that are rendered, counted and compiled at once, apart from the others: a
+/// grammar takes longer than any prompt, and holds up only who wants one.
+const COMPILING: usize = 1;
 
 /// The engine with its model.
 pub(crate) struct MistralEngine(Arc<Inner>);
@@ -78,6 +84,7 @@ struct Inner {
     _runner: Arc<mistralrs::MistralRs>,
     turns: Semaphore,
     counting: Arc<Semaphore>,
+    compiling: Arc<Semaphore>,
     next: AtomicUsize,
     facts: Facts,
 }
@@ -101,6 +108,7 @@ pub(crate) async fn load(load: &Load) -> Result<MistralEngine, LoadError> {
         _runner: runner,
         turns: Semaphore::new(sequences),
         counting: Arc::new(Semaphore::new(COUNTING)),
+        compiling: Arc::new(Semaphore::new(COMPILING)),
         next: AtomicUsize::new(1),
     })))
 }
@@ -196,7 +204,12 @@ impl Inner {
     ) -> Option<Result<Begun, RpcError>> {
         let inner = Arc::clone(self);
         let counted = async move {
-            let permit = Arc::clone(&inner.counting).acquire_owned().await;
+            let has_grammar = task.output.format != Format::Text || must_follow(&task.output);
+            let turns = match has_grammar {
+                true => &inner.compiling,
+                false => &inner.counting,
+            };
+            let permit = Arc::clone(turns).acquire_owned().await;
             let count = tokio::task::spawn_blocking(move || {
                 // Given back when it is done, also when nobody waits for it any more.
                 let _permit = permit;

@@ -120,6 +120,24 @@ fn an_answer_whose_form_leads_nowhere_fails_by_name_and_the_next_is_given() {
 }
 
 #[test]
+fn forms_that_take_long_to_compile_hold_up_no_answer_without_one() {
+    let (_folder, mut client) = client();
+    let long = formed(Form::Regex("a?".repeat(3_000)), greedy());
+    let forms: Vec<u64> = (0..8).map(|_| client.begin_task(long.clone())).collect();
+    let plain = client.begin(chat("What is 2 + 2?"), &greedy());
+    let mut all = BTreeMap::new();
+    while !all.get(&plain).is_some_and(Got::ended) {
+        client.take(&mut all);
+    }
+    let ended = |id: &u64| all.get(id).is_some_and(Got::ended);
+    assert!(!forms.iter().all(ended), "it waited for all of them");
+    assert!(all[&plain].done.is_some());
+    while !forms.iter().all(|id| all.get(id).is_some_and(Got::ended)) {
+        client.take(&mut all);
+    }
+}
+
+#[test]
 fn a_forced_call_can_be_read_and_its_arguments_are_valid() {
     for (_folder, load) in [small_model(), random_model()] {
         let mut client = Client::loaded(&load);
