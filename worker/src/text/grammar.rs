@@ -31,6 +31,9 @@ const STEP_MAX_ITEMS: usize = 50_000;
 const MAX_LEXER_STATES: usize = 50_000;
 /// Symbols of a grammar.
 const MAX_GRAMMAR_SIZE: usize = 200_000;
+/// Stack of the compiler: what the deepest nesting of the longest text needs, four times over. It is
+/// reserved, and filled as far as it is used.
+const STACK_BYTES: usize = 256 << 20;
 /// Most characters of the library's words that a tenant is told.
 const MAX_WHY_CHARS: usize = 300;
 
@@ -74,6 +77,10 @@ impl Source {
                 Self::Regex(format!("({})", escaped.join("|")))
             }
         }))
+    }
+
+    fn check(&self) -> Result<(), GrammarError> {
+        Ok(())
     }
 
     fn into_grammar(self) -> TopLevelGrammar {
@@ -202,14 +209,31 @@ impl Grammars {
     /// Compiles a grammar. Takes a while: not to be called where tokens are made.
     pub(crate) fn compile(&self, source: Source) -> Result<Grammar, GrammarError> {
         let factory = self.factory()?;
-        let parser = catch_unwind(std::panic::AssertUnwindSafe(|| {
-            factory.create_parser(source.into_grammar())
-        }));
-        let matcher = Matcher::new(Ok(parser.map_err(GrammarError::new)?));
-        match matcher.get_error() {
-            None => Ok(Grammar { matcher }),
-            Some(why) => Err(GrammarError::new(why)),
-        }
+        source.check()?;
+        // The library follows rules, terminals and references by calling itself, and what runs out of
+        // stack takes the process with it.
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new()
+                .name("grammar".to_owned())
+                .stack_size(STACK_BYTES);
+            let compiling = thread.spawn_scoped(scope, || compile_here(factory, source));
+            let compiled = compiling.map_err(|error| {
+                GrammarError::new(format_args!("there is no room to compile it now: {error}"))
+            })?;
+            let panicked = |_| GrammarError::new("the compiler failed");
+            compiled.join().map_err(panicked).flatten()
+        })
+    }
+}
+
+fn compile_here(factory: &ParserFactory, source: Source) -> Result<Grammar, GrammarError> {
+    let parser = catch_unwind(std::panic::AssertUnwindSafe(|| {
+        factory.create_parser(source.into_grammar())
+    }));
+    let matcher = Matcher::new(Ok(parser.map_err(GrammarError::new)?));
+    match matcher.get_error() {
+        None => Ok(Grammar { matcher }),
+        Some(why) => Err(GrammarError::new(why)),
     }
 }
 

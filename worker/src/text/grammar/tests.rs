@@ -1,6 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 use std::time::{Duration, Instant};
+use tether_wire::infer::{MAX_FORMAT_BYTES, MAX_TOOLS_BYTES};
 
 /// Tokens of a large model's vocabulary.
 const LARGE_VOCABULARY: usize = 128_000;
@@ -410,4 +411,86 @@ fn hostile() -> Vec<(&'static str, Format)> {
             of("allOf", |n| json!({"pattern": format!("a.*{n}")})),
         ),
     ]
+}
+
+/// Texts of so many bytes that are nested as deeply as they can be, each in another way.
+fn deep(bytes: usize) -> Vec<(&'static str, Format)> {
+    let chain = |line: &dyn Fn(usize) -> String, last: &dyn Fn(usize) -> String| {
+        let (mut text, mut n) = (String::new(), 0);
+        while text.len() + line(n).len() + 40 <= bytes {
+            text += &line(n);
+            n += 1;
+        }
+        text + &last(n)
+    };
+    let lark = |name: &str| {
+        let rule = |n: usize| match n {
+            0 => format!("start:{name}1\n"),
+            _ => format!("{name}{n}:{name}{}\n", n + 1),
+        };
+        Format::Lark(chain(&rule, &|n| format!("{name}{n}:\"x\"")))
+    };
+    let schema = |of: &dyn Fn(&str) -> String| {
+        let refer = |n: usize| format!(r##"{{"$ref":"#/$defs/{n}"}}"##);
+        let one = |n: usize| format!(r#""{n}":{},"#, of(&refer(n + 1)));
+        let defs = chain(&one, &|n| format!(r#""{n}":{{"type":"null"}}"#));
+        Format::JsonSchema(format!(r##"{{"$ref":"#/$defs/0","$defs":{{{defs}}}}}"##))
+    };
+    let repeated = |begin: &str, middle: &str, end: &str| {
+        let times = (bytes - 40) / (begin.len() + end.len());
+        format!("{}{middle}{}", begin.repeat(times), end.repeat(times))
+    };
+    let not = repeated("not(", "true", ")");
+    vec![
+        ("rules", lark("a")),
+        ("terminals", lark("A")),
+        (
+            "conditions",
+            Format::Lark(format!("start: a::0\na::_: \"x\" %if {not}")),
+        ),
+        (
+            "brackets",
+            Format::Lark(format!("start: {}", repeated("(", "\"a\"", ")"))),
+        ),
+        ("groups", Format::Regex(repeated("(", "a", ")"))),
+        (
+            "groups that may be missing",
+            Format::Regex(repeated("(a", "a", ")?")),
+        ),
+        ("references", schema(&|it| it.to_owned())),
+        (
+            "arrays",
+            schema(&|it| format!(r#"{{"type":"array","items":{it}}}"#)),
+        ),
+        ("all of", schema(&|it| format!(r#"{{"allOf":[{it}]}}"#))),
+        (
+            "any of",
+            schema(&|it| format!(r#"{{"anyOf":[{it},{{"type":"null"}}]}}"#)),
+        ),
+        (
+            "objects",
+            schema(&|it| format!(r#"{{"properties":{{"a":{it}}},"required":["a"]}}"#)),
+        ),
+    ]
+}
+
+#[test]
+fn the_deepest_nesting_of_the_longest_text_ends_no_process() {
+    let (_, grammars) = grammars();
+    let mut compiled = 0;
+    // Tools may have more text than a form.
+    for bytes in [MAX_FORMAT_BYTES, MAX_TOOLS_BYTES] {
+        for (name, format) in deep(bytes) {
+            // Whether or not: a stack that overflows is no error but the end of this test's process.
+            let Ok(mut grammar) = compile(&grammars, &format) else {
+                continue;
+            };
+            compiled += 1;
+            if let Ok(mask) = grammar.mask() {
+                let token = (0..512).find(|id| mask.allows(*id)).expect(name);
+                grammar.take(token).expect(name);
+            }
+        }
+    }
+    assert!(compiled > 6, "{compiled}: too little was nested");
 }
