@@ -8,6 +8,8 @@
 //! A schema or grammar is a tenant's: its size, the work of compiling it and that of each step are
 //! bounded, and a fault of the library is an error of the request and not of the process.
 
+mod intersections;
+
 use crate::text::tokenizer::TextTokenizer;
 use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::panic_utils::catch_unwind;
@@ -31,8 +33,8 @@ const STEP_MAX_ITEMS: usize = 50_000;
 const MAX_LEXER_STATES: usize = 50_000;
 /// Symbols of a grammar.
 const MAX_GRAMMAR_SIZE: usize = 200_000;
-/// Stack of the compiler: what the deepest nesting of the longest text needs, four times over. It is
-/// reserved, and filled as far as it is used.
+/// Stack of the compiler, which the deepest nesting of the longest text does not fill. It is reserved,
+/// and taken as far as it is used.
 const STACK_BYTES: usize = 256 << 20;
 /// Most characters of the library's words that a tenant is told.
 const MAX_WHY_CHARS: usize = 300;
@@ -79,8 +81,14 @@ impl Source {
         }))
     }
 
+    /// What the library would not stop at by itself.
     fn check(&self) -> Result<(), GrammarError> {
-        Ok(())
+        match self {
+            Self::Lark(text) if intersections::any(text) => Err(GrammarError::new(
+                "intersections (`&`) are not supported: say what may come in one expression",
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn into_grammar(self) -> TopLevelGrammar {
