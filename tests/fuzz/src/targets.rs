@@ -502,7 +502,7 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "engine-messages",
         run: worker::engine_messages,
-        covers: &["engine message"],
+        covers: &["engine message", "Device"],
         seeds: worker::engine_samples,
     },
     Target {
@@ -545,6 +545,7 @@ pub const TARGETS: &[Target] = &[
         covers: &[
             "worker/src/engine/openai/request.rs",
             "worker/src/text/grammar.rs",
+            "worker/src/text/grammar/intersections.rs",
             "worker/src/text/calls/reader.rs",
             "worker/src/text/template.rs",
             "worker/src/text/literal.rs",

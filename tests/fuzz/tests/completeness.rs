@@ -77,8 +77,11 @@ fn walk(dir: &Path, found: &mut Vec<(String, String)>) {
         }
         let from_root = path.strip_prefix(root()).expect("under the root");
         let name = from_root.to_string_lossy().into_owned();
-        // `tests.rs` beside a module is its unit tests.
-        if !name.ends_with(".rs") || name.ends_with("/tests.rs") || name.ends_with("testing.rs") {
+        // `tests.rs` beside a module is its unit tests, and so is what is beneath it.
+        let is_test = ["/tests.rs", "testing.rs"]
+            .iter()
+            .any(|it| name.ends_with(it));
+        if !name.ends_with(".rs") || is_test || name.contains("/tests/") {
             continue;
         }
         let text = fs::read_to_string(&path).expect("a source");

@@ -11,14 +11,17 @@
 mod intersections;
 
 use crate::text::tokenizer::TextTokenizer;
+use intersections::MAX_PATTERNS;
 use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::panic_utils::catch_unwind;
 use llguidance::toktrie::{ApproximateTokEnv, SimpleVob, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tether_wire::infer::Format;
 
 /// Work of building a grammar's lexer; some milliseconds. The library counts expressions, however
@@ -36,6 +39,9 @@ const MAX_GRAMMAR_SIZE: usize = 200_000;
 /// Stack of the compiler, which the deepest nesting of the longest text does not fill. It is reserved,
 /// and taken as far as it is used.
 const STACK_BYTES: usize = 256 << 20;
+/// Time of the processor for following a grammar: at first, and for each token.
+const AT_FIRST: Duration = Duration::from_secs(2);
+const FOR_EACH_TOKEN: Duration = Duration::from_millis(20);
 /// Most characters of the library's words that a tenant is told.
 const MAX_WHY_CHARS: usize = 300;
 
@@ -83,10 +89,21 @@ impl Source {
 
     /// What the library would not stop at by itself.
     fn check(&self) -> Result<(), GrammarError> {
-        match self {
-            Self::Lark(text) if intersections::any(text) => Err(GrammarError::new(
+        let (operator, patterns) = match self {
+            Self::Json(schema) => (false, intersections::too_many_patterns(schema)),
+            Self::Lark(text) => (
+                intersections::operator(text),
+                intersections::schemas(text).any(|it| intersections::too_many_patterns(&it)),
+            ),
+            Self::Regex(_) => (false, false),
+        };
+        match (operator, patterns) {
+            (true, _) => Err(GrammarError::new(
                 "intersections (`&`) are not supported: say what may come in one expression",
             )),
+            (_, true) => Err(GrammarError::new(format_args!(
+                "more than {MAX_PATTERNS} patterns, or formats, may hold for one value: say it in fewer"
+            ))),
             _ => Ok(()),
         }
     }
@@ -217,7 +234,6 @@ impl Grammars {
     /// Compiles a grammar. Takes a while: not to be called where tokens are made.
     pub(crate) fn compile(&self, source: Source) -> Result<Grammar, GrammarError> {
         let factory = self.factory()?;
-        source.check()?;
         // The library follows rules, terminals and references by calling itself, and what runs out of
         // stack takes the process with it.
         std::thread::scope(|scope| {
@@ -235,12 +251,16 @@ impl Grammars {
 }
 
 fn compile_here(factory: &ParserFactory, source: Source) -> Result<Grammar, GrammarError> {
+    source.check()?;
     let parser = catch_unwind(std::panic::AssertUnwindSafe(|| {
         factory.create_parser(source.into_grammar())
     }));
     let matcher = Matcher::new(Ok(parser.map_err(GrammarError::new)?));
     match matcher.get_error() {
-        None => Ok(Grammar { matcher }),
+        None => Ok(Grammar {
+            matcher,
+            budget: Budget::default(),
+        }),
         Some(why) => Err(GrammarError::new(why)),
     }
 }
@@ -261,6 +281,7 @@ fn limits() -> ParserLimits {
 /// A grammar, and how far an answer is in it.
 pub(crate) struct Grammar {
     matcher: Matcher,
+    budget: Budget,
 }
 
 impl fmt::Debug for Grammar {
@@ -272,7 +293,8 @@ impl fmt::Debug for Grammar {
 impl Grammar {
     /// What may come next; those that end an answer only where the grammar may end.
     pub(crate) fn mask(&mut self) -> Result<Mask, GrammarError> {
-        let mask = self.matcher.compute_mask().map_err(GrammarError::new)?;
+        let matcher = &mut self.matcher;
+        let mask = self.budget.spend(|| matcher.compute_mask())?;
         if mask.is_zero() {
             return Err(GrammarError::new(
                 "no token of the model continues the answer as the grammar wants it",
@@ -283,7 +305,9 @@ impl Grammar {
 
     /// Takes the next token, which does not end the answer.
     pub(crate) fn take(&mut self, token: u32) -> Result<(), GrammarError> {
-        self.matcher.consume_token(token).map_err(GrammarError::new)
+        self.budget.tokens += 1;
+        let matcher = &mut self.matcher;
+        self.budget.spend(|| matcher.consume_token(token))
     }
 
     /// Whether the grammar may end here.
@@ -295,6 +319,39 @@ impl Grammar {
     pub(crate) fn is_over(&self) -> bool {
         self.matcher.is_stopped()
     }
+}
+
+/// What following a grammar may cost over an answer: an ambiguous one costs more with each token, and
+/// keeps everybody waiting. Time of the processor, so that a busy machine takes no answer away.
+#[derive(Debug, Default)]
+struct Budget {
+    tokens: u32,
+    spent: Duration,
+}
+
+impl Budget {
+    fn spend<T, E: fmt::Display>(
+        &mut self,
+        step: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, GrammarError> {
+        let began = thread_time();
+        let done = step().map_err(GrammarError::new)?;
+        self.spent += thread_time().saturating_sub(began);
+        if self.spent > AT_FIRST + FOR_EACH_TOKEN * self.tokens {
+            return Err(GrammarError::new(format_args!(
+                "following it takes too long, {} ms for {} tokens: make it less ambiguous",
+                self.spent.as_millis(),
+                self.tokens
+            )));
+        }
+        Ok(done)
+    }
+}
+
+/// Time that this thread was run.
+fn thread_time() -> Duration {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(now).unwrap_or_default()
 }
 
 /// Tokens that may come next.

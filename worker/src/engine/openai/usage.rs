@@ -93,8 +93,8 @@ impl Asked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tether_wire::infer::Input;
     use tether_wire::CorrelationId;
+    use tether_wire::infer::Input;
     use tether_wire::infer::{Output, Sampling};
 
     fn asked(max_tokens: Option<u32>) -> Asked {

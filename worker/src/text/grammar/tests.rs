@@ -495,3 +495,46 @@ fn the_deepest_nesting_of_the_longest_text_ends_no_process() {
     }
     assert!(compiled > 6, "{compiled}: too little was nested");
 }
+
+#[test]
+fn a_grammar_that_costs_more_with_each_token_ends_its_answer() {
+    let (tokenizer, grammars) = grammars();
+    let ambiguous = Format::Lark("start: s\ns: \"a\" | s s | s s s".into());
+    let mut grammar = compile(&grammars, &ambiguous).expect("compiles");
+    let a = tokenizer.encode("a", false).expect("encodes")[0];
+    let mut given = 0;
+    let why = loop {
+        match grammar.mask().and_then(|_| grammar.take(a)) {
+            Ok(()) => given += 1,
+            Err(error) => break error.to_string(),
+        }
+        assert!(given < 2_000, "it goes on");
+    };
+    assert!(given > 20, "{given}: {why}");
+    assert!(
+        why.contains("less ambiguous") || why.contains("items"),
+        "{why}"
+    );
+}
+
+#[test]
+fn patterns_that_would_take_minutes_are_refused() {
+    let (_, grammars) = grammars();
+    let pattern = |n: u8| {
+        let c = char::from(b'a' + n);
+        json!({"pattern": format!("((.|\\n)*{c}(.|\\n){{0,60}}|[a-f]*{c}{{1,60}}|.*{c}.*b.*{c}.*)")})
+    };
+    let schema = json!({"type": "string", "allOf": (0..16).map(pattern).collect::<Vec<_>>()});
+    for format in [
+        Format::JsonSchema(schema.to_string()),
+        Format::Lark(format!("start: %json {schema}")),
+    ] {
+        let error = compile(&grammars, &format).expect_err("refused");
+        assert!(error.to_string().contains("8 patterns"), "{error}");
+    }
+    let error = compile(
+        &grammars,
+        &Format::Lark("start: A\nA: /a+/ & /b?a+/".into()),
+    );
+    assert!(error.expect_err("refused").to_string().contains('&'));
+}
