@@ -183,7 +183,7 @@ fn five_processes_from_the_examples_answer_a_prompt() {
     assert!(workers.iter().any(|(id, _)| id == reply.worker()));
     Tether::ok(&["probe", url]);
     Tether::ok(&["probe", admin]);
-    sdk::python_sdk(url, &key, "tether-tiny");
+    sdk::python_sdk(url, &key, "tether-tiny", operator.mesh.trim());
 
     // A worker that says goodbye is gone at once, and the other goes on.
     let mut workers = workers.into_iter();

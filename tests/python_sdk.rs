@@ -13,5 +13,6 @@ use support::Mesh;
 #[test]
 fn the_openai_sdk_for_python_works_unchanged() {
     let mesh = Mesh::start(&[]);
-    sdk::python_sdk(mesh.gateway(), mesh.api_key(), mesh.model());
+    let id = mesh.ready["mesh"].as_str().expect("the mesh");
+    sdk::python_sdk(mesh.gateway(), mesh.api_key(), mesh.model(), id);
 }

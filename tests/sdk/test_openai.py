@@ -18,6 +18,7 @@ BASE_URL = os.environ["TETHER_BASE_URL"]
 API_KEY = os.environ["TETHER_API_KEY"]
 MODEL = os.environ["TETHER_MODEL"]
 BINARY = os.environ["TETHER_BINARY"]
+MESH = os.environ["TETHER_MESH"]
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 COUNT = [{"role": "user", "content": "Count to 200."}]
 
@@ -157,7 +158,7 @@ class Receipts(unittest.TestCase):
             with open(request, "w", encoding="utf-8") as file:
                 json.dump(asked, file)
             command = [BINARY, "receipt", "verify", "-", "--json", "--request", request]
-            command += ["--choice", str(choice)]
+            command += ["--choice", str(choice), "--mesh", MESH]
             done = subprocess.run(command, input=answer, capture_output=True, text=True)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         said = json.loads(done.stdout)

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 /// Runs `tests/sdk/test_openai.py` against the gateway at this URL (without a path); without Python
 /// it is skipped, as [`environment`] says.
 #[track_caller]
-pub(crate) fn python_sdk(gateway: &str, api_key: &str, model: &str) {
+pub(crate) fn python_sdk(gateway: &str, api_key: &str, model: &str, mesh: &str) {
     let Some(python) = environment("python") else {
         return;
     };
@@ -18,6 +18,7 @@ pub(crate) fn python_sdk(gateway: &str, api_key: &str, model: &str) {
         .env("TETHER_API_KEY", api_key)
         .env("TETHER_MODEL", model)
         .env("TETHER_BINARY", tether())
+        .env("TETHER_MESH", mesh)
         .env("NO_PROXY", "*")
         .stdin(Stdio::null())
         .output()

@@ -145,6 +145,7 @@ impl Worker {
             models: &models,
             load: status.load,
             queue_limit: terms.queue_limit,
+            strain: status.strain.clone(),
         });
         let mut requests = totals.requests;
         Report {

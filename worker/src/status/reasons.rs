@@ -4,6 +4,7 @@
 //! `tether fleet explain`.
 
 use crate::admission::Load;
+use crate::health::strain::Strain;
 use crate::models::ModelReport;
 use serde::Serialize;
 use tether_net::UplinkView;
@@ -33,6 +34,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) models: &'a [ModelReport],
     pub(crate) load: Load,
     pub(crate) queue_limit: u32,
+    /// Why the machine has too much to do, beyond a threshold of `[worker.shed]`.
+    pub(crate) strain: Option<Strain>,
 }
 
 /// All reasons, the one to begin with first; none where orchestrators can send work.
@@ -80,13 +83,25 @@ pub(crate) fn reasons(facts: &Facts<'_>) -> Vec<Reason> {
         say(
             "models-faulted",
             format!("none of its models can be served; the first ({code}): {reason}"),
-            "mend what the reason names, and start the worker again",
+            // A server and an engine are asked and started again by themselves.
+            if code.starts_with("server-") || code.starts_with("engine-") {
+                "mend what the reason names; it is tried again by itself"
+            } else {
+                "mend what the reason names, and start the worker again"
+            },
         );
     } else if facts.state == NodeState::Starting {
         say(
             "starting",
             "its models are being verified and loaded".to_owned(),
             "wait; `tether worker status --watch` shows how far it is",
+        );
+    }
+    if let Some(Strain { code, reason }) = &facts.strain {
+        say(
+            code,
+            format!("its machine has too much to do: {reason}"),
+            "this passes by itself; [worker.shed] has the thresholds",
         );
     }
     if facts.queue_limit > 0 && facts.load.waiting >= facts.queue_limit {
@@ -183,6 +198,7 @@ mod tests {
             models: &models,
             load: Load::default(),
             queue_limit: 4,
+            strain: None,
         };
         change(&mut facts);
         let found = reasons(&facts);
@@ -220,6 +236,11 @@ mod tests {
         assert_eq!(codes(|it| it.models = &[]), ["no-model"]);
         assert_eq!(codes(|it| it.state = NodeState::Starting), ["starting"]);
         assert_eq!(codes(|it| it.load.waiting = 4), ["overloaded"]);
+        let strain = Strain {
+            code: "memory-strained",
+            reason: "words".to_owned(),
+        };
+        assert_eq!(codes(|it| it.strain = Some(strain)), ["memory-strained"]);
     }
 
     #[test]
@@ -234,6 +255,7 @@ mod tests {
             models: &models,
             load: Load::default(),
             queue_limit: 0,
+            strain: None,
         });
         assert_eq!(found.len(), 1);
         assert!(found[0].why.contains("it is damaged"), "{}", found[0].why);
