@@ -301,17 +301,7 @@ async fn a_cancelled_fetch_ends_and_another_goes_on_where_it_was() {
     let scene = Scene::new();
     let digest = artifact(scene.shelf.path(), "one", 1);
     let (store, source) = (scene.store(0), scene.source());
-    let offered = offered(&source, &digest).await;
-    let cancel = CancellationToken::new();
-    let cancelling = cancel.clone();
-    let tell = move |done, _| {
-        if done > 1024 * 1024 {
-            cancelling.cancel();
-        }
-    };
-    let cut = store.fetch(&offered, trust(), &source, |_| false, tell, cancel);
-    assert_eq!(cut.await.expect_err("cancelled").code(), "cancelled");
-    let part = scene.data.path().join("partial").join(digest.to_string());
+    let part = cut_off(&scene, &store, &digest).await;
     let left = fs::metadata(part.join("model.safetensors.part"))
         .expect("left")
         .len();
