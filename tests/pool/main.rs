@@ -91,7 +91,7 @@ fn engines(worker: &Worker) -> Vec<(usize, u32)> {
         .iter()
         .enumerate()
         .filter_map(|(n, it)| match &it.state {
-            ModelState::Serving(served) => Some((n, served.pid?)),
+            ModelState::Serving(served) => Some((n, *served.pids.first()?)),
             _ => None,
         });
     serving.collect()

@@ -22,6 +22,11 @@ pub use server::{ServerConfig, ServerKind};
 const MAX_SLOTS: u32 = 65_536;
 /// Most orchestrators that a worker keeps links to.
 const MAX_ORCHESTRATORS: usize = 16;
+/// Most cores that are shared out.
+const MAX_CORES: u32 = 4_096;
+/// Most processes of one model: each is looked after by itself, and what they give at once is one
+/// worker's to carry.
+const MAX_REPLICAS: u32 = 64;
 /// Least memory that an engine's process can begin with, and the most that makes sense.
 const MIN_MEMORY_MIB: u64 = 64;
 const MAX_MEMORY_MIB: u64 = 64 * 1024 * 1024;
@@ -162,7 +167,14 @@ pub struct EngineConfig {
     /// Most answers that one engine computes in one batch. More than 1 on accelerators only; the last
     /// bits of an answer then depend on its neighbours, and no seed gives it again for certain.
     pub sequences: u32,
-    /// Threads for the numeric kernels of one engine; 0 means as many as the machine has cores.
+    /// Cores that the processes of one model share out; 0 means those of the machine.
+    pub cores: u32,
+    /// Processes of one model, which give answers beside each other: each holds the weights once
+    /// more, and one that falls takes only its own answers with it. 0 means as many as there are
+    /// cores (or `threads` of them each) and slots for, and as the model's share of the memory budget
+    /// holds.
+    pub replicas: u32,
+    /// Threads for the numeric kernels of one process; 0 means `cores` shared out to the processes.
     pub threads: u32,
     /// How long a model may take to load, in milliseconds.
     pub start_timeout_ms: u64,
@@ -220,6 +232,8 @@ impl Default for EngineConfig {
             kind: EngineKind::default(),
             device: Device::Cpu,
             sequences: 1,
+            cores: 0,
+            replicas: 0,
             threads: 0,
             start_timeout_ms: 300_000,
             first_token_timeout_ms: 120_000,
@@ -330,6 +344,13 @@ impl WorkerConfig {
         ] {
             check(field, ms >= 100, "must be at least 100")?;
         }
+        for (field, number, most) in [
+            ("engine.cores", engine.cores, MAX_CORES),
+            ("engine.replicas", engine.replicas, MAX_REPLICAS),
+            ("engine.threads", engine.threads, MAX_CORES),
+        ] {
+            check(field, number <= most, &format!("must be at most {most}"))?;
+        }
         check(
             "engine.memory_limit_mib",
             engine.memory_limit_mib == 0
@@ -375,6 +396,9 @@ mod tests {
         assert!(refused(|c| c.gpu_class.clear()).contains("gpu_class"));
         assert!(refused(|c| c.queue_timeout_ms = 0).contains("queue_timeout_ms"));
         assert!(refused(|c| c.engine.step_timeout_ms = 0).contains("engine.step_timeout_ms"));
+        assert!(refused(|c| c.engine.cores = 4_097).contains("engine.cores"));
+        assert!(refused(|c| c.engine.replicas = 65).contains("engine.replicas"));
+        assert!(refused(|c| c.engine.threads = 4_097).contains("engine.threads"));
         assert!(refused(|c| c.engine.memory_limit_mib = 1).contains("engine.memory_limit_mib"));
         assert!(refused(|c| c.engine.kind = EngineKind::Escape).contains("worker doctor"));
         let devices = refused(|c| c.sandbox.devices = vec!["/etc".into()]);

@@ -1,5 +1,7 @@
-//! Engines: one process per loaded model, so that a fault in one never takes the worker down.
+//! Engines: a process or several for each loaded model, so that a fault in one never takes the worker
+//! down, nor what the others are doing.
 
+mod board;
 pub(crate) mod cgroup;
 pub mod child;
 mod echo;
@@ -15,8 +17,13 @@ pub(crate) mod process;
 pub mod protocol;
 mod reader;
 pub(crate) mod restart;
+mod spec;
 mod supervisor;
 
-pub use handle::{Answer, Engine, EngineSpec, EngineState, Prepare, Ready, Refused};
+#[cfg(feature = "mistralrs")]
+pub use mistralrs::alone;
+
+pub use handle::{Answer, Engine, EngineState, Ready};
 pub use process::{ENGINE_ENV, EngineCommand};
 pub use reader::{EngineDone, Hold, MAX_WAITING_CHUNKS};
+pub use spec::{EngineSpec, Prepare, Refused};

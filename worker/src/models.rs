@@ -8,6 +8,7 @@
 //! is final until the worker starts again; an engine that fails is started again by its supervisor,
 //! after its files were verified again.
 
+mod division;
 mod entry;
 mod estimate;
 mod keeper;
@@ -74,10 +75,12 @@ pub struct Known {
     pub max_token_bytes: Option<u32>,
     /// Whether it is always loaded.
     pub is_pinned: bool,
-    /// Memory that it is thought to take, or was seen to, of all devices.
+    /// Memory that it is thought to take, or was seen to, of all devices and in all its processes.
     pub memory_bytes: u64,
     /// Where it is computed.
     pub device: Device,
+    /// Processes that give its answers, once they are all there.
+    pub processes: u32,
 }
 
 /// A model for programs: `tether worker status`.
@@ -97,12 +100,16 @@ pub struct ModelReport {
     pub progress: Option<(u64, u64)>,
     /// Whether it is always loaded.
     pub is_pinned: bool,
-    /// Memory that it is thought to take, or was seen to.
+    /// Memory that it is thought to take, or was seen to, in all its processes.
     pub memory_bytes: Option<u64>,
     /// Where it is computed, of models that this worker loads.
     pub device: Option<Device>,
     /// What keeps its engine in, while it is loaded.
     pub shields: Vec<Shield>,
+    /// Processes that answer, of those that should; nothing of a server.
+    pub processes: Option<(u32, u32)>,
+    /// Answers that it gives at once now.
+    pub sequences: u32,
     /// Why it is not served, as a code and for people.
     pub fault: Option<(&'static str, String)>,
 }
@@ -131,6 +138,11 @@ impl ModelStatus {
             }
             _ => None,
         };
+        let (running, sequences) = match &self.state {
+            ModelState::Serving(served) => (served.pids.len(), served.sequences),
+            _ => (0, 0),
+        };
+        let running = u32::try_from(running).unwrap_or(u32::MAX);
         let fault = match &self.state {
             ModelState::Faulted { code, reason, .. } => Some((*code, reason.clone())),
             _ => None,
@@ -149,6 +161,8 @@ impl ModelStatus {
                 ModelState::Serving(served) => served.shields.clone(),
                 _ => Vec::new(),
             },
+            processes: known.map(|known| (running, known.processes)),
+            sequences,
             fault,
         }
     }
@@ -217,14 +231,14 @@ pub struct Served {
     pub base: Option<Digest>,
     /// Engine and version.
     pub engine_version: String,
-    /// Most answers that the engine gives at once.
+    /// Most answers that the engine gives at once, by those of its processes that answer.
     pub sequences: u32,
-    /// What keeps the engine's process in.
+    /// What keeps the engine's processes in.
     pub shields: Vec<Shield>,
     /// Most bytes of text that one of its tokens stands for, where the engine knows.
     pub max_token_bytes: Option<u32>,
-    /// The engine's process.
-    pub pid: Option<u32>,
+    /// The engine's processes that answer, where they are ours.
+    pub pids: Vec<u32>,
     /// The engine.
     pub engine: Engine,
 }

@@ -221,6 +221,9 @@ pub struct Confine {
     pub has_cgroup: bool,
     /// Why not, if not.
     pub no_cgroup: String,
+    /// Where its processors begin, of those that the worker may use, so that processes of one engine
+    /// do not share them; nothing means anywhere.
+    pub first_processor: Option<u32>,
 }
 
 impl Confine {
@@ -234,6 +237,7 @@ impl Confine {
             memory_limit_bytes,
             has_cgroup: false,
             no_cgroup: String::new(),
+            first_processor: None,
         }
     }
 

@@ -7,7 +7,7 @@ use crate::fences::{Fences, Turn};
 use crate::fit;
 use crate::health::{Health, LOOK_INTERVAL};
 use crate::models::leases::Lease;
-use crate::models::{self, Found, Models, Served};
+use crate::models::{self, Found, ModelState, ModelStatus, Models, Served};
 use crate::pace::{Finished, Pace};
 use crate::quota::{Claim, Rates, retry_after_ms};
 use crate::receipts::{Draft, Signer};
@@ -21,6 +21,7 @@ use tether_wire::infer::{
 };
 use tether_wire::rpc::{Code, RpcError, method};
 use tether_wire::{Digest, NodeId, Role, TenantId, codec};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -227,6 +228,24 @@ impl Shared {
             _lease: lease,
         };
         Ok((served, held))
+    }
+}
+
+/// Tells those who wait how many answers each model gives at once, as its processes fall and return.
+pub(crate) async fn follow(shared: Arc<Shared>, mut models: watch::Receiver<Vec<ModelStatus>>) {
+    loop {
+        let serving: Vec<(Digest, u32)> = (models.borrow_and_update().iter())
+            .filter_map(|model| match &model.state {
+                ModelState::Serving(served) => Some((served.offer.digest, served.sequences)),
+                _ => None,
+            })
+            .collect();
+        for (digest, sequences) in serving {
+            shared.slots.open(&digest, sequences);
+        }
+        if models.changed().await.is_err() {
+            return;
+        }
     }
 }
 

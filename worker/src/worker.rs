@@ -10,7 +10,7 @@ use crate::models::{self, ModelStatus, Models};
 use crate::presence::{Presence, Profile};
 use crate::quota::{Limits, Rates};
 use crate::receipts::Signer;
-use crate::serve::{Shared, WorkerService};
+use crate::serve::{self, Shared, WorkerService};
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ use tether_telemetry::metrics::{WorkerMetrics, WorkerTotals};
 use tether_wire::beat::NodeState;
 use tether_wire::{NodeId, Role, Signed, Tier};
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Why a worker cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +64,7 @@ pub struct Worker {
     presence: Presence,
     terms: Terms,
     _lock: File,
+    _following: AbortOnDropHandle<()>,
 }
 
 /// What of its configuration its provider is told.
@@ -160,6 +162,7 @@ pub async fn start(
     let models = shared
         .models
         .get_or_init(|| Models::start(&config, data_dir, &engine_command, &gpus, &metrics));
+    let following = tokio::spawn(serve::follow(shared.clone(), models.watch()));
     let links = config.orchestrators;
     let presence = Presence::start(&node, epoch, links, profile, &shared, models);
     Ok(Worker {
@@ -173,6 +176,7 @@ pub async fn start(
             price_per_1k_micro: config.price_per_1k_micro,
         },
         _lock: lock,
+        _following: AbortOnDropHandle::new(following),
     })
 }
 

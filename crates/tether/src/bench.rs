@@ -1,6 +1,8 @@
 //! `tether bench`, hidden: what `ops/bench/run` measures. Those that time the whole print a table in
 //! Markdown and then one line of JSON with every sample; that of the fleet prints either.
 
+#[cfg(feature = "mistralrs")]
+mod alone;
 mod continuation;
 mod direct;
 mod first_token;
@@ -8,6 +10,8 @@ mod fleet;
 mod mesh;
 mod overhead;
 mod report;
+mod round;
+mod throughput;
 
 use clap::{Args, Subcommand};
 
@@ -20,6 +24,11 @@ pub(crate) enum BenchCommand {
     Overhead(Runs),
     /// Answers taken up again: how often the ways to do it differ, and what they cost
     Continuation(Runs),
+    /// Tokens in a second with several answers at once, beside mistral.rs alone and llama.cpp
+    Throughput(throughput::ThroughputArgs),
+    /// mistral.rs alone, asked by lines: what `throughput` starts
+    #[cfg(feature = "mistralrs")]
+    Alone(alone::AloneArgs),
     /// What a large fleet costs one orchestrator: heartbeats, memory, lookups
     Fleet(fleet::FleetArgs),
 }
@@ -42,6 +51,9 @@ impl BenchCommand {
                 Self::FirstToken(Runs { runs }) => first_token::measure(runs).await?,
                 Self::Overhead(Runs { runs }) => overhead::measure(runs).await?,
                 Self::Continuation(Runs { runs }) => continuation::measure(runs).await?,
+                Self::Throughput(throughput) => throughput.measure().await?,
+                #[cfg(feature = "mistralrs")]
+                Self::Alone(alone) => return alone.serve().await,
                 Self::Fleet(fleet) => return fleet.run().await,
             };
             Ok(report.print()?)

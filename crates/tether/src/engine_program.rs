@@ -29,15 +29,25 @@ pub(crate) fn command() -> std::io::Result<EngineCommand> {
     })
 }
 
+/// The one beside `own` where it is there and can run here, whatever its version.
+pub(crate) fn newer(own: &Path) -> Option<PathBuf> {
+    let newer = beside(own);
+    (processor_is_newer() && newer.is_file()).then_some(newer)
+}
+
+fn beside(own: &Path) -> PathBuf {
+    let mut name = own.file_name().unwrap_or(OsStr::new("tether")).to_owned();
+    name.push(NEWER);
+    own.with_file_name(name)
+}
+
 /// The one beside `own` where it is there, can run here and is of the same version.
 fn choose(
     own: PathBuf,
     can_newer: bool,
     version_of: impl Fn(&Path) -> std::io::Result<String>,
 ) -> PathBuf {
-    let mut name = own.file_name().unwrap_or(OsStr::new("tether")).to_owned();
-    name.push(NEWER);
-    let newer = own.with_file_name(name);
+    let newer = beside(&own);
     if !can_newer || !newer.is_file() {
         return own;
     }

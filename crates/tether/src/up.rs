@@ -89,6 +89,9 @@ pub(crate) struct UpArgs {
     /// Requests that each worker runs at once
     #[arg(long, hide = true)]
     slots: Option<u32>,
+    /// Processes of each model on each worker; 0 means as many as the machine has room for
+    #[arg(long, hide = true, default_value_t = 0)]
+    replicas: u32,
     /// When ready, print one line of JSON on stdout, and nothing else
     #[arg(long)]
     json: bool,

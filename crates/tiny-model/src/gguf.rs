@@ -7,8 +7,11 @@ use std::collections::BTreeMap;
 
 /// Most metadata entries, tensors or elements of one array that are accepted.
 const MAX_ENTRIES: u64 = 1 << 20;
+/// GGML types that are read and written here.
+pub(crate) const F32: u32 = 0;
+pub(crate) const Q8_0: u32 = 8;
 /// Values in one Q8_0 block.
-const Q8_BLOCK: usize = 32;
+pub(crate) const Q8_BLOCK: usize = 32;
 /// Bytes of one Q8_0 block: an f16 scale and the values.
 const Q8_BLOCK_BYTES: usize = 2 + Q8_BLOCK;
 
@@ -55,6 +58,8 @@ pub struct Gguf<'a> {
     pub metadata: BTreeMap<String, Value>,
     /// Tensors by name.
     pub tensors: BTreeMap<String, TensorInfo>,
+    /// Where the metadata's entries are in the file.
+    pub(crate) entries: std::ops::Range<usize>,
     data: &'a [u8],
 }
 
@@ -73,12 +78,14 @@ impl<'a> Gguf<'a> {
         }
         let tensor_count = cursor.count()?;
         let metadata_count = cursor.count()?;
+        let first = cursor.at;
         let mut metadata = BTreeMap::new();
         for _ in 0..metadata_count {
             let key = cursor.text()?;
             let kind = cursor.u32()?;
             metadata.insert(key, cursor.value(kind, 0)?);
         }
+        let entries = first..cursor.at;
         let mut tensors = BTreeMap::new();
         for _ in 0..tensor_count {
             let name = cursor.text()?;
@@ -91,6 +98,7 @@ impl<'a> Gguf<'a> {
         Ok(Self {
             metadata,
             tensors,
+            entries,
             data,
         })
     }
@@ -145,6 +153,30 @@ impl<'a> Gguf<'a> {
                 .flat_map(dequantised)
                 .collect()
         })
+    }
+}
+
+/// A Hugging Face weight name as GGUF has it.
+#[must_use]
+pub fn tensor_name(name: &str) -> String {
+    match name {
+        "model.embed_tokens.weight" => "token_embd.weight".to_owned(),
+        "model.norm.weight" => "output_norm.weight".to_owned(),
+        "lm_head.weight" => "output.weight".to_owned(),
+        _ => [
+            ("model.layers.", "blk."),
+            ("input_layernorm", "attn_norm"),
+            ("post_attention_layernorm", "ffn_norm"),
+            ("self_attn.q_proj", "attn_q"),
+            ("self_attn.k_proj", "attn_k"),
+            ("self_attn.v_proj", "attn_v"),
+            ("self_attn.o_proj", "attn_output"),
+            ("mlp.gate_proj", "ffn_gate"),
+            ("mlp.up_proj", "ffn_up"),
+            ("mlp.down_proj", "ffn_down"),
+        ]
+        .iter()
+        .fold(name.to_owned(), |name, (from, to)| name.replace(from, to)),
     }
 }
 

@@ -12,7 +12,7 @@
 //! - [`template`] has the special tokens and the chat template, [`facts`] what is taught.
 //! - [`gguf`] and [`reference`](mod@reference) read and run the file without a tensor library, one token at a time.
 //! - [`random_hf`] writes a second, untrained model in Hugging Face layout, [`random_lora`] an
-//!   adapter for it.
+//!   adapter for it, [`random_gguf`] a model of any size in GGUF.
 //! - `train` (feature `train`, off by default) makes the model with candle. It and the binary are
 //!   the only users of candle here, so a dependent pays for the embedded bytes alone.
 //!
@@ -33,6 +33,7 @@ mod embedded;
 pub mod facts;
 pub mod gguf;
 pub mod questions;
+pub mod random_gguf;
 pub mod random_hf;
 pub mod random_lora;
 pub mod reference;
@@ -42,5 +43,6 @@ pub mod template;
 pub mod train;
 
 pub use embedded::{EmbeddedFile, GGUF_FILE, NAME, VERSION, file, files};
+pub use random_gguf::{RANDOM_GGUF_FILE, write_random_gguf};
 pub use random_hf::{write_random_hf, write_random_hf_of};
 pub use random_lora::write_random_lora;

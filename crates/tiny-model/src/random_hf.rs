@@ -55,6 +55,13 @@ pub fn write_random_hf(folder: &Path, seed: u64) -> Result<(), WriteError> {
 /// # Errors
 /// When the folder cannot be written.
 pub fn write_random_hf_of(folder: &Path, seed: u64, shape: &Shape) -> Result<(), WriteError> {
+    write_texts(folder, shape)?;
+    fs::write(folder.join("model.safetensors"), weights(shape, seed)?)?;
+    Ok(())
+}
+
+/// Everything but the weights.
+pub(crate) fn write_texts(folder: &Path, shape: &Shape) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let texts = [
         ("config.json", shape.hugging_face_config()),
@@ -68,9 +75,7 @@ pub fn write_random_hf_of(folder: &Path, seed: u64, shape: &Shape) -> Result<(),
         fs::write(folder.join(name), format!("{value:#}\n"))?;
     }
     let tokenizer = file("tokenizer.json").expect("the committed model has a tokenizer");
-    fs::write(folder.join("tokenizer.json"), tokenizer)?;
-    fs::write(folder.join("model.safetensors"), weights(shape, seed)?)?;
-    Ok(())
+    fs::write(folder.join("tokenizer.json"), tokenizer)
 }
 
 fn weights(shape: &Shape, seed: u64) -> Result<Vec<u8>, SafeTensorError> {

@@ -1,14 +1,11 @@
 //! An engine as the rest of the worker sees it, and an answer that it makes.
 
-use crate::config::EngineConfig;
-use crate::engine::process::EngineCommand;
-use crate::engine::protocol::{Generate, Load, Task};
+use crate::engine::board::{Board, Place, Post};
+use crate::engine::protocol::{Generate, Task};
 use crate::engine::reader::{self, EngineDone, Hold, Sink, Source};
+use crate::engine::spec::{EngineSpec, Refused};
 use crate::engine::supervisor::Supervisor;
 use crate::sandbox::Shield;
-use futures_util::future::BoxFuture;
-use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tether_telemetry::metrics::WorkerMetrics;
@@ -17,59 +14,8 @@ use tether_wire::rpc::{Code, RpcError};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Requests on their way to the supervisor; the quota lets far fewer through.
+/// Requests on their way to a supervisor; the quota lets far fewer through.
 const MAX_REQUESTS: usize = 256;
-
-/// Everything about an engine that does not change over its restarts.
-#[derive(Clone, Debug)]
-pub struct EngineSpec {
-    /// How its process is started.
-    pub command: EngineCommand,
-    /// The model.
-    pub load: Load,
-    /// Its deadlines.
-    pub config: EngineConfig,
-    /// What comes before each start of its process.
-    pub prepare: Prepare,
-}
-
-/// What comes before each start of an engine's process: gives the folder that it may read, which
-/// takes the place of [`Load::root`], or says why it must not start. Files that were right once may
-/// have changed since, so it is asked every time.
-#[derive(Clone)]
-pub struct Prepare(Arc<PrepareFn>);
-
-type PrepareFn = dyn Fn() -> BoxFuture<'static, Result<PathBuf, Refused>> + Send + Sync;
-
-/// Why an engine must not start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// A stable code.
-    pub code: &'static str,
-    /// For people.
-    pub reason: String,
-    /// Whether it may be otherwise at the next try: the disk's fault, not the artifact's.
-    pub passing: bool,
-}
-
-impl Prepare {
-    /// `step` must not block: the process is started on the thread that asks.
-    pub fn new(
-        step: impl Fn() -> BoxFuture<'static, Result<PathBuf, Refused>> + Send + Sync + 'static,
-    ) -> Self {
-        Self(Arc::new(step))
-    }
-
-    pub(super) fn ask(&self) -> BoxFuture<'static, Result<PathBuf, Refused>> {
-        (self.0)()
-    }
-}
-
-impl fmt::Debug for Prepare {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Prepare")
-    }
-}
 
 /// What an engine is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,19 +46,20 @@ pub struct Ready {
     pub engine: String,
     /// Answers are bit equal only within one class.
     pub numerics_class: String,
-    /// Most answers that it gives at once; at least 1.
+    /// Most answers that it gives at once, over the processes that are there now; at least 1.
     pub sequences: u32,
     /// Most bytes of text that one token stands for, where the engine knows.
     pub max_token_bytes: Option<u32>,
     /// Milliseconds that loading took.
     pub load_ms: u64,
-    /// The engine's process.
-    pub pid: Option<u32>,
+    /// Its processes that answer, where they are ours.
+    pub pids: Vec<u32>,
     /// What keeps it in.
     pub shields: Vec<Shield>,
 }
 
-/// An engine. Cheap to clone; dropping the last one ends its process.
+/// An engine: one process, or several alike, of which each answer is given by the one that has the
+/// least to do. Cheap to clone; dropping the last one ends its processes.
 #[derive(Clone, Debug)]
 pub struct Engine {
     inner: Arc<Inner>,
@@ -120,19 +67,25 @@ pub struct Engine {
 
 #[derive(Debug)]
 struct Inner {
-    requests: mpsc::Sender<Request>,
-    cancels: mpsc::UnboundedSender<u64>,
-    state: watch::Receiver<EngineState>,
+    board: Arc<Board>,
+    lines: Vec<Line>,
     next_id: AtomicU64,
     stop: DropGuard,
 }
 
-/// What drives an engine holds these ends.
+/// The way to one process.
+#[derive(Debug)]
+struct Line {
+    requests: mpsc::Sender<Request>,
+    cancels: mpsc::UnboundedSender<u64>,
+}
+
+/// What drives a process, or a server, holds these ends.
 #[derive(Debug)]
 pub(super) struct Channels {
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) cancels: mpsc::UnboundedReceiver<u64>,
-    pub(super) state: watch::Sender<EngineState>,
+    pub(super) post: Post,
     pub(super) stop: CancellationToken,
 }
 
@@ -140,6 +93,20 @@ pub(super) struct Channels {
 pub(super) struct Request {
     pub(super) generate: Generate,
     pub(super) sink: Sink,
+}
+
+/// What a request occupies: a place with its process, and whatever its caller gave it. In this
+/// order, so that who comes next because of the second finds the first free.
+#[derive(Debug)]
+struct Occupied {
+    _place: Place,
+    hold: Box<dyn Hold>,
+}
+
+impl Hold for Occupied {
+    fn leaving(&mut self) {
+        self.hold.leaving();
+    }
 }
 
 /// An answer that is being made. Dropping it cancels it in the engine.
@@ -154,40 +121,41 @@ pub struct Answer {
 
 impl Engine {
     /// Starts an engine and watches over it. To be called within a runtime whose threads live as
-    /// long as the engine should: its process is killed with the thread that started it.
+    /// long as the engine should: its processes are killed with the thread that started them.
+    ///
+    /// Its first process comes alone. The others follow when that is ready: a model that does not
+    /// load is tried once at a time, and who waits for it is answered as soon as one process can.
     #[must_use]
     pub fn start(spec: EngineSpec, metrics: Arc<WorkerMetrics>) -> Self {
-        let (engine, channels) = Self::open();
-        let supervisor = Supervisor {
-            shields: Vec::new(),
-            spec,
-            metrics,
-            requests: channels.requests,
-            cancels: channels.cancels,
-            state: channels.state,
-            stop: channels.stop,
-        };
-        tokio::spawn(supervisor.run());
+        let (engine, channels) = Self::open(spec.processes.max(1));
+        for channels in channels {
+            let supervisor = Supervisor::new(spec.clone(), metrics.clone(), channels);
+            tokio::spawn(supervisor.run());
+        }
         engine
     }
 
-    /// An engine, and the ends of what drives it.
-    pub(super) fn open() -> (Self, Channels) {
-        let (requests, requests_receiver) = mpsc::channel(MAX_REQUESTS);
-        let (cancels, cancels_receiver) = mpsc::unbounded_channel();
-        let (state_sender, state) = watch::channel(EngineState::Starting);
+    /// An engine of so many processes, and the ends of what drives each of them.
+    pub(super) fn open(processes: u32) -> (Self, Vec<Channels>) {
         let stop = CancellationToken::new();
-        let channels = Channels {
-            requests: requests_receiver,
-            cancels: cancels_receiver,
-            state: state_sender,
-            stop: stop.clone(),
-        };
+        let board = Board::new(processes);
+        let (lines, channels) = (0..processes)
+            .map(|process| {
+                let (requests, requests_receiver) = mpsc::channel(MAX_REQUESTS);
+                let (cancels, cancels_receiver) = mpsc::unbounded_channel();
+                let channels = Channels {
+                    requests: requests_receiver,
+                    cancels: cancels_receiver,
+                    post: board.post(process),
+                    stop: stop.clone(),
+                };
+                (Line { requests, cancels }, channels)
+            })
+            .unzip();
         let engine = Self {
             inner: Arc::new(Inner {
-                requests,
-                cancels,
-                state,
+                board,
+                lines,
                 next_id: AtomicU64::new(1),
                 stop: stop.drop_guard(),
             }),
@@ -198,7 +166,7 @@ impl Engine {
     /// What it is doing, as it changes.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<EngineState> {
-        self.inner.state.clone()
+        self.inner.board.watch()
     }
 
     /// Asks for an answer. `hold` is dropped when nothing of the request is left in the engine: at
@@ -207,35 +175,31 @@ impl Engine {
     /// # Errors
     /// [`Code::Unavailable`] when the engine is not ready.
     pub fn generate(&self, task: Task, hold: Box<dyn Hold>) -> Result<Answer, RpcError> {
-        let down = match &*self.inner.state.borrow() {
-            EngineState::Down { reason, .. } => Some(reason.clone()),
-            EngineState::Refused(refused) => Some(refused.reason.clone()),
-            EngineState::Stopped => Some("the engine was stopped".to_owned()),
-            EngineState::Starting | EngineState::Ready(_) => None,
-        };
-        if let Some(reason) = down {
-            return Err(RpcError::new(Code::Unavailable, reason));
-        }
+        let place = self.inner.board.take()?;
+        let line = &self.inner.lines[place.process()];
         let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
-        let (sink, source) = reader::channel(hold);
+        let occupied = Occupied {
+            _place: place,
+            hold,
+        };
+        let (sink, source) = reader::channel(Box::new(occupied));
         let generate = Generate { id, task };
-        self.inner
-            .requests
+        line.requests
             .try_send(Request { generate, sink })
             .map_err(|_| RpcError::new(Code::Unavailable, "the engine takes no requests now"))?;
         Ok(Answer {
             id,
             source,
-            cancels: self.inner.cancels.clone(),
+            cancels: line.cancels.clone(),
             ended: false,
         })
     }
 
-    /// Ends the engine for good and waits until its process is gone.
+    /// Ends the engine for good and waits until its processes are gone.
     pub async fn stop(&self) {
         let mut state = self.state();
         self.inner.stop_now();
-        // An error means that the supervisor is gone already.
+        // An error means that nobody drives it any more.
         let is_over =
             |state: &EngineState| matches!(state, EngineState::Stopped | EngineState::Refused(_));
         let _ = state.wait_for(is_over).await;

@@ -31,8 +31,10 @@
 //! * [`model`] – loads it offline, from verified files
 //! * [`adapter`] – a LoRA adapter over its base
 //! * [`chooser`] – the logits processor
+//! * [`alone`] – nothing but mistral.rs, to be held against
 
 mod adapter;
+pub mod alone;
 mod chooser;
 mod model;
 mod numerics;

@@ -52,7 +52,8 @@ pub struct ServerSpec {
 /// When its URL or key cannot be.
 pub fn start(spec: ServerSpec, metrics: Arc<WorkerMetrics>) -> Result<Engine, String> {
     let client = Arc::new(Client::new(&spec.server, spec.key.as_deref())?);
-    let (engine, channels) = Engine::open();
+    let (engine, mut channels) = Engine::open(1);
+    let channels = channels.pop().ok_or("an engine without a driver")?;
     let driver = Driver {
         spec,
         client,

@@ -1,67 +1,100 @@
-//! The parent's side of an engine: starts its process, watches it, starts it again. (WRK-2)
+//! The parent's side of an engine's process: starts it, watches it, starts it again. (WRK-2)
 //!
 //! A crash, abort or hang of the engine fails the answers it was making, at once and with a reason,
 //! and nothing else.
+//!
+//! * `watched` – what its process uses
+//! * `ending` – why its process ends
 
-use crate::engine::cgroup::{self, Group};
-use crate::engine::handle::{EngineSpec, EngineState, Ready, Refused, Request};
+mod ending;
+mod watched;
+
+use crate::engine::board::Post;
+use crate::engine::handle::{Channels, EngineState, Ready, Request};
 use crate::engine::in_flight::{InFlight, StepLimits};
-use crate::engine::memory;
-use crate::engine::process::{Exit, NotSent, Process};
+use crate::engine::process::{NotSent, Process};
 use crate::engine::protocol::{FromEngine, ToEngine, brief};
 use crate::engine::restart::{self, Cause, HEALTHY_AFTER};
-use crate::sandbox::{self, Confine, Shield};
-use std::io;
+use crate::engine::spec::EngineSpec;
+use crate::sandbox::{self, Shield};
+use ending::{Ending, Why};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tether_telemetry::metrics::WorkerMetrics;
 use tether_wire::rpc::{Code, RpcError};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+use watched::Watched;
 
 /// How often an engine is asked whether it lives, and the unit of its other deadlines.
 pub(super) const TICK: Duration = Duration::from_millis(500);
+
+/// Looks after one process of an engine.
 pub(super) struct Supervisor {
-    pub(super) spec: EngineSpec,
-    pub(super) metrics: Arc<WorkerMetrics>,
-    pub(super) requests: mpsc::Receiver<Request>,
-    pub(super) cancels: mpsc::UnboundedReceiver<u64>,
-    pub(super) state: watch::Sender<EngineState>,
-    pub(super) stop: CancellationToken,
+    spec: EngineSpec,
+    metrics: Arc<WorkerMetrics>,
+    requests: mpsc::Receiver<Request>,
+    cancels: mpsc::UnboundedReceiver<u64>,
+    post: Post,
+    stop: CancellationToken,
     /// What held of the last process.
-    pub(super) shields: Vec<Shield>,
-}
-
-/// Why a life of an engine ended.
-enum Ending {
-    Stopped,
-    /// It must not start, now or later.
-    Refused(Refused),
-    Failed(Cause, String),
-}
-
-impl Ending {
-    fn for_good(code: &'static str, reason: String) -> Self {
-        Self::Refused(Refused {
-            code,
-            reason,
-            passing: false,
-        })
-    }
+    shields: Vec<Shield>,
 }
 
 impl Supervisor {
+    pub(super) fn new(
+        mut spec: EngineSpec,
+        metrics: Arc<WorkerMetrics>,
+        channels: Channels,
+    ) -> Self {
+        let Channels {
+            requests,
+            cancels,
+            post,
+            stop,
+        } = channels;
+        if spec.processes > 1 {
+            let before = post.process().saturating_mul(spec.load.threads);
+            spec.load.confine.first_processor = Some(before);
+        }
+        Self {
+            spec,
+            metrics,
+            requests,
+            cancels,
+            post,
+            stop,
+            shields: Vec::new(),
+        }
+    }
+
     pub(super) async fn run(mut self) {
+        let has_turn = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => false,
+            () = self.post.turn() => true,
+        };
+        if has_turn {
+            self.keep_alive().await;
+        } else {
+            self.post.set(EngineState::Stopped);
+        }
+    }
+
+    async fn keep_alive(&mut self) {
         let mut failures = 0;
         loop {
-            self.state.send_replace(EngineState::Starting);
+            self.post.set(EngineState::Starting);
             let mut ready_at = None;
             let (cause, reason) = match self.live(&mut ready_at).await {
                 Ending::Stopped => break,
                 Ending::Refused(refused) => {
-                    self.state.send_replace(EngineState::Refused(refused));
+                    let (code, reason) = (refused.code, &refused.reason);
+                    let model = &self.spec.load.model_name;
+                    tracing::error!(model, code, reason, "the engine must not start again");
+                    self.post.set(EngineState::Refused(refused));
                     return;
                 }
                 Ending::Failed(cause, reason) => (cause, reason),
@@ -79,7 +112,7 @@ impl Supervisor {
                 wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
                 "the engine is down and will be started again"
             );
-            self.state.send_replace(EngineState::Down {
+            self.post.set(EngineState::Down {
                 code: cause.as_str(),
                 reason: reason.clone(),
             });
@@ -88,7 +121,7 @@ impl Supervisor {
             }
             self.metrics.engine_restarted(cause.as_str());
         }
-        self.state.send_replace(EngineState::Stopped);
+        self.post.set(EngineState::Stopped);
     }
 
     /// Waits, and refuses what is asked for meanwhile. False when the engine is to stop.
@@ -110,10 +143,12 @@ impl Supervisor {
     /// What comes before a start. Asked for here, done elsewhere: the process is killed with the
     /// thread that starts it, so it is this one that starts it.
     async fn prepare(&mut self) -> Result<PathBuf, Ending> {
-        let prepared = self.spec.prepare.ask();
+        let prepared = self.spec.prepare.ask(self.post.process());
         tokio::pin!(prepared);
         loop {
             tokio::select! {
+                // First, so that nothing is started behind the back of who stopped the engine.
+                biased;
                 () = self.stop.cancelled() => return Err(Ending::Stopped),
                 root = &mut prepared => return root.map_err(|refused| {
                     if refused.passing {
@@ -156,11 +191,13 @@ impl Supervisor {
             model,
             engine = ready.engine,
             load_ms = ready.load_ms,
-            pid = ready.pid,
+            pid = watched.pid,
             "model loaded"
         );
         let context_tokens = ready.context_tokens;
-        self.state.send_replace(EngineState::Ready(ready));
+        if let Err(reason) = self.post.ready(ready) {
+            return Why::Differs(reason).end(process, watched).await;
+        }
         *ready_at = Some(Instant::now());
 
         let config = &self.spec.config;
@@ -173,7 +210,7 @@ impl Supervisor {
         // Out of service before anybody is told that an answer failed: who then looks for another
         // worker should not find this one.
         if !matches!(why, Why::Stopped) {
-            self.state.send_replace(EngineState::Starting);
+            self.post.set(EngineState::Starting);
         }
         // How it ended is known within milliseconds, and part of what its callers are told.
         let lost = in_flight.awaited();
@@ -222,9 +259,9 @@ impl Supervisor {
                         let shields = confined.unwrap_or_default();
                         self.demand(&shields)?;
                         let (engine, numerics_class) = (brief(engine), brief(numerics_class));
-                        let (sequences, pid) = (sequences.max(1), watched.pid);
+                        let (sequences, pids) = (sequences.max(1), watched.pid.into_iter().collect());
                         return Ok(Ready {
-                            context_tokens, engine, numerics_class, sequences, max_token_bytes, load_ms, pid,
+                            context_tokens, engine, numerics_class, sequences, max_token_bytes, load_ms, pids,
                             shields,
                         });
                     }
@@ -337,120 +374,6 @@ impl Supervisor {
                 return Why::NotReading;
             }
         }
-    }
-}
-
-/// What an engine's process may use, and the group that it is in.
-struct Watched {
-    pid: Option<u32>,
-    limit_bytes: u64,
-    group: Option<Group>,
-}
-
-impl Watched {
-    /// Begins before the process does: it waits for its first message.
-    fn begin(pid: Option<u32>, confine: &mut Confine) -> Self {
-        let limit_bytes = confine.memory_limit_bytes;
-        let group = match pid {
-            Some(pid) if limit_bytes > 0 => {
-                cgroup::own().and_then(|own| own.engine(pid, limit_bytes))
-            }
-            _ => Err("control group: no limit is configured".to_owned()),
-        };
-        confine.has_cgroup = group.is_ok();
-        confine.no_cgroup = group.as_ref().err().cloned().unwrap_or_default();
-        Self {
-            pid,
-            limit_bytes,
-            group: group.ok(),
-        }
-    }
-
-    fn look(&self) -> Result<(), Why> {
-        let used = self.pid.and_then(memory::usage);
-        let excess = used.and_then(|used| memory::excess(used, self.limit_bytes));
-        excess.map_or(Ok(()), |why| Err(Why::TooMuch(why)))
-    }
-
-    /// Whether the kernel ended it for want of memory in its group.
-    fn was_full(&self) -> bool {
-        self.group.as_ref().is_some_and(Group::was_full)
-    }
-}
-
-/// Why a process is to end, or did.
-enum Why {
-    Stopped,
-    Gone,
-    Garbage(String),
-    Silent(u64),
-    Stuck,
-    NotReading,
-    LoadLate(u64),
-    LoadFailed(String),
-    Unfit(String),
-    TooMuch(String),
-    Unprotected(String),
-}
-
-impl Why {
-    /// A socket that breaks, in the middle of a message or with some unread, is a process that ended.
-    fn broken(error: &io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::InvalidData => Self::Garbage(error.to_string()),
-            _ => Self::Gone,
-        }
-    }
-
-    /// Ends the process and puts what happened into words.
-    async fn end(self, process: Process, watched: Watched) -> Ending {
-        let is_hung = !matches!(
-            self,
-            Self::Stopped | Self::Gone | Self::LoadFailed(_) | Self::Unfit(_)
-        );
-        let exit = process.end(is_hung).await;
-        let (cause, reason) = match self {
-            Self::Stopped => return Ending::Stopped,
-            Self::Gone if watched.was_full() => (
-                Cause::Memory,
-                "the engine filled its control group, and the kernel ended it".to_owned(),
-            ),
-            Self::Gone => {
-                let cause = match exit {
-                    Exit::Forbidden => Cause::Sandbox,
-                    Exit::NoMemory => Cause::Memory,
-                    Exit::ByItself(_) | Exit::Killed => Cause::Crash,
-                };
-                (cause, format!("the engine {exit}"))
-            }
-            Self::TooMuch(why) => (Cause::Memory, format!("the engine was ended: {why}")),
-            Self::Unprotected(reason) => return Ending::for_good("sandbox", reason),
-            Self::Unfit(reason) => return Ending::for_good("adapter-unfit", reason),
-            Self::Garbage(error) => (
-                Cause::Garbage,
-                format!("the engine sent what is not a message: {error}"),
-            ),
-            Self::Silent(ms) => (
-                Cause::Hang,
-                format!("the engine hung: it gave no sign of life for {ms} ms"),
-            ),
-            Self::Stuck => (
-                Cause::Hang,
-                "the engine hung: it made no progress with any answer in time".to_owned(),
-            ),
-            Self::NotReading => (
-                Cause::Hang,
-                "the engine hung: it does not read its messages".to_owned(),
-            ),
-            Self::LoadLate(ms) => (
-                Cause::Load,
-                format!("the model did not load within {ms} ms"),
-            ),
-            Self::LoadFailed(reason) => {
-                (Cause::Load, format!("the engine cannot load it: {reason}"))
-            }
-        };
-        Ending::Failed(cause, reason)
     }
 }
 

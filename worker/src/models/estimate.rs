@@ -1,4 +1,4 @@
-//! How much memory a model will take. Pure. (WRK-5)
+//! How much memory one process of a model will take. Pure. (WRK-5)
 //!
 //! ```text
 //! weights × factor + cache + BASE
@@ -42,7 +42,7 @@ pub(crate) const CACHE_TOKENS: u64 = 8_192;
 /// Caches are kept in 32 bits.
 const CACHE_VALUE_BYTES: u64 = 4;
 
-/// What was seen of a model's engine.
+/// What was seen of a process of a model's engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Seen {
     /// Resident size when the model was loaded.

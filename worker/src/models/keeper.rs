@@ -11,17 +11,18 @@ mod check;
 mod shown;
 mod verified;
 
+use super::division::{Division, Means};
 use super::entry::Entry;
 use super::leases::Leases;
 use super::locate::Locator;
 use super::memory::{self, Memory};
 use super::observe::{LOOK_EVERY, Observer};
-use super::pool::{Mib, Need, Room};
-use super::{Found, ModelState, cut};
+use super::pool::{Amount, Mib, Need, Room};
+use super::{Found, Known, ModelState, cut};
 use crate::config::{ModelConfig, WorkerConfig};
 use crate::device::{Compute, Device};
 use crate::engine::memory::limit;
-use crate::engine::protocol::Load;
+use crate::engine::protocol::{EngineKind, Load};
 use crate::engine::restart::{self, Cause};
 use crate::engine::{Engine, EngineCommand, EngineSpec, EngineState, Prepare, Refused};
 use crate::models::estimate::Size;
@@ -110,7 +111,7 @@ impl Keeper {
             let reason = format!("adapters are computed by the processor, and not on {device}");
             return self.refuse(Some(digest), "adapter-device", reason);
         }
-        self.know(&verified, model.pin);
+        let division = self.know(&verified, model.pin);
         let mut target = self.leases.target(self.entry.index());
         let fresh = Arc::new(Mutex::new(Some(verified.view.clone())));
         let prepare = check.before_each_start(digest, fresh.clone());
@@ -124,7 +125,8 @@ impl Keeper {
             if !self.wished(digest, &mut target).await {
                 return;
             }
-            match self.load(&verified, prepare.clone(), &mut target).await {
+            let load = self.load(&verified, division, prepare.clone(), &mut target);
+            match load.await {
                 Ended::Unloaded => {
                     failures = 0;
                     self.leases.unloaded(self.entry.index());
@@ -179,12 +181,20 @@ impl Keeper {
         check.run().await
     }
 
-    /// Now it can be loaded.
-    fn know(&self, verified: &Verified, is_pinned: bool) {
+    /// Now it can be loaded. Returns into how many processes.
+    fn know(&self, verified: &Verified, is_pinned: bool) -> Division {
         let seen = self.memory.seen(&verified.digest());
-        let (memory, reason) = self.size(verified).memory(seen, 0);
-        let total = memory.most.total();
-        let known = verified.known(is_pinned, total, self.compute.device);
+        let (one, reason) = self.size(verified).memory(seen, 0);
+        let division = self.divide(&one.least);
+        let memory = one.times(division.processes);
+        let reason = match division.processes {
+            1 => reason,
+            processes => format!("{processes} processes, each with {reason}"),
+        };
+        let known = Known {
+            processes: division.processes,
+            ..verified.known(is_pinned, memory.most.total(), self.compute.device)
+        };
         self.entry.change(|status| status.known = Some(known));
         let need = Need {
             memory,
@@ -193,24 +203,27 @@ impl Keeper {
             is_pinned,
         };
         self.leases.know(self.entry.index(), need);
+        division
     }
 
     /// One stay of the model in memory: until the pool wants it to go, or its files are not right.
     async fn load(
         &self,
         verified: &Verified,
+        division: Division,
         prepare: Prepare,
         target: &mut watch::Receiver<bool>,
     ) -> Ended {
         let manifest = verified.manifest();
         let digest = verified.digest();
         let name = manifest.model.to_string();
-        let spec = self.spec(verified, prepare);
+        let spec = self.spec(verified, division, prepare);
         let loading = || ModelState::Loading {
             model: manifest.model.clone(),
             digest,
         };
-        tracing::info!(model = name, "loading");
+        let Division { processes, threads } = division;
+        tracing::info!(model = name, processes, threads, "loading");
         let engine = Engine::start(spec, self.metrics.clone());
         let mut state = engine.state();
         let mut looking = tokio::time::interval(LOOK_EVERY);
@@ -219,6 +232,7 @@ impl Keeper {
             self.memory.clone(),
             digest,
             self.size(verified),
+            division.processes,
         );
         let observer = Arc::new(observer);
         self.leases.observe_by(self.entry.index(), &observer);
@@ -242,11 +256,15 @@ impl Keeper {
                     self.entry.set(loading());
                 }
                 EngineState::Ready(ready) => {
-                    self.metrics
-                        .model_loaded(&name, Duration::from_millis(ready.load_ms));
+                    let was_down = !observer.is_loaded();
                     was_warm = true;
                     let load_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-                    self.observed(observer.loaded(ready.pid));
+                    if was_down {
+                        let took = Duration::from_millis(ready.load_ms);
+                        self.metrics.model_loaded(&name, took);
+                    }
+                    self.observed(observer.loaded(ready.pids.clone()));
+                    let (running, sequences) = (ready.pids.len(), ready.sequences);
                     // In one step: it is never offered as cold in between, nor before who asks for
                     // it is let in; and who waits for it finds it.
                     self.entry.change(|status| {
@@ -258,17 +276,30 @@ impl Keeper {
                             known.offer.context_tokens = ready.context_tokens;
                         }
                         status.state = ModelState::Serving(verified.served(ready, &engine));
-                        self.leases.loaded(self.entry.index(), load_ms);
+                        if was_down {
+                            self.leases.loaded(self.entry.index(), load_ms);
+                        }
                     });
-                    let (needs, used) = self.leases.memory(self.entry.index());
-                    tracing::info!(
-                        model = name,
-                        load_ms,
-                        device = %self.compute.device,
-                        needs = %Mib(needs.total()),
-                        all_models = %Mib(used.total()),
-                        "warm"
-                    );
+                    if was_down {
+                        let (needs, used) = self.leases.memory(self.entry.index());
+                        tracing::info!(
+                            model = name,
+                            load_ms,
+                            device = %self.compute.device,
+                            needs = %Mib(needs.total()),
+                            all_models = %Mib(used.total()),
+                            "warm"
+                        );
+                    }
+                    if processes > 1 {
+                        tracing::info!(
+                            model = name,
+                            running,
+                            of = processes,
+                            sequences,
+                            "processes"
+                        );
+                    }
                 }
                 EngineState::Down { code, reason } => {
                     observer.gone();
@@ -294,7 +325,7 @@ impl Keeper {
                     Ok(()) = target.changed() => {
                         if !*target.borrow_and_update() {
                             self.entry.change(|status| status.state = ModelState::Cold);
-                            let resident = observer.resident_bytes().unwrap_or(0);
+                            let resident = observer.resident_bytes();
                             observer.gone();
                             engine.stop().await;
                             self.observed(observer.left());
@@ -308,7 +339,7 @@ impl Keeper {
         }
     }
 
-    fn spec(&self, verified: &Verified, prepare: Prepare) -> EngineSpec {
+    fn spec(&self, verified: &Verified, division: Division, prepare: Prepare) -> EngineSpec {
         let model = verified.model();
         let memory_limit = limit(self.config.engine.memory_limit_mib, verified.bytes());
         EngineSpec {
@@ -322,7 +353,7 @@ impl Keeper {
                 tokenizer: model.tokenizer.clone(),
                 format: model.format,
                 context_tokens: verified.context_tokens(),
-                threads: self.config.engine.threads,
+                threads: division.threads,
                 slots: self.config.slots,
                 model_name: verified.manifest().model.to_string(),
                 continuation: self.config.engine.continuation,
@@ -333,11 +364,27 @@ impl Keeper {
             },
             config: self.config.engine.clone(),
             prepare,
+            processes: division.processes,
         }
     }
 
     fn size(&self, verified: &Verified) -> Size {
         verified.size(memory::place(&self.config, self.compute.device))
+    }
+
+    /// Into how many processes, each of which needs so much.
+    fn divide(&self, one: &Amount) -> Division {
+        let models = u64::try_from(self.config.models.len()).unwrap_or(u64::MAX);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let means = Means {
+            gives_one: self.config.engine.kind == EngineKind::Mistralrs
+                && self.compute.device == Device::Cpu,
+            cores: u32::try_from(cores).unwrap_or(u32::MAX),
+            slots: self.config.slots,
+            share_bytes: memory::budget_bytes(&self.config) / models.max(1),
+            process_bytes: one.total(),
+        };
+        Division::of(&self.config.engine, means)
     }
 
     /// Takes what was seen into account.

@@ -1,4 +1,4 @@
-//! What models were seen to take, kept over restarts; and what there is for them.
+//! What models were seen to take in one process, kept over restarts; and what there is for them.
 
 use crate::config::WorkerConfig;
 use crate::device::Device;
@@ -160,6 +160,11 @@ fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
     let new = path.with_extension("new");
     std::fs::write(&new, text)?;
     std::fs::rename(new, path)
+}
+
+/// Of several processes, what the largest has in memory; nothing where the system does not say.
+pub(crate) fn most_resident(pids: &[u32]) -> Option<u64> {
+    pids.iter().filter_map(|pid| resident_bytes(*pid)).max()
 }
 
 /// What of a process is in memory and nowhere else: pages of files can be dropped, and are shared.

@@ -9,7 +9,7 @@
 
 use super::entry::Entry;
 use super::estimate::Size;
-use super::memory::{Memory, is_more, resident_bytes};
+use super::memory::{Memory, is_more, most_resident, resident_bytes};
 use super::pool::Room;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,14 +26,16 @@ pub(super) struct Observer {
     entry: Entry,
     memory: Memory,
     digest: Digest,
+    /// Of one process, and how many there are.
     size: Size,
+    processes: u32,
     looked: Mutex<Looked>,
 }
 
 #[derive(Debug, Default)]
 struct Looked {
-    /// The engine's process, while it is loaded.
-    pid: Option<u32>,
+    /// The engine's processes, while it is loaded.
+    pids: Vec<u32>,
     last: Option<Instant>,
     /// The most that it held since it was loaded.
     peak_bytes: u64,
@@ -46,43 +48,62 @@ impl std::fmt::Debug for Observer {
 }
 
 impl Observer {
-    pub(super) fn new(entry: Entry, memory: Memory, digest: Digest, size: Size) -> Self {
+    pub(super) fn new(
+        entry: Entry,
+        memory: Memory,
+        digest: Digest,
+        size: Size,
+        processes: u32,
+    ) -> Self {
         Self {
             entry,
             memory,
             digest,
             size,
+            processes,
             looked: Mutex::default(),
         }
     }
 
-    /// Its engine was loaded: what it needs from now on.
-    pub(super) fn loaded(&self, pid: Option<u32>) -> Option<Room> {
-        *self.looked() = Looked {
-            pid,
-            last: Some(Instant::now()),
-            peak_bytes: 0,
+    /// Its engine was loaded, or has other processes now: what it needs from now on. What counts as
+    /// its size when it was loaded is that of a process which has answered nothing yet.
+    pub(super) fn loaded(&self, pids: Vec<u32>) -> Option<Room> {
+        let first = most_resident(&pids);
+        let was_loaded = {
+            let mut looked = self.looked();
+            looked.last = Some(Instant::now());
+            let before = std::mem::replace(&mut looked.pids, pids);
+            if before.is_empty() {
+                looked.peak_bytes = 0;
+            }
+            !before.is_empty()
         };
-        if let Some(bytes) = pid.and_then(resident_bytes) {
+        if let Some(bytes) = first.filter(|_| !was_loaded) {
             self.memory.loaded(self.digest, bytes);
         }
         self.needs()
     }
 
+    /// Whether its engine is loaded.
+    pub(super) fn is_loaded(&self) -> bool {
+        !self.looked().pids.is_empty()
+    }
+
     /// Its engine is gone, or is about to go. Whether one was loaded.
     pub(super) fn gone(&self) -> bool {
-        self.looked().pid.take().is_some()
+        !std::mem::take(&mut self.looked().pids).is_empty()
     }
 
     /// What its engine holds in memory.
-    pub(super) fn resident_bytes(&self) -> Option<u64> {
-        let pid = self.looked().pid;
-        pid.and_then(resident_bytes)
+    pub(super) fn resident_bytes(&self) -> u64 {
+        let pids = self.looked().pids.clone();
+        pids.into_iter().filter_map(resident_bytes).sum()
     }
 
     /// Looks, unless that was done a moment ago: what it needs, where that is more than was known.
+    /// Each of its processes may come to be as large as the largest is.
     pub(super) fn look(&self) -> Option<Room> {
-        let pid = {
+        let pids = {
             let mut looked = self.looked();
             let now = Instant::now();
             let is_due = |last: Instant| now.duration_since(last) >= LEAST_BETWEEN;
@@ -90,9 +111,9 @@ impl Observer {
                 return None;
             }
             looked.last = Some(now);
-            looked.pid?
+            looked.pids.clone()
         };
-        let bytes = resident_bytes(pid)?;
+        let bytes = most_resident(&pids)?;
         let is_new = {
             let mut looked = self.looked();
             let is_new = is_more(bytes, looked.peak_bytes);
@@ -115,7 +136,8 @@ impl Observer {
     fn needs(&self) -> Option<Room> {
         let peak_bytes = self.looked().peak_bytes;
         let seen = self.memory.seen(&self.digest)?;
-        let (needs, _) = self.size.memory(Some(seen), peak_bytes);
+        let (one, _) = self.size.memory(Some(seen), peak_bytes);
+        let needs = one.times(self.processes);
         self.entry.change(|status| {
             if let Some(known) = &mut status.known {
                 known.memory_bytes = needs.most.total();
@@ -144,7 +166,7 @@ mod tests {
 
     const MIB: u64 = 1024 * 1024;
 
-    fn observer(dir: &tempfile::TempDir) -> Observer {
+    fn observer(dir: &tempfile::TempDir, processes: u32) -> Observer {
         let manifest = Manifest {
             model: "m@1.0".parse().expect("valid"),
             format: Format::Gguf,
@@ -166,6 +188,7 @@ mod tests {
             Memory::open(dir.path()),
             Digest([1; 32]),
             Size::of(&manifest, Place::Machine { is_cpu: true }),
+            processes,
         )
     }
 
@@ -181,9 +204,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_grew_is_seen_at_the_next_look_and_looks_are_few() {
         let dir = tempfile::tempdir().expect("folder");
-        let observer = observer(&dir);
+        let observer = observer(&dir, 1);
         assert_eq!(observer.look(), None, "nothing is loaded");
-        let loaded = observer.loaded(Some(std::process::id())).expect("seen");
+        let loaded = observer.loaded(vec![std::process::id()]).expect("seen");
         let grown = grow();
         assert_eq!(observer.look(), None, "it was looked a moment ago");
         tokio::time::advance(LEAST_BETWEEN).await;
@@ -206,10 +229,10 @@ mod tests {
             idle_ms: 0,
         };
         let leases = Leases::new(Pool::new(limits, 1), 1);
-        let observer = Arc::new(observer(&dir));
+        let observer = Arc::new(observer(&dir, 1));
         leases.observe_by(0, &observer);
         leases.know(0, Need::default());
-        let needs = observer.loaded(Some(std::process::id())).expect("seen");
+        let needs = observer.loaded(vec![std::process::id()]).expect("seen");
         leases.observed(0, &needs);
         leases.loaded(0, 0);
         let lease = leases.ask(0).expect("it is loaded");
@@ -220,6 +243,29 @@ mod tests {
         let (corrected, used) = leases.memory(0);
         assert!(corrected.total() > needs.most.total() + 16 * MIB);
         assert_eq!(used, corrected, "the next is let in by this");
+        drop(grown);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_process_is_counted_as_large_as_the_largest() {
+        let dir = tempfile::tempdir().expect("folder");
+        let (one, three) = (observer(&dir, 1), observer(&dir, 3));
+        let pids = || vec![std::process::id()];
+        one.loaded(pids()).expect("seen");
+        three.loaded(pids()).expect("seen");
+        let together = three.needs().expect("seen");
+        assert_eq!(
+            together.most.total(),
+            one.needs().expect("seen").most.total() * 3
+        );
+        let grown = grow();
+        // One that comes later says nothing of what a load takes.
+        let pids = [pids(), pids()].concat();
+        assert_eq!(three.loaded(pids).expect("seen"), together);
+        assert!(three.is_loaded() && three.resident_bytes() > 64 * MIB);
+        tokio::time::advance(LEAST_BETWEEN).await;
+        let needs = three.look().expect("it grew");
+        assert!(needs.most.total() > together.most.total() + 3 * 16 * MIB);
         drop(grown);
     }
 }

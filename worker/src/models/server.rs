@@ -141,7 +141,7 @@ fn served(digest: Digest, manifest: &Manifest, ready: Ready, engine: &Engine) ->
         engine_version: cut(&ready.engine, 64),
         sequences: ready.sequences,
         max_token_bytes: None,
-        pid: None,
+        pids: Vec::new(),
         engine: engine.clone(),
     }
 }

@@ -166,6 +166,8 @@ mod tests {
             memory_bytes: None,
             device: None,
             shields: Vec::new(),
+            processes: None,
+            sequences: 0,
             fault: (state == "faulted").then(|| ("corrupt-file", "it is damaged".to_owned())),
         }
     }

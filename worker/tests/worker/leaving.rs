@@ -35,7 +35,7 @@ async fn a_caller_that_goes_keeps_its_slot_until_the_engine_let_go_of_its_reques
         .await;
     worker.serving().await;
     let process = || match &worker.worker.status().models[0].state {
-        ModelState::Serving(served) => served.pid,
+        ModelState::Serving(served) => served.pids.first().copied(),
         other => panic!("{other:?}"),
     };
     let before = process();
@@ -76,7 +76,7 @@ async fn the_place_of_an_answer_that_is_dropped_is_free_when_the_engine_let_go_o
     let path = dir.path().join("hold");
     let listener = UnixListener::bind(&path).expect("bound");
     let engine = start("one_at_a_time", |_| ());
-    let process = ready(&engine).await.pid;
+    let process = ready(&engine).await.pids;
     let (place, mut given_back) = place();
     let prompt = path.to_str().expect("UTF-8");
     let mut answer = ask_holding(&engine, prompt, place);
@@ -88,7 +88,7 @@ async fn the_place_of_an_answer_that_is_dropped_is_free_when_the_engine_let_go_o
     patiently(given_back).await.expect_err("given back");
     let (_, end) = read(ask(&engine, SHORT)).await;
     end.expect("the next one has its turn");
-    assert_eq!(ready(&engine).await.pid, process, "the same engine");
+    assert_eq!(ready(&engine).await.pids, process, "the same engine");
 }
 
 #[tokio::test(flavor = "multi_thread")]

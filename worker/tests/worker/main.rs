@@ -11,6 +11,7 @@ mod pool;
 mod presence;
 mod receipts;
 mod refusals;
+mod replicas;
 mod sandbox;
 mod serving;
 mod strain;

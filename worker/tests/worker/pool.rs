@@ -19,7 +19,7 @@ fn state(worker: &TestWorker, index: usize) -> &'static str {
 
 fn pid(worker: &TestWorker, index: usize) -> Option<u32> {
     match &worker.worker.status().models[index].state {
-        ModelState::Serving(served) => served.pid,
+        ModelState::Serving(served) => served.pids.first().copied(),
         _ => None,
     }
 }

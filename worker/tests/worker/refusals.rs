@@ -21,7 +21,7 @@ fn kill_engine(worker: &Worker, index: usize) {
     let ModelState::Serving(served) = &status.models[index].state else {
         panic!("{status:?}")
     };
-    let pid = i32::try_from(served.pid.expect("a process")).expect("small");
+    let pid = i32::try_from(served.pids[0]).expect("small");
     let pid = rustix::process::Pid::from_raw(pid).expect("not zero");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
 }

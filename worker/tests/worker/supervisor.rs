@@ -45,7 +45,8 @@ pub(crate) fn start(engine: &str, change: impl FnOnce(&mut EngineSpec)) -> Engin
             confine: Confine::default(),
         },
         config: EngineConfig::default(),
-        prepare: Prepare::new(|| Box::pin(async { Ok(view()) })),
+        prepare: Prepare::new(|_| Box::pin(async { Ok(view()) })),
+        processes: 1,
     };
     change(&mut spec);
     Engine::start(spec, WorkerMetrics::register(&Registry::new()))
@@ -91,8 +92,14 @@ pub(crate) async fn read(mut answer: Answer) -> (String, Result<EngineDone, RpcE
 }
 
 pub(crate) fn pid(ready: &Ready) -> Pid {
-    let id = ready.pid.expect("a process");
-    Pid::from_raw(i32::try_from(id).expect("small")).expect("not zero")
+    let pids = pids(ready);
+    assert_eq!(pids.len(), 1, "one process");
+    pids[0]
+}
+
+pub(crate) fn pids(ready: &Ready) -> Vec<Pid> {
+    let pid = |id: &u32| Pid::from_raw(i32::try_from(*id).expect("small")).expect("not zero");
+    ready.pids.iter().map(pid).collect()
 }
 
 pub(crate) async fn gone(pid: Pid) {
@@ -144,10 +151,10 @@ async fn a_killed_engine_fails_its_answers_with_the_signal_and_comes_back() {
     assert!(error.message.contains("signal 9 (SIGKILL)"), "{error}");
 
     let second = patiently(until(engine.state(), |state| match state {
-        EngineState::Ready(ready) if ready.pid != first.pid => Some(ready.clone()),
+        EngineState::Ready(ready) if ready.pids != first.pids => Some(ready.clone()),
         _ => None,
     }));
-    assert_ne!(second.await.pid, first.pid);
+    assert_ne!(second.await.pids, first.pids);
     let (text, end) = read(ask(&engine, "again")).await;
     assert_eq!(text, "again");
     end.expect("well");
@@ -158,7 +165,7 @@ async fn what_comes_before_a_start_comes_before_each_and_ends_it_by_refusing() {
     let starts = Arc::new(AtomicU32::new(0));
     let seen = starts.clone();
     let engine = start("echo", |spec| {
-        spec.prepare = Prepare::new(move || {
+        spec.prepare = Prepare::new(move |_| {
             let first = starts.fetch_add(1, Ordering::SeqCst) == 0;
             Box::pin(async move {
                 // As a verification that reads for a while.
@@ -197,7 +204,7 @@ async fn what_comes_before_a_start_comes_before_each_and_ends_it_by_refusing() {
 async fn a_disk_that_fails_for_a_while_takes_no_model_out_of_service_for_ever() {
     let asked = Arc::new(AtomicU32::new(0));
     let engine = start("echo", |spec| {
-        spec.prepare = Prepare::new(move || {
+        spec.prepare = Prepare::new(move |_| {
             let failing = asked.fetch_add(1, Ordering::SeqCst) == 1;
             Box::pin(async move {
                 let refused = Refused {

@@ -5,6 +5,7 @@ use crate::commands::http;
 use crate::commands::sse::Events;
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -27,10 +28,16 @@ pub(super) struct Mesh {
 impl Mesh {
     /// Starts one and waits for its ready line.
     pub(super) async fn start() -> anyhow::Result<Self> {
+        Self::of(&std::env::current_exe()?, &[]).await
+    }
+
+    /// The same by another program, and with more to say.
+    pub(super) async fn of(program: &Path, more: &[&OsStr]) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
-        let mut child = Command::new(std::env::current_exe()?)
+        let mut child = Command::new(program)
             .args(["up", "--json", "--gateway", "127.0.0.1:0", "--data-dir"])
             .arg(dir.path())
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

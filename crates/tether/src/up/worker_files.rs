@@ -46,7 +46,8 @@ pub(crate) struct Plan {
     pub(crate) models: Vec<ModelRef>,
     pub(crate) workers: Vec<PlannedWorker>,
     engine: EngineKind,
-    threads: u32,
+    cores: u32,
+    replicas: u32,
     slots: u32,
     telemetry: TelemetryConfig,
 }
@@ -89,7 +90,7 @@ pub(crate) fn prepare(
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = u32::try_from(cores / workers.len()).unwrap_or(1).max(1);
+    let cores = u32::try_from(cores / workers.len()).unwrap_or(1).max(1);
     Ok(Plan {
         mesh: authority.mesh(),
         region: args.region.clone(),
@@ -108,7 +109,8 @@ pub(crate) fn prepare(
         models,
         workers,
         engine: engine_kind(&args.engine)?,
-        threads,
+        cores,
+        replicas: args.replicas,
         slots: args.slots.unwrap_or(SLOTS),
         telemetry,
     })
@@ -180,7 +182,9 @@ impl Plan {
             ..WorkerConfig::default()
         };
         config.engine.kind = self.engine;
-        config.engine.threads = self.threads;
+        // Workers share one machine.
+        config.engine.cores = self.cores;
+        config.engine.replicas = self.replicas;
         config
     }
 }

@@ -10,6 +10,7 @@ use tokenizers::Tokenizer;
 use super::model::Llama;
 use super::tokenizer::tokens_and_merges;
 use crate::embedded::{NAME, VERSION};
+use crate::gguf::tensor_name;
 use crate::shape::Shape;
 use crate::template::{BOS_ID, CHAT_TEMPLATE, END_ID, SPECIAL_TOKENS};
 
@@ -99,7 +100,7 @@ fn tensors(model: &Llama) -> Result<Vec<(String, QTensor)>> {
         } else {
             GgmlDType::Q8_0
         };
-        tensors.push((gguf_name(&name), QTensor::quantize(&weight, kind)?));
+        tensors.push((tensor_name(&name), QTensor::quantize(&weight, kind)?));
     }
     Ok(tensors)
 }
@@ -112,27 +113,4 @@ fn interleaved(weight: &Tensor, heads: usize) -> Result<Tensor> {
         .transpose(1, 2)?
         .contiguous()?
         .reshape((rows, columns))
-}
-
-/// A Hugging Face weight name as GGUF has it.
-fn gguf_name(name: &str) -> String {
-    match name {
-        "model.embed_tokens.weight" => "token_embd.weight".to_owned(),
-        "model.norm.weight" => "output_norm.weight".to_owned(),
-        "lm_head.weight" => "output.weight".to_owned(),
-        _ => [
-            ("model.layers.", "blk."),
-            ("input_layernorm", "attn_norm"),
-            ("post_attention_layernorm", "ffn_norm"),
-            ("self_attn.q_proj", "attn_q"),
-            ("self_attn.k_proj", "attn_k"),
-            ("self_attn.v_proj", "attn_v"),
-            ("self_attn.o_proj", "attn_output"),
-            ("mlp.gate_proj", "ffn_gate"),
-            ("mlp.up_proj", "ffn_up"),
-            ("mlp.down_proj", "ffn_down"),
-        ]
-        .iter()
-        .fold(name.to_owned(), |name, (from, to)| name.replace(from, to)),
-    }
 }

@@ -37,7 +37,7 @@ impl EngineSettings {
                 format!("kind = \"echo\"\necho_delay_ms = {token_ms}\n")
             }
             Self::Real { hang_ms, step_ms } => {
-                format!("hang_timeout_ms = {hang_ms}\nstep_timeout_ms = {step_ms}\n")
+                format!("replicas = 1\nhang_timeout_ms = {hang_ms}\nstep_timeout_ms = {step_ms}\n")
             }
         }
     }

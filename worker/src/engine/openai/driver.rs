@@ -126,7 +126,7 @@ impl Driver {
         }
         drop(asking);
         // First, so that who learns of the end finds it stopped.
-        self.channels.state.send_replace(EngineState::Stopped);
+        self.channels.post.set(EngineState::Stopped);
         in_flight.fail_all(&RpcError::new(Code::Unavailable, "the engine was stopped"));
     }
 
@@ -143,11 +143,11 @@ impl Driver {
         let context_tokens = context.map_or(self.spec.context_tokens, |theirs| {
             theirs.min(self.spec.context_tokens)
         });
-        self.channels.state.send_if_modified(|state| {
+        self.channels.post.change(|state| {
             if let EngineState::Ready(ready) = state
                 && ready.context_tokens == context_tokens
             {
-                return false;
+                return;
             }
             let server = &self.spec.server;
             tracing::info!(url = server.url, model = server.model, "the server serves");
@@ -161,9 +161,8 @@ impl Driver {
                 sequences: server.concurrency,
                 max_token_bytes: None,
                 load_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
-                pid: None,
+                pids: Vec::new(),
             });
-            true
         });
     }
 
@@ -172,9 +171,8 @@ impl Driver {
         let Trouble { code, reason } = trouble;
         let server = &self.spec.server;
         let now = EngineState::Down { code, reason };
-        self.channels.state.send_if_modified(|state| {
-            let is_new = *state != now;
-            if is_new {
+        self.channels.post.change(|state| {
+            if *state != now {
                 tracing::warn!(
                     url = server.url,
                     model = server.model,
@@ -183,7 +181,6 @@ impl Driver {
                 );
                 *state = now;
             }
-            is_new
         });
     }
 

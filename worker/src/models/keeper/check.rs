@@ -20,7 +20,7 @@ pub(super) struct Check {
     pub(super) locator: Locator,
     /// One at a time, over all models.
     pub(super) turns: Arc<Semaphore>,
-    /// The folder that the engine sees.
+    /// The folder that the engine sees; its first process, where it has several.
     pub(super) view: PathBuf,
     pub(super) fetched: Arc<Shown>,
     pub(super) progress: Arc<Shown>,
@@ -93,10 +93,16 @@ impl Check {
         fresh: Arc<Mutex<Option<PathBuf>>>,
     ) -> Prepare {
         self.digest = Some(digest);
-        Prepare::new(move || {
-            let (check, fresh) = (self.clone(), fresh.clone());
+        Prepare::new(move |process| {
+            let (mut check, fresh) = (self.clone(), fresh.clone());
             Box::pin(async move {
-                let view = fresh.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let view = if process == 0 {
+                    fresh.lock().unwrap_or_else(PoisonError::into_inner).take()
+                } else {
+                    // A folder of its own: another may be reading from the first while it is made.
+                    check.view.set_extension(process.to_string());
+                    None
+                };
                 match view {
                     Some(view) => Ok(view),
                     None => check.run().await.map(|verified| verified.view),

@@ -45,7 +45,12 @@ impl Shown {
             } else {
                 ModelState::Verifying { done, total }
             };
-            self.entry.set(state);
+            self.entry.change(|status| {
+                // One of its processes starts again, while others answer.
+                if !matches!(status.state, ModelState::Serving(_)) {
+                    status.state = state;
+                }
+            });
         }
         if is_due(&self.logged_ms, LOG_EVERY_MS) {
             let path = self.entry.configured();

@@ -68,6 +68,7 @@ impl Verified {
             is_pinned,
             memory_bytes,
             device,
+            processes: 1,
         }
     }
 
@@ -87,7 +88,7 @@ impl Verified {
             sequences: ready.sequences,
             shields: ready.shields,
             max_token_bytes: ready.max_token_bytes,
-            pid: ready.pid,
+            pids: ready.pids,
             engine: engine.clone(),
         }
     }

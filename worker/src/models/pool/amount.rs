@@ -33,6 +33,13 @@ impl Amount {
         self.0.iter().fold(0, |sum, it| sum.saturating_add(*it))
     }
 
+    /// So many times as much of each device.
+    #[must_use]
+    pub(crate) fn times(&self, count: u32) -> Self {
+        let all = self.0.iter();
+        Self(all.map(|it| it.saturating_mul(count.into())).collect())
+    }
+
     pub(super) fn plus(&self, other: &Self) -> Self {
         self.each(other, u64::saturating_add)
     }
@@ -88,6 +95,17 @@ pub(crate) struct Room {
     pub(crate) most: Amount,
 }
 
+impl Room {
+    /// So many times as much.
+    #[must_use]
+    pub(crate) fn times(&self, count: u32) -> Self {
+        Self {
+            least: self.least.times(count),
+            most: self.most.times(count),
+        }
+    }
+}
+
 impl From<Amount> for Room {
     fn from(amount: Amount) -> Self {
         Self {
@@ -126,6 +144,7 @@ mod tests {
         assert_eq!(both.total(), 8);
         assert_eq!(both.or_more(&machine), Amount::new(4, [5]));
         assert_eq!(both.at_most(&Amount::new(9, [1])), Amount::new(3, [1]));
+        assert_eq!(both.times(3), Amount::new(9, [15]));
         assert_eq!(
             Amount::default().with(2, 7).devices().collect::<Vec<_>>(),
             [2]

@@ -153,6 +153,17 @@ fn model(model: &Value) -> String {
     if let Some(device) = model["device"].as_str().filter(|device| *device != "cpu") {
         let _ = write!(said, " on {device}");
     }
+    let processes = &model["processes"];
+    if let (Some(running), Some(of)) = (processes[0].as_u64(), processes[1].as_u64())
+        && model["state"] == "warm"
+        && of > 1
+    {
+        let sequences = model["sequences"].as_u64().unwrap_or(0);
+        let _ = write!(
+            said,
+            ", {running} of {of} processes, {sequences} answers at once"
+        );
+    }
     if model["is_pinned"] == true {
         said += ", pinned";
     }
@@ -211,6 +222,7 @@ mod tests {
                 ]},
                 {"configured": "/c", "state": "warm", "device": "cpu",
                     "shields": [{"protection": "network", "enforced": true}]},
+                {"configured": "/o", "state": "warm", "processes": [2, 3], "sequences": 8},
                 {"configured": "/n", "state": "faulted", "fault": ["corrupt-file", "it is damaged"]},
             ],
             "served": {"failed": {"overloaded": 2}, "shed": {"queue-full": 2}},
@@ -221,6 +233,7 @@ mod tests {
             "(corrupt-file): it is damaged",
             "/w: warm on cuda:1, NOT kept in by files",
             "/c: warm, kept in",
+            "/o: warm, 2 of 3 processes, 8 answers at once",
             "0 answers, 2 failed, 2 of these shed",
             "none was found (no-orchestrator)",
             "→ check bootstrap",

@@ -50,7 +50,7 @@ pub(super) fn set(confine: &Confine, threads: u32, has_users: bool) -> Limits {
     if let Err(error) = setpriority_process(None, NICE) {
         told = format!("{told} refused ({error})");
     }
-    if let Some(cores) = pin(threads) {
+    if let Some(cores) = pin(threads, confine.first_processor) {
         told = format!("{told}, {cores} processors");
     }
     Limits {
@@ -81,8 +81,9 @@ fn lower(resource: Resource, limit: u64) -> rustix::io::Result<()> {
 }
 
 /// Keeps this process to as many processors as it was given threads, where that was said and there
-/// are more; how many. Engines beside one another begin at different ones.
-fn pin(threads: u32) -> Option<usize> {
+/// are more; how many. Engines beside one another begin at different ones: where `first` says, or by
+/// the number of the process.
+fn pin(threads: u32, first: Option<u32>) -> Option<usize> {
     let wanted = threads as usize;
     let allowed = sched_getaffinity(None).ok()?;
     let cores: Vec<usize> = (0..CpuSet::MAX_CPU)
@@ -91,7 +92,8 @@ fn pin(threads: u32) -> Option<usize> {
     if wanted == 0 || wanted >= cores.len() {
         return None;
     }
-    let first = std::process::id() as usize * wanted % cores.len();
+    let first = first.map_or(std::process::id() as usize * wanted, |first| first as usize);
+    let first = first % cores.len();
     let mut chosen = CpuSet::new();
     for core in cores.iter().cycle().skip(first).take(wanted) {
         chosen.set(*core);

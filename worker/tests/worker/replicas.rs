@@ -1,0 +1,262 @@
+//! Several processes of one model: one engine to everybody else, and one process to each answer.
+//! (WRK-2)
+
+use crate::engines::SHORT;
+use crate::fixture::{TestMesh, TestWorker, artifact, order, patiently, until};
+use crate::supervisor::{ask, down, gone, pids, read, ready, start};
+use rustix::process::{Pid, Signal, kill_process};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use tether_wire::infer::AnswerEvent;
+use tether_worker::engine::{Engine, EngineState, Ready};
+use tether_worker::{ModelReport, ModelState};
+
+/// Waits until so many processes are ready.
+async fn running(engine: &Engine, processes: usize) -> Ready {
+    let ready = until(engine.state(), |state| match state {
+        EngineState::Ready(ready) if ready.pids.len() == processes => Some(ready.clone()),
+        _ => None,
+    });
+    patiently(ready).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_process_fails_its_own_answers_and_the_others_go_on() {
+    let engine = start("echo", |spec| {
+        spec.processes = 3;
+        spec.load.echo_delay_ms = 20;
+    });
+    let before = running(&engine, 3).await;
+    assert_eq!(before.sequences, 12, "4 of each");
+    let long = "word ".repeat(100);
+    let mut answers = Vec::new();
+    // Each of them is asked for twice: the requests are shared out evenly.
+    for _ in 0..6 {
+        let mut answer = ask(&engine, &long);
+        patiently(answer.chunk()).await.expect("it has begun");
+        answers.push(answer);
+    }
+    let victim = pids(&before)[1];
+    kill_process(victim, Signal::KILL).expect("killed");
+    let fewer = running(&engine, 2).await;
+    assert_eq!(fewer.sequences, 8, "its places are gone with it");
+    let mut lost = 0;
+    for answer in answers {
+        match read(answer).await.1 {
+            Ok(done) => assert_eq!(done.usage.completion_tokens, 101),
+            Err(error) => {
+                assert!(error.message.contains("SIGKILL"), "{error}");
+                lost += 1;
+            }
+        }
+    }
+    assert_eq!(lost, 2, "those of the process that was killed");
+    let after = running(&engine, 3).await;
+    assert_eq!(after.sequences, 12);
+    let is_new = |pid: &&Pid| !pids(&before).contains(pid);
+    assert_eq!(pids(&after).iter().filter(is_new).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_process_of_several_outlives_its_engine() {
+    for is_stopped in [true, false] {
+        let engine = start("echo", |spec| spec.processes = 3);
+        let processes = pids(&running(&engine, 3).await);
+        if is_stopped {
+            patiently(engine.stop()).await;
+        } else {
+            drop(engine);
+        }
+        for process in processes {
+            gone(process).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_does_not_load_is_tried_by_one_process_alone() {
+    let starts = Arc::new(AtomicU32::new(0));
+    let seen = starts.clone();
+    let engine = start("fails_to_load", |spec| {
+        spec.processes = 3;
+        let prepare = spec.prepare.clone();
+        spec.prepare = tether_worker::engine::Prepare::new(move |process| {
+            assert_eq!(process, 0, "the first one");
+            starts.fetch_add(1, Ordering::SeqCst);
+            prepare.ask(process)
+        });
+    });
+    let (code, _) = down(&engine).await;
+    assert_eq!(code, "engine-load");
+    patiently(engine.stop()).await;
+    assert_eq!(seen.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_answers_as_soon_as_one_of_its_processes_can() {
+    let engine = start("echo", |spec| {
+        spec.processes = 2;
+        let prepare = spec.prepare.clone();
+        spec.prepare = tether_worker::engine::Prepare::new(move |process| match process {
+            0 => prepare.ask(process),
+            // The check of its files never ends.
+            _ => Box::pin(std::future::pending()),
+        });
+    });
+    assert_eq!(ready(&engine).await.sequences, 4);
+    let (text, end) = read(ask(&engine, "here already")).await;
+    assert_eq!(text, "here already");
+    end.expect("well");
+    patiently(engine.stop()).await;
+}
+
+fn report(worker: &TestWorker) -> ModelReport {
+    worker.worker.status().models[0].report()
+}
+
+fn processes(worker: &TestWorker) -> Vec<Pid> {
+    match &worker.worker.status().models[0].state {
+        ModelState::Serving(served) => {
+            let pid = |id: &u32| Pid::from_raw(i32::try_from(*id).expect("small"));
+            served
+                .pids
+                .iter()
+                .map(|id| pid(id).expect("not zero"))
+                .collect()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_worker_offers_falls_and_returns_with_the_processes_of_its_model() {
+    let mesh = TestMesh::new();
+    let (dir, digest) = artifact();
+    let mut orchestrator = mesh.orchestrator().await;
+    let worker = mesh
+        .worker_running("one_at_a_time", &[dir.path()], |config| {
+            config.engine.replicas = 2;
+        })
+        .await;
+    orchestrator
+        .said_where(|said| said.worker.capacity == 2)
+        .await;
+    assert_eq!(report(&worker).processes, Some((2, 2)));
+    let mut calls = Vec::new();
+    for n in 1..=2 {
+        let long = order(n, digest, "until it is cancelled");
+        let mut call = orchestrator.order(&worker.worker, &long).await;
+        call.accepted().await;
+        call.begun().await;
+        calls.push(call);
+    }
+    let [mut first, second] = calls.try_into().map_err(|_| ()).expect("two");
+    kill_process(processes(&worker)[1], Signal::KILL).expect("killed");
+    let error = second.events().await.expect_err("lost");
+    assert!(error.message.contains("SIGKILL"), "{error}");
+    orchestrator
+        .said_where(|said| said.worker.capacity == 1)
+        .await;
+    orchestrator
+        .said_where(|said| said.worker.capacity == 2)
+        .await;
+    assert_eq!(
+        (report(&worker).processes, report(&worker).sequences),
+        (Some((2, 2)), 2)
+    );
+    let short = orchestrator
+        .order(&worker.worker, &order(3, digest, SHORT))
+        .await;
+    let events = short.events().await.expect("by the one that is new");
+    assert!(matches!(events.last(), Some(AnswerEvent::Done(_))));
+    // The first answer is given by the other process, and goes on.
+    let piece = first.event().await.expect("its first piece");
+    assert!(matches!(piece, Some(AnswerEvent::Chunk(_))), "{piece:?}");
+    assert_eq!(worker.worker.status().load.running, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_place_gets_that_of_a_process_that_returns() {
+    let mesh = TestMesh::new();
+    let (dir, digest) = artifact();
+    let mut orchestrator = mesh.orchestrator().await;
+    let worker = mesh
+        .worker_running("one_at_a_time", &[dir.path()], |config| {
+            config.engine.replicas = 2;
+            config.queue_timeout_ms = 60_000;
+        })
+        .await;
+    orchestrator
+        .said_where(|said| said.worker.capacity == 2)
+        .await;
+    let long = order(1, digest, "until it is cancelled");
+    let mut first = orchestrator.order(&worker.worker, &long).await;
+    first.accepted().await;
+    first.begun().await;
+    kill_process(processes(&worker)[1], Signal::KILL).expect("killed");
+    let mut models = worker.worker.models();
+    let one_left = models.wait_for(|models| models[0].report().sequences == 1);
+    patiently(one_left).await.expect("the worker runs");
+    let waiting = orchestrator
+        .order(&worker.worker, &order(2, digest, SHORT))
+        .await;
+    let events = waiting.events().await.expect("its turn has come");
+    assert!(matches!(events.last(), Some(AnswerEvent::Done(_))));
+    assert_eq!(worker.worker.status().load.running, 1, "the first still is");
+}
+
+/// With the engine that computes, three processes of one model and one thread or two.
+#[cfg(feature = "mistralrs")]
+#[tokio::test(flavor = "multi_thread")]
+async fn one_seed_gives_one_answer_whichever_process_gives_it() {
+    use tether_wire::infer::Input;
+    use tether_worker::engine::protocol::{EngineKind, Task};
+
+    let dir = tempfile::tempdir().expect("tempdir");
+    for file in tether_tiny_model::files() {
+        std::fs::write(dir.path().join(file.name), file.bytes).expect("written");
+    }
+    let root = dir.path().canonicalize().expect("a folder");
+    let mut answers = Vec::new();
+    let mut classes = Vec::new();
+    for threads in [1, 2] {
+        let view = root.clone();
+        let engine = start("echo", |spec| {
+            spec.processes = 3;
+            spec.load.kind = EngineKind::Mistralrs;
+            spec.load.weights = tether_tiny_model::GGUF_FILE.to_owned();
+            spec.load.threads = threads;
+            spec.prepare = tether_worker::engine::Prepare::new(move |_| {
+                let view = view.clone();
+                Box::pin(async move { Ok(view) })
+            });
+        });
+        classes.push(running(&engine, 3).await.numerics_class);
+        let mut task = Task::new(
+            Input::Text("What is the capital of France?".to_owned()),
+            crate::fixture::sampling(),
+        );
+        task.sampling.temperature = 0.9;
+        task.sampling.max_tokens = Some(32);
+        task.sampling.top_logprobs = Some(0);
+        let asked: Vec<_> = (0..3)
+            .map(|_| engine.generate(task.clone(), Box::new(())).expect("asked"))
+            .collect();
+        for mut answer in asked {
+            let mut whole: Vec<(u32, u32)> = Vec::new();
+            while let Some(chunk) = patiently(answer.chunk()).await {
+                let bits = chunk.logprobs.iter().map(|it| it.logprob.to_bits());
+                whole.extend(chunk.tokens.iter().copied().zip(bits));
+            }
+            patiently(answer.end()).await.expect("well");
+            answers.push(whole);
+        }
+        patiently(engine.stop()).await;
+    }
+    assert!(answers[0].len() >= 2, "{answers:?}");
+    assert!(
+        answers.iter().all(|answer| *answer == answers[0]),
+        "{answers:?}"
+    );
+    assert_eq!(classes[0], classes[1]);
+}
