@@ -21,7 +21,7 @@ mod spec;
 mod supervisor;
 
 #[cfg(feature = "mistralrs")]
-pub use mistralrs::alone;
+pub use crate::engine::mistralrs::alone;
 
 pub use handle::{Answer, Engine, EngineState, Ready};
 pub use process::{ENGINE_ENV, EngineCommand};
