@@ -79,21 +79,23 @@ fn a_worker_that_is_told_twice_ends_in_the_middle_of_an_answer_and_leaves_no_eng
     let mesh = Mesh::start(&[]);
     let (_, worker) = mesh.workers()[0].clone();
     let engines = children(worker);
-    assert_eq!(engines.len(), 1, "{engines:?}");
+    assert!(!engines.is_empty(), "it is served");
     let reading = long_answer(&mesh);
     for (name, told) in [
         ("TERM", "SIGTERM: draining; a second signal stops at once"),
         ("INT", "SIGINT while draining: stopping at once"),
     ] {
         assert!(
-            is_alive(worker) && is_alive(engines[0]),
+            is_alive(worker) && engines.iter().all(|it| is_alive(*it)),
             "not before {name}"
         );
         signal(worker, name);
         eventually(told, || worker_log(mesh.dir()).contains(told));
     }
     eventually("it is gone", || !is_alive(worker));
-    eventually("and its engine", || !is_alive(engines[0]));
+    eventually("and its engines", || {
+        !engines.iter().any(|it| is_alive(*it))
+    });
     cut_off(reading);
 }
 

@@ -70,6 +70,8 @@ async fn worker(mesh: &TestMesh, data: &Path, models: &[Model], budget: u64) -> 
             .map(|model| ModelConfig::at(&model.dir))
             .collect();
         config.engine.kind = EngineKind::Mistralrs;
+        // Of one process each, so that what a model takes is the same alone and beside others.
+        config.engine.replicas = 1;
         config.engine.threads = 1;
         config.memory_budget_mib = budget.div_ceil(MIB);
     };
