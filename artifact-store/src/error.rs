@@ -58,6 +58,14 @@ pub enum ArtifactError {
         "no source has {0}, signed by a trusted publisher: name a folder that holds it in `sources`"
     )]
     NotFound(String),
+    /// What a source has is not what its manifest says.
+    #[error("the source {name}: {error}")]
+    Source {
+        /// The source's name.
+        name: String,
+        /// What is wrong with it.
+        error: Box<ArtifactError>,
+    },
     /// An adapter's base is nowhere to be found.
     #[error(
         "its base {0} is in no folder of `models`, in no source and not in the store: name a folder that holds it in `models` or `sources`"
@@ -127,6 +135,7 @@ impl ArtifactError {
             Self::CorruptFile(_) => "corrupt-file",
             Self::UnsupportedFormat(_) => "unsupported-format",
             Self::NotFound(_) => "not-found",
+            Self::Source { error, .. } => error.code(),
             Self::BaseMissing(_) => "base-missing",
             Self::BaseUnsupported { .. } => "base-unsupported",
             Self::DiskFull { .. } => "disk-full",
@@ -146,8 +155,30 @@ impl ArtifactError {
             Self::Io { .. }
                 | Self::DiskFull { .. }
                 | Self::NotFound(_)
+                | Self::Source { .. }
                 | Self::BaseMissing(_)
                 | Self::Cancelled
+        )
+    }
+
+    /// The same, where it came of a fetch: what is wrong with the files of a source may be mended there.
+    #[must_use]
+    pub fn of_source(self, name: String) -> Self {
+        if self.is_of_files() {
+            let error = Box::new(self);
+            return Self::Source { name, error };
+        }
+        self
+    }
+
+    /// Whether files are not what the manifest beside them says.
+    pub(crate) fn is_of_files(&self) -> bool {
+        matches!(
+            self,
+            Self::CorruptFile(_)
+                | Self::WrongSize { .. }
+                | Self::MissingFile(_)
+                | Self::NotARegularFile(_)
         )
     }
 

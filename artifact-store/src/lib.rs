@@ -18,6 +18,7 @@
 //! * [`Store`] – the worker's own copies, by digest, within a budget
 //! * `place` – where a fetch writes, so that it can be taken up again
 //! * `evict` – what goes when there is no room
+//! * `damage` – whether a copy that was refused is itself to blame
 //! * [`adapter`] – LoRA adapters that can be applied exactly
 //! * `view` – a folder with the verified files and nothing else, for the engine
 //! * `detect` – format, tokenizer and context of files that are to be packed
@@ -26,6 +27,7 @@
 #![forbid(unsafe_code)]
 
 pub mod adapter;
+mod damage;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod decoders;

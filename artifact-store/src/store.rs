@@ -8,9 +8,10 @@
 //! What a fetch left that was cut off counts in the budget, and goes before anything that is whole when
 //! there is no room; and where nobody went on with it for [`ABANDONED_AFTER`], when the store is opened.
 
+use crate::damage::is_damage;
 use crate::error::ArtifactError;
 use crate::evict;
-use crate::manifest_file::{MANIFEST_FILE, Trust};
+use crate::manifest_file::{self, MANIFEST_FILE, Trust};
 use crate::place::{self, Place};
 use crate::source::{Offered, Source, blocking};
 use std::fs::{self, File, Metadata, TryLockError};
@@ -180,6 +181,30 @@ impl Store {
         blocking(move || finish(&dir, &partial, &whole, &manifest).map(|()| whole)).await
     }
 
+    /// Removes a copy that was refused, where the copy itself is to blame, so that the next fetch brings
+    /// another one. Says whether it can be right at the next look. Nobody else may verify it now. Blocks.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn discard(&self, digest: &Digest, refused: &ArtifactError) -> Result<bool, ArtifactError> {
+        let path = self.dir.join(digest.to_string());
+        // First, since a fetch puts nothing over what is there.
+        if !path.exists() {
+            return Ok(true);
+        }
+        let sealed = manifest_file::read_sealed(&path);
+        let is_manifest_right = sealed.is_ok_and(|sealed| Digest::of(sealed.as_bytes()) == *digest);
+        if is_manifest_right && matches!(refused, ArtifactError::MissingManifest(_)) {
+            // Somebody else brought it meanwhile.
+            return Ok(true);
+        }
+        let is_to_blame = is_damage(refused, is_manifest_right);
+        if is_to_blame {
+            self.remove(digest)?;
+        }
+        Ok(is_to_blame)
+    }
+
     /// Removes an artifact. Blocks.
     ///
     /// # Errors
@@ -192,6 +217,7 @@ impl Store {
         // First out of its place: what is removed by half is not found.
         let gone = self.dir.join(PARTIAL).join(format!("{digest}.{GONE}"));
         let io = |error| ArtifactError::io(path, error);
+        let _ = fs::remove_dir_all(&gone);
         fs::rename(path, &gone).map_err(io)?;
         fs::remove_dir_all(&gone).map_err(io)
     }

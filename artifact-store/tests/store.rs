@@ -439,3 +439,29 @@ fn the_fetch_that_is_killed() {
         let _ = fetch(&store, &source, &digest).await;
     });
 }
+
+#[tokio::test]
+async fn a_damaged_copy_is_removed_and_one_that_only_nobody_trusts_stays() {
+    let scene = Scene::new();
+    let digest = artifact(scene.shelf.path(), "a", 1);
+    let (store, source) = (scene.store(0), scene.source());
+    fetch(&store, &source, &digest).await.expect("fetched");
+    let path = store.path(&digest).expect("there");
+    let check = |trust: &Trust| verify(&path, trust, Some(&digest), &mut |_| ()).map(drop);
+    let error = check(&Trust::default()).expect_err("nobody is trusted");
+    assert!(!store.discard(&digest, &error).expect("looked at"));
+    assert!(store.path(&digest).is_some(), "a copy would be refused too");
+    for file in ["model.safetensors", MANIFEST_FILE] {
+        let mut bytes = fs::read(path.join(file)).expect("read");
+        bytes[100] ^= 1;
+        fs::write(path.join(file), bytes).expect("written");
+        let error = check(trust()).expect_err("damaged");
+        assert!(store.discard(&digest, &error).expect("removed"));
+        assert_eq!(store.path(&digest), None);
+        let error = check(trust()).expect_err("it is gone");
+        fetch(&store, &source, &digest).await.expect("fetched anew");
+        // Who found nothing there has only to look again.
+        assert!(store.discard(&digest, &error).expect("nothing to do"));
+        check(trust()).expect("right");
+    }
+}

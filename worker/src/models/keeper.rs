@@ -27,7 +27,7 @@ use crate::engine::restart::{self, Cause};
 use crate::engine::{Engine, EngineCommand, EngineSpec, EngineState, Prepare, Refused};
 use crate::models::estimate::Size;
 use crate::sandbox::Confine;
-use check::{Check, refused};
+use check::Check;
 use shown::Shown;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -72,10 +72,10 @@ pub(super) struct Keeper {
 
 impl Keeper {
     pub(super) async fn run(self, model: ModelConfig, turns: Arc<Semaphore>) {
-        let mut check = Check {
+        let check = Check {
             trust: Trust::in_publishers(self.config.trusted_publishers.iter().copied()),
-            path: PathBuf::new(),
-            digest: model.digest,
+            model: model.clone(),
+            metrics: self.metrics.clone(),
             locator: self.locator.clone(),
             turns,
             view: self.views.join(self.entry.index().to_string()),
@@ -84,7 +84,7 @@ impl Keeper {
         };
         let mut failures = 0;
         let verified = loop {
-            match self.find_and_check(&model, &mut check).await {
+            match check.run().await {
                 Ok(verified) => break verified,
                 Err(refused) => {
                     self.refuse(None, refused.code, refused.reason);
@@ -166,19 +166,6 @@ impl Keeper {
                 Ok(()) = unfit.changed() => self.cold(digest, true),
             }
         }
-    }
-
-    async fn find_and_check(
-        &self,
-        model: &ModelConfig,
-        check: &mut Check,
-    ) -> Result<Verified, Refused> {
-        let tell = check.fetched.clone();
-        let found = self
-            .locator
-            .locate(model, move |done, total| tell.told(done, total));
-        check.path = found.await.map_err(|error| refused(&error))?;
-        check.run().await
     }
 
     /// Now it can be loaded. Returns into how many processes.

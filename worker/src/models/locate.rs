@@ -15,6 +15,14 @@ use tokio_util::sync::CancellationToken;
 const STORE: &str = "artifacts";
 const GIB: u64 = 1024 * 1024 * 1024;
 
+/// Where a model's files are.
+#[derive(Clone, Debug)]
+pub(super) struct Located {
+    pub(super) path: PathBuf,
+    /// Of a copy in the store, which is ours to remove.
+    stored: Option<(Arc<Store>, Digest)>,
+}
+
 /// Finds the files of models. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Locator(Arc<Inner>);
@@ -31,6 +39,33 @@ struct Inner {
     trust: Trust,
     /// What is configured stays.
     kept: Mutex<BTreeSet<Digest>>,
+}
+
+impl Located {
+    fn at(path: PathBuf) -> Self {
+        Self { path, stored: None }
+    }
+
+    fn stored(path: PathBuf, store: Arc<Store>, digest: Digest) -> Self {
+        Self {
+            path,
+            stored: Some((store, digest)),
+        }
+    }
+
+    /// What a copy in the store is named by; a folder of the provider's says itself what it is.
+    pub(super) fn digest(&self) -> Option<Digest> {
+        self.stored.as_ref().map(|(_, digest)| *digest)
+    }
+
+    /// Removes a copy of our own that was refused, so that it is fetched anew, and says whether it can be
+    /// right then. What the provider put somewhere is never touched. Nobody else may verify it now. Blocks.
+    pub(super) fn discard(&self, refused: &ArtifactError) -> Result<bool, ArtifactError> {
+        match &self.stored {
+            Some((store, digest)) => store.discard(digest, refused),
+            None => Ok(false),
+        }
+    }
 }
 
 impl Locator {
@@ -56,13 +91,15 @@ impl Locator {
         &self,
         model: &ModelConfig,
         tell: impl Fn(u64, u64) + Send + Sync + 'static,
-    ) -> Result<PathBuf, ArtifactError> {
+    ) -> Result<Located, ArtifactError> {
         if let Some(path) = &model.path {
-            return Ok(path.clone());
+            return Ok(Located::at(path.clone()));
         }
         let store = self.store().await?;
-        if let Some(path) = model.digest.and_then(|digest| store.path(&digest)) {
-            return Ok(path);
+        if let Some(digest) = model.digest
+            && let Some(path) = store.path(&digest)
+        {
+            return Ok(Located::stored(path, store, digest));
         }
         let (offered, source) = self.find(model).await?;
         let digest = offered.digest();
@@ -73,9 +110,10 @@ impl Locator {
         let _cancelling = cancel.clone().drop_guard();
         let trust = &self.0.trust;
         let fetched = store.fetch(&offered, trust, &*source, keep, tell, cancel);
-        let path = fetched.await?;
+        let path = fetched.await;
+        let path = path.map_err(|error| error.of_source(source.name()))?;
         tracing::info!(%digest, source = source.name(), "artifact is in the store");
-        Ok(path)
+        Ok(Located::stored(path, store.clone(), digest))
     }
 
     /// The folder of an adapter's base: configured, in the store, or fetched there.
@@ -83,9 +121,9 @@ impl Locator {
         &self,
         digest: Digest,
         tell: impl Fn(u64, u64) + Send + Sync + 'static,
-    ) -> Result<PathBuf, ArtifactError> {
+    ) -> Result<Located, ArtifactError> {
         if let Some(path) = self.configured(digest).await {
-            return Ok(path);
+            return Ok(Located::at(path));
         }
         // It stays as long as its adapter is configured.
         self.kept().insert(digest);

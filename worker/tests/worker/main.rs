@@ -6,6 +6,7 @@ mod draining;
 mod engines;
 mod fixture;
 mod foreign;
+mod healing;
 mod leaving;
 mod pool;
 mod presence;
