@@ -99,6 +99,9 @@ impl Machine {
                 "TETHER_BOOTSTRAP__LISTEN",
                 format!("{:?}", ["127.0.0.1:0"; 10]),
             );
+        if role == "worker" {
+            command.env("TETHER_WORKER__METRICS", "127.0.0.1:0");
+        }
         Process::start(command, &self.dir.join("log"))
     }
 }
@@ -180,7 +183,12 @@ fn five_processes_from_the_examples_answer_a_prompt() {
     eventually("the gateway knows", || chat().status == 200);
     let reply = chat();
     assert!(reply.answer().contains("Paris"), "{}", reply.text);
-    assert!(workers.iter().any(|(id, _)| id == reply.worker()));
+    let server = workers.iter().find(|(id, _)| id == reply.worker());
+    let (_, server) = server.expect("one of the two");
+    let page = get(server.ready["metrics"].as_str().expect("a URL"), "").text;
+    for name in ["tether_worker_tokens_total{", "tether_net_"] {
+        assert!(page.contains(name), "{name} in {page}");
+    }
     Tether::ok(&["probe", url]);
     Tether::ok(&["probe", admin]);
     sdk::python_sdk(url, &key, "tether-tiny", operator.mesh.trim());

@@ -135,7 +135,7 @@ impl ArtifactError {
             Self::CorruptFile(_) => "corrupt-file",
             Self::UnsupportedFormat(_) => "unsupported-format",
             Self::NotFound(_) => "not-found",
-            Self::Source { error, .. } => error.code(),
+            Self::Source { .. } => "source-damaged",
             Self::BaseMissing(_) => "base-missing",
             Self::BaseUnsupported { .. } => "base-unsupported",
             Self::DiskFull { .. } => "disk-full",

@@ -11,6 +11,7 @@ use crate::sandbox::SandboxConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use tether_wire::card::MAX_MODELS;
 use tether_wire::{Digest, ModelRef, NodeId};
@@ -88,6 +89,10 @@ pub struct WorkerConfig {
     pub quota: RateLimits,
     /// Beyond what the machine has too much to do: nothing is offered and nothing new is taken then.
     pub shed: Thresholds,
+    /// Address at which a collector on this machine reads the worker's metrics, `/metrics`; nothing means
+    /// that they are not served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
     /// The engine and its deadlines.
     pub engine: EngineConfig,
     /// What keeps engines in.
@@ -220,6 +225,7 @@ impl Default for WorkerConfig {
             drain_timeout_ms: 30_000,
             quota: RateLimits::default(),
             shed: Thresholds::default(),
+            metrics: None,
             engine: EngineConfig::default(),
             sandbox: SandboxConfig::default(),
         }
@@ -331,6 +337,15 @@ impl WorkerConfig {
             self.shed.cpu_pct <= 100,
             "must be at most 100; 0 means never",
         )?;
+        if let Some(address) = self.metrics {
+            check(
+                "metrics",
+                address.ip().is_loopback(),
+                &format!(
+                    "is {address}, not a loopback address: a collector elsewhere reads them through one on this machine"
+                ),
+            )?;
+        }
         let engine = &self.engine;
         for (field, ms) in [
             ("queue_timeout_ms", self.queue_timeout_ms),
@@ -393,6 +408,7 @@ mod tests {
         assert!(refused(|c| c.per_tenant_slots = 5).contains("per_tenant_slots"));
         assert!(refused(|c| c.shed.cpu_pct = 101).contains("shed.cpu_pct"));
         assert!(refused(|c| c.orchestrators = 0).contains("orchestrators"));
+        assert!(refused(|c| c.metrics = Some(([0, 0, 0, 0], 1).into())).contains("loopback"));
         assert!(refused(|c| c.gpu_class.clear()).contains("gpu_class"));
         assert!(refused(|c| c.queue_timeout_ms = 0).contains("queue_timeout_ms"));
         assert!(refused(|c| c.engine.step_timeout_ms = 0).contains("engine.step_timeout_ms"));

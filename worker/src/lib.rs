@@ -15,6 +15,7 @@
 //! * `fit` – prompts that cannot fit, known by their bytes alone
 //! * [`health`], [`pace`] – what a worker knows about itself
 //! * [`status`] – what a worker tells its provider
+//! * `metrics_page` – what it tells a collector of metrics
 //! * [`text`] – templates, tokenizers, text of tokens: used by the engine's process only
 //!
 //! The worker's own process never parses a model's files: it checks that they are the publisher's,
@@ -29,6 +30,7 @@ pub mod engine;
 pub mod fences;
 mod fit;
 pub mod health;
+mod metrics_page;
 pub mod models;
 pub mod pace;
 pub mod presence;

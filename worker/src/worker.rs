@@ -6,6 +6,7 @@ use crate::config::{ConfigError, WorkerConfig};
 use crate::engine::EngineCommand;
 use crate::health::strain::Strain;
 use crate::health::{Health, Machine, Reading};
+use crate::metrics_page::MetricsPage;
 use crate::models::{self, ModelStatus, Models};
 use crate::presence::{Presence, Profile};
 use crate::quota::{Limits, Rates};
@@ -13,11 +14,12 @@ use crate::receipts::Signer;
 use crate::serve::{self, Shared, WorkerService};
 use std::fs::{File, TryLockError};
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tether_net::{NetError, Node, NodeConfig, UplinkView, epoch};
-use tether_telemetry::metrics::{WorkerMetrics, WorkerTotals};
+use tether_telemetry::metrics::{Registry, WorkerMetrics, WorkerTotals};
 use tether_wire::beat::NodeState;
 use tether_wire::{NodeId, Role, Signed, Tier};
 use tokio::sync::watch;
@@ -45,6 +47,16 @@ pub enum WorkerError {
         "another worker uses the data folder {}: stop it, or give this one a key and a folder of its own (`data_dir` in [node])", .0.display()
     )]
     InUse(PathBuf),
+    /// The address of the metrics cannot be had.
+    #[error(
+        "cannot listen on {address}, which is `metrics` in [worker]: {error}; another process may have it"
+    )]
+    Metrics {
+        /// As configured.
+        address: SocketAddr,
+        /// The system's words.
+        error: io::Error,
+    },
     /// The node cannot start.
     #[error(transparent)]
     Net(#[from] NetError),
@@ -63,6 +75,7 @@ pub struct Worker {
     shared: Arc<Shared>,
     presence: Presence,
     terms: Terms,
+    metrics_page: Option<MetricsPage>,
     _lock: File,
     _following: AbortOnDropHandle<()>,
 }
@@ -96,17 +109,19 @@ pub struct WorkerStatus {
 }
 
 /// Starts a worker. It is up when this returns; models are verified and loaded behind it, and one
-/// that is refused is reported in heartbeats and by [`Worker::status`] while the worker stays up.
+/// that is refused is reported in heartbeats and by [`Worker::status`] while the worker stays up. What
+/// `registry` holds is served where a `metrics` address is configured.
 ///
 /// # Errors
-/// When a setting cannot be, the data folder cannot be used or is another worker's, or the node cannot
-/// start.
+/// When a setting cannot be, the data folder cannot be used or is another worker's, the address of the
+/// metrics cannot be had, or the node cannot start.
 pub async fn start(
     config: WorkerConfig,
     data_dir: &Path,
     node_config: NodeConfig,
     engine_command: EngineCommand,
     metrics: Arc<WorkerMetrics>,
+    registry: Registry,
 ) -> Result<Worker, WorkerError> {
     config.validate()?;
     if node_config.role != Role::Worker {
@@ -123,6 +138,13 @@ pub async fn start(
         Err(TryLockError::WouldBlock) => return Err(WorkerError::InUse(data_dir.to_owned())),
         Err(TryLockError::Error(error)) => return Err(at_data_dir(error)),
     }
+    let metrics_page = match config.metrics {
+        Some(address) => {
+            let opened = MetricsPage::open(address, registry).await;
+            Some(opened.map_err(|error| WorkerError::Metrics { address, error })?)
+        }
+        None => None,
+    };
     let epoch = epoch::next(data_dir, now_ms()).map_err(at_data_dir)?;
     let health = Health::start(config.shed, metrics.clone()).await;
     let gpus = health.reading().gpus;
@@ -175,6 +197,7 @@ pub async fn start(
             queue_limit: config.queue_limit,
             price_per_1k_micro: config.price_per_1k_micro,
         },
+        metrics_page,
         _lock: lock,
         _following: AbortOnDropHandle::new(following),
     })
@@ -204,6 +227,12 @@ impl Worker {
     #[must_use]
     pub fn node(&self) -> &Node {
         &self.node.0
+    }
+
+    /// Where its metrics are read, where that is configured.
+    #[must_use]
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics_page.as_ref().map(MetricsPage::address)
     }
 
     /// What it is doing now.

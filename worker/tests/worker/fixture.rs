@@ -246,8 +246,9 @@ impl TestMesh {
         config.engine.kind = EngineKind::Echo;
         change(&mut config);
         let node = self.node_config(key, Role::Worker);
-        let metrics = WorkerMetrics::register(&Registry::new());
-        tether_worker::start(config, data_dir, node, engine, metrics)
+        let registry = Registry::new();
+        let metrics = WorkerMetrics::register(&registry);
+        tether_worker::start(config, data_dir, node, engine, metrics, registry)
             .await
             .expect("the worker starts")
     }

@@ -139,7 +139,7 @@ async fn without_a_good_source_the_fault_stays_and_passes_when_the_source_is_men
     let worker = scene.worker(&mesh).await;
     let (code, reason) = fault(&worker).await;
     let shelf = scene.shelf.path().display().to_string();
-    assert_eq!(code, "corrupt-file");
+    assert_eq!(code, "source-damaged");
     assert!(
         reason.contains("copy in the store was damaged") && reason.contains(&shelf),
         "{reason}"

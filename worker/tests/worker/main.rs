@@ -8,6 +8,7 @@ mod fixture;
 mod foreign;
 mod healing;
 mod leaving;
+mod metrics;
 mod pool;
 mod presence;
 mod receipts;

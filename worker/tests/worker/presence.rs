@@ -100,9 +100,11 @@ async fn a_second_worker_in_the_same_data_folder_does_not_start() {
     let first = mesh.worker_in(data.path(), key.clone(), &[], |_| ()).await;
     let again = || async {
         let node = mesh.node_config(key.clone(), Role::Worker);
-        let metrics = WorkerMetrics::register(&Registry::new());
+        let registry = Registry::new();
+        let metrics = WorkerMetrics::register(&registry);
         let config = WorkerConfig::default();
-        tether_worker::start(config, data.path(), node, command("echo"), metrics).await
+        let engine = command("echo");
+        tether_worker::start(config, data.path(), node, engine, metrics, registry).await
     };
     let epoch = std::fs::read(data.path().join("epoch")).expect("kept");
     let error = again().await.expect_err("the folder is taken").to_string();

@@ -205,8 +205,9 @@ async fn serve(
     let (node_config, _following) =
         node.member_config(&checked.identity, Role::Worker, &registry)?;
     let metrics = WorkerMetrics::register(&registry);
+    let data_dir = &node.data_dir;
     let worker =
-        tether_worker::start(section, &node.data_dir, node_config, engine, metrics).await?;
+        tether_worker::start(section, data_dir, node_config, engine, metrics, registry).await?;
     let worker = Arc::new(worker);
     let answering = StatusSocket::open(&node.data_dir, worker.clone());
     if let Err(error) = &answering {
@@ -214,7 +215,12 @@ async fn serve(
     }
     let _bars = progress::show(worker.models(), json);
     info!(%id, "worker runs");
-    let ready = json!({"event": "ready", "id": id, "pid": std::process::id()});
+    let mut ready = json!({"event": "ready", "id": id, "pid": std::process::id()});
+    if let Some(address) = worker.metrics_addr() {
+        let url = format!("http://{address}/metrics");
+        info!(url, "its metrics are read there");
+        ready["metrics"] = url.into();
+    }
     super::announce_ready(json, &ready)?;
     let signal = signals.next().await;
     let drain = async {

@@ -184,11 +184,11 @@ impl From<Unsound> for Refused {
             Unsound::Refused(refused) => refused,
             // The copy that was just fetched: its disk is to blame.
             Unsound::Damaged(error) => Self {
+                code: "copy-damaged",
                 reason: format!(
-                    "its copy in the store is damaged as soon as it is fetched: {error}"
+                    "its copy in the store is damaged as soon as it is fetched, so the disk may be: {error}"
                 ),
                 passing: true,
-                ..refused(&error)
             },
         }
     }

@@ -25,6 +25,7 @@ const HEADER: &str = "\
 #   path = \"/path/to/a/packed/model\"
 #
 # with the publishers whose signatures are trusted in `trusted_publishers` of [worker].
+# For a collector of metrics on this machine: `metrics = \"127.0.0.1:9465\"` in [worker].
 
 ";
 
