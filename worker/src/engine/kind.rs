@@ -37,6 +37,10 @@ pub(crate) enum LoadError {
     /// The engine could not; it may be otherwise at the next try.
     Failed(String),
     /// The adapter asks for what is not applied, or does not fit its base.
+    #[cfg_attr(
+        not(feature = "mistralrs"),
+        expect(dead_code, reason = "only mistral.rs has adapters")
+    )]
     AdapterUnfit(String),
 }
 

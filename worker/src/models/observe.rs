@@ -158,6 +158,8 @@ mod tests {
     use super::super::pool::{Limits, Need, Pool};
     use super::super::{ModelStatus, memory};
     use super::*;
+    use std::io::{Read, Write};
+    use std::process::{Command, Stdio};
     use std::sync::Arc;
     use tether_telemetry::metrics::{Registry, WorkerMetrics};
     use tether_wire::Manifest;
@@ -195,8 +197,11 @@ mod tests {
     /// This process stands for an engine's.
     fn grow() -> Vec<u8> {
         let now = memory::resident_bytes(std::process::id()).expect("Linux");
-        let more = usize::try_from(now / 2 + 32 * MIB).expect("fits");
-        let mut grown = vec![0_u8; more];
+        grow_by(now / 2 + 32 * MIB)
+    }
+
+    fn grow_by(bytes: u64) -> Vec<u8> {
+        let mut grown = vec![0_u8; usize::try_from(bytes).expect("fits")];
         grown.iter_mut().step_by(1_024).for_each(|byte| *byte = 1);
         grown
     }
@@ -246,26 +251,44 @@ mod tests {
         drop(grown);
     }
 
+    /// A process that has begun, and does nothing from then on.
+    fn idle() -> std::process::Child {
+        let mut cat = Command::new("cat")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("cat");
+        let (said, heard) = (cat.stdin.as_mut(), cat.stdout.as_mut());
+        said.expect("piped").write_all(b"x").expect("written");
+        heard
+            .expect("piped")
+            .read_exact(&mut [0])
+            .expect("given back");
+        cat
+    }
+
     #[tokio::test(start_paused = true)]
     async fn every_process_is_counted_as_large_as_the_largest() {
         let dir = tempfile::tempdir().expect("folder");
         let (one, three) = (observer(&dir, 1), observer(&dir, 3));
-        let pids = || vec![std::process::id()];
-        one.loaded(pids()).expect("seen");
-        three.loaded(pids()).expect("seen");
+        let mut idle = idle();
+        one.loaded(vec![idle.id()]).expect("seen");
+        three.loaded(vec![idle.id()]).expect("seen");
         let together = three.needs().expect("seen");
         assert_eq!(
             together.most.total(),
             one.needs().expect("seen").most.total() * 3
         );
-        let grown = grow();
+        let grown = grow_by(together.most.total() / 3 + 32 * MIB);
         // One that comes later says nothing of what a load takes.
-        let pids = [pids(), pids()].concat();
+        let pids = vec![idle.id(), std::process::id()];
         assert_eq!(three.loaded(pids).expect("seen"), together);
-        assert!(three.is_loaded() && three.resident_bytes() > 64 * MIB);
+        assert!(three.is_loaded() && three.resident_bytes() > 32 * MIB);
         tokio::time::advance(LEAST_BETWEEN).await;
         let needs = three.look().expect("it grew");
         assert!(needs.most.total() > together.most.total() + 3 * 16 * MIB);
         drop(grown);
+        drop(idle.stdin.take());
+        idle.wait().expect("ended");
     }
 }
