@@ -2,7 +2,7 @@
 //! and what they are made of. Only known tenants' bodies are read at all. (GW-4)
 
 use crate::config::GatewayConfig;
-use crate::problem::Problem;
+use crate::problem::{Problem, RATE_LIMIT_EXCEEDED};
 use crate::shares::{Full, Share, Shares};
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -98,7 +98,7 @@ impl Bodies {
                 self.metrics.limited("tenant-body-bytes");
                 Problem::later(
                     StatusCode::TOO_MANY_REQUESTS,
-                    "rate_limit_exceeded",
+                    RATE_LIMIT_EXCEEDED,
                     format!(
                         "Too much at once: requests of this tenant that wait for their answers may \
                          have {} bytes together.",

@@ -4,7 +4,7 @@ use crate::account::Account;
 use crate::choices::{self, Choices};
 use crate::limits::Permit;
 use crate::openai::{self, ChatRequest, ChunkWriter, Head, Whole, problem_response};
-use crate::problem::Problem;
+use crate::problem::{Problem, RATE_LIMIT_EXCEEDED};
 use crate::request_id::{self, RequestId};
 use crate::routes::{App, CHAT};
 use crate::{auth, sse};
@@ -137,7 +137,12 @@ impl Exchange {
         let requests = choices::requests(request, chat.answers).map_err(failed)?;
         let mut choices = Choices::submit(app, requests, held);
         let begun = choices.begin().await;
-        let accepted = begun.map_err(|problem| failed(chat.problem(problem)))?;
+        let accepted = begun.map_err(|problem| {
+            if problem.code == RATE_LIMIT_EXCEEDED {
+                app.limits.refused_by_workers();
+            }
+            failed(chat.problem(problem))
+        })?;
         Ok(Accepting {
             chat,
             correlation,

@@ -1,7 +1,7 @@
 //! How many answers at once, in all and per tenant. (GW-4)
 
 use crate::config::GatewayConfig;
-use crate::problem::Problem;
+use crate::problem::{Problem, RATE_LIMIT_EXCEEDED};
 use crate::shares::{Full, Share, Shares};
 use axum::http::StatusCode;
 use std::sync::Arc;
@@ -40,6 +40,11 @@ impl Limits {
         permit.place.take(more).map_err(|full| self.refused(full))
     }
 
+    /// The workers hold this tenant to limits of their own, which it has reached.
+    pub(crate) fn refused_by_workers(&self) {
+        self.metrics.limited("worker-quota");
+    }
+
     /// Answers that are being given.
     pub(crate) fn in_flight(&self) -> usize {
         self.places.total()
@@ -51,7 +56,7 @@ impl Limits {
                 self.metrics.limited("tenant-concurrency");
                 Problem::later(
                     StatusCode::TOO_MANY_REQUESTS,
-                    "rate_limit_exceeded",
+                    RATE_LIMIT_EXCEEDED,
                     format!(
                         "Too many requests at once: this tenant may have {} in flight.",
                         self.places.max_per_tenant()

@@ -7,6 +7,9 @@ use tether_wire::rpc::{Code, RpcError};
 /// Milliseconds after which a client is told to come again, where nobody knows better.
 const DEFAULT_RETRY_AFTER_MS: u64 = 1_000;
 
+/// A limit of the tenant is reached.
+pub(crate) const RATE_LIMIT_EXCEEDED: &str = "rate_limit_exceeded";
+
 /// An error for a client, in no dialect yet.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -86,8 +89,10 @@ impl From<RpcError> for Problem {
             Code::Forbidden => (S::FORBIDDEN, "permission_denied"),
             Code::Conflict => (S::CONFLICT, "idempotency_conflict"),
             Code::Unavailable => (S::SERVICE_UNAVAILABLE, "unavailable"),
-            // The mesh is full; a tenant's own limits are answered 429 before it is asked.
+            // The mesh is full.
             Code::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded"),
+            // This tenant alone has to wait.
+            Code::RateLimited => (S::TOO_MANY_REQUESTS, RATE_LIMIT_EXCEEDED),
             Code::Deadline => (S::GATEWAY_TIMEOUT, "timeout"),
             // Known from nginx: the client closed the request. Nobody reads it but the log.
             Code::Cancelled => (S::from_u16(499).unwrap_or(S::BAD_REQUEST), "cancelled"),
@@ -96,9 +101,14 @@ impl From<RpcError> for Problem {
         };
         let param = match error.code {
             Code::NotFound => error.param.or_else(|| Some("model".to_owned())),
+            // It names a limit and no parameter; the message says it too.
+            Code::RateLimited => None,
             _ => error.param,
         };
-        let waits = matches!(error.code, Code::Unavailable | Code::Overloaded);
+        let waits = matches!(
+            error.code,
+            Code::Unavailable | Code::Overloaded | Code::RateLimited
+        );
         Self {
             status,
             code,
@@ -141,6 +151,7 @@ mod tests {
             (Code::Conflict, 409),
             (Code::Unavailable, 503),
             (Code::Overloaded, 503),
+            (Code::RateLimited, 429),
             (Code::Deadline, 504),
             (Code::Cancelled, 499),
             (Code::Internal, 500),
@@ -149,7 +160,10 @@ mod tests {
         ] {
             let problem = Problem::from(RpcError::new(code, "why"));
             assert_eq!(problem.status.as_u16(), status, "{code:?}");
-            assert_eq!(problem.retry_after_ms.is_some(), status == 503);
+            assert_eq!(
+                problem.retry_after_ms.is_some(),
+                matches!(status, 429 | 503)
+            );
         }
     }
 

@@ -23,7 +23,7 @@ use crate::upkeep::UnrecordedEnd;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use open::{Held, OpenJobs};
-use outcome::{End, told};
+use outcome::{End, Refusals, told};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -158,7 +158,8 @@ impl Dispatcher {
     /// Gives the request to one worker after the other, while nothing of an answer was sent.
     async fn drive(&self, run: &mut Run, interrupt: &mut Interrupts) -> End {
         let mut tried: Vec<NodeId> = Vec::new();
-        let mut last: Option<RpcError> = None;
+        let mut last: Option<Code> = None;
+        let mut refusals = Refusals::default();
         while run.attempts < self.config.attempts {
             let mut ranked = self.rank(run, &tried);
             if last.is_some() && !ranked.is_empty() {
@@ -173,8 +174,8 @@ impl Dispatcher {
                 ranked = self.rank(run, &tried);
             }
             let Some(best) = ranked.first() else { break };
-            if let Some(fault) = &last {
-                self.metrics.retried(fault.code.as_str());
+            if let Some(code) = last {
+                self.metrics.retried(code.as_str());
             }
             run.attempts += 1;
             tried.push(best.candidate.worker.id());
@@ -189,19 +190,18 @@ impl Dispatcher {
             self.metrics.attempt(end.label(), began.elapsed());
             match end {
                 End::Fault(fault) => {
-                    span.in_scope(|| tracing::warn!(error = %fault, "attempt failed"));
+                    span.in_scope(|| log_fault(&fault));
                     if run.streamed {
                         return End::Final(told(fault, true, self.config.retry_after_ms));
                     }
-                    last = Some(fault);
+                    last = Some(fault.code);
+                    refusals.add(fault);
                 }
                 end => return end,
             }
         }
-        End::Final(last.map_or_else(
-            || self.nothing_serves(&run.model),
-            |fault| told(fault, false, self.config.retry_after_ms),
-        ))
+        let told = refusals.told(self.config.retry_after_ms);
+        End::Final(told.unwrap_or_else(|| self.nothing_serves(&run.model)))
     }
 
     fn rank(&self, run: &Run, tried: &[NodeId]) -> Vec<Ranked> {
@@ -369,6 +369,15 @@ fn attempt_span(attempt: u32, chosen: &Ranked) -> Span {
     );
     span.in_scope(|| explain(chosen));
     span
+}
+
+/// A tenant at its limit is no trouble of the mesh's.
+fn log_fault(fault: &RpcError) {
+    if fault.code == Code::RateLimited {
+        tracing::info!(error = %fault, "the tenant is over the worker's limit");
+    } else {
+        tracing::warn!(error = %fault, "attempt failed");
+    }
 }
 
 /// Records why a candidate has its rank.

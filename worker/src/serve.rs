@@ -144,12 +144,13 @@ impl Shared {
         if let Err(over) = rates.check(&order.tenant, now_ms()) {
             self.metrics.shed(over.what);
             return Err(RpcError::new(
-                Code::Overloaded,
+                Code::RateLimited,
                 format!(
                     "the tenant asked for too many {} of this worker of late",
                     over.what
                 ),
             )
+            .with_param(over.what)
             .with_retry_after_ms(over.retry_after_ms));
         }
         // Held until the order is taken or not, so that of two alike one is.

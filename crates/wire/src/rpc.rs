@@ -85,6 +85,9 @@ pub enum Code {
     Unavailable,
     /// Too much to do; later.
     Overloaded,
+    /// The tenant is over a limit that this callee holds it to; later, or another callee.
+    /// [`RpcError::param`] says what there was too much of.
+    RateLimited,
     /// The caller's time is over.
     Deadline,
     /// The caller or an operator cancelled it.
@@ -99,6 +102,16 @@ pub enum Code {
 }
 
 impl Code {
+    /// Those by which a callee refuses what it was asked: nothing failed.
+    pub const REFUSALS: [Self; 6] = [
+        Self::Invalid,
+        Self::NotFound,
+        Self::Forbidden,
+        Self::Conflict,
+        Self::RateLimited,
+        Self::Unimplemented,
+    ];
+
     /// Its name on the wire, for metrics and spans.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -109,6 +122,7 @@ impl Code {
             Self::Conflict => "conflict",
             Self::Unavailable => "unavailable",
             Self::Overloaded => "overloaded",
+            Self::RateLimited => "rate-limited",
             Self::Deadline => "deadline",
             Self::Cancelled => "cancelled",
             Self::Internal => "internal",
@@ -126,7 +140,7 @@ pub struct RpcError {
     pub code: Code,
     /// For people.
     pub message: String,
-    /// The field of the request that is wrong, where one is.
+    /// The field of the request that is wrong, where one is; of a [`Code::RateLimited`], which limit.
     #[serde(default)]
     pub param: Option<String>,
     /// Milliseconds after which another try makes sense.

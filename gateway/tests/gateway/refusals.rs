@@ -70,6 +70,29 @@ async fn the_meshs_refusals_have_their_statuses() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_over_its_workers_quota_is_told_429_and_when_to_come_again() {
+    let world = World::new().await;
+    for stream in [false, true] {
+        let (status, headers, body) = send(world.chat("limited", stream)).await;
+        assert_eq!(status, 429);
+        assert_eq!(error(&body, "code"), "rate_limit_exceeded");
+        assert_eq!(error(&body, "type"), "rate_limit_error");
+        assert_eq!(error(&body, "param"), &Value::Null);
+        let message = error(&body, "message").as_str().expect("text");
+        assert!(message.contains("too many tokens"), "{message}");
+        assert_eq!(headers["retry-after"], "41");
+        assert_eq!(headers["retry-after-ms"], "40100");
+    }
+    world
+        .metric("tether_gateway_limited_total{reason=\"worker-quota\"} 2")
+        .await;
+    let metrics = world.registry.encode();
+    assert!(!metrics.contains("tether_gateway_broken_answers_total{"));
+    assert!(metrics.contains("status_class=\"4xx\"} 2"), "{metrics}");
+    assert!(!metrics.contains("status_class=\"5xx\""), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_supported_is_refused_by_name() {
     let world = World::new().await;
     let request = world.post(&json!({

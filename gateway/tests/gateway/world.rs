@@ -332,6 +332,11 @@ async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<
             let error = RpcError::new(Code::Unavailable, "no worker serves `down` now");
             return Err(error.with_retry_after_ms(2_500));
         }
+        "limited" => {
+            let why = "too many tokens in the last minutes for the workers of this model";
+            let error = RpcError::new(Code::RateLimited, why).with_param("tokens");
+            return Err(error.with_retry_after_ms(40_100));
+        }
         "too-long" => {
             let why = "context_length_exceeded: 12 tokens do not fit into the context of 8";
             return Err(RpcError::new(Code::Invalid, why).with_param("messages"));

@@ -97,6 +97,59 @@ async fn a_worker_that_refuses_is_left_for_another() {
     );
 }
 
+fn over_quota(retry_after_ms: u64) -> RpcError {
+    RpcError::new(Code::RateLimited, "too many of late")
+        .with_param("tokens")
+        .with_retry_after_ms(retry_after_ms)
+}
+
+/// [T-RPC-6]
+#[tokio::test]
+async fn a_worker_whose_quota_a_tenant_used_up_is_left_for_another_and_not_blamed() {
+    let (mesh, _) = retried_from(Script::Refuse(over_quota(40_000))).await;
+    let fleet = mesh.orchestrator.fleet_snapshot();
+    assert!(fleet.workers().all(|worker| !worker.is_suspect()));
+    let retries = "tether_orchestrator_retries_total{reason=\"rate-limited\"}";
+    assert_eq!(mesh.metric(retries), 1);
+}
+
+/// [T-RPC-6]
+#[tokio::test]
+async fn a_tenant_over_the_quota_of_all_workers_is_told_so_and_when_the_first_has_room() {
+    let mesh = Mesh::start().await;
+    let _one = mesh.worker(10, Script::Refuse(over_quota(40_000))).await;
+    let _other = mesh
+        .worker_with(11, Script::Refuse(over_quota(9_000)), cold)
+        .await;
+    mesh.fleet("both", |fleet| fleet.len() == 2).await;
+    let answer = mesh.submit(&request("a")).await;
+    let told = answer.failed();
+    assert_eq!(
+        (told.code, told.retry_after_ms),
+        (Code::RateLimited, Some(9_000))
+    );
+    assert!(told.message.contains("too many tokens"), "{told}");
+    let fleet = mesh.orchestrator.fleet_snapshot();
+    assert!(fleet.workers().all(|worker| !worker.is_suspect()));
+    let ended = |outcome| {
+        mesh.metric(&format!(
+            "tether_orchestrator_dispatches_total{{outcome=\"{outcome}\"}}"
+        ))
+    };
+    assert_eq!(
+        (
+            ended("rate-limited"),
+            ended("overloaded"),
+            ended("unavailable")
+        ),
+        (1, 0, 0)
+    );
+    assert!(
+        mesh.submit(&request("a")).await.failed().code == Code::RateLimited,
+        "the key is free"
+    );
+}
+
 #[tokio::test]
 async fn a_silent_worker_is_left_for_another_and_suspect() {
     let (mesh, _) = retried_from(Script::Silent).await;

@@ -69,7 +69,8 @@ async fn a_tenant_over_its_rate_is_refused_with_the_time_and_others_are_not() {
         .await
         .refused()
         .await;
-    assert_eq!(error.code, Code::Overloaded);
+    assert_eq!(error.code, Code::RateLimited);
+    assert_eq!(error.param.as_deref(), Some("requests"));
     // Three tokens of the prompt and four of the answer are two more than the minute's five; a
     // request comes back after a minute.
     let wait = error.retry_after_ms.expect("a time");
