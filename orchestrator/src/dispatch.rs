@@ -201,7 +201,7 @@ impl Dispatcher {
             }
         }
         let told = refusals.told(self.config.retry_after_ms);
-        End::Final(told.unwrap_or_else(|| self.nothing_serves(&run.model)))
+        End::Final(told.unwrap_or_else(|| self.nothing_serves(&run.model.to_string())))
     }
 
     fn rank(&self, run: &Run, tried: &[NodeId]) -> Vec<Ranked> {
@@ -238,10 +238,14 @@ impl Dispatcher {
         })
     }
 
-    fn nothing_serves(&self, model: &ModelRef) -> RpcError {
+    /// Nobody can serve a model that is known, by this name.
+    fn nothing_serves(&self, model: &str) -> RpcError {
+        let fleet = self.fleet.snapshot();
+        let why = fleet.withheld(model).flatten();
+        let why = why.map_or_else(String::new, |code| format!(": {code}"));
         RpcError::new(
             Code::Unavailable,
-            format!("no worker can serve the model `{model}` now"),
+            format!("no worker can serve the model `{model}` just now{why}"),
         )
         .with_retry_after_ms(self.config.retry_after_ms)
     }

@@ -18,6 +18,7 @@
 //! * `watch` – what does not count as silence
 
 mod candidate;
+mod faulted;
 mod group;
 mod handle;
 mod index;
@@ -32,6 +33,7 @@ mod watch;
 mod worker;
 
 pub use candidate::{Candidate, Found};
+pub use faulted::{MAX_FAULTED, MAX_UNTRUSTED_FAULTED};
 pub use index::{MAX_GROUPS, MAX_UNTRUSTED_GROUPS};
 pub use refusals::{MAX_REFUSALS, Refusal};
 #[cfg(test)]

@@ -52,6 +52,8 @@ pub struct ModelStatus {
     pub state: ModelState,
     /// What it is, once its manifest was believed; nothing of models that are not loaded here.
     pub known: Option<Known>,
+    /// The name and version of a server's model, once its manifest was believed.
+    pub server_model: Option<ModelRef>,
     /// Whether it is offered while it is not loaded: it was loaded once, or there was no room for it.
     /// A model that is on its first way is not.
     pub is_on_demand: bool,
@@ -115,8 +117,15 @@ impl ModelStatus {
             configured,
             state: ModelState::Verifying { done: 0, total: 0 },
             known: None,
+            server_model: None,
             is_on_demand: false,
         }
+    }
+
+    /// Its name and version, once they are known.
+    pub(crate) fn name(&self) -> Option<&ModelRef> {
+        let known = self.known.as_ref().map(|known| &known.offer.model);
+        known.or(self.server_model.as_ref())
     }
 
     /// The same for programs.

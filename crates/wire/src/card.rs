@@ -35,9 +35,9 @@ pub struct ModelOffer {
 /// A model that a worker was told to serve and does not, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ModelFault {
-    /// What it was told to serve, as configured.
+    /// What it was told to serve: `NAME@MAJOR.MINOR` where the worker knows that, else as configured.
     pub model: String,
-    /// Why it does not.
+    /// Why it does not: a word for its kind, and after a colon more for people.
     pub reason: String,
 }
 

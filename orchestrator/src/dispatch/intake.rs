@@ -59,7 +59,7 @@ impl Dispatcher {
             candidates.next().is_some()
         };
         if !servable {
-            return Err(self.nothing_serves(&model));
+            return Err(self.nothing_serves(&model.to_string()));
         }
         // The hash is of what the tenant asked, before the seed is filled in.
         let request_hash = Digest::of(&codec::encode(&(
@@ -121,15 +121,20 @@ impl Dispatcher {
         Ok((run, permit))
     }
 
-    /// The model that a tenant means, and its artifact.
+    /// The model that a tenant means, and its artifact. Where there is none: [`Code::NotFound`] for
+    /// what no live worker names.
     fn resolve(&self, text: &str) -> Result<(ModelRef, Digest), RpcError> {
         match self.catalogue.load().resolve(text) {
             Ok(entry) => Ok((entry.model.clone(), entry.digest)),
             // The catalogue follows the fleet a moment later: what is offered now is known now.
-            Err(unknown) => match self.fleet.snapshot().find(text) {
-                Some(offer) => Ok((offer.model.clone(), offer.digest)),
-                None => Err(unknown),
-            },
+            Err(unknown) => {
+                let fleet = self.fleet.snapshot();
+                if let Some(offer) = fleet.find(text) {
+                    return Ok((offer.model.clone(), offer.digest));
+                }
+                // Named by a worker that does not serve it: not now, rather than not at all.
+                Err((fleet.withheld(text)).map_or(unknown, |_| self.nothing_serves(text)))
+            }
         }
     }
 }

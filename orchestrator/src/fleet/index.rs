@@ -6,6 +6,7 @@
 mod turns;
 
 use super::candidate::Found;
+use super::faulted::Faulted;
 use super::group::{AWAY, Group, HERE, Kind};
 use super::worker::WorkerView;
 use crate::catalogue::Offered;
@@ -33,6 +34,8 @@ type Regions = BTreeMap<Region, Arc<Group>>;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Index {
     models: BTreeMap<ModelName, Arc<Versions>>,
+    /// What is named and not offered.
+    faulted: Arc<Faulted>,
     groups: usize,
     untrusted: usize,
     /// When groups were ranked. A new one takes its turn behind the others, so that who makes many
@@ -86,11 +89,17 @@ impl Index {
             let serves = worker.state == NodeState::Serving;
             self.group_mut(worker, offer).put(worker, serves);
         }
+        if Faulted::concerns(worker) {
+            Arc::make_mut(&mut self.faulted).enter(worker);
+        }
         fits
     }
 
     /// Takes a worker out of where it was, unless its new view is there as well.
     pub(crate) fn leave(&mut self, old: &WorkerView, new: Option<&WorkerView>) {
+        if Faulted::concerns(old) {
+            Arc::make_mut(&mut self.faulted).leave(old);
+        }
         for offer in &old.card().models {
             let stays = new.is_some_and(|new| {
                 new.tier == old.tier
@@ -224,6 +233,21 @@ impl Index {
                     .flat_map(|(_, artifacts)| artifacts)
                     .find_map(|(digest, artifact)| artifact.served_offer(name, tier, digest))
             })
+    }
+
+    /// Whether a live worker has a model of this name, and of this version where it is given, and
+    /// does not serve it; with the kind of its fault, where it says one.
+    pub(crate) fn withheld(
+        &self,
+        name: &ModelName,
+        version: Option<(u32, u32)>,
+    ) -> Option<Option<&str>> {
+        let is_offered = || {
+            let versions = self.models.get(name)?;
+            let has = version.is_none_or(|version| versions.contains_key(&version));
+            has.then_some(None)
+        };
+        self.faulted.find(name, version).or_else(is_offered)
     }
 
     /// Each artifact that is offered under each name, whether its workers take work or not, and for

@@ -68,12 +68,16 @@ impl Snapshot {
     /// for its highest version. Those of trusted workers come first.
     #[must_use]
     pub fn find(&self, text: &str) -> Option<&ModelOffer> {
-        if text.contains('@') {
-            let model: ModelRef = text.parse().ok()?;
-            let version = model.version.numbers();
-            return self.index.named(&model.name, Some(version));
-        }
-        self.index.named(&ModelName::new(text).ok()?, None)
+        let (name, version) = meant(text)?;
+        self.index.named(&name, version)
+    }
+
+    /// Whether a live worker names the model that a tenant means and does not serve it now; with
+    /// the kind of its fault, where it says one.
+    #[must_use]
+    pub fn withheld(&self, text: &str) -> Option<Option<&str>> {
+        let (name, version) = meant(text)?;
+        self.index.withheld(&name, version)
     }
 
     /// A worker.
@@ -98,4 +102,14 @@ impl Snapshot {
     pub fn is_empty(&self) -> bool {
         self.workers.is_empty()
     }
+}
+
+/// The name, and the version where it is given: `NAME` or `NAME@MAJOR.MINOR`.
+fn meant(text: &str) -> Option<(ModelName, Option<(u32, u32)>)> {
+    if text.contains('@') {
+        let model: ModelRef = text.parse().ok()?;
+        let version = model.version.numbers();
+        return Some((model.name, Some(version)));
+    }
+    Some((ModelName::new(text).ok()?, None))
 }

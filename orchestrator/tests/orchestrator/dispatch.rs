@@ -4,6 +4,7 @@ use crate::mesh::{Answer, Mesh, PATIENCE, cold, request, within};
 use crate::script::Script;
 use tether_orchestrator::OrchestratorConfig;
 use tether_orchestrator::job::JobState;
+use tether_wire::card::ModelFault;
 use tether_wire::codec;
 use tether_wire::infer::{AnswerEvent, Usage};
 use tether_wire::rpc::{Code, RpcError, method};
@@ -332,6 +333,45 @@ async fn a_known_model_that_nothing_serves_is_unavailable_and_costs_no_job() {
     assert!(answer.failed().retry_after_ms.is_some());
     let job = mesh.orchestrator.store().job(request.correlation).await;
     assert_eq!(job, Ok(None));
+}
+
+/// [T-CRD-3]
+#[tokio::test]
+async fn a_model_that_a_worker_names_among_its_faults_is_unavailable_and_others_do_not_exist() {
+    let mesh = Mesh::start().await;
+    let mut worker = mesh
+        .worker_with(10, Script::Answer(1), |says| {
+            let worker = says.card.worker.as_mut().expect("a worker");
+            worker.models.clear();
+            worker.faults = vec![ModelFault {
+                model: "fresh@1.0".into(),
+                reason: "memory-strained: 12 MiB are free".into(),
+            }];
+        })
+        .await;
+    for (text, code) in [
+        ("fresh@1.0", Code::Unavailable),
+        ("fresh", Code::Unavailable),
+        ("fresh@1.1", Code::NotFound),
+        ("other", Code::NotFound),
+    ] {
+        let mut request = request(text);
+        request.model = text.into();
+        let answer = mesh.submit(&request).await;
+        let told = answer.failed();
+        assert_eq!(told.code, code, "{text}: {told}");
+        if code == Code::Unavailable {
+            assert_eq!(told.retry_after_ms, Some(5_000));
+            let why = format!("the model `{text}` just now: memory-strained");
+            assert!(told.message.ends_with(&why), "{told}");
+        }
+    }
+    let goodbye = worker.goodbye(9);
+    worker.send(&goodbye).await;
+    mesh.fleet("it is gone", |fleet| fleet.is_empty()).await;
+    let mut request = request("gone");
+    request.model = "fresh".into();
+    assert_eq!(mesh.submit(&request).await.failed().code, Code::NotFound);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! What a worker's card says of its models: what is offered, what is not and why, how much at once.
 
 use super::{ModelState, ModelStatus};
-use tether_wire::Digest;
+use tether_wire::{Digest, ModelRef};
 use tether_wire::beat::NodeState;
 use tether_wire::card::{MAX_ADAPTERS, ModelFault, ModelOffer};
 
@@ -52,15 +52,19 @@ pub(crate) fn faults(models: &[ModelStatus]) -> Vec<ModelFault> {
     let faulted: Vec<_> = models
         .iter()
         .filter_map(|model| match &model.state {
-            ModelState::Faulted { code, reason, .. } => Some((&model.configured, code, reason)),
+            ModelState::Faulted { code, reason, .. } => Some((model, code, reason)),
             _ => None,
         })
         .collect();
     let half = MAX_FAULTS_BYTES / faulted.len().max(1) / 2;
     faulted
         .into_iter()
-        .map(|(configured, code, reason)| ModelFault {
-            model: cut(configured, MAX_CONFIGURED_BYTES.min(half)),
+        .map(|(model, code, reason)| ModelFault {
+            // By its name an orchestrator knows that it exists and is not served now.
+            model: cut(
+                &(model.name()).map_or_else(|| model.configured.clone(), ModelRef::to_string),
+                MAX_CONFIGURED_BYTES.min(half),
+            ),
             reason: cut(&format!("{code}: {reason}"), MAX_REASON_BYTES.min(half)),
         })
         .collect()

@@ -55,6 +55,8 @@ impl ServerKeeper {
     }
 
     async fn keep(&self, digest: Digest, manifest: &Manifest, engine: &Engine) {
+        self.entry
+            .change(|status| status.server_model = Some(manifest.model.clone()));
         let mut state = engine.state();
         loop {
             let now = state.borrow_and_update().clone();

@@ -6,7 +6,7 @@ use crate::models::{self, ModelState, ModelStatus};
 use crate::serve::Shared;
 use tether_net::{Load, Told};
 use tether_wire::Tier;
-use tether_wire::card::{MAX_MODELS, ModelFault, WorkerCard};
+use tether_wire::card::{MAX_MODELS, ModelFault, ModelOffer, WorkerCard};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -49,29 +49,19 @@ impl Teller {
             ModelState::Serving(served) => Some(served.engine_version.clone()),
             _ => None,
         });
+        let mut offers = models::offers(models);
         let mut faults = models::faults(models);
-        // Who asks why it is not routable reads it there.
         let strain = self.strain.borrow();
-        if let Some(Strain { code, reason }) = &*strain {
-            faults.truncate(MAX_MODELS - 1);
-            faults.insert(
-                0,
-                ModelFault {
-                    model: "every model".to_owned(),
-                    reason: format!("{code}: {reason}"),
-                },
-            );
+        if let Some(strain) = &*strain {
+            faults = strained(strain, &offers, faults);
+            offers.clear();
         }
         WorkerCard {
             gpu_class: machine.gpu_class.clone(),
             vram_gb: machine.memory_gib,
             accelerators: machine.accelerators,
             capacity: models::capacity(models, self.max_slots),
-            models: if strain.is_some() {
-                Vec::new()
-            } else {
-                models::offers(models)
-            },
+            models: offers,
             faults,
             price_per_1k_micro: *price_per_1k_micro,
             tier: *tier,
@@ -99,6 +89,22 @@ impl Teller {
             }
         }
     }
+}
+
+/// What is told of a machine that has too much to do: why, for who asks why it is not routable, and
+/// then which models that keeps from being served, by name, so that orchestrators know that they are
+/// here.
+fn strained(
+    Strain { code, reason }: &Strain,
+    offers: &[ModelOffer],
+    others: Vec<ModelFault>,
+) -> Vec<ModelFault> {
+    let fault = |model: String, reason: String| ModelFault { model, reason };
+    let all = fault("every model".to_owned(), format!("{code}: {reason}"));
+    let named = (offers.iter()).map(|offer| fault(offer.model.to_string(), (*code).to_owned()));
+    let mut faults: Vec<_> = std::iter::once(all).chain(named).chain(others).collect();
+    faults.truncate(MAX_MODELS);
+    faults
 }
 
 /// How busy the worker is now.

@@ -17,11 +17,17 @@ async fn a_strained_machine_offers_nothing_says_why_and_sheds_with_a_time_to_com
         .await;
     worker.serving().await;
     let said = orchestrator
-        .said_where(|said| !said.worker.faults.is_empty())
+        .said_where(|said| said.worker.faults.len() == 2)
         .await;
     assert!(said.worker.models.is_empty());
     let reason = &said.worker.faults[0].reason;
     assert!(reason.starts_with("memory-strained: "), "{reason}");
+    let named = &said.worker.faults[1];
+    let model = named.model.parse::<tether_wire::ModelRef>();
+    assert!(
+        model.is_ok() && named.reason == "memory-strained",
+        "{named:?}"
+    );
     let error = orchestrator
         .order(&worker.worker, &order(1, digest, "x"))
         .await
