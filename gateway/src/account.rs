@@ -4,10 +4,11 @@ use crate::problem::Problem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tether_telemetry::metrics::GatewayMetrics;
+use tether_wire::ModelRef;
 use tether_wire::infer::{Accepted, Usage};
 use tracing::Span;
 
-/// Model label of a request whose model nobody knows: tenants do not name our metrics.
+/// Model label of a request whose model nobody knows, or that was refused before its model was read.
 const UNKNOWN_MODEL: &str = "unknown";
 
 /// The account of one request. When it is dropped without an end, the client has left.
@@ -36,6 +37,11 @@ impl Account {
 
     pub(crate) fn elapsed(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// What was asked for, where the mesh knows such a model: tenants do not name our metrics.
+    pub(crate) fn asked(&mut self, known: &ModelRef) {
+        self.model = Some(known.to_string());
     }
 
     /// A worker has begun to answer.

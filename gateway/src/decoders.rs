@@ -2,7 +2,7 @@
 
 use crate::auth;
 use crate::directory::Directory;
-use crate::openai::{parse_chat, problem_response};
+use crate::openai::{parse_chat_for, problem_response};
 use crate::problem::Problem;
 use crate::request_id::{self, RequestId};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -37,7 +37,7 @@ pub struct Chat {
 
 /// A body of a chat completion.
 pub fn chat(body: &[u8]) -> Result<Chat, Refused> {
-    let chat = parse_chat(body).map_err(|problem| refused(&problem))?;
+    let chat = parse_chat_for(body, |_| ()).map_err(|problem| refused(&problem))?;
     Ok(Chat {
         model: chat.model,
         messages: chat.messages,

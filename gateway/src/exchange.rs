@@ -47,7 +47,7 @@ pub(crate) async fn chat_completions(State(app): State<Arc<App>>, request: Reque
     let mut account = Account::new("chat", app.metrics.clone(), span.clone());
     let exchange = Exchange { app };
     match exchange
-        .begin(request, &span)
+        .begin(request, &span, &mut account)
         .instrument(span.clone())
         .await
     {
@@ -100,7 +100,12 @@ struct Exchange {
 
 impl Exchange {
     /// From the HTTP request to the first piece of the answer. Dropping the future cancels all.
-    async fn begin(&self, request: Request, span: &Span) -> Result<Accepting, Failed> {
+    async fn begin(
+        &self,
+        request: Request,
+        span: &Span,
+        account: &mut Account,
+    ) -> Result<Accepting, Failed> {
         let app = &self.app;
         let (parts, body) = request.into_parts();
         let directory = app.directory()?;
@@ -112,7 +117,11 @@ impl Exchange {
         // in one form or another.
         let read = app.bodies.read_json(&tenant, &parts.headers, body);
         let (body, mut held) = read.await?;
-        let mut chat = openai::parse_chat(&body)?;
+        let mut chat = openai::parse_chat_for(&body, |model| {
+            if let Some(known) = directory.model(model) {
+                account.asked(&known.model);
+            }
+        })?;
         drop(body);
         app.limits.admit_more(&mut permit, chat.answers - 1)?;
         app.bodies.hold_more(&mut held, chat.answers - 1)?;

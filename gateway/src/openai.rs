@@ -31,7 +31,7 @@ pub(crate) mod saved;
 mod tools;
 mod whole;
 
-pub(crate) use chat::{ChatRequest, parse_chat};
+pub(crate) use chat::{ChatRequest, parse_chat_for};
 pub(crate) use chunks::ChunkWriter;
 pub(crate) use error::problem_response;
 pub(crate) use models::{model_json, models_json};

@@ -12,6 +12,7 @@ use reasons::{Facts, Reason};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use tether_net::UplinkView;
+use tether_wire::rpc::Code;
 use tether_wire::{MeshId, NodeId, Region, Signed, Tier};
 
 /// Name of the socket in the worker's data folder on which it answers its provider.
@@ -96,9 +97,14 @@ pub struct LoadReport {
 pub struct ServedReport {
     /// Orders that were answered in full.
     pub answered: u64,
-    /// Orders that ended otherwise, by reason; those that were shed are among them.
+    /// Orders that were wrong, or that this worker was not to take, by reason: nothing failed.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// Orders whose callers went before their end.
+    pub cancelled: u64,
+    /// Orders that ended otherwise, by reason.
     pub failed: BTreeMap<&'static str, u64>,
-    /// Orders that were not taken, by reason.
+    /// Orders that were not taken for want of room or readiness, or by a limit of the tenant, by
+    /// reason. They are among those above.
     pub shed: BTreeMap<&'static str, u64>,
     /// Tokens of prompts that were answered.
     pub prompt_tokens: u64,
@@ -147,7 +153,12 @@ impl Worker {
             queue_limit: terms.queue_limit,
             strain: status.strain.clone(),
         });
-        let mut requests = totals.requests;
+        let Ends {
+            answered,
+            refused,
+            cancelled,
+            failed,
+        } = ends(totals.requests);
         Report {
             id: self.id(),
             pid: std::process::id(),
@@ -174,8 +185,10 @@ impl Worker {
                 first_token_ms,
             },
             served: ServedReport {
-                answered: requests.remove("ok").unwrap_or(0),
-                failed: requests,
+                answered,
+                refused,
+                cancelled,
+                failed,
                 shed: totals.shed,
                 prompt_tokens: totals.input_tokens,
                 completion_tokens: totals.output_tokens,
@@ -184,6 +197,31 @@ impl Worker {
                 engine_restarts: totals.engine_restarts,
             },
         }
+    }
+}
+
+/// How orders ended.
+#[derive(Debug, PartialEq, Eq)]
+struct Ends {
+    answered: u64,
+    refused: BTreeMap<&'static str, u64>,
+    cancelled: u64,
+    failed: BTreeMap<&'static str, u64>,
+}
+
+/// What a tenant asked wrongly, or took back, is no failure of the worker's.
+fn ends(mut requests: BTreeMap<&'static str, u64>) -> Ends {
+    let answered = requests.remove("ok").unwrap_or(0);
+    let cancelled = requests.remove(Code::Cancelled.as_str()).unwrap_or(0);
+    let refusals = Code::REFUSALS.into_iter().map(Code::as_str);
+    let refused = refusals
+        .filter_map(|code| Some((code, requests.remove(code)?)))
+        .collect();
+    Ends {
+        answered,
+        refused,
+        cancelled,
+        failed: requests,
     }
 }
 
@@ -199,6 +237,27 @@ fn orchestrator(view: UplinkView) -> OrchestratorReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_tenants_asked_wrongly_or_took_back_has_not_failed() {
+        let counted = [
+            ("ok", 5),
+            ("invalid", 3),
+            ("rate-limited", 2),
+            ("cancelled", 4),
+            ("overloaded", 1),
+            ("internal", 1),
+        ];
+        assert_eq!(
+            ends(BTreeMap::from(counted)),
+            Ends {
+                answered: 5,
+                refused: BTreeMap::from([("invalid", 3), ("rate-limited", 2)]),
+                cancelled: 4,
+                failed: BTreeMap::from([("internal", 1), ("overloaded", 1)]),
+            }
+        );
+    }
 
     #[test]
     fn what_was_earned_is_rounded_down_and_never_overflows() {

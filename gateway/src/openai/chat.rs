@@ -71,8 +71,17 @@ const LABELS: &[&str] = &[
 
 /// Reads a body.
 pub(crate) fn parse_chat(body: &[u8]) -> Result<ChatRequest, Problem> {
+    parse_chat_for(body, |_| ())
+}
+
+/// Reads a body, and tells which model it names, also where something else in it is wrong.
+pub(crate) fn parse_chat_for(
+    body: &[u8],
+    asked: impl FnOnce(&str),
+) -> Result<ChatRequest, Problem> {
     let mut fields = Object::of_body(body)?;
     let model: String = fields.need("model", "a string")?;
+    asked(&model);
     if model.is_empty() {
         return Err(Problem::invalid("invalid_value", "The model's name is empty.").at("model"));
     }

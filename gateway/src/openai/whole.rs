@@ -191,7 +191,7 @@ fn cost(part: &Part) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::openai::parse_chat;
+    use crate::openai::chat::parse_chat;
     use tether_wire::infer::Accepted;
     use tether_wire::{CorrelationId, Digest, MeshId, NodeId};
 

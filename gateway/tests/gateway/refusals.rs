@@ -67,6 +67,23 @@ async fn the_meshs_refusals_have_their_statuses() {
         assert_eq!(error(&body, "code"), "context_length_exceeded");
         assert_eq!(error(&body, "param"), "messages");
     }
+    let mut wrong = json!({"model": "tiny", "messages": [{"role": "user", "content": "x"}]});
+    wrong["max_tokens"] = json!(0);
+    assert_eq!(send(world.post(&wrong)).await.0, 400);
+    // Each by its model where the mesh knows it, and tenants make no labels of their own.
+    let counted = |model: &str, error: &str, count: u32| {
+        format!(
+            "gen_ai_server_request_duration_seconds_count{{gen_ai_operation_name=\"chat\",gen_ai_request_model=\"{model}\",error_type=\"{error}\"}} {count}"
+        )
+    };
+    for line in [
+        counted("down@1.0", "unavailable", 2),
+        counted("unknown", "model_not_found", 2),
+        counted("unknown", "context_length_exceeded", 2),
+        counted("tiny@1.0", "invalid_value", 1),
+    ] {
+        world.metric(&line).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -73,12 +73,18 @@ pub(super) fn report(report: &Value) -> String {
     line(
         "served",
         format!(
-            "{} answers, {} failed, {} of these shed",
+            "{} answers, {} failed{}, {} refused{}, {} cancelled",
             number(&served["answered"]),
             sum(&served["failed"]),
-            sum(&served["shed"])
+            named(&served["failed"]),
+            sum(&served["refused"]),
+            named(&served["refused"]),
+            number(&served["cancelled"]),
         ),
     );
+    if sum(&served["shed"]) > 0 {
+        line("not taken", causes(&served["shed"]));
+    }
     line(
         "tokens",
         format!(
@@ -199,6 +205,15 @@ fn sum(counts: &Value) -> u64 {
     counts.filter_map(|(_, count)| count.as_u64()).sum()
 }
 
+/// The causes in brackets, where there are any.
+fn named(counts: &Value) -> String {
+    let causes = causes(counts);
+    if causes.is_empty() {
+        return causes;
+    }
+    format!(" ({causes})")
+}
+
 fn causes(counts: &Value) -> String {
     let counts = counts.as_object().into_iter().flatten();
     let named = counts.map(|(name, count)| format!("{count} {name}"));
@@ -225,7 +240,10 @@ mod tests {
                 {"configured": "/o", "state": "warm", "processes": [2, 3], "sequences": 8},
                 {"configured": "/n", "state": "faulted", "fault": ["corrupt-file", "it is damaged"]},
             ],
-            "served": {"failed": {"overloaded": 2}, "shed": {"queue-full": 2}},
+            "served": {
+                "answered": 9, "failed": {"overloaded": 2}, "refused": {"invalid": 3}, "cancelled": 1,
+                "shed": {"queue-full": 2},
+            },
             "reasons": [{"code": "no-orchestrator", "why": "none was found", "next": "check bootstrap"}],
         }));
         for words in [
@@ -234,7 +252,8 @@ mod tests {
             "/w: warm on cuda:1, NOT kept in by files",
             "/c: warm, kept in",
             "/o: warm, 2 of 3 processes, 8 answers at once",
-            "0 answers, 2 failed, 2 of these shed",
+            "9 answers, 2 failed (2 overloaded), 3 refused (3 invalid), 1 cancelled",
+            "not taken     2 queue-full",
             "none was found (no-orchestrator)",
             "→ check bootstrap",
         ] {
