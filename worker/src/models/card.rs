@@ -1,9 +1,9 @@
 //! What a worker's card says of its models: what is offered, what is not and why, how much at once.
 
 use super::{ModelState, ModelStatus};
-use tether_wire::{Digest, ModelRef};
 use tether_wire::beat::NodeState;
 use tether_wire::card::{MAX_ADAPTERS, ModelFault, ModelOffer};
+use tether_wire::{Digest, ModelRef};
 
 /// Most bytes of the words about a fault, so that it fits a card.
 const MAX_REASON_BYTES: usize = 400;
