@@ -132,6 +132,12 @@ fn a_tenant_can_prove_who_answered_what_and_no_byte_can_be_changed() {
         (&json!("matches"), &json!("matches"))
     );
     assert_eq!(said["worker"], worker);
+    assert_eq!(
+        (&said["usage"], &said["not_compared"]),
+        (&json!("matches"), &json!([]))
+    );
+    let covered_not = said["not_covered"].as_array().expect("a list");
+    assert!(covered_not.contains(&json!("logprobs")), "{said}");
 
     // A stream, as it came; the seed that was chosen is in the receipt.
     let mut streamed = request.clone();
@@ -161,12 +167,31 @@ fn a_tenant_can_prove_who_answered_what_and_no_byte_can_be_changed() {
     counted["usage"]["completion_tokens"] = 1.into();
     let mut ended = whole.json();
     ended["choices"][0]["finish_reason"] = "tool_calls".into();
-    for changed in [other, counted, ended] {
+    let mut totalled = whole.json();
+    totalled["usage"]["total_tokens"] = 1.into();
+    for changed in [other, counted, ended, totalled] {
         let changed = kept.put("changed.json", changed.to_string());
         let (code, said) = verify(&changed, &[]);
         assert_eq!(code, 13, "{said}");
         let path = changed.to_str().expect("UTF-8");
         assert_eq!(verify(&answer, &["--answer", path]).0, 13);
+    }
+
+    // What the response says of itself.
+    for (at, value) in [
+        ("/model", json!("other@1.0")),
+        ("/id", json!(format!("chatcmpl-{}", "3".repeat(32)))),
+        ("/system_fingerprint", json!("fp_00000000")),
+        ("/tether/worker", json!("ab".repeat(32))),
+        ("/tether/model", json!("other@1.0")),
+        ("/tether/seed", json!(1)),
+        ("/tether/mesh", json!("ab".repeat(32))),
+    ] {
+        let mut changed = whole.json();
+        *changed.pointer_mut(at).expect("it is there") = value;
+        let changed = kept.put("changed.json", changed.to_string());
+        let (code, said) = verify(&changed, &["--mesh", &mesh_id]);
+        assert_eq!(code, 13, "{at}: {said}");
     }
 
     // The receipt, changed by a bit in each part: version, key, signature, body.
@@ -199,6 +224,85 @@ fn a_tenant_can_prove_who_answered_what_and_no_byte_can_be_changed() {
         (&shown["verified"], &shown["worker"]),
         (&json!(false), &json!(worker))
     );
+}
+
+#[test]
+fn each_of_several_answers_is_held_against_its_receipt_and_their_counts_against_all() {
+    let mesh = Mesh::start(&[]);
+    let kept = Kept::new();
+    let mesh_id = mesh.ready["mesh"].as_str().expect("an id").to_owned();
+    let by_mesh = ["--mesh", mesh_id.as_str()];
+    for stream in [false, true] {
+        let mut request = json!({
+            "model": mesh.model(),
+            "messages": [{"role": "user", "content": "What is the capital of France?"}],
+            "max_tokens": 24,
+            "temperature": 1,
+            "n": 3,
+            "seed": 7,
+            "stream": stream,
+        });
+        if stream {
+            request["stream_options"] = json!({"include_usage": true});
+        }
+        let reply = ask(&mesh, &request);
+        let asked = kept.put("request.json", request.to_string());
+        let answer = kept.put("answer", &reply.text);
+        let all = ["--request", asked.to_str().expect("UTF-8"), "--json"];
+        let (code, said) = verify(&answer, &[by_mesh.as_slice(), &all].concat());
+        assert_eq!(code, 0, "{said}");
+        let said: Value = serde_json::from_str(&said).expect("JSON");
+        assert_eq!(
+            (&said["valid"], &said["usage"]),
+            (&json!(true), &json!("matches"))
+        );
+        let answers = said["answers"].as_array().expect("a list");
+        for (index, answer) in answers.iter().enumerate() {
+            assert_eq!(answer["choice"], index);
+            assert_eq!(
+                (&answer["request"], &answer["answer"]),
+                (&json!("matches"), &json!("matches"))
+            );
+        }
+        assert_eq!(answers.len(), 3);
+        let (code, said) = verify(&answer, &by_mesh);
+        assert_eq!(code, 0, "{said}");
+        assert!(
+            said.contains("Answer 2") && said.contains("Not compared: request."),
+            "{said}"
+        );
+        let one = [by_mesh.as_slice(), &["--choice", "1"]].concat();
+        let (code, said) = verify(&answer, &one);
+        assert_eq!(code, 0, "{said}");
+        assert!(said.contains("Not compared: request, usage, id."), "{said}");
+        if stream {
+            continue;
+        }
+
+        let mut text = reply.json();
+        text["choices"][2]["message"]["content"] = "Lyon".into();
+        let mut seed = reply.json();
+        seed["choices"][1]["tether"]["seed"] = 7.into();
+        let mut total = reply.json();
+        total["usage"]["total_tokens"] = 1.into();
+        let mut swapped = reply.json();
+        let other = swapped["choices"][0]["tether"].clone();
+        swapped["choices"][1]["tether"] = other;
+        let mut bare = reply.json();
+        bare["choices"][1]["tether"]["receipt"].take();
+        for (changed, expected, words) in [
+            (text, 13, "answer 2"),
+            (seed, 13, "answer 1"),
+            (total, 13, "counts of tokens"),
+            (swapped, 13, ""),
+            (bare, 10, "answer 1"),
+        ] {
+            let changed = kept.put("changed.json", changed.to_string());
+            let (code, said) = verify(&changed, &by_mesh);
+            assert_eq!(code, expected, "{said}");
+            assert!(said.contains(words), "{words} in {said}");
+        }
+    }
 }
 
 #[test]

@@ -51,7 +51,10 @@ mod submit;
 
 /// Requests and answers as tenants kept them, to be held against receipts.
 pub mod saved {
-    pub use crate::openai::saved::{SavedAnswer, SavedRequest, answers, receipt, request};
+    pub use crate::openai::saved::{
+        SavedAnswer, SavedRequest, SavedResponse, SavedUsage, Says, answers, fingerprint, receipt,
+        request, response,
+    };
 }
 
 pub use config::{ConfigError, GatewayConfig};

@@ -3,6 +3,7 @@
 use super::chat::ChatRequest;
 use super::extension::Extension;
 use super::logprobs::Logprobs;
+use super::saved::{completion_id, fingerprint};
 use serde::Serialize;
 use tether_wire::infer::{Accepted, Usage};
 use tether_wire::{CorrelationId, MeshId};
@@ -37,11 +38,11 @@ impl Head {
         let (asked, answered) = (&chat.model, accepted.model.to_string());
         let same = *asked == answered || asked == accepted.model.name.as_str();
         Self {
-            id: format!("chatcmpl-{correlation}"),
+            id: completion_id(correlation),
             object: "chat.completion",
             created: created_s,
             model: if same { asked.clone() } else { answered },
-            system_fingerprint: format!("fp_{}", accepted.digest.short()),
+            system_fingerprint: fingerprint(&accepted.digest),
             mesh,
             answers: chat.answers,
             logprobs: chat.sampling.top_logprobs.is_some(),

@@ -17,7 +17,8 @@ use tether_gateway::saved;
 use tether_wire::grant::{Access, Mesh};
 use tether_wire::{MeshId, NodeId};
 pub(crate) use verdict::ReceiptRefused;
-use verdict::{Against, judge};
+use verdict::{Against, judge, judge_usage};
+use words::Judged;
 
 /// Most bytes of a file that is read: more than any answer has.
 const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
@@ -39,8 +40,10 @@ pub(crate) enum ReceiptCommand {
     ///
     /// FILE is a saved response (JSON, or the stream as it came) with the receipt in it, or the
     /// receipt alone in base64; `-` is standard input. A response is held against its receipt without
-    /// being named again by --answer. What cannot be known from the files is said. Only with --mesh
-    /// it is a proof: the mesh that a response names may be its forger's own.
+    /// being named again by --answer: each of its answers, the counts, and what it says of itself
+    /// (model, id, system_fingerprint, worker, mesh, seed). What could not be compared is said, and
+    /// what no receipt covers: `created`, `logprobs`, headers and who asked. Only with --mesh it is a
+    /// proof: the mesh that a response names may be its forger's own.
     #[command(after_long_help = format!("\
 Examples:
   tether receipt verify answer.json --request request.json --mesh ID
@@ -77,9 +80,9 @@ pub(crate) struct VerifyArgs {
     /// The response: JSON, or the stream as it came [default: FILE, where that is a response]
     #[arg(long, value_name = "FILE")]
     answer: Option<PathBuf>,
-    /// Of several answers, the one of this number, from 0
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    choice: u32,
+    /// Of several answers, only the one of this number, from 0 [default: all]
+    #[arg(long, value_name = "N")]
+    choice: Option<u32>,
     /// The mesh in which the receipt must count, as you know it. Without it the one that the response
     /// names is taken, which proves nothing: exit code 14
     #[arg(long, value_name = "ID")]
@@ -103,9 +106,10 @@ impl ReceiptCommand {
         match self {
             Self::Verify(args) => args.run(),
             Self::Show { file, choice, json } => {
-                let found = Found::in_file(&read(&file)?, choice)
-                    .with_context(|| file.display().to_string())?;
-                let (signer, receipt) = found.unverified()?;
+                let named = || file.display().to_string();
+                let found = Found::in_file(&read(&file)?, Some(choice)).with_context(named)?;
+                let held = found.held.first().with_context(named)?;
+                let (signer, receipt) = held.unverified().with_context(named)?;
                 let said = if json {
                     let shown = words::json(&receipt);
                     stdout::line(json!({"verified": false, "worker": signer, "receipt": shown}))
@@ -133,49 +137,84 @@ impl VerifyArgs {
             }
             None => None,
         };
-        let answer = match &self.answer {
+        let other = match &self.answer {
             Some(path) => {
-                let answer = found::answer(&read(path)?, self.choice);
-                Some(answer.with_context(|| format!("the answer {}", named(path)))?)
+                let other = found::response(&read(path)?);
+                Some(other.with_context(|| format!("the answer {}", named(path)))?)
             }
-            None => found.answer().cloned(),
+            None => None,
         };
-        let against = Against {
-            mesh: Mesh {
-                id: mesh,
-                recovery: self.recovery,
-                access: if self.open {
-                    Access::Open
-                } else {
-                    Access::Invite
-                },
+        let usage = match &other {
+            Some(other) => found::usage_of(other, &found.choices()),
+            None => found.usage,
+        };
+        let (mut proofs, mut all) = (Vec::new(), Vec::new());
+        for held in &found.held {
+            let answer = match &other {
+                Some(other) => Some(found::answer(other, held.choice)?),
+                None => held.answer.as_ref(),
+            };
+            let against = Against {
+                mesh: self.mesh(mesh),
+                worker: self.worker,
+                choice: held.choice,
+                request: request.as_ref(),
+                answer,
+            };
+            match held.sealed().and_then(|sealed| judge(&sealed, &against)) {
+                Ok(proof) => proofs.push(proof),
+                Err(refused) => {
+                    let of = (found.held.len() > 1).then_some(held.choice);
+                    return Err(self.refused(refused, of));
+                }
+            }
+            all.push(against);
+        }
+        if let Some(usage) = &usage {
+            judge_usage(&proofs, usage).map_err(|refused| self.refused(refused, None))?;
+        }
+        let unproved = (self.mesh.is_none()).then_some(ReceiptRefused::MeshNotGiven(mesh));
+        let judged = Judged {
+            mesh,
+            answers: proofs.iter().zip(all).collect(),
+            usage: usage.is_some(),
+            unproved: unproved.as_ref(),
+        };
+        if self.json {
+            stdout::line(judged.json())?;
+        } else {
+            stdout::write(judged.text())?;
+        }
+        unproved.map_or(Ok(()), |refused| Err(refused.into()))
+    }
+
+    fn mesh(&self, id: MeshId) -> Mesh {
+        Mesh {
+            id,
+            recovery: self.recovery,
+            access: if self.open {
+                Access::Open
+            } else {
+                Access::Invite
             },
-            worker: self.worker,
-            choice: self.choice,
-            request: request.as_ref(),
-            answer: answer.as_ref(),
-        };
-        let mesh_was_given = self.mesh.is_some();
-        match judge(&found.sealed(), &against) {
-            Ok(proof) => {
-                let unproved = (!mesh_was_given).then_some(ReceiptRefused::MeshNotGiven(mesh));
-                if self.json {
-                    stdout::line(words::proof_json(&proof, &against, unproved.as_ref()))?;
-                } else {
-                    stdout::write(words::proof(&proof, &against, mesh_was_given))?;
-                }
-                unproved.map_or(Ok(()), |refused| Err(refused.into()))
+        }
+    }
+
+    /// The receipts are refused, of several that of one answer.
+    fn refused(&self, refused: ReceiptRefused, choice: Option<u32>) -> anyhow::Error {
+        if self.json {
+            let why = refused.to_string();
+            let mut said = json!({"valid": false, "code": refused.code(), "why": why});
+            if let (Some(choice), Some(fields)) = (choice, said.as_object_mut()) {
+                fields.insert("choice".to_owned(), choice.into());
             }
-            Err(refused) => {
-                if self.json {
-                    let why = refused.to_string();
-                    // What is told is that it is refused, also where nobody reads why.
-                    let _ = stdout::line(json!({
-                        "valid": false, "code": refused.code(), "why": why,
-                    }));
-                }
-                Err(refused.into())
-            }
+            // What is told is that it is refused, also where nobody reads why.
+            let _ = stdout::line(said);
+        }
+        let refused = anyhow::Error::from(refused);
+        match choice {
+            Some(choice) => refused.context(format!("answer {choice}")),
+            None => refused,
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Whether a receipt is genuine, and of this request and this answer. Pure.
 
-use tether_gateway::saved::{SavedAnswer, SavedRequest};
+use tether_gateway::saved::{self, SavedAnswer, SavedRequest, SavedUsage, Says};
 use tether_wire::grant::Mesh;
-use tether_wire::infer::{CallDelta, Finish};
+use tether_wire::infer::{CallDelta, Finish, call_id};
 use tether_wire::receipt::hash::Given;
 use tether_wire::receipt::{self, Proof, ReceiptError};
-use tether_wire::{MeshId, NodeId, Receipt, Signed};
+use tether_wire::{MeshId, NodeId, Receipt, Signed, Verified};
 
 /// What a receipt is held against.
 pub(super) struct Against<'a> {
@@ -88,6 +88,13 @@ pub(super) fn judge(
     }
     if let Some(answer) = against.answer {
         is_of_answer(&proof.receipt, answer).map_err(ReceiptRefused::Answer)?;
+        let said = is_as_said(
+            &proof.receipt,
+            &against.mesh.id,
+            against.choice,
+            &answer.says,
+        );
+        said.map_err(ReceiptRefused::Answer)?;
     }
     Ok(proof)
 }
@@ -130,15 +137,63 @@ fn is_of_answer(receipt: &Receipt, answer: &SavedAnswer) -> Result<(), &'static 
     if given.calls() != receipt.calls {
         return Err("the calls of tools differ from what was signed");
     }
-    let counted = (
-        u64::from(receipt.prompt_tokens),
-        u64::from(receipt.completion_tokens),
-    );
-    if answer.usage.is_some_and(|usage| usage != counted) {
-        return Err("the counts of tokens differ from what was signed");
+    for (index, id) in (0..).zip(&answer.call_ids) {
+        if (id.as_ref()).is_some_and(|id| *id != call_id(&receipt.correlation, index)) {
+            return Err("the id of a call is not that of this job");
+        }
     }
     if (answer.finish.as_deref()).is_some_and(|finish| finish != Finish::as_str(receipt.finish)) {
         return Err("it ended for another reason than was signed");
+    }
+    Ok(())
+}
+
+/// Holds what the response says of itself against the receipt; what it does not say is not judged.
+fn is_as_said(
+    receipt: &Verified<Receipt>,
+    mesh: &MeshId,
+    choice: u32,
+    says: &Says,
+) -> Result<(), &'static str> {
+    let differs = |said: &Option<String>, signed: &[String]| {
+        said.as_ref().is_some_and(|said| !signed.contains(said))
+    };
+    let (model, name) = (receipt.model.to_string(), receipt.model.name.to_string());
+    if differs(&says.model, &[model.clone(), name]) || differs(&says.tether_model, &[model]) {
+        return Err("it names another model than was signed");
+    }
+    if differs(&says.worker, &[receipt.signer().to_hex()]) {
+        return Err("it names another worker than signed");
+    }
+    if differs(&says.mesh, &[mesh.to_hex()]) {
+        return Err("it names another mesh than that in which the receipt counts");
+    }
+    if differs(&says.seed, &[receipt.seed.cast_signed().to_string()]) {
+        return Err("it names another seed than was signed");
+    }
+    if differs(&says.fingerprint, &[saved::fingerprint(&receipt.digest)]) {
+        return Err("its `system_fingerprint` is not of the artifact that was signed");
+    }
+    // The id is of the first answer's job. Those of the others follow from the tenant's key, which
+    // is not here.
+    if choice == 0 && says.job().is_some_and(|job| job != receipt.correlation) {
+        return Err("its `id` is of another job than was signed");
+    }
+    Ok(())
+}
+
+/// Holds the counts of a response against the receipts of all its answers.
+pub(super) fn judge_usage(proofs: &[Proof], usage: &SavedUsage) -> Result<(), ReceiptRefused> {
+    let prompts = proofs.iter().map(|it| u64::from(it.receipt.prompt_tokens));
+    let completions = proofs
+        .iter()
+        .map(|it| u64::from(it.receipt.completion_tokens));
+    // The prompt is the same for all, and counted once.
+    let (prompt, completion) = (prompts.max().unwrap_or(0), completions.sum::<u64>());
+    let total = usage.total.unwrap_or(prompt + completion);
+    if (usage.prompt, usage.completion, total) != (prompt, completion, prompt + completion) {
+        let why = "the counts of tokens differ from what was signed";
+        return Err(ReceiptRefused::Answer(why));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use super::verdict::{Against, ReceiptRefused};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use tether_wire::receipt::Proof;
-use tether_wire::{NodeId, Receipt, Tier};
+use tether_wire::{MeshId, NodeId, Receipt, Tier};
 
 /// A receipt as JSON.
 pub(super) fn json(receipt: &Receipt) -> Value {
@@ -17,40 +17,115 @@ pub(super) fn json(receipt: &Receipt) -> Value {
     shown
 }
 
-/// The verdict as JSON; `unproved` is why it proves nothing all the same.
-pub(super) fn proof_json(
-    proof: &Proof,
-    against: &Against<'_>,
-    unproved: Option<&ReceiptRefused>,
-) -> Value {
-    let mut said = json!({
-        "valid": unproved.is_none(),
-        "worker": proof.receipt.signer(),
-        "mesh": against.mesh.id,
-        "mesh_given": unproved.is_none(),
-        "tier": proof.tier,
-        "request": compared(against.request.is_some()),
-        "answer": compared(against.answer.is_some()),
-        "receipt": json(&proof.receipt),
-    });
-    if let (Some(refused), Some(fields)) = (unproved, said.as_object_mut()) {
-        fields.insert("code".to_owned(), refused.code().into());
-        fields.insert("why".to_owned(), refused.to_string().into());
+/// What no receipt covers of a response that is held against it.
+const NOT_COVERED: [&str; 5] = ["created", "logprobs", "headers", "tenant", "computation"];
+
+/// What was judged, with nothing against it.
+pub(super) struct Judged<'a> {
+    /// The mesh in which the receipts count.
+    pub(super) mesh: MeshId,
+    /// Each receipt, with what it was held against. At least one.
+    pub(super) answers: Vec<(&'a Proof, Against<'a>)>,
+    /// Whether the counts of the response were held against them.
+    pub(super) usage: bool,
+    /// Why they prove nothing all the same.
+    pub(super) unproved: Option<&'a ReceiptRefused>,
+}
+
+impl Judged<'_> {
+    /// Parts of the response that could be held against a receipt and were not.
+    fn not_compared(&self) -> Vec<&'static str> {
+        let all = |was: fn(&Against<'_>) -> bool| self.answers.iter().all(|(_, it)| was(it));
+        let id = |it: &Against<'_>| {
+            let says = it.answer.map(|answer| &answer.says);
+            it.choice == 0 && says.is_some_and(|says| says.job().is_some())
+        };
+        [
+            ("request", all(|it| it.request.is_some())),
+            ("answer", all(|it| it.answer.is_some())),
+            ("usage", self.usage),
+            ("id", self.answers.iter().any(|(_, it)| id(it))),
+        ]
+        .into_iter()
+        .filter_map(|(name, was)| (!was).then_some(name))
+        .collect()
     }
-    said
+
+    /// As JSON: of one answer in one object, of several with one for each.
+    pub(super) fn json(&self) -> Value {
+        let mut said = json!({
+            "valid": self.unproved.is_none(),
+            "mesh": self.mesh,
+            "mesh_given": self.unproved.is_none(),
+            "usage": compared(self.usage),
+            "not_compared": self.not_compared(),
+            "not_covered": NOT_COVERED,
+        });
+        let answers = self.answers.iter().map(|(proof, against)| {
+            json!({
+                "choice": against.choice,
+                "worker": proof.receipt.signer(),
+                "tier": proof.tier,
+                "request": compared(against.request.is_some()),
+                "answer": compared(against.answer.is_some()),
+                "receipt": json(&proof.receipt),
+            })
+        });
+        let mut answers: Vec<Value> = answers.collect();
+        if let Some(fields) = said.as_object_mut() {
+            if let [Value::Object(one)] = answers.as_mut_slice() {
+                fields.append(one);
+            } else {
+                fields.insert("answers".to_owned(), answers.into());
+            }
+            if let Some(refused) = self.unproved {
+                fields.insert("code".to_owned(), refused.code().into());
+                fields.insert("why".to_owned(), refused.to_string().into());
+            }
+        }
+        said
+    }
+
+    /// For people.
+    pub(super) fn text(&self) -> String {
+        let mesh_was_given = self.unproved.is_none();
+        let mut said = String::from(match (self.answers.len(), mesh_was_given) {
+            (1, true) => "The receipt is genuine.\n",
+            (1, false) => "The receipt is genuine if this mesh is yours.\n",
+            (_, true) => "All receipts are genuine.\n",
+            (_, false) => "All receipts are genuine if this mesh is yours.\n",
+        });
+        for (proof, against) in &self.answers {
+            said += "\n";
+            if self.answers.len() > 1 {
+                let _ = writeln!(said, "Answer {}", against.choice);
+            }
+            said += &one(proof, against, mesh_was_given);
+        }
+        let not_compared = self.not_compared();
+        if !not_compared.is_empty() {
+            let _ = writeln!(said, "\nNot compared: {}.", not_compared.join(", "));
+        }
+        said += "\n\
+            A receipt covers the request, the text and the calls, the counts, the end, the seed, the\n\
+            model and who signed. It does not cover `created`, `logprobs`, headers, who asked, nor what\n\
+            anybody added.\n\
+            \n\
+            Whoever holds the worker's key vouched for this. It is no proof that the model was run: a\n\
+            worker can sign what it did not compute. Anyone can compute the answer again from request,\n\
+            model, seed and numerics class. The times are the worker's word, and whether its key was\n\
+            revoked since is not in a receipt.\n";
+        said
+    }
 }
 
 fn compared(was: bool) -> &'static str {
     if was { "matches" } else { "not-compared" }
 }
 
-/// The verdict for people.
-pub(super) fn proof(proof: &Proof, against: &Against<'_>, mesh_was_given: bool) -> String {
-    let mut said = String::from(if mesh_was_given {
-        "The receipt is genuine.\n\n"
-    } else {
-        "The receipt is genuine if this mesh is yours.\n\n"
-    });
+/// One receipt, and what it was held against.
+fn one(proof: &Proof, against: &Against<'_>, mesh_was_given: bool) -> String {
+    let mut said = String::new();
     let standing = match proof.tier {
         Some(Tier::Trusted) => "a worker of the mesh, trusted by its operator",
         Some(Tier::Untrusted) => "a worker of the mesh, not vetted by its operator",
@@ -83,16 +158,11 @@ pub(super) fn proof(proof: &Proof, against: &Against<'_>, mesh_was_given: bool) 
     line(
         "answered",
         if against.answer.is_some() {
-            "this answer"
+            "this answer, by what the response says of it too"
         } else {
             "not compared: give --answer"
         },
     );
-    said += "\n\
-        Whoever holds the worker's key vouched for this. It is no proof that the model was run: a\n\
-        worker can sign what it did not compute. Anyone can compute the answer again from request,\n\
-        model, seed and numerics class. The times are the worker's word, and whether its key was\n\
-        revoked since is not in a receipt.\n";
     said
 }
 
