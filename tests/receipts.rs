@@ -294,7 +294,7 @@ fn each_of_several_answers_is_held_against_its_receipt_and_their_counts_against_
             (text, 13, "answer 2"),
             (seed, 13, "answer 1"),
             (total, 13, "counts of tokens"),
-            (swapped, 13, ""),
+            (swapped, 13, "one job"),
             (bare, 10, "answer 1"),
         ] {
             let changed = kept.put("changed.json", changed.to_string());

@@ -220,7 +220,9 @@ impl Supervisor {
                 RpcError::new(Code::Unavailable, "the engine was stopped")
             }
             Ending::Failed(_, reason) => {
-                tracing::warn!(model, lost, reason, "answers were lost with their engine");
+                if lost > 0 {
+                    tracing::warn!(model, lost, reason, "answers were lost with their engine");
+                }
                 RpcError::new(Code::Unavailable, reason.clone())
             }
         };

@@ -56,6 +56,11 @@ pub(crate) enum Source {
     Lark(String),
 }
 
+/// The library's name for that nothing can follow.
+const NO_EXTENSION: &str = "NoExtension";
+/// The same for who asked.
+const NO_TOKEN: &str = "no token of the model continues the answer as the grammar wants it";
+
 /// A grammar that cannot be compiled, or that the answer cannot follow.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -64,8 +69,15 @@ pub(crate) struct GrammarError(pub(crate) String);
 impl GrammarError {
     fn new(why: impl fmt::Display) -> Self {
         let why = why.to_string();
-        // What follows a panic's words are frames of this program.
-        let why = why.split("\n<backtrace>").next().unwrap_or_default();
+        // What follows in tags is for the library's authors: its state, or frames of this program.
+        let ends = ["\n<backtrace>", "\n<state>", "\n<non-verbose/>"].map(|tag| why.find(tag));
+        let end = ends.into_iter().flatten().min().unwrap_or(why.len());
+        let why = &why[..end];
+        let why = if why.contains(NO_EXTENSION) {
+            NO_TOKEN
+        } else {
+            why
+        };
         let legible = |c: char| if c.is_control() { ' ' } else { c };
         Self(why.chars().map(legible).take(MAX_WHY_CHARS).collect())
     }
@@ -296,9 +308,7 @@ impl Grammar {
         let matcher = &mut self.matcher;
         let mask = self.budget.spend(|| matcher.compute_mask())?;
         if mask.is_zero() {
-            return Err(GrammarError::new(
-                "no token of the model continues the answer as the grammar wants it",
-            ));
+            return Err(GrammarError::new(NO_TOKEN));
         }
         Ok(Mask(mask))
     }

@@ -17,7 +17,7 @@ use tether_gateway::saved;
 use tether_wire::grant::{Access, Mesh};
 use tether_wire::{MeshId, NodeId};
 pub(crate) use verdict::ReceiptRefused;
-use verdict::{Against, judge, judge_usage};
+use verdict::{Against, are_of_different_jobs, judge, judge_usage};
 use words::Judged;
 
 /// Most bytes of a file that is read: more than any answer has.
@@ -170,9 +170,9 @@ impl VerifyArgs {
             }
             all.push(against);
         }
-        if let Some(usage) = &usage {
-            judge_usage(&proofs, usage).map_err(|refused| self.refused(refused, None))?;
-        }
+        let together = are_of_different_jobs(&proofs)
+            .and_then(|()| usage.map_or(Ok(()), |usage| judge_usage(&proofs, &usage)));
+        together.map_err(|refused| self.refused(refused, None))?;
         let unproved = (self.mesh.is_none()).then_some(ReceiptRefused::MeshNotGiven(mesh));
         let judged = Judged {
             mesh,

@@ -106,6 +106,14 @@ fn a_grammar_that_can_only_end_is_over_and_one_that_can_go_on_is_not() {
 }
 
 #[test]
+fn the_librarys_own_words_for_a_dead_end_are_not_told_to_who_asked() {
+    let dead_end = GrammarError::new("Parser Error: NoExtensionBias\n<non-verbose/>");
+    assert_eq!(dead_end.to_string(), NO_TOKEN);
+    let other = GrammarError::new("expected a rule\n<non-verbose/>\n<state>x</state>");
+    assert_eq!(other.to_string(), "expected a rule");
+}
+
+#[test]
 fn what_is_not_a_grammar_is_an_error_in_few_words() {
     let (_, grammars) = grammars();
     for format in [
@@ -129,6 +137,7 @@ fn what_is_not_a_grammar_is_an_error_in_few_words() {
             "{error}"
         );
         assert!(!error.contains(char::is_control), "{error}");
+        assert!(!error.contains("verbose"), "{error}");
     }
 }
 

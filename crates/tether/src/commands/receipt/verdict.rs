@@ -1,5 +1,6 @@
 //! Whether a receipt is genuine, and of this request and this answer. Pure.
 
+use std::collections::BTreeSet;
 use tether_gateway::saved::{self, SavedAnswer, SavedRequest, SavedUsage, Says};
 use tether_wire::grant::Mesh;
 use tether_wire::infer::{CallDelta, Finish, call_id};
@@ -178,6 +179,17 @@ fn is_as_said(
     // is not here.
     if choice == 0 && says.job().is_some_and(|job| job != receipt.correlation) {
         return Err("its `id` is of another job than was signed");
+    }
+    Ok(())
+}
+
+/// Each answer is a job of its own, so that one receipt is never of two, however alike they are.
+pub(super) fn are_of_different_jobs(proofs: &[Proof]) -> Result<(), ReceiptRefused> {
+    let jobs: BTreeSet<_> = proofs.iter().map(|it| it.receipt.correlation).collect();
+    if jobs.len() < proofs.len() {
+        return Err(ReceiptRefused::Answer(
+            "two answers show receipts of one job",
+        ));
     }
     Ok(())
 }
