@@ -10,6 +10,7 @@ mod intake;
 pub(crate) mod open;
 mod outcome;
 mod receipt;
+mod recording;
 
 use crate::catalogue::Catalogue;
 use crate::clock;

@@ -10,6 +10,7 @@
 use super::check::{Check, Seen};
 use super::outcome::{End, of_worker_error, told};
 use super::receipt::{self, Verdict};
+use super::recording::Recording;
 use super::{Dispatcher, Interrupt, Interrupts, Run};
 use crate::clock;
 use crate::fleet::Candidate;
@@ -28,6 +29,13 @@ const END_GRACE: Duration = Duration::from_millis(100);
 const DEADLINE_SLACK: Duration = Duration::from_millis(500);
 /// Bytes of an order for which one more millisecond is given: 4 MB in a second.
 const BYTES_PER_MS: usize = 4_096;
+
+/// A call that a worker accepted, and in which words.
+struct Opened {
+    worker: NodeId,
+    call: Call,
+    accepted: Vec<u8>,
+}
 
 impl Dispatcher {
     /// Gives the request to one worker. Its place is counted as taken until this returns.
@@ -64,9 +72,18 @@ impl Dispatcher {
             Ok(opened) => opened,
             Err(end) => return end,
         };
-        let end = self
-            .relay(run, worker, call, accepted, &mut check, interrupt)
-            .await;
+        let mut recording = Recording::default();
+        let opened = Opened {
+            worker,
+            call,
+            accepted,
+        };
+        let end = (self.relay(run, opened, &mut check, &mut recording, interrupt)).await;
+        // What follows is recorded behind it, and a whole answer counts only with both.
+        let end = match (end, recording.settled().await) {
+            (End::Done(_), Err(unrecorded)) => unrecorded,
+            (end, _) => end,
+        };
         if let End::Done(done) = &end {
             self.judge(run, worker, &order, &check, done);
         }
@@ -225,15 +242,19 @@ impl Dispatcher {
 
     /// Passes the answer on, one event at a time. Until the worker says that it turned to the
     /// request, the request waits its turn, and only that wait is bounded. [T-INF-8]
-    async fn relay(
-        &self,
+    async fn relay<'a>(
+        &'a self,
         run: &mut Run,
-        worker: NodeId,
-        mut call: Call,
-        accepted: Vec<u8>,
+        opened: Opened,
         check: &mut Check,
+        recording: &mut Recording<'a>,
         interrupt: &mut Interrupts,
     ) -> End {
+        let Opened {
+            worker,
+            mut call,
+            accepted,
+        } = opened;
         let within = |ms| tokio::time::Instant::now() + Duration::from_millis(ms);
         let mut queued = true;
         let mut by = within(self.config.queue_timeout_ms);
@@ -256,6 +277,10 @@ impl Dispatcher {
                         format!("worker {} sends nothing any more", worker.short()),
                     ));
                 }
+                recorded = recording.done() => match recorded {
+                    Ok(()) => continue,
+                    Err(end) => return end,
+                },
                 event = next(&mut call, check) => event,
                 () = &mut quiet, if !run.streamed => return self.is_silent(worker).await,
             };
@@ -276,7 +301,9 @@ impl Dispatcher {
                     let sent = if run.streamed {
                         self.pass_on(run, &item).await
                     } else {
-                        self.begin(run, &accepted, &item, check.tokens()).await
+                        let step = Step::Streaming;
+                        recording.begin(self.store.step(run.holder, step, clock::now().unix_ms));
+                        (self.begin(run, &accepted, &item, check.tokens(), recording)).await
                     };
                     if let Err(end) = sent {
                         return end;
@@ -308,35 +335,33 @@ impl Dispatcher {
     }
 
     /// The first piece: the gateway learns only now which worker answers, so that a retry before
-    /// this leaves no trace in the answer.
+    /// this leaves no trace in the answer. That it begins is on its way to the disk before it is sent.
     async fn begin(
         &self,
         run: &mut Run,
         accepted: &[u8],
         item: &[u8],
         tokens: u32,
+        recording: &mut Recording<'_>,
     ) -> Result<(), End> {
         run.streamed = true;
         self.metrics.first_chunk(run.began.elapsed());
-        let recording = self
-            .store
-            .step(run.holder, Step::Streaming, clock::now().unix_ms);
         let passing = async {
             self.pass_on(run, accepted).await?;
             self.pass_on(run, item).await?;
-            // Given is given, also where it could not be recorded.
             run.tokens = tokens;
             Ok(())
         };
-        let (recorded, passed) = tokio::join!(recording, passing);
-        if let Err(error) = recorded {
-            tracing::error!(%error, "the begin of an answer could not be recorded");
-            return Err(End::Final(RpcError::new(
-                Code::Internal,
-                "the answer could not be recorded",
-            )));
+        tokio::pin!(passing);
+        tokio::select! {
+            biased;
+            recorded = recording.done() => {
+                // Given is given, also where it could not be recorded.
+                let passed = passing.await;
+                recorded.and(passed)
+            }
+            passed = &mut passing => passed,
         }
-        passed
     }
 
     async fn pass_on(&self, run: &mut Run, item: &[u8]) -> Result<(), End> {

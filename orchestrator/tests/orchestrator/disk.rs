@@ -1,6 +1,6 @@
 //! A store that fails under a request: nothing counts that is not recorded.
 
-use crate::mesh::{Mesh, Worker, request, within};
+use crate::mesh::{Answer, Mesh, PATIENCE, Worker, request, within};
 use crate::script::Script;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,8 +9,8 @@ use tether_orchestrator::store::{
     Holder, KnownModel, MetadataStore, Released, Reserved, StoreError, StoreFuture,
 };
 use tether_wire::infer::{AnswerEvent, Usage};
-use tether_wire::rpc::{Code, RpcError};
-use tether_wire::{CorrelationId, ModelRef, NodeId};
+use tether_wire::rpc::{Code, RpcError, method};
+use tether_wire::{CorrelationId, ModelRef, NodeId, codec};
 
 /// What goes wrong at the step to this state.
 #[derive(Clone, Copy)]
@@ -18,6 +18,10 @@ enum Wrong {
     Full(JobState),
     Reserve,
     Panic(JobState),
+    /// Takes the step when all is well.
+    Slow(JobState),
+    /// Fails at the step when all is well elsewhere.
+    SlowAndFull(JobState),
     /// No end is recorded.
     Ends,
     /// Counting never ends.
@@ -46,6 +50,19 @@ impl MetadataStore for Faulty {
             Wrong::Full(at) if at == step.state() => full(),
             Wrong::Ends if !step.state().is_open() && !self.2.load(Ordering::SeqCst) => full(),
             Wrong::Panic(at) if at == step.state() => panic!("on purpose"),
+            Wrong::Slow(at) | Wrong::SlowAndFull(at) if at == step.state() => {
+                let well = self.2.clone();
+                let (is_full, step) = (
+                    matches!(self.1, Wrong::SlowAndFull(_)),
+                    self.0.step(holder, step, now_ms),
+                );
+                Box::pin(async move {
+                    while !well.load(Ordering::SeqCst) {
+                        tokio::task::yield_now().await;
+                    }
+                    if is_full { full().await } else { step.await }
+                })
+            }
             _ => self.0.step(holder, step, now_ms),
         }
     }
@@ -152,6 +169,53 @@ async fn an_answer_whose_end_could_not_be_recorded_is_not_presented_as_whole() {
     assert_eq!(answer.failed().code, Code::Internal);
     let done = (answer.events.iter()).any(|it| matches!(it, AnswerEvent::Done(_)));
     assert!(!done, "{:?}", answer.events);
+}
+
+/// A request of which five pieces came while the commit that it has begun is held up.
+async fn streamed_over_a_slow_disk(wrong: Wrong) -> (Mesh, Worker, Answer, Arc<AtomicBool>) {
+    let well = Arc::new(AtomicBool::new(false));
+    let mesh = mesh_until(wrong, well.clone()).await;
+    let worker = mesh.worker(10, Script::Answer(5)).await;
+    let body = codec::encode(&request("a"));
+    let link = mesh.link().await;
+    let call = link.call(method::SUBMIT, Some(PATIENCE), &body).await;
+    let mut answer = Answer::new(call.expect("called"));
+    while answer.text().len() < 5 {
+        answer
+            .next()
+            .await
+            .expect("a piece, whatever the disk does");
+    }
+    let job = mesh.job(&request("a")).await;
+    assert_eq!(job.state, JobState::Dispatched, "not on the disk yet");
+    (mesh, worker, answer, well)
+}
+
+#[tokio::test]
+async fn a_slow_disk_holds_back_no_piece_and_the_end_until_it_took_the_begin() {
+    let wrong = Wrong::Slow(JobState::Streaming);
+    let (mesh, _worker, mut answer, well) = streamed_over_a_slow_disk(wrong).await;
+    well.store(true, Ordering::SeqCst);
+    answer.rest().await;
+    assert!(answer.is_whole(), "{:?}", answer.error);
+    let job = mesh.job(&request("a")).await;
+    assert_eq!((job.state, job.streamed), (JobState::Done, true));
+}
+
+#[tokio::test]
+async fn an_answer_whose_begin_could_not_be_recorded_is_not_presented_as_whole() {
+    let wrong = Wrong::SlowAndFull(JobState::Streaming);
+    let (mesh, _worker, mut answer, well) = streamed_over_a_slow_disk(wrong).await;
+    well.store(true, Ordering::SeqCst);
+    answer.rest().await;
+    assert_eq!(answer.failed().code, Code::Internal);
+    let done = (answer.events.iter()).any(|it| matches!(it, AnswerEvent::Done(_)));
+    assert!(!done, "{:?}", answer.events);
+    let job = mesh.job(&request("a")).await;
+    assert_eq!(
+        (job.state, job.usage.completion_tokens),
+        (JobState::Failed, 5)
+    );
 }
 
 #[tokio::test]
