@@ -2,7 +2,9 @@
 
 use super::fields::{Object, invalid};
 use crate::problem::Problem;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use std::collections::BTreeMap;
+use std::fmt;
 use tether_wire::infer::{MAX_LOGIT_BIAS, MAX_STOPS, MAX_TOP_LOGPROBS, Sampling};
 
 /// Reads every parameter of it.
@@ -58,12 +60,17 @@ fn logprobs(fields: &mut Object<'_>) -> Result<Option<u8>, Problem> {
 /// `max_completion_tokens`, or its older name `max_tokens`.
 fn max_tokens(fields: &mut Object<'_>) -> Result<Option<u32>, Problem> {
     let mut read = |name: &str| -> Result<Option<u32>, Problem> {
-        let value = fields.take::<u32>(name, "a whole number, 1 or more")?;
-        if value == Some(0) {
-            let why = format!("'{name}' is 0, at least 1 is needed.");
-            return Err(Problem::invalid("invalid_value", why).at(name));
+        match fields.take::<u64>(name, "a whole number, 1 or more")? {
+            None => Ok(None),
+            Some(0) => Err(invalid(name, "is 0, at least 1 is needed")),
+            Some(value) => match u32::try_from(value) {
+                Ok(value) => Ok(Some(value)),
+                Err(_) => Err(invalid(
+                    name,
+                    &format!("is {value}, more than {}", u32::MAX),
+                )),
+            },
         }
-        Ok(value)
     };
     match (read("max_completion_tokens")?, read("max_tokens")?) {
         (Some(new), Some(old)) if new != old => Err(Problem::invalid(
@@ -76,25 +83,53 @@ fn max_tokens(fields: &mut Object<'_>) -> Result<Option<u32>, Problem> {
 }
 
 fn logit_bias(fields: &mut Object<'_>) -> Result<BTreeMap<u32, f32>, Problem> {
+    const NAME: &str = "logit_bias";
     const EXPECTED: &str = "an object from token ids to numbers";
-    let Some(entries) = fields.take::<BTreeMap<String, f32>>("logit_bias", EXPECTED)? else {
+    let Some(entries) = fields.take::<Entries>(NAME, EXPECTED)? else {
         return Ok(BTreeMap::new());
     };
-    let wrong = |why: String| Problem::invalid("invalid_value", why).at("logit_bias");
-    if entries.len() > MAX_LOGIT_BIAS {
-        return Err(wrong(format!(
-            "'logit_bias' has more than {MAX_LOGIT_BIAS} entries."
-        )));
+    if entries.0.len() > MAX_LOGIT_BIAS {
+        return Err(invalid(
+            NAME,
+            &format!("has more than {MAX_LOGIT_BIAS} entries"),
+        ));
     }
-    entries
-        .into_iter()
-        .map(|(token, bias)| match token.parse() {
-            Ok(id) => Ok((id, bias)),
-            Err(_) => Err(wrong(
-                "'logit_bias' has a key that is not a token id.".to_owned(),
-            )),
-        })
-        .collect()
+    let mut biases = BTreeMap::new();
+    for (token, bias) in entries.0 {
+        let Ok(token) = token.parse::<u32>() else {
+            return Err(invalid(NAME, "has a key that is not a token id"));
+        };
+        if biases.insert(token, bias).is_some() {
+            return Err(invalid(NAME, &format!("names the token {token} twice")));
+        }
+    }
+    Ok(biases)
+}
+
+/// The entries of an object as they stand there, also those of one name; no more are kept than there
+/// may be, and one.
+struct Entries(Vec<(String, f32)>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Entries;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    if entries.len() <= MAX_LOGIT_BIAS {
+                        entries.push(entry);
+                    }
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(Collect)
+    }
 }
 
 fn stop(fields: &mut Object<'_>) -> Result<Vec<String>, Problem> {

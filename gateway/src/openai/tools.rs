@@ -44,6 +44,12 @@ fn tool(fields: Object<'_>) -> Result<Tool, Problem> {
     }
     let description: Option<String> = fields.take("description", "a string")?;
     let parameters = fields.json_object("parameters", MAX_TOOLS_BYTES)?;
+    if let Some(schema) = &parameters
+        && !is_of_objects(schema)
+    {
+        let why = "must be the schema of an object: its 'type' is another one";
+        return Err(invalid(&fields.name("parameters"), why));
+    }
     let strict: Option<bool> = fields.take("strict", "a boolean")?;
     fields.finish()?;
     Ok(Tool {
@@ -52,6 +58,21 @@ fn tool(fields: Object<'_>) -> Result<Tool, Problem> {
         parameters: parameters.unwrap_or_default(),
         strict: strict.unwrap_or(false),
     })
+}
+
+/// Whether a schema may be that of the arguments of a call, which are an object: its type says so, or
+/// nothing else.
+fn is_of_objects(schema: &str) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Schema {
+        #[serde(default, rename = "type")]
+        kind: Option<serde_json::Value>,
+    }
+    // One that names its type twice is for the engine to read.
+    match serde_json::from_str::<Schema>(schema).map(|schema| schema.kind) {
+        Ok(Some(serde_json::Value::String(kind))) => kind == "object",
+        _ => true,
+    }
 }
 
 /// The inside of `{"type": "function", "function": {…}}`.

@@ -187,6 +187,9 @@ fn wrong_values_are_named() {
         ("logit_bias", json!({"x": 1}), "invalid_value"),
         ("logit_bias", json!({"1": 101}), "invalid_value"),
         ("logit_bias", json!([1]), "invalid_type"),
+        ("logit_bias", json!({"7": 1, "07": 2}), "invalid_value"),
+        ("max_tokens", json!(4_294_967_296_u64), "invalid_value"),
+        ("max_tokens", json!(1.5), "invalid_type"),
         ("repetition_penalty", json!(0), "invalid_value"),
         ("repetition_penalty", json!(10.5), "invalid_value"),
         ("n", json!(0), "invalid_value"),
@@ -355,6 +358,15 @@ fn more_than_any_list_may_hold_is_refused() {
     assert_eq!(
         refused(&with("logit_bias", Value::Object(bias))).1,
         "logit_bias"
+    );
+    let twice =
+        r#"{"model":"m","messages":[{"role":"user","content":"x"}],"logit_bias":{"7":1,"7":2}}"#;
+    let problem = parse_chat(twice.as_bytes()).expect_err("which one is meant");
+    assert_eq!(problem.message, "'logit_bias' names the token 7 twice.");
+    let huge = parse(&with("max_tokens", json!(4_294_967_296_u64))).expect_err("too many");
+    assert_eq!(
+        huge.message,
+        "'max_tokens' is 4294967296, more than 4294967295."
     );
     let fields: serde_json::Map<String, Value> =
         (0..200).map(|n| (format!("f{n}"), json!(0))).collect();

@@ -123,6 +123,11 @@ fn tools_that_mean_nothing_are_refused_by_their_place() {
             ".function.parameters",
         ),
         (
+            function(json!({"name": "f", "parameters": {"type": "string"}})),
+            "invalid_value",
+            ".function.parameters",
+        ),
+        (
             function(json!({"name": "f", "parameters": {"x": "x".repeat(MAX_TOOLS_BYTES)}})),
             "invalid_value",
             ".function.parameters",
