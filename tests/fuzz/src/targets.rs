@@ -329,9 +329,13 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "saved-answer",
         run: gateway::saved,
-        covers: &["gateway/src/openai/saved.rs"],
+        covers: &["gateway/src/openai/saved/response.rs"],
         seeds: || {
             vec![
+                Seed::new(
+                    "several",
+                    r#"{"id":"chatcmpl-03030303030303030303030303030303","model":"m","system_fingerprint":"fp_00000000","choices":[{"index":0,"message":{"content":"a"},"tether":{"worker":"w","seed":5,"receipt":"YQ=="}},{"index":1,"message":{"content":"b","tool_calls":[{"id":"x","function":{"name":"f","arguments":"{}"}}]},"tether":{"worker":"v","seed":-6}}],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}"#,
+                ),
                 Seed::new(
                     "whole",
                     r#"{"choices":[{"index":0,"message":{"content":"a","tool_calls":[{"function":{"name":"f","arguments":"{}"}}]},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":2},"tether":{"mesh":"01","receipt":"YQ=="}}"#,
@@ -357,6 +361,7 @@ pub const TARGETS: &[Target] = &[
             "gateway/src/openai/form.rs",
             "gateway/src/openai/lists.rs",
             "gateway/src/openai/messages.rs",
+            "gateway/src/openai/tools.rs",
         ],
         seeds: || {
             let body = |rest: &str| {
