@@ -68,6 +68,32 @@ fn a_running_worker_says_what_it_serves_and_earned_to_its_user_alone() {
     ] {
         assert!(said.contains(words), "{words} in {said}");
     }
+
+    // While its file is edited it is asked all the same; one that does not run is told of the file.
+    let config = home.join("worker.toml");
+    let whole = std::fs::read_to_string(&config).expect("its configuration");
+    for edited in [
+        format!("{whole}\n[worker.quo"),
+        whole.replace("[worker]", "[worker]\nslotz = 4"),
+    ] {
+        std::fs::write(&config, edited).expect("edited");
+        let (code, said) = tether(&["worker", "status", "--data-dir", text(&home)]);
+        assert_eq!(code, 0, "{said}");
+        for words in ["note: ", "worker.toml", "Orchestrators can send it work"] {
+            assert!(said.contains(words), "{words} in {said}");
+        }
+    }
+    let elsewhere = mesh.dir().join("elsewhere");
+    std::fs::create_dir(&elsewhere).expect("made");
+    let edited = std::fs::read_to_string(&config).expect("edited");
+    let nameless: Vec<&str> = (edited.lines())
+        .filter(|line| !line.starts_with("data_dir"))
+        .collect();
+    std::fs::write(elsewhere.join("worker.toml"), nameless.join("\n")).expect("written");
+    let (code, said) = tether(&["worker", "status", "--data-dir", text(&elsewhere)]);
+    assert_eq!((code, said.contains("slotz")), (CONFIG, true), "{said}");
+    std::fs::write(&config, whole).expect("as it was");
+
     let socket = home.join("data/status.sock");
     let mode = std::fs::metadata(&socket)
         .expect("it is there")

@@ -337,6 +337,9 @@ impl WorkerConfig {
             self.shed.cpu_pct <= 100,
             "must be at most 100; 0 means never",
         )?;
+        if let Some((field, why)) = self.quota.fault() {
+            return check(field, false, why);
+        }
         if let Some(address) = self.metrics {
             check(
                 "metrics",
@@ -408,6 +411,11 @@ mod tests {
         assert!(refused(|c| c.per_tenant_slots = 5).contains("per_tenant_slots"));
         assert!(refused(|c| c.shed.cpu_pct = 101).contains("shed.cpu_pct"));
         assert!(refused(|c| c.orchestrators = 0).contains("orchestrators"));
+        let alone = refused(|c| c.quota.request_burst = 5);
+        assert!(
+            alone.contains("worker.quota.request_burst") && alone.contains("requests_per_minute")
+        );
+        assert!(refused(|c| c.quota.token_burst = 5).contains("worker.quota.token_burst"));
         assert!(refused(|c| c.metrics = Some(([0, 0, 0, 0], 1).into())).contains("loopback"));
         assert!(refused(|c| c.gpu_class.clear()).contains("gpu_class"));
         assert!(refused(|c| c.queue_timeout_ms = 0).contains("queue_timeout_ms"));

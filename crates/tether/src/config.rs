@@ -213,6 +213,14 @@ pub(crate) fn node_of(path: &Path) -> Result<NodeSection, ConfigError> {
     Ok(node)
 }
 
+/// The data folder that a file names, or the one that is meant where it names none, whatever else is
+/// wrong with the file.
+pub(crate) fn data_dir_of(path: &Path) -> PathBuf {
+    let mut folder = source::stray_data_dir(path).unwrap_or_else(node::data_dir);
+    node::absolute(path, &mut folder);
+    folder
+}
+
 /// Which role a file is for.
 pub(crate) fn role_of(file: &Path) -> Result<Process, ConfigError> {
     source::role_of(file)

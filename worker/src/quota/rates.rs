@@ -26,6 +26,25 @@ pub struct RateLimits {
     pub token_burst: u32,
 }
 
+impl RateLimits {
+    /// A setting that means nothing, and why, if there is one.
+    pub(crate) fn fault(&self) -> Option<(&'static str, &'static str)> {
+        if self.request_burst > 0 && self.requests_per_minute == 0 {
+            return Some((
+                "quota.request_burst",
+                "limits nothing without `requests_per_minute`: set that too, or leave both out",
+            ));
+        }
+        if self.token_burst > 0 && self.tokens_per_minute == 0 {
+            return Some((
+                "quota.token_burst",
+                "limits nothing without `tokens_per_minute`: set that too, or leave both out",
+            ));
+        }
+        None
+    }
+}
+
 /// Which limit was reached, and when there is room again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Over {

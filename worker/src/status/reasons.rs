@@ -83,12 +83,7 @@ pub(crate) fn reasons(facts: &Facts<'_>) -> Vec<Reason> {
         say(
             "models-faulted",
             format!("none of its models can be served; the first ({code}): {reason}"),
-            // A server and an engine are asked and started again by themselves.
-            if code.starts_with("server-") || code.starts_with("engine-") {
-                "mend what the reason names; it is tried again by itself"
-            } else {
-                "mend what the reason names, and start the worker again"
-            },
+            mending(code),
         );
     } else if facts.state == NodeState::Starting {
         say(
@@ -112,6 +107,39 @@ pub(crate) fn reasons(facts: &Facts<'_>) -> Vec<Reason> {
         );
     }
     found
+}
+
+/// What to do about a fault of a model.
+fn mending(code: &str) -> &'static str {
+    match code {
+        "server-down" => {
+            "start that server, or wait until it is ready; where it is another one, write its `url` in [[worker.servers]] and start the worker again"
+        }
+        "server-model" => {
+            "load the model in that server; where it has another name there, write that as `model` in [[worker.servers]] and start the worker again"
+        }
+        "server-refuses-key" | "server-key-file" => {
+            "put the server's key into the file that `api_key_file` in [[worker.servers]] names, and start the worker again"
+        }
+        "server-url" => {
+            "write the address of its API as `url` in [[worker.servers]], and start the worker again"
+        }
+        "base-missing" | "not-found" => {
+            "name a folder that holds it in `sources` of [worker] and start the worker again, or put it into one that is named; those are looked into again by themselves"
+        }
+        "source-damaged" => "mend it there; it is fetched again by itself",
+        "copy-damaged" => "look at the disk of the data folder; it is fetched again by itself",
+        "disk-full" | "io" | "internal" => {
+            "mend what the reason names; it is tried again by itself"
+        }
+        "over-memory-budget" => {
+            "raise `memory_budget_mib` in [worker], pin fewer, or serve a smaller model, and start the worker again"
+        }
+        code if code.starts_with("engine-") => {
+            "mend what the reason names; its engine is started again by itself"
+        }
+        _ => "mend what the reason names, and start the worker again",
+    }
 }
 
 /// Why no orchestrator hears the worker.
@@ -243,6 +271,30 @@ mod tests {
             reason: "words".to_owned(),
         };
         assert_eq!(codes(|it| it.strain = Some(strain)), ["memory-strained"]);
+    }
+
+    #[test]
+    fn what_mends_itself_asks_for_no_new_start_and_a_server_is_named_by_its_settings() {
+        for code in [
+            "source-damaged",
+            "copy-damaged",
+            "disk-full",
+            "engine-crash",
+        ] {
+            let next = mending(code);
+            assert!(next.contains("by itself"), "{code}: {next}");
+            assert!(!next.contains("start the worker"), "{code}: {next}");
+        }
+        for (code, setting) in [
+            ("server-down", "`url`"),
+            ("server-model", "`model`"),
+            ("server-refuses-key", "`api_key_file`"),
+        ] {
+            let next = mending(code);
+            assert!(next.contains(setting), "{code}: {next}");
+        }
+        assert!(mending("server-down").starts_with("start that server"));
+        assert!(mending("corrupt-file").contains("start the worker again"));
     }
 
     #[test]

@@ -3,10 +3,10 @@
 mod shown;
 
 use crate::commands;
-use crate::config;
+use crate::config::{self, ConfigError};
 use crate::exit::NotReady;
 use crate::roles::worker::status_socket::short;
-use crate::stdout;
+use crate::{stderr, stdout};
 use anyhow::Context;
 use clap::Args;
 use serde_json::Value;
@@ -34,7 +34,8 @@ Examples:
   tether worker status --data-dir ./tether-worker --json
 
 It asks the worker that runs here as the same user, through a socket in its data folder. What only
-orchestrators know of a worker says `tether fleet explain`.
+orchestrators know of a worker says `tether fleet explain`. A configuration that cannot be read, as
+while it is edited, keeps nobody from asking a worker that runs.
 
 Exit codes: 0 if the worker runs and can be sent work, 4 if it does not run, 5 if it runs and gets no
 work; the reasons are said.")]
@@ -58,8 +59,17 @@ pub(crate) const NO_WORK: u8 = 5;
 
 impl StatusArgs {
     pub(crate) fn run(self) -> anyhow::Result<std::process::ExitCode> {
-        let folder = self.folder()?;
+        let (folder, unread) = self.folder()?;
         commands::runtime()?.block_on(async {
+            if let Some(error) = unread {
+                if ask(&folder).await.is_err() {
+                    return Err(error.into());
+                }
+                stderr::line(format_args!(
+                    "note: {error}\nnote: the worker that runs in {} was started before that, and says:",
+                    folder.display()
+                ));
+            }
             loop {
                 let report = ask(&folder).await?;
                 if self.json {
@@ -83,14 +93,18 @@ impl StatusArgs {
         })
     }
 
-    /// The worker's own data folder, as its configuration says.
-    fn folder(&self) -> anyhow::Result<PathBuf> {
+    /// The worker's own data folder, as its configuration says; and what is wrong with that, if it is:
+    /// a worker that runs is asked also while its file is edited.
+    fn folder(&self) -> anyhow::Result<(PathBuf, Option<ConfigError>)> {
         let config = match (&self.config, &self.data_dir) {
             (Some(config), _) => config.clone(),
             (None, Some(dir)) => dir.join("worker.toml"),
             (None, None) => anyhow::bail!("give --config or --data-dir"),
         };
-        Ok(config::joining_worker(&config)?.node.data_dir)
+        Ok(match config::joining_worker(&config) {
+            Ok(file) => (file.node.data_dir, None),
+            Err(error) => (config::data_dir_of(&config), Some(error)),
+        })
     }
 }
 

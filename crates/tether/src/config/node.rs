@@ -90,7 +90,7 @@ fn any() -> SocketAddr {
     (Ipv4Addr::UNSPECIFIED, 0).into()
 }
 
-fn data_dir() -> PathBuf {
+pub(super) fn data_dir() -> PathBuf {
     PathBuf::from("data")
 }
 

@@ -7,7 +7,7 @@ use figment::Figment;
 use figment::error::Kind;
 use figment::providers::{Env, Format, Toml};
 use serde::de::DeserializeOwned;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Most bytes of a configuration file.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -111,6 +111,19 @@ pub(super) fn load<T: DeserializeOwned>(file: &Path, process: Process) -> Result
         .merge(environment(names, move |section| process.reads(section)))
         .extract()
         .map_err(|error| explain(file, &error))
+}
+
+/// The `data_dir` of `[node]` in a file that may be no TOML as a whole: each line is read alone.
+pub(super) fn stray_data_dir(file: &Path) -> Option<PathBuf> {
+    let name = variable(&["node".to_owned(), "data_dir".to_owned()]);
+    if let Some(folder) = name.and_then(std::env::var_os) {
+        return Some(folder.into());
+    }
+    let text = read(file).ok()?;
+    let mut lines = text
+        .lines()
+        .filter_map(|line| line.parse::<toml::Table>().ok());
+    lines.find_map(|line| Some(line.get("data_dir")?.as_str()?.into()))
 }
 
 /// What the environment alone says of some sections, for a process without a file.
