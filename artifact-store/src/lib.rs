@@ -13,6 +13,7 @@
 //!
 //! * [`manifest_file`](read_manifest) – the sealed manifest on disk, and [`Trust`]
 //! * [`verify`] – every listed file against the manifest; the only maker of [`VerifiedArtifact`]
+//! * [`complete`] – whether all of them are there at least
 //! * [`pack`], [`sign`] – what a publisher does
 //! * [`Source`] – where artifacts come from; [`DirectorySource`] is a folder of them
 //! * [`Store`] – the worker's own copies, by digest, within a budget
@@ -50,5 +51,5 @@ pub use place::{Fetching, Place};
 pub use regular::Progress;
 pub use source::{DirectorySource, Offered, Source};
 pub use store::{Store, Stored};
-pub use verify::{MAX_UNLISTED, VerifiedArtifact, verify};
+pub use verify::{MAX_UNLISTED, VerifiedArtifact, complete, verify};
 pub use view::{ADAPTER_FOLDER, BASE_FOLDER};

@@ -87,13 +87,8 @@ pub fn verify(
         .fold(0_u64, |sum, file| sum.saturating_add(file.size_bytes));
     let files = manifest.files.len();
 
-    // Sizes first: they cost nothing, and a truncated download is the most common fault.
-    for entry in &manifest.files {
-        let (_, found) = regular::open(&root, &entry.path)?;
-        if found != entry.size_bytes {
-            return Err(wrong_size(entry.path.clone(), entry.size_bytes, found));
-        }
-    }
+    // First, since it costs nothing, and a truncated download is the most common fault.
+    complete(&root, &manifest)?;
     let mut bytes_done = 0;
     for (file, entry) in manifest.files.iter().enumerate() {
         let (open, _) = regular::open(&root, &entry.path)?;
@@ -126,6 +121,21 @@ pub fn verify(
         publisher: manifest.signer(),
         manifest: manifest.into_inner(),
     })
+}
+
+/// Whether each file of a manifest is in `dir`, as a regular file of the right size; what is in them is
+/// not read.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn complete(dir: &Path, manifest: &Manifest) -> Result<(), ArtifactError> {
+    for entry in &manifest.files {
+        let (_, found) = regular::open(dir, &entry.path)?;
+        if found != entry.size_bytes {
+            return Err(wrong_size(entry.path.clone(), entry.size_bytes, found));
+        }
+    }
+    Ok(())
 }
 
 fn wrong_size(path: String, expected: u64, found: u64) -> ArtifactError {

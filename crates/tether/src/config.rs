@@ -295,10 +295,28 @@ pub(crate) fn worker(path: &Path) -> Result<Checked<WorkerFile>, ConfigError> {
 
 /// The same of a worker that has yet to join: who it is is not looked at.
 pub(crate) fn joining_worker(path: &Path) -> Result<WorkerFile, ConfigError> {
-    let mut file: WorkerFile = source::load(path, Process::Worker)?;
+    check_joining(source::load(path, Process::Worker)?, path)
+}
+
+/// The same of a text that is to become that file.
+pub(crate) fn joining_worker_of(text: &str, path: &Path) -> Result<WorkerFile, ConfigError> {
+    check_joining(source::parse(text, path, Process::Worker)?, path)
+}
+
+fn check_joining(mut file: WorkerFile, path: &Path) -> Result<WorkerFile, ConfigError> {
     file.node.check_place(path)?;
     check_worker(&mut file, path)?;
     Ok(file)
+}
+
+/// Settings of a worker that come from elsewhere than a file, named by `place`.
+pub(crate) fn check_worker_settings(
+    settings: &WorkerConfig,
+    place: &str,
+) -> Result<(), ConfigError> {
+    settings
+        .validate()
+        .map_err(|error| section_refusal(Path::new(place), "worker", &error.to_string()))
 }
 
 fn check_worker(file: &mut WorkerFile, path: &Path) -> Result<(), ConfigError> {

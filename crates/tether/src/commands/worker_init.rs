@@ -4,9 +4,19 @@
 //! Questions are asked on a terminal alone, with a default where there is one; nothing is guessed
 //! where nobody can be asked. What it writes is what `tether worker --join` would write, and more.
 
+//!
+//! # Layout
+//!
+//! * `questions` – questions on a terminal, and `hidden` for a secret
+//! * `models` – models that can be served
+//! * `next` – what is left to do
+
+mod hidden;
+mod models;
+mod next;
 mod questions;
 
-use crate::commands::worker_init::questions::Questions;
+use crate::authority::key_file;
 use crate::config;
 use crate::exit::Usage;
 use crate::roles::worker::home::{Fresh, FreshModel, FreshNode, FreshWorker, Home};
@@ -14,14 +24,14 @@ use crate::roles::worker::join;
 use crate::stdout;
 use anyhow::Context;
 use clap::Args;
+use models::Chosen;
+use questions::Questions;
 use serde_json::json;
-use std::fs::File;
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use tether_artifact_store::{MANIFEST_FILE, Trust, read_manifest};
-use tether_wire::envelope::HEADER_LEN;
-use tether_wire::{Digest, Manifest, MeshId, ModelRef, NodeId, Region, Signed};
+use tether_wire::invite::Token;
+use tether_wire::{MeshId, NodeId, Region};
 use tether_worker::WorkerConfig;
 
 /// See [`crate::cli`].
@@ -34,8 +44,10 @@ Examples:
     --slots 8 --price 250 --data-dir ./w --yes --json
 
 It writes worker.toml into the data folder, after reading it as the worker will, and prints the
-command that starts the worker. Nothing is overwritten without --force. Where standard input is no
-terminal, --yes is needed: then what is not given has its default, and what has none is an error.")]
+command that starts the worker, after what it needs before: a grant where there is no token, and a
+model where none was named. A token that is in no file is kept in join.token beside it. Nothing is
+overwritten without --force. Where standard input is no terminal, --yes is needed: then what is not
+given has its default, and what has none is an error.")]
 pub(crate) struct InitArgs {
     /// Folder of the worker: its configuration, key, grant and data
     #[arg(long, value_name = "DIR", default_value = "tether-worker")]
@@ -97,12 +109,12 @@ pub(crate) struct InitArgs {
     json: bool,
 }
 
-/// A model that is to be served.
-struct Chosen {
-    path: PathBuf,
-    model: ModelRef,
-    digest: Digest,
-    publisher: NodeId,
+/// Which mesh a worker is of.
+enum Mesh {
+    /// That of a token, and the file that the token is in, if it is in one.
+    Invited(Box<Token>, Option<PathBuf>),
+    /// Named by options; its operator has yet to make a grant.
+    Named(Region),
 }
 
 impl InitArgs {
@@ -113,6 +125,8 @@ impl InitArgs {
             )
             .into());
         }
+        // Before anything is asked: whoever gave a wrong option need not answer first.
+        config::check_worker_settings(&self.given(), "the options")?;
         let mut ask = Questions::new(!self.yes);
         let home = Home::new(self.data_dir.clone());
         if home.config().exists() && !self.force {
@@ -121,15 +135,46 @@ impl InitArgs {
                 home.config().display()
             );
         }
-        let (node, has_token) = self.node(&mut ask)?;
-        let mut publishers = self.publisher.clone();
-        let chosen = self.models(&mut ask, &mut publishers)?;
+        let (node, mesh) = self.node(&mut ask)?;
+        let mut publishers = Vec::new();
+        for publisher in &self.publisher {
+            if !publishers.contains(publisher) {
+                publishers.push(*publisher);
+            }
+        }
+        let chosen = models::choose(&mut ask, &self.model, &mut publishers)?;
         let worker = self.worker(&mut ask, &chosen, publishers)?;
         let _lock = home.open()?;
-        home.replace_config(&Fresh { node, worker }, |path| {
-            config::joining_worker(path).map(|_| ())
+        home.replace_config(&Fresh { node, worker }, |text, path| {
+            config::joining_worker_of(text, path).map(|_| ())
         })?;
-        let next = self.next(has_token);
+        let mut needs = Vec::new();
+        let token = match &mesh {
+            Mesh::Invited(_, Some(file)) => Some(file.clone()),
+            Mesh::Invited(token, None) => Some(home.keep_token(&token.to_text())?),
+            Mesh::Named(region) => {
+                let id = key_file::read_or_create(&home.key())?.id();
+                if !home.grant().exists() {
+                    needs.push(next::grant(id, region, &home.grant()));
+                }
+                None
+            }
+        };
+        if chosen.is_empty() {
+            needs.push(next::model(&home.config()));
+        }
+        let next = next::command(&self.data_dir, token.as_deref());
+        self.tell(&home, &chosen, &needs, &next)
+    }
+
+    fn tell(
+        &self,
+        home: &Home,
+        chosen: &[Chosen],
+        needs: &[String],
+        next: &str,
+    ) -> anyhow::Result<()> {
+        let config = home.config();
         if self.json {
             let models: Vec<_> = (chosen.iter())
                 .map(|it| {
@@ -139,54 +184,52 @@ impl InitArgs {
                     })
                 })
                 .collect();
-            stdout::line(json!({"config": home.config(), "models": models, "next": next}))?;
-        } else {
-            stdout::line(format!("Written: {}", home.config().display()))?;
-            stdout::line(format!("Next:    {next}"))?;
+            return stdout::line(
+                json!({"config": config, "models": models, "needs": needs, "next": next}),
+            )
+            .map_err(Into::into);
         }
+        stdout::line(format!("Written: {}", config.display()))?;
+        for need in needs {
+            stdout::line(format!("Needs:   {need}"))?;
+        }
+        stdout::line(format!("Next:    {next}"))?;
         Ok(())
     }
 
-    /// Which mesh, from a token or from options; and whether there is a token.
-    fn node(&self, ask: &mut Questions) -> anyhow::Result<(FreshNode, bool)> {
+    /// What the options say of the worker.
+    fn given(&self) -> WorkerConfig {
+        let plain = WorkerConfig::default();
+        WorkerConfig {
+            slots: self.slots.unwrap_or(plain.slots),
+            memory_budget_mib: self.memory_budget_mib.unwrap_or(plain.memory_budget_mib),
+            gpu_class: self.gpu_class.clone().unwrap_or(plain.gpu_class),
+            accelerators: self.accelerators.unwrap_or(plain.accelerators),
+            price_per_1k_micro: self.price.unwrap_or(plain.price_per_1k_micro),
+            ..WorkerConfig::default()
+        }
+    }
+
+    /// Which mesh, from a token or from options.
+    fn node(&self, ask: &mut Questions) -> anyhow::Result<(FreshNode, Mesh)> {
         if let (Some(mesh), Some(region)) = (self.mesh, &self.region) {
             let node = FreshNode::new(mesh, self.recovery, region.clone(), self.bootstrap.clone());
-            return Ok((node, false));
+            return Ok((node, Mesh::Named(region.clone())));
         }
         let asked;
         let mut text = self.join.as_deref();
         if text.is_none_or(str::is_empty) && self.join_file.is_none() {
-            asked = ask.text("Token of the invite (tether-join-1-…)")?.ok_or(Usage(
+            let what = "Token of the invite (tether-join-1-…, not shown)";
+            asked = ask.secret(what)?.ok_or(Usage(
                 "give a token by --join-file or TETHER_JOIN, or --mesh, --region and --bootstrap",
             ))?;
             text = Some(asked.as_str());
         }
         let token = join::token(text, self.join_file.as_deref())?
             .context("there is no token: ask the operator of the mesh for one")?;
-        Ok((join::fresh_node(&token)?, true))
-    }
-
-    /// Models that exist, are rightly signed, and by somebody who is trusted.
-    fn models(
-        &self,
-        ask: &mut Questions,
-        publishers: &mut Vec<NodeId>,
-    ) -> anyhow::Result<Vec<Chosen>> {
-        let mut chosen = Vec::new();
-        for path in &self.model {
-            chosen.push(choose(ask, path, publishers)?);
-        }
-        while self.model.is_empty() && ask.can() {
-            let what = "Folder of a packed model (empty: no more)";
-            let Some(path) = ask.text(what)?.map(PathBuf::from) else {
-                break;
-            };
-            match choose(ask, &path, publishers) {
-                Ok(one) => chosen.push(one),
-                Err(error) => ask.say(&format!("  not taken: {error:#}"))?,
-            }
-        }
-        Ok(chosen)
+        let node = join::fresh_node(&token)?;
+        let file = (self.join_file.clone()).filter(|file| file != Path::new("-"));
+        Ok((node, Mesh::Invited(Box::new(token), file)))
     }
 
     fn worker(
@@ -204,78 +247,39 @@ impl InitArgs {
         });
         Ok(FreshWorker {
             trusted_publishers: publishers,
-            slots: Some(ask.number("Requests that run at once", self.slots, plain.slots)?),
-            memory_budget_mib: Some(ask.number(
+            slots: Some(ask.setting(
+                "Requests that run at once",
+                self.slots,
+                plain.slots,
+                |config, it| config.slots = *it,
+            )?),
+            memory_budget_mib: Some(ask.setting(
                 "Memory for loaded models in MiB (0: three quarters of the machine's)",
                 self.memory_budget_mib,
                 plain.memory_budget_mib,
+                |config, it| config.memory_budget_mib = *it,
             )?),
-            gpu_class: Some(ask.number(
+            gpu_class: Some(ask.setting(
                 "Class of the accelerator",
                 self.gpu_class.clone(),
                 class,
+                |config, it| config.gpu_class.clone_from(it),
             )?),
-            accelerators: Some(ask.number("Accelerators", self.accelerators, found)?),
-            price_per_1k_micro: Some(ask.number(
+            accelerators: Some(ask.setting(
+                "Accelerators",
+                self.accelerators,
+                found,
+                |config, it| config.accelerators = *it,
+            )?),
+            price_per_1k_micro: Some(ask.setting(
                 "Price in micro-credits for a thousand tokens",
                 self.price,
                 plain.price_per_1k_micro,
+                |config, it| config.price_per_1k_micro = *it,
             )?),
             models: models.collect(),
         })
     }
-
-    fn next(&self, has_token: bool) -> String {
-        let dir = self.data_dir.display();
-        match (&self.join_file, has_token) {
-            (Some(file), true) if file != Path::new("-") => {
-                format!(
-                    "tether worker --join-file {} --data-dir {dir}",
-                    file.display()
-                )
-            }
-            (_, true) => format!("tether worker --join-file TOKENFILE --data-dir {dir}"),
-            (_, false) => format!("tether worker --data-dir {dir}"),
-        }
-    }
-}
-
-/// Reads a model's manifest and makes sure that its publisher is trusted.
-fn choose(
-    ask: &mut Questions,
-    path: &Path,
-    publishers: &mut Vec<NodeId>,
-) -> anyhow::Result<Chosen> {
-    let shown = path.display();
-    let path = std::fs::canonicalize(path).with_context(|| format!("the model {shown}"))?;
-    let mut bytes = Vec::new();
-    (File::open(path.join(MANIFEST_FILE)))
-        .and_then(|file| file.take(HEADER_LEN as u64).read_to_end(&mut bytes))
-        .with_context(|| format!("{shown} is no packed model: see `tether artifact pack`"))?;
-    let publisher = Signed::<Manifest>::from_bytes(bytes)
-        .claimed_signer()
-        .with_context(|| format!("the manifest of {shown} is not signed"))?;
-    // Its signature is checked before anything of it is shown.
-    let (digest, manifest) = read_manifest(&path, &Trust::in_publishers([publisher]))
-        .with_context(|| format!("the model {shown}"))?;
-    let model = manifest.model.clone();
-    if !publishers.contains(&publisher) {
-        ask.say(&format!(
-            "  {model}, digest {digest}\n  signed by {publisher}"
-        ))?;
-        if !ask.agrees("Trust this publisher's models?")? {
-            anyhow::bail!(
-                "{model} is signed by {publisher}, who is not trusted: give --publisher {publisher} if you know this key"
-            );
-        }
-        publishers.push(publisher);
-    }
-    Ok(Chosen {
-        path,
-        model,
-        digest,
-        publisher,
-    })
 }
 
 /// Names of NVIDIA's accelerators, in the form of a class; none where the driver is not there.

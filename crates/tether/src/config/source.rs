@@ -103,11 +103,20 @@ pub(super) fn refuse_besides(sections: &[&str], instead: &str) -> Result<(), Con
 
 /// Reads a file, lets the environment override it, and makes a struct of it.
 pub(super) fn load<T: DeserializeOwned>(file: &Path, process: Process) -> Result<T, ConfigError> {
+    let text = read(file)?;
+    parse(&text, file, process)
+}
+
+/// The same of a text that is to become that file.
+pub(super) fn parse<T: DeserializeOwned>(
+    text: &str,
+    file: &Path,
+    process: Process,
+) -> Result<T, ConfigError> {
     let names = names();
     variables::check(&names)?;
-    let text = read(file)?;
-    let _: toml::Table = toml::from_str(&text).map_err(|error| syntax(file, &error.to_string()))?;
-    Figment::from(Toml::string(&text))
+    let _: toml::Table = toml::from_str(text).map_err(|error| syntax(file, &error.to_string()))?;
+    Figment::from(Toml::string(text))
         .merge(environment(names, move |section| process.reads(section)))
         .extract()
         .map_err(|error| explain(file, &error))

@@ -1,11 +1,13 @@
 //! Questions on a terminal. A line is an answer, an empty one the default: five questions need no
 //! library.
 
+use super::hidden::Hidden;
 use crate::exit::Usage;
 use crate::stderr;
 use std::fmt::Display;
 use std::io::BufRead;
 use std::str::FromStr;
+use tether_worker::WorkerConfig;
 
 /// Tries at one question; then it is given up.
 const TRIES: usize = 3;
@@ -52,12 +54,28 @@ impl Questions {
         Ok((!line.is_empty()).then(|| line.to_owned()))
     }
 
-    /// What was given, or an answer, or the default.
-    pub(super) fn number<T: FromStr + Display>(
+    /// The same, not shown while it is typed.
+    pub(super) fn secret(&mut self, question: &str) -> anyhow::Result<Option<String>> {
+        if !self.asks {
+            return Ok(None);
+        }
+        // Before the question: who sees it may type.
+        let hidden = Hidden::begin()?;
+        stderr::write(format!("{question}: "));
+        let line = hidden.line();
+        stderr::line("");
+        let line = line?.trim().to_owned();
+        Ok((!line.is_empty()).then_some(line))
+    }
+
+    /// What was given, or an answer with which a worker starts (`set` puts it into its settings), or the
+    /// default.
+    pub(super) fn setting<T: FromStr + Display>(
         &mut self,
         question: &str,
         given: Option<T>,
         default: T,
+        set: impl Fn(&mut WorkerConfig, &T),
     ) -> anyhow::Result<T> {
         if let Some(given) = given {
             return Ok(given);
@@ -66,7 +84,10 @@ impl Questions {
             match self.text(&format!("{question} [{default}]"))? {
                 None => return Ok(default),
                 Some(line) => match line.parse() {
-                    Ok(value) => return Ok(value),
+                    Ok(value) => match fault(&value, &set) {
+                        None => return Ok(value),
+                        Some(why) => self.say(&format!("  {why}"))?,
+                    },
                     Err(_) => self.say("  that is no such value")?,
                 },
             }
@@ -79,6 +100,13 @@ impl Questions {
         let answer = self.text(&format!("{question} [y/N]"))?;
         Ok(answer.is_some_and(|answer| matches!(answer.as_str(), "y" | "Y" | "yes")))
     }
+}
+
+/// Why no worker starts with a setting.
+fn fault<T>(value: &T, set: impl Fn(&mut WorkerConfig, &T)) -> Option<String> {
+    let mut config = WorkerConfig::default();
+    set(&mut config, value);
+    config.validate().err().map(|error| error.to_string())
 }
 
 /// The class of a card, from what NVIDIA's driver says of it: `NVIDIA H100 PCIe` is `h100-pcie`.
@@ -103,12 +131,23 @@ mod tests {
     #[test]
     fn nobody_is_asked_where_nothing_is_to_be_asked() {
         let mut ask = Questions::new(false);
-        assert_eq!(ask.number("slots", None, 4).expect("the default"), 4);
-        assert_eq!(ask.number("slots", Some(7), 4).expect("given"), 7);
+        let set = |config: &mut WorkerConfig, it: &u32| config.slots = *it;
+        assert_eq!(ask.setting("slots", None, 4, set).expect("the default"), 4);
+        assert_eq!(ask.setting("slots", Some(7), 4, set).expect("given"), 7);
+        let secret = ask.secret("token").expect("nobody is asked");
+        assert_eq!(secret, None);
         assert!(
             !ask.agrees("trust?").expect("no"),
             "trust is never a default"
         );
+    }
+
+    #[test]
+    fn an_answer_with_which_no_worker_starts_is_known_at_once() {
+        let set = |config: &mut WorkerConfig, it: &u32| config.slots = *it;
+        let why = fault(&0, set).expect("it cannot be");
+        assert!(why.contains("worker.slots"), "{why}");
+        assert_eq!(fault(&8, set), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! DIR/node.key       made before anything else, and kept: a second attempt takes no second use
 //! DIR/worker.toml    the configuration, as `tether worker --config` reads it
 //! DIR/node.grant     what the mesh gave; once it is there, the worker has joined
+//! DIR/join.token     the token by which it joins, where `init` was given it in no file
 //! DIR/data/          what the worker keeps
 //! ```
 
@@ -108,8 +109,8 @@ pub(crate) const KEY: &str = "node.key";
 pub(crate) const GRANT: &str = "node.grant";
 pub(crate) const DATA: &str = "data";
 const CONFIG: &str = "worker.toml";
-/// A configuration that is yet to be checked.
-const DRAFT: &str = "worker.toml.draft";
+/// The token of an invite, where `init` was given it in no file.
+const TOKEN: &str = "join.token";
 
 impl Home {
     pub(crate) fn new(dir: PathBuf) -> Self {
@@ -142,24 +143,28 @@ impl Home {
         }
     }
 
-    /// Writes the configuration, over one that is there, once `check` has read it.
+    /// Writes the configuration, over one that is there, once `check` has read its text.
     pub(crate) fn replace_config<E>(
         &self,
         fresh: &Fresh,
-        check: impl FnOnce(&Path) -> Result<(), E>,
+        check: impl FnOnce(&str, &Path) -> Result<(), E>,
     ) -> anyhow::Result<()>
     where
         E: std::error::Error + Send + Sync + 'static,
     {
         let text = toml::to_string(fresh).context("cannot encode the settings")?;
-        let (path, draft) = (self.config(), self.dir.join(DRAFT));
-        let at = || format!("cannot write {}", path.display());
-        files::replace_private(&draft, format!("{HEADER}{text}").as_bytes()).with_context(at)?;
-        if let Err(error) = check(&draft) {
-            let _ = std::fs::remove_file(&draft);
-            return Err(error.into());
-        }
-        std::fs::rename(&draft, &path).with_context(at)
+        let (path, text) = (self.config(), format!("{HEADER}{text}"));
+        check(&text, &path)?;
+        files::replace_private(&path, text.as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Keeps the token of an invite, for the worker that is yet to join.
+    pub(crate) fn keep_token(&self, token: &str) -> anyhow::Result<PathBuf> {
+        let path = self.dir.join(TOKEN);
+        files::replace_private(&path, format!("{token}\n").as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
     }
 
     /// Writes the configuration.

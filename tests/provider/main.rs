@@ -1,11 +1,16 @@
 //! What a provider meets: a worker is set up by one command, and says what it does, what it earned
 //! and why it gets no work. (WRK-7)
 
+mod init;
+#[path = "../support/operator.rs"]
+mod operator;
+#[path = "../support/mod.rs"]
 mod support;
+mod terminal;
 
+use operator::text;
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use support::{Mesh, Tether, eventually};
 
 /// Exit codes.
@@ -13,10 +18,6 @@ const FAILURE: i32 = 1;
 const USAGE: i32 = 2;
 const CONFIG: i32 = 3;
 const NOT_RUNNING: i32 = 4;
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
-}
 
 /// Exit code and both outputs.
 fn tether(args: &[&str]) -> (i32, String) {
@@ -100,95 +101,4 @@ fn a_running_worker_says_what_it_serves_and_earned_to_its_user_alone() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o600);
-}
-
-#[test]
-fn a_configuration_is_made_by_options_checked_and_never_overwritten() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let at = |name: &str| dir.path().join(name);
-    let model = support::repository().join("crates/tiny-model/model");
-    let packed = at("model");
-    std::fs::create_dir(&packed).expect("made");
-    for file in std::fs::read_dir(&model).expect("the model").flatten() {
-        std::fs::copy(file.path(), packed.join(file.file_name())).expect("copied");
-    }
-    let key = at("publisher.key");
-    let publisher = Tether::ok(&["keys", "new", text(&key)]);
-    let publisher = publisher.trim();
-    Tether::ok(&[
-        "artifact",
-        "pack",
-        text(&packed),
-        "--model",
-        "tiny@1.0",
-        "--key",
-        text(&key),
-    ]);
-    let mesh = "11".repeat(32);
-    let home = at("w");
-    let base = [
-        "worker",
-        "init",
-        "--data-dir",
-        text(&home),
-        "--mesh",
-        &mesh,
-        "--region",
-        "eu",
-        "--bootstrap",
-        "192.0.2.10:49737",
-        "--model",
-        text(&packed),
-    ];
-    let init = |more: &[&str]| tether(&[base.as_slice(), more].concat());
-
-    // Nobody can be asked here; trust is never guessed; a setting that cannot be is named.
-    let (code, said) = init(&["--publisher", publisher]);
-    assert_eq!((code, said.contains("--yes")), (USAGE, true), "{said}");
-    let (code, said) = init(&["--yes"]);
-    assert_eq!((code, said.contains(publisher)), (FAILURE, true), "{said}");
-    let (code, said) = init(&["--yes", "--publisher", publisher, "--slots", "0"]);
-    assert_eq!((code, said.contains("slots")), (CONFIG, true), "{said}");
-    assert!(!home.join("worker.toml").exists(), "nothing was written");
-    let (code, said) = tether(&["worker", "init", "--data-dir", text(&home), "--yes"]);
-    assert_eq!(
-        (code, said.contains("give a token")),
-        (USAGE, true),
-        "{said}"
-    );
-
-    let settings = [
-        "--yes",
-        "--publisher",
-        publisher,
-        "--slots",
-        "8",
-        "--price",
-        "250",
-        "--json",
-    ];
-    let (code, said) = init(&settings);
-    assert_eq!(code, 0, "{said}");
-    let said: Value = serde_json::from_str(&said).expect("JSON");
-    assert_eq!(said["models"][0]["model"], "tiny@1.0");
-    assert_eq!(said["models"][0]["publisher"], publisher);
-    assert!(
-        said["next"]
-            .as_str()
-            .expect("a command")
-            .starts_with("tether worker ")
-    );
-    let written = std::fs::read_to_string(home.join("worker.toml")).expect("written");
-    for setting in ["slots = 8", "price_per_1k_micro = 250", "region = \"eu\""] {
-        assert!(written.contains(setting), "{setting} in {written}");
-    }
-
-    let (code, said) = init(&settings);
-    assert_eq!((code, said.contains("--force")), (FAILURE, true), "{said}");
-    let again = [settings.as_slice(), &["--force"]].concat();
-    assert_eq!(init(&again).0, 0);
-    // It does not run, and that is said.
-    let (code, said) = tether(&["worker", "status", "--data-dir", text(&home)]);
-    assert!(said.contains("no worker runs"), "{said}");
-    assert_eq!(code, NOT_RUNNING, "{said}");
 }
