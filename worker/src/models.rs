@@ -78,6 +78,8 @@ pub struct Known {
     pub device: Device,
     /// Processes that give its answers, once they are all there.
     pub processes: u32,
+    /// How long its last load took, the check of its files included; nothing before the first.
+    pub load_ms: Option<u64>,
 }
 
 /// A model for programs: `tether worker status`.
@@ -107,6 +109,8 @@ pub struct ModelReport {
     pub processes: Option<(u32, u32)>,
     /// Answers that it gives at once now.
     pub sequences: u32,
+    /// Milliseconds that its last load took: who asks for it while it is cold waits so long.
+    pub load_ms: Option<u64>,
     /// Why it is not served, as a code and for people.
     pub fault: Option<(&'static str, String)>,
 }
@@ -167,6 +171,7 @@ impl ModelStatus {
             },
             processes: known.map(|known| (running, known.processes)),
             sequences,
+            load_ms: known.and_then(|known| known.load_ms),
             fault,
         }
     }

@@ -257,6 +257,9 @@ impl Keeper {
                     self.entry.change(|status| {
                         status.is_on_demand = true;
                         if let Some(known) = &mut status.known {
+                            if was_down {
+                                known.load_ms = Some(load_ms);
+                            }
                             known.sequences = ready.sequences;
                             known.max_token_bytes = ready.max_token_bytes;
                             known.offer.numerics_class = cut(&ready.numerics_class, 96);

@@ -196,6 +196,7 @@ mod tests {
             shields: Vec::new(),
             processes: None,
             sequences: 0,
+            load_ms: None,
             fault: (state == "faulted").then(|| ("corrupt-file", "it is damaged".to_owned())),
         }
     }

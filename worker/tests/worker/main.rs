@@ -13,6 +13,7 @@ mod pool;
 mod presence;
 mod receipts;
 mod refusals;
+mod remembered;
 mod replicas;
 mod sandbox;
 mod serving;

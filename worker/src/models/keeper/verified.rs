@@ -69,6 +69,7 @@ impl Verified {
             memory_bytes,
             device,
             processes: 1,
+            load_ms: None,
         }
     }
 

@@ -156,6 +156,9 @@ fn model(model: &Value) -> String {
     if let Some(bytes) = model["memory_bytes"].as_u64().filter(|bytes| *bytes > 0) {
         let _ = write!(said, ", about {} of memory", HumanBytes(bytes));
     }
+    if let Some(ms) = model["load_ms"].as_u64() {
+        let _ = write!(said, ", loaded in {ms} ms");
+    }
     if let Some(device) = model["device"].as_str().filter(|device| *device != "cpu") {
         let _ = write!(said, " on {device}");
     }
@@ -237,7 +240,8 @@ mod tests {
                 ]},
                 {"configured": "/c", "state": "warm", "device": "cpu",
                     "shields": [{"protection": "network", "enforced": true}]},
-                {"configured": "/o", "state": "warm", "processes": [2, 3], "sequences": 8},
+                {"configured": "/o", "state": "warm", "processes": [2, 3], "sequences": 8,
+                    "load_ms": 176},
                 {"configured": "/n", "state": "faulted", "fault": ["corrupt-file", "it is damaged"]},
             ],
             "served": {
@@ -251,7 +255,7 @@ mod tests {
             "(corrupt-file): it is damaged",
             "/w: warm on cuda:1, NOT kept in by files",
             "/c: warm, kept in",
-            "/o: warm, 2 of 3 processes, 8 answers at once",
+            "/o: warm, loaded in 176 ms, 2 of 3 processes, 8 answers at once",
             "9 answers, 2 failed (2 overloaded), 3 refused (3 invalid), 1 cancelled",
             "not taken     2 queue-full",
             "none was found (no-orchestrator)",
