@@ -238,6 +238,36 @@ fn lists_its_files() {
     }
 }
 
+/// A prompt at which [`grows`] takes [`GROWTH_BYTES`] of memory and keeps them.
+pub(crate) const GROW: &str = "grow";
+pub(crate) const GROWTH_BYTES: usize = 400 * 1024 * 1024;
+
+/// Answers, and grows when it is asked to.
+#[test]
+#[ignore = "no test: other tests start it as the process of an engine"]
+fn grows() {
+    if is_engine() {
+        let mut socket = loaded();
+        let mut kept = Vec::new();
+        loop {
+            match hear(&mut socket) {
+                ToEngine::Generate(generate) => {
+                    if matches!(&generate.task.input, Input::Text(prompt) if prompt == GROW) {
+                        kept.resize(GROWTH_BYTES, 1_u8);
+                    }
+                    let id = generate.id;
+                    let prompt_tokens = 5;
+                    say(&mut socket, &FromEngine::Started { id, prompt_tokens });
+                    say(&mut socket, &chunk(id, 0));
+                    say(&mut socket, &done(id, prompt_tokens, 1));
+                }
+                ToEngine::Ping { n } => say(&mut socket, &FromEngine::Pong { n }),
+                _ => {}
+            }
+        }
+    }
+}
+
 /// A prompt that [`one_at_a_time`] answers to its end.
 pub(crate) const SHORT: &str = "short";
 

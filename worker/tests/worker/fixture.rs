@@ -227,7 +227,7 @@ impl TestMesh {
         worker.await
     }
 
-    async fn worker_of(
+    pub(crate) async fn worker_of(
         &self,
         engine: EngineCommand,
         data_dir: &Path,
