@@ -1,6 +1,7 @@
 //! What a worker is told, with every bound it keeps.
 
 mod device;
+mod model;
 mod server;
 
 use crate::device::Device;
@@ -10,13 +11,13 @@ use crate::quota::RateLimits;
 use crate::sandbox::SandboxConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use tether_wire::NodeId;
 use tether_wire::card::MAX_MODELS;
-use tether_wire::{Digest, ModelRef, NodeId};
 
 pub use device::DeviceConfig;
+pub use model::ModelConfig;
 pub use server::{ServerConfig, ServerKind};
 
 /// Most requests at once; the wire's own limit of a card's `capacity`.
@@ -97,67 +98,6 @@ pub struct WorkerConfig {
     pub engine: EngineConfig,
     /// What keeps engines in.
     pub sandbox: SandboxConfig,
-}
-
-/// One model to serve: where it lies, or what it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ModelConfig {
-    /// The artifact's folder, with its `tether.manifest`. It is served where it lies.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<PathBuf>,
-    /// Name and version, `NAME@MAJOR.MINOR`, of an artifact that one of `sources` has.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<ModelRef>,
-    /// The digest that it must have; nothing means whatever a trusted publisher signed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub digest: Option<Digest>,
-    /// Always loaded, before all others.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub pin: bool,
-    /// Where it is computed; nothing means `engine.device`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub device: Option<Device>,
-}
-
-impl ModelConfig {
-    /// A model that lies in a folder.
-    #[must_use]
-    pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: Some(path.into()),
-            ..Self::default()
-        }
-    }
-
-    /// Why it cannot be, if it cannot.
-    fn fault(&self, has_sources: bool) -> Option<&'static str> {
-        match &self.path {
-            Some(path) if path.as_os_str().is_empty() => Some("has an entry with an empty path"),
-            Some(_) if self.name.is_some() => {
-                Some("has an entry with both a path and a name: a path says what it is by itself")
-            }
-            Some(_) => None,
-            None if self.name.is_none() && self.digest.is_none() => {
-                Some("has an entry without a path, a name or a digest")
-            }
-            None if !has_sources => {
-                Some("has an entry without a path, and there are no `sources` to fetch it from")
-            }
-            None => None,
-        }
-    }
-}
-
-impl fmt::Display for ModelConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.path, &self.name, &self.digest) {
-            (Some(path), _, _) => path.display().fmt(f),
-            (None, Some(name), _) => name.fmt(f),
-            (None, None, Some(digest)) => digest.fmt(f),
-            (None, None, None) => f.write_str("nothing"),
-        }
-    }
 }
 
 /// The engine and its deadlines.
@@ -391,6 +331,7 @@ impl WorkerConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tether_wire::Digest;
 
     fn refused(change: fn(&mut WorkerConfig)) -> String {
         let mut config = WorkerConfig::default();
