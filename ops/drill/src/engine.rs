@@ -22,9 +22,12 @@ pub(crate) struct EngineArgs {
     /// Engines that end in each way
     #[arg(long, default_value_t = 50)]
     runs: usize,
-    /// Models that the worker serves, each with a process of its own
+    /// Models that the worker serves
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..=64))]
     models: u16,
+    /// Processes of each model; one of them ends at a time
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
+    processes: u16,
     /// Short requests in a second, over all models in turns
     #[arg(long, default_value_t = 8.0)]
     rate: f64,
@@ -50,6 +53,7 @@ impl EngineArgs {
             worker: WorkerSettings {
                 slots: 32,
                 engine: EngineSettings::Real {
+                    processes: self.processes,
                     hang_ms: self.hang_ms,
                     step_ms: self.step_ms,
                 },
@@ -57,7 +61,7 @@ impl EngineArgs {
         };
         let mesh = Mesh::start(site, &shape).await?;
         let caller = Caller::new(&mesh.gateway_url()?, mesh.api_key())?;
-        let mut fates = Fates::new(mesh, caller.clone()).await?;
+        let mut fates = Fates::new(mesh, caller.clone(), self.processes).await?;
         let (mut short, mut long) = (Vec::new(), Vec::new());
         for model in fates.models() {
             short.push(caller.learn(&model, SHORT).await?);

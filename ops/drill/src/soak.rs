@@ -19,7 +19,7 @@ mod mix;
 
 use crate::SiteArgs;
 use crate::cost;
-use crate::mesh::{EngineSettings, MODEL, Mesh, Shape, WorkerSettings};
+use crate::mesh::{EngineSettings, MODEL, Mesh, PATIENCE, Shape, WorkerSettings};
 use crate::report::{Report, progress};
 use anyhow::{Context, ensure};
 use ask::Caller;
@@ -29,7 +29,7 @@ use memory::Watch;
 use mix::Mix;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tether_net::testing;
 use tether_wire::Role;
 use tokio::sync::mpsc;
@@ -37,6 +37,8 @@ use tokio::task::JoinSet;
 
 /// How often it is told how far it is, in requests.
 const TOLD: usize = 500;
+/// Pause between two looks whether the worker is ready.
+const LOOK: Duration = Duration::from_millis(50);
 /// Slots of the worker. Whoever asks for several answers holds several, and whoever hung up holds
 /// one until the engine stopped.
 const SLOTS: u32 = 32;
@@ -50,15 +52,18 @@ pub(crate) struct SoakArgs {
     /// Requests at once
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     at_once: u16,
+    /// Processes of the engine
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
+    processes: u16,
     /// Seed of the mix
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
 
-/// A worker and its engine, as processes.
+/// A worker and the processes of its engine.
 struct Processes {
     worker: u32,
-    engine: u32,
+    engines: Vec<u32>,
 }
 
 impl SoakArgs {
@@ -70,24 +75,27 @@ impl SoakArgs {
             worker: WorkerSettings {
                 slots: SLOTS,
                 engine: EngineSettings::Real {
+                    processes: self.processes,
                     hang_ms: 10_000,
                     step_ms: 30_000,
                 },
             },
         };
         let mesh = Mesh::start(site, &shape).await?;
-        let processes = Processes::of(&mesh)?;
-        let watches = [
-            ("worker", processes.worker, true),
-            ("engine", processes.engine, true),
-            (
-                "orchestrator",
-                mesh.orchestrators[0].process()?.pid(),
-                false,
-            ),
-            ("gateway", mesh.gateway.process()?.pid(), false),
-        ]
-        .map(|(name, pid, promised)| (name, Watch::start(pid), promised));
+        let processes = Processes::of(&mesh, self.processes).await?;
+        let engines = processes.engines.iter().zip(1..);
+        let engines = engines.map(|(pid, n)| (format!("engine, process {n}"), *pid, true));
+        let orchestrator = mesh.orchestrators[0].process()?.pid();
+        let gateway = mesh.gateway.process()?.pid();
+        let watches: Vec<_> = [("worker".to_owned(), processes.worker, true)]
+            .into_iter()
+            .chain(engines)
+            .chain([
+                ("orchestrator".to_owned(), orchestrator, false),
+                ("gateway".to_owned(), gateway, false),
+            ])
+            .map(|(name, pid, promised)| (name, Watch::start(pid), promised))
+            .collect();
         let mut found = self.soak(&mesh).await?;
         found.processes = watches
             .into_iter()
@@ -146,17 +154,26 @@ impl SoakArgs {
 }
 
 impl Processes {
-    fn of(mesh: &Mesh) -> anyhow::Result<Self> {
+    /// Waits until they are all there.
+    async fn of(mesh: &Mesh, engines: u16) -> anyhow::Result<Self> {
         let worker = mesh.workers[0].process()?.pid();
+        let begin = Instant::now();
+        while loads(mesh)? < usize::from(engines) {
+            ensure!(
+                begin.elapsed() < PATIENCE,
+                "the worker has not loaded its model in all its processes"
+            );
+            tokio::time::sleep(LOOK).await;
+        }
         let children = cost::children(worker);
         ensure!(
-            children.len() == 1,
-            "the worker has {} children, not its engine alone",
+            children.len() == usize::from(engines),
+            "the worker has {} children, not its engine's {engines} alone",
             children.len()
         );
         Ok(Self {
             worker,
-            engine: children[0],
+            engines: children,
         })
     }
 
@@ -167,18 +184,24 @@ impl Processes {
             changes.push("the worker is gone".to_owned());
         }
         let children = cost::children(self.worker);
-        if children != [self.engine] {
-            changes.push(format!("the engine was {}, now {children:?}", self.engine));
+        if children != self.engines {
+            changes.push(format!(
+                "the engine was {:?}, now {children:?}",
+                self.engines
+            ));
         }
         // One that went and came back in between would have been logged.
-        let log = std::fs::read_to_string(mesh.workers[0].seat.log())?;
-        let loads = log
-            .lines()
-            .filter(|it| it.contains("\"model loaded\""))
-            .count();
-        if loads != 1 {
+        let loads = loads(mesh)?;
+        if loads != self.engines.len() {
             changes.push(format!("the model was loaded {loads} times"));
         }
         Ok(changes)
     }
+}
+
+/// How often the worker loaded its model, in each of its processes.
+fn loads(mesh: &Mesh) -> anyhow::Result<usize> {
+    let log = std::fs::read_to_string(mesh.workers[0].seat.log())?;
+    let loads = log.lines().filter(|it| it.contains("\"model loaded\""));
+    Ok(loads.count())
 }

@@ -1,6 +1,7 @@
 //! One end of an engine each: when its worker says so, how its answer ends, and when it is back.
 
 use super::found::{Ended, Found};
+use crate::cost;
 use crate::load::{Caller, Question};
 use crate::mesh::{Mesh, PATIENCE, send};
 use anyhow::{Context, ensure};
@@ -12,6 +13,9 @@ use tokio::sync::oneshot;
 
 /// Pause between two looks at the worker's log: as exact as the times are.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// For how long processes are watched to see which of them computes.
+const WATCHED: Duration = Duration::from_millis(100);
 
 /// How an engine ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,7 +105,7 @@ pub(super) struct Fates {
 }
 
 impl Fates {
-    pub(super) async fn new(mesh: Mesh, caller: Caller) -> anyhow::Result<Self> {
+    pub(super) async fn new(mesh: Mesh, caller: Caller, processes: u16) -> anyhow::Result<Self> {
         let log = mesh.workers[0].seat.log();
         let fates = Self {
             mesh,
@@ -110,7 +114,7 @@ impl Fates {
             found: Found::default(),
         };
         for model in fates.models() {
-            fates.next(0, |entry| is_loaded(entry, &model)).await?;
+            fates.loaded(&model, usize::from(processes)).await?;
         }
         Ok(fates)
     }
@@ -121,7 +125,6 @@ impl Fates {
 
     /// An engine ends in the middle of a long answer, and comes back.
     pub(super) async fn end(&mut self, fate: Fate, long: &Question) -> anyhow::Result<()> {
-        let pid = self.pid(&long.model)?;
         let (began, begun) = oneshot::channel();
         let mut began = Some(began);
         let (caller, question) = (self.caller.clone(), long.clone());
@@ -138,6 +141,7 @@ impl Fates {
             "no answer of {} begins",
             long.model
         );
+        let pid = self.busiest(&long.model).await?;
         let from = std::fs::metadata(&self.log)?.len();
         let at = Instant::now();
         send(pid, fate.signal())?;
@@ -169,13 +173,42 @@ impl Fates {
         Ok(())
     }
 
-    /// The process of a model's engine, as it was loaded last.
-    fn pid(&self, model: &str) -> anyhow::Result<u32> {
-        let last = self.entries(0)?.into_iter().rev().find_map(|it| match it {
+    /// The process of a model's engine that gives the long answer: the one that computes most.
+    async fn busiest(&self, model: &str) -> anyhow::Result<u32> {
+        let alive = cost::children(self.mesh.workers[0].process()?.pid());
+        let processes = self.entries(0)?.into_iter().filter_map(|it| match it {
             Entry::Loaded { model: named, pid } if is_of(&named, model) => Some(pid),
             _ => None,
         });
-        last.with_context(|| format!("{model} was never loaded"))
+        let processes: Vec<u32> = processes.filter(|it| alive.contains(it)).collect();
+        if let [only] = processes[..] {
+            return Ok(only);
+        }
+        let before: Vec<_> = processes.iter().map(|it| cost::spent(*it)).collect();
+        tokio::time::sleep(WATCHED).await;
+        let took = processes.iter().zip(before).filter_map(|(pid, before)| {
+            let took = cost::spent(*pid).ok()?.since(&before.ok()?);
+            Some((*pid, took.process))
+        });
+        let busiest = took.max_by(|a, b| a.1.total_cmp(&b.1));
+        let (pid, _) = busiest.with_context(|| format!("{model} is not loaded"))?;
+        Ok(pid)
+    }
+
+    /// Waits until a model is loaded in so many processes.
+    async fn loaded(&self, model: &str, processes: usize) -> anyhow::Result<()> {
+        let begin = Instant::now();
+        loop {
+            let entries = self.entries(0)?;
+            if entries.iter().filter(|it| is_loaded(it, model)).count() >= processes {
+                return Ok(());
+            }
+            ensure!(
+                begin.elapsed() < PATIENCE,
+                "{model} is not loaded in {processes} processes"
+            );
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// The first entry from a byte on that is asked for, once it is there.

@@ -68,8 +68,8 @@ impl Found {
         let mut report = Report::new(
             "engine",
             format!(
-                "1 orchestrator, a gateway, 1 worker with {} models of the small model on mistral.rs, {} short requests in a second over all of them; a sign of life is due every {} ms, a step every {} ms",
-                args.models, args.rate, args.hang_ms, args.step_ms
+                "1 orchestrator, a gateway, 1 worker with {} models of the small model on mistral.rs, each in {} processes, {} short requests in a second over all of them; a sign of life is due every {} ms, a step every {} ms",
+                args.models, args.processes, args.rate, args.hang_ms, args.step_ms
             ),
         );
         for fate in Fate::ALL {
@@ -100,11 +100,12 @@ impl Found {
         let answers = self.ended.iter().filter(|it| it.fate == fate);
         let answers: Vec<&Asked> = answers.map(|it| &it.answer).collect();
         let (lost, others) = (Counts::of(answers.iter().copied()), Counts::of(others));
+        let concerned = Counts::of(concerned);
         report.table(
             &Counts::HEADS,
             &[
                 lost.row("long answers that the engine was making"),
-                Counts::of(concerned).row("short ones, for the model that was gone"),
+                concerned.row("short ones, for the same model meanwhile"),
                 others.row("short ones, for the other models"),
             ],
         );
@@ -127,6 +128,14 @@ impl Found {
             failed == 0 && others.whole > 0,
             format!("{failed} of {}", others.all()),
         );
+        if args.processes > 1 {
+            let failed = concerned.all() - concerned.whole;
+            report.promise(
+                &format!("{words}: what else the model was asked, its other process answered"),
+                failed == 0 && concerned.whole > 0,
+                format!("{failed} of {}", concerned.all()),
+            );
+        }
         let wrong = answers.iter().filter(|it| matches!(it.end, End::Wrong(_)));
         let wrong = wrong.count();
         report.promise(

@@ -26,8 +26,12 @@ pub(crate) struct WorkerSettings {
 pub(crate) enum EngineSettings {
     /// The echo engine, with milliseconds that it takes for each token.
     Echo { token_ms: u64 },
-    /// The real one, with its deadlines in milliseconds.
-    Real { hang_ms: u64, step_ms: u64 },
+    /// The real one, with processes for each model and its deadlines in milliseconds.
+    Real {
+        processes: u16,
+        hang_ms: u64,
+        step_ms: u64,
+    },
 }
 
 impl EngineSettings {
@@ -36,8 +40,14 @@ impl EngineSettings {
             Self::Echo { token_ms } => {
                 format!("kind = \"echo\"\necho_delay_ms = {token_ms}\n")
             }
-            Self::Real { hang_ms, step_ms } => {
-                format!("replicas = 1\nhang_timeout_ms = {hang_ms}\nstep_timeout_ms = {step_ms}\n")
+            Self::Real {
+                processes,
+                hang_ms,
+                step_ms,
+            } => {
+                format!(
+                    "replicas = {processes}\nhang_timeout_ms = {hang_ms}\nstep_timeout_ms = {step_ms}\n"
+                )
             }
         }
     }

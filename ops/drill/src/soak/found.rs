@@ -58,7 +58,7 @@ impl Ends {
 /// One of the processes.
 #[derive(Debug)]
 pub(super) struct Grown {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     pub(super) memory: Memory,
     /// Whether it is promised that its memory is flat.
     pub(super) promised: bool,
@@ -117,7 +117,8 @@ impl Found {
         let mut report = Report::new(
             "soak",
             format!(
-                "an orchestrator, a gateway, 1 worker with the small model on mistral.rs; {} requests, {} at once, seed {}, in {:.0} s",
+                "an orchestrator, a gateway, 1 worker with the small model on mistral.rs in {} processes; {} requests, {} at once, seed {}, in {:.0} s",
+                args.processes,
                 args.requests,
                 args.at_once,
                 args.seed,
@@ -242,6 +243,7 @@ mod tests {
     #[test]
     fn a_silent_cut_breaks_a_promise_and_a_told_failure_does_not() {
         let args = SoakArgs {
+            processes: 2,
             requests: 200,
             at_once: 1,
             seed: 0,
