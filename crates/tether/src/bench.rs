@@ -13,7 +13,10 @@ mod report;
 mod round;
 mod throughput;
 
+use crate::signals::Signals;
 use clap::{Args, Subcommand};
+use report::Report;
+use std::future::Future;
 
 /// See [`crate::cli`].
 #[derive(Debug, Subcommand)]
@@ -48,15 +51,29 @@ impl BenchCommand {
             .build()?;
         runtime.block_on(async {
             let report = match self {
-                Self::FirstToken(Runs { runs }) => first_token::measure(runs).await?,
-                Self::Overhead(Runs { runs }) => overhead::measure(runs).await?,
-                Self::Continuation(Runs { runs }) => continuation::measure(runs).await?,
-                Self::Throughput(throughput) => throughput.measure().await?,
                 #[cfg(feature = "mistralrs")]
                 Self::Alone(alone) => return alone.serve().await,
+                // One core is busy with it, and there is nothing to tidy up.
                 Self::Fleet(fleet) => return fleet.run().await,
+                Self::FirstToken(Runs { runs }) => unless_told(first_token::measure(runs)).await?,
+                Self::Overhead(Runs { runs }) => unless_told(overhead::measure(runs)).await?,
+                Self::Continuation(Runs { runs }) => {
+                    unless_told(continuation::measure(runs)).await?
+                }
+                Self::Throughput(throughput) => unless_told(throughput.measure()).await?,
             };
             Ok(report.print()?)
         })
+    }
+}
+
+/// Measures until a signal comes: what is dropped then ends its processes and removes its folders.
+async fn unless_told(
+    measure: impl Future<Output = anyhow::Result<Report>>,
+) -> anyhow::Result<Report> {
+    let mut signals = Signals::listen()?;
+    tokio::select! {
+        report = measure => report,
+        signal = signals.next() => anyhow::bail!("{signal}: nothing was measured"),
     }
 }
