@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tether_artifact_store::{
     ArtifactError, DirectorySource, Offered, Source, Store, Trust, read_manifest,
 };
-use tether_wire::Digest;
+use tether_wire::{Digest, ModelRef};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,14 @@ pub(super) struct Located {
     pub(super) path: PathBuf,
     /// Of a copy in the store, which is ours to remove.
     stored: Option<(Arc<Store>, Digest)>,
+}
+
+/// An artifact that sources have.
+struct Found {
+    digest: Digest,
+    created_ms: u64,
+    /// Where, in the order of the sources.
+    at: Vec<(Offered, Arc<dyn Source>)>,
 }
 
 /// Finds the files of models. Cheap to clone.
@@ -90,7 +98,7 @@ impl Locator {
     pub(super) async fn locate(
         &self,
         model: &ModelConfig,
-        tell: impl Fn(u64, u64) + Send + Sync + 'static,
+        tell: impl Fn(u64, u64) + Clone + Send + Sync + 'static,
     ) -> Result<Located, ArtifactError> {
         if let Some(path) = &model.path {
             return Ok(Located::at(path.clone()));
@@ -101,26 +109,48 @@ impl Locator {
         {
             return Ok(Located::stored(path, store, digest));
         }
-        let (offered, source) = self.find(model).await?;
-        let digest = offered.digest();
+        let found = self.find(model).await?;
+        let digest = found.digest;
         self.kept().insert(digest);
+        let mut refused = None;
+        // One source that is damaged, or went away meanwhile, is no reason not to ask the next.
+        for (offered, source) in found.at {
+            match self.fetch(&store, &offered, &source, tell.clone()).await {
+                Ok(path) => {
+                    tracing::info!(%digest, source = source.name(), "artifact is in the store");
+                    return Ok(Located::stored(path, store, digest));
+                }
+                Err(error) => {
+                    let source = source.name();
+                    tracing::warn!(%digest, source, %error, "this source does not give it whole");
+                    refused.get_or_insert(error);
+                }
+            }
+        }
+        Err(refused.unwrap_or_else(|| ArtifactError::NotFound(model.to_string())))
+    }
+
+    async fn fetch(
+        &self,
+        store: &Store,
+        offered: &Offered,
+        source: &Arc<dyn Source>,
+        tell: impl Fn(u64, u64) + Send + Sync + 'static,
+    ) -> Result<PathBuf, ArtifactError> {
         let keep = |digest: &Digest| self.kept().contains(digest);
         // Dropping the fetch, when the worker stops, cancels it.
         let cancel = CancellationToken::new();
         let _cancelling = cancel.clone().drop_guard();
-        let trust = &self.0.trust;
-        let fetched = store.fetch(&offered, trust, &*source, keep, tell, cancel);
+        let fetched = store.fetch(offered, &self.0.trust, &**source, keep, tell, cancel);
         let path = fetched.await;
-        let path = path.map_err(|error| error.of_source(source.name()))?;
-        tracing::info!(%digest, source = source.name(), "artifact is in the store");
-        Ok(Located::stored(path, store.clone(), digest))
+        path.map_err(|error| error.of_source(source.name()))
     }
 
     /// The folder of an adapter's base: configured, in the store, or fetched there.
     pub(super) async fn locate_base(
         &self,
         digest: Digest,
-        tell: impl Fn(u64, u64) + Send + Sync + 'static,
+        tell: impl Fn(u64, u64) + Clone + Send + Sync + 'static,
     ) -> Result<Located, ArtifactError> {
         if let Some(path) = self.configured(digest).await {
             return Ok(Located::at(path));
@@ -165,8 +195,8 @@ impl Locator {
     }
 
     /// The newest that a trusted publisher signed, where only the name says which.
-    async fn find(&self, model: &ModelConfig) -> Result<(Offered, Arc<dyn Source>), ArtifactError> {
-        let mut best: Option<(u64, Offered, Arc<dyn Source>)> = None;
+    async fn find(&self, model: &ModelConfig) -> Result<Found, ArtifactError> {
+        let mut best: Option<Found> = None;
         let mut refused = None;
         for source in &self.0.sources {
             let listed = match source.list().await {
@@ -177,10 +207,8 @@ impl Locator {
                 }
             };
             for offered in listed {
-                if model
-                    .digest
-                    .is_some_and(|digest| digest != offered.digest())
-                {
+                let digest = offered.digest();
+                if model.digest.is_some_and(|asked| asked != digest) {
                     continue;
                 }
                 let manifest = match offered.open(&self.0.trust) {
@@ -189,20 +217,25 @@ impl Locator {
                     Err(error) if model.digest.is_some() => return Err(error),
                     Err(_) => continue,
                 };
-                let is_it = model
-                    .name
-                    .as_ref()
-                    .is_none_or(|name| *name == manifest.model);
-                let is_newer = (best.as_ref()).is_none_or(|(at, ..)| manifest.created_ms > *at);
-                if is_it && is_newer {
-                    best = Some((manifest.created_ms, offered, source.clone()));
+                let is_named = |name: &ModelRef| *name == manifest.model;
+                if !model.name.as_ref().is_none_or(is_named) {
+                    continue;
+                }
+                let place = (offered, source.clone());
+                match &mut best {
+                    Some(best) if best.digest == digest => best.at.push(place),
+                    Some(best) if best.created_ms >= manifest.created_ms => {}
+                    _ => {
+                        best = Some(Found {
+                            digest,
+                            created_ms: manifest.created_ms,
+                            at: vec![place],
+                        });
+                    }
                 }
             }
         }
-        match best {
-            Some((_, offered, source)) => Ok((offered, source)),
-            None => Err(refused.unwrap_or_else(|| ArtifactError::NotFound(model.to_string()))),
-        }
+        best.ok_or_else(|| refused.unwrap_or_else(|| ArtifactError::NotFound(model.to_string())))
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, BTreeSet<Digest>> {

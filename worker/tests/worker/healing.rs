@@ -43,8 +43,12 @@ impl Scene {
 
     /// A worker of this data folder, that serves the artifact by its name.
     async fn worker(&self, mesh: &TestMesh) -> Worker {
+        self.worker_of(mesh, vec![self.shelf.path().to_owned()])
+            .await
+    }
+
+    async fn worker_of(&self, mesh: &TestMesh, sources: Vec<PathBuf>) -> Worker {
         let key = NodeKey::from_seed([78; 32]);
-        let sources = vec![self.shelf.path().to_owned()];
         let change = |config: &mut tether_worker::WorkerConfig| {
             config.sources = sources;
             config.models = vec![ModelConfig {
@@ -68,6 +72,14 @@ fn flip(path: &Path) {
     let last = bytes.last_mut().expect("not empty");
     *last ^= 1;
     fs::write(path, bytes).expect("written");
+}
+
+fn copy_to(to: &Path, from: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    for entry in fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
+    }
 }
 
 async fn serving(worker: &Worker) -> u32 {
@@ -150,13 +162,26 @@ async fn without_a_good_source_the_fault_stays_and_passes_when_the_source_is_men
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_one_source_is_damaged_the_next_is_asked() {
+    let (mesh, scene) = (TestMesh::new(), Scene::new());
+    let orchestrator = mesh.orchestrator().await;
+    let other = tempfile::tempdir().expect("tempdir");
+    let copy = other.path().join("echo");
+    copy_to(&copy, &scene.at_source("."));
+    flip(&scene.at_source("model.safetensors"));
+    let sources = [scene.shelf.path(), other.path()];
+    let worker = scene
+        .worker_of(&mesh, sources.map(Path::to_owned).to_vec())
+        .await;
+    serving(&worker).await;
+    scene.answers(&orchestrator, &worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_folder_of_the_providers_that_is_damaged_is_refused_and_left_as_it_is() {
     let (mesh, scene) = (TestMesh::new(), Scene::new());
     let folder = tempfile::tempdir().expect("tempdir");
-    for entry in fs::read_dir(scene.at_source(".")).expect("a folder") {
-        let entry = entry.expect("an entry");
-        fs::copy(entry.path(), folder.path().join(entry.file_name())).expect("copied");
-    }
+    copy_to(folder.path(), &scene.at_source("."));
     flip(&folder.path().join("model.safetensors"));
     let damaged = fs::read(folder.path().join("model.safetensors")).expect("read");
     let sources = vec![scene.shelf.path().to_owned()];
