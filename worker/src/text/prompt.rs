@@ -253,7 +253,9 @@ impl TextModel {
         let grammar = source
             .and_then(|source| source.map(|it| self.grammars.compile(it)).transpose())
             .map_err(|error| invalid(param, format!("{param} cannot be followed: {error}")))?;
-        let stop = task.sampling.stop.iter().filter(|stop| !stop.is_empty());
+        // An answer that must call has no text beside its calls for a stop string to end.
+        let stop = task.sampling.stop.iter();
+        let stop = stop.filter(|stop| !stop.is_empty() && !output.must_call());
         let limits = Limits {
             eos: self.tokenizer.eos().clone(),
             max_tokens: prompt.max_tokens,
