@@ -3,6 +3,7 @@
 use super::overhead::{Question, Sample};
 use crate::commands::http;
 use crate::commands::sse::Events;
+use crate::commands::worker_status;
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 use std::ffi::OsStr;
@@ -71,6 +72,12 @@ impl Mesh {
         let mut entries = std::fs::read_dir(models)?;
         let first = entries.next().context("no model was unpacked")??;
         Ok(first.path())
+    }
+
+    /// What its first worker tells its provider.
+    pub(super) async fn worker_status(&self) -> anyhow::Result<Value> {
+        let worker = self.dir.path().join("workers").join("1");
+        worker_status::ask(&worker.join("data")).await
     }
 
     /// One streamed answer through the gateway.

@@ -109,7 +109,7 @@ impl StatusArgs {
 }
 
 /// Asks the worker of this data folder.
-async fn ask(folder: &Path) -> anyhow::Result<Value> {
+pub(crate) async fn ask(folder: &Path) -> anyhow::Result<Value> {
     let path = folder.join(SOCKET);
     let not_running = || {
         NotReady(format!(

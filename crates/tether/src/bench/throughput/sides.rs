@@ -6,6 +6,7 @@ use super::server::{Llama, Server};
 use crate::bench::mesh::Mesh;
 use crate::bench::round::{Answered, Round};
 use anyhow::{Context, ensure};
+use serde_json::Value;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Stdio;
@@ -15,6 +16,8 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 /// How long a model may take to be warm in all its processes.
 const WARM_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pause between two looks at a worker.
+const LOOK: Duration = Duration::from_millis(100);
 /// What is called the engine for newer processors.
 const NEWER: &str = "x86-64-v3";
 /// Answers that mistral.rs may give at once.
@@ -107,6 +110,7 @@ pub(super) async fn of(
         let base = format!("{}/v1", text("gateway")?);
         let server = Server::new(name, &base, model.name, &text("api_key")?)?;
         server.wait_until_warm(WARM_TIMEOUT).await?;
+        all_processes(mesh).await.with_context(|| name.clone())?;
         sides.push(Side::Server(server));
     }
     if cfg!(feature = "mistralrs") {
@@ -121,6 +125,27 @@ pub(super) async fn of(
         sides.push(Side::Llama(Llama::start(llama, model).await?));
     }
     Ok(sides)
+}
+
+/// Waits until each loaded model answers in all its processes: the first alone answers before.
+async fn all_processes(mesh: &Mesh) -> anyhow::Result<()> {
+    let waits = async {
+        loop {
+            if is_whole(&mesh.worker_status().await?) {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let waited = tokio::time::timeout(WARM_TIMEOUT, waits).await;
+    waited.context("a model's processes are not all there in time")?
+}
+
+/// Whether it is so, by what a worker says of itself.
+fn is_whole(status: &Value) -> bool {
+    let models = status["models"].as_array().into_iter().flatten();
+    let mut warm = models.filter(|model| model["state"] == "warm").peekable();
+    warm.peek().is_some() && warm.all(|model| model["processes"][0] == model["processes"][1])
 }
 
 /// mistral.rs in a process of its own, by its own interface.
@@ -169,5 +194,23 @@ impl Alone {
             "answers are missing"
         );
         Ok(answered)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_model_is_whole_when_it_answers_in_all_its_processes() {
+        let models = |models: Value| is_whole(&json!({ "models": models }));
+        let warm = |running| json!({"state": "warm", "processes": [running, 2]});
+        let cold = json!({"state": "cold", "processes": [0, 1]});
+        assert!(!models(json!([])));
+        assert!(!models(json!([cold])));
+        assert!(!models(json!([warm(1), cold])));
+        assert!(!models(json!([warm(1), warm(2)])));
+        assert!(models(json!([warm(2), cold, warm(2)])));
     }
 }
