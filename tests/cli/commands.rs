@@ -1,6 +1,6 @@
 //! Help, usage, completions, `probe` and `chat`.
 
-use crate::operator::{FAILURE, NOT_READY, Operator, USAGE, fails, stderr, text};
+use crate::operator::{CONFIG, FAILURE, NOT_READY, Operator, USAGE, fails, stderr, text};
 use crate::support::{self, Tether};
 
 #[test]
@@ -57,6 +57,18 @@ fn what_cannot_be_meant_is_refused_as_wrong_usage() {
     up("--admin", "0.0.0.0:0")();
     up("--otlp-endpoint", "not a url")();
     up("--log-level", "foo=bar=baz")();
+    let data_dir = text(&data);
+    let processes = [
+        "up",
+        "--data-dir",
+        data_dir,
+        "--slots",
+        "2",
+        "--replicas",
+        "6",
+    ];
+    let names = ["`worker.engine.replicas` is 6", "`worker.slots` is 2"];
+    fails(&processes, CONFIG, &names);
     assert!(!data.exists(), "nothing was made");
     fails(&["bootstrap"], USAGE, &["give --config or --listen"]);
     fails(&["probe", "foo"], USAGE, &["HOST:PORT"]);

@@ -70,8 +70,7 @@ async fn worker(mesh: &TestMesh, data: &Path, models: &[Model], budget: u64) -> 
             .map(|model| ModelConfig::at(&model.dir))
             .collect();
         config.engine.kind = EngineKind::Mistralrs;
-        // Of one process each, so that what a model takes is the same alone and beside others.
-        config.engine.replicas = 1;
+        // Alone a model has as many processes as there are cores, beside nine others one.
         config.engine.threads = 1;
         config.memory_budget_mib = budget.div_ceil(MIB);
     };
@@ -185,10 +184,9 @@ async fn run(requests: usize) {
     }
     let need = {
         let first = worker(&mesh, &data, &models[..1], 4_096 * MIB).await;
-        let need = first.status().models[0]
-            .report()
-            .memory_bytes
-            .expect("seen");
+        let report = first.status().models[0].report();
+        let (_, processes) = report.processes.expect("known");
+        let need = report.memory_bytes.expect("seen") / u64::from(processes);
         first.drain(Duration::from_secs(5)).await;
         need
     };

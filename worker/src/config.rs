@@ -26,6 +26,9 @@ const MAX_SLOTS: u32 = 65_536;
 const MAX_ORCHESTRATORS: usize = 16;
 /// Most cores that are shared out.
 const MAX_CORES: u32 = 4_096;
+/// Most threads of one process, which has them twice, once for each library that computes with some,
+/// and a few more: within the threads that the sandbox allows.
+pub(crate) const MAX_THREADS: u32 = 384;
 /// Most processes of one model: each is looked after by itself, and what they give at once is one
 /// worker's to carry.
 const MAX_REPLICAS: u32 = 64;
@@ -77,7 +80,7 @@ pub struct WorkerConfig {
     pub disk_budget_gib: u64,
     /// Seconds after which a model that nobody asks for is unloaded; 0 means never.
     pub idle_unload_s: u64,
-    /// LoRA adapters that are loaded at once, each with its base in a process of its own; beyond that
+    /// LoRA adapters that are loaded at once, each with its base in an engine of its own; beyond that
     /// the one that was asked for least recently gives way. 0 means that none is served.
     pub max_warm_adapters: usize,
     /// Price in micro-credits for a thousand tokens.
@@ -112,14 +115,17 @@ pub struct EngineConfig {
     /// Most answers that one engine computes in one batch. More than 1 on accelerators only; the last
     /// bits of an answer then depend on its neighbours, and no seed gives it again for certain.
     pub sequences: u32,
-    /// Cores that the processes of one model share out; 0 means those of the machine.
+    /// Cores that the processes of one model share out; 0 means those of the machine. This and the
+    /// next two are for models that are computed by the processor; on an accelerator a model is one
+    /// process.
     pub cores: u32,
     /// Processes of one model, which give answers beside each other: each holds the weights once
-    /// more, and one that falls takes only its own answers with it. 0 means as many as there are
-    /// cores (or `threads` of them each) and slots for, and as the model's share of the memory budget
-    /// holds.
+    /// more, and one that falls takes only its own answers with it. At most `slots`. 0 means as many
+    /// as there are cores (or `threads` of them each) and slots for, and room beside what the other
+    /// models need: no model is kept out by another one's further processes.
     pub replicas: u32,
-    /// Threads for the numeric kernels of one process; 0 means `cores` shared out to the processes.
+    /// Threads for the numeric kernels of one process, which is then kept to as many processors; 0
+    /// means `cores` shared out to the processes, which run on any.
     pub threads: u32,
     /// How long a model may take to load, in milliseconds.
     pub start_timeout_ms: u64,
@@ -305,10 +311,19 @@ impl WorkerConfig {
         for (field, number, most) in [
             ("engine.cores", engine.cores, MAX_CORES),
             ("engine.replicas", engine.replicas, MAX_REPLICAS),
-            ("engine.threads", engine.threads, MAX_CORES),
+            ("engine.threads", engine.threads, MAX_THREADS),
         ] {
             check(field, number <= most, &format!("must be at most {most}"))?;
         }
+        check(
+            "engine.replicas",
+            engine.replicas <= self.slots,
+            &format!(
+                "is {}, but `worker.slots` is {}, and no more answers than that are given at once: \
+                 raise `worker.slots` or lower `engine.replicas`",
+                engine.replicas, self.slots
+            ),
+        )?;
         check(
             "engine.memory_limit_mib",
             engine.memory_limit_mib == 0
@@ -363,7 +378,11 @@ mod tests {
         assert!(refused(|c| c.engine.step_timeout_ms = 0).contains("engine.step_timeout_ms"));
         assert!(refused(|c| c.engine.cores = 4_097).contains("engine.cores"));
         assert!(refused(|c| c.engine.replicas = 65).contains("engine.replicas"));
-        assert!(refused(|c| c.engine.threads = 4_097).contains("engine.threads"));
+        assert!(refused(|c| c.engine.threads = MAX_THREADS + 1).contains("engine.threads"));
+        let idle = refused(|c| (c.slots, c.engine.replicas) = (2, 6));
+        for part in ["worker.engine.replicas is 6", "`worker.slots` is 2"] {
+            assert!(idle.contains(part), "{part} in {idle}");
+        }
         assert!(refused(|c| c.engine.memory_limit_mib = 1).contains("engine.memory_limit_mib"));
         assert!(refused(|c| c.engine.kind = EngineKind::Escape).contains("worker doctor"));
         let devices = refused(|c| c.sandbox.devices = vec!["/etc".into()]);
@@ -395,6 +414,24 @@ mod tests {
         config.models[0] = model("m");
         config.models[0].name = Some("tiny@1.0".parse().expect("valid"));
         assert!(config.validate().is_err(), "two ways to say it");
+    }
+
+    #[test]
+    fn the_most_processes_and_threads_are_valid() {
+        let mut config = WorkerConfig {
+            slots: MAX_REPLICAS,
+            ..WorkerConfig::default()
+        };
+        config.engine.replicas = MAX_REPLICAS;
+        config.engine.threads = MAX_THREADS;
+        config.validate().expect("valid");
+    }
+
+    #[test]
+    fn a_process_with_the_most_threads_is_within_what_the_sandbox_allows() {
+        // Both libraries that are told, and what the engine has besides.
+        let threads = u64::from(MAX_THREADS) * 2 + 128;
+        assert!(threads <= crate::engine::memory::MAX_THREADS);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub(crate) mod escape;
 mod handle;
 mod in_flight;
 mod kind;
+pub(crate) mod layout;
 pub(crate) mod memory;
 #[cfg(feature = "mistralrs")]
 mod mistralrs;
@@ -24,6 +25,7 @@ mod supervisor;
 pub use crate::engine::mistralrs::alone;
 
 pub use handle::{Answer, Engine, EngineState, Ready};
+pub use layout::Layout;
 pub use process::{ENGINE_ENV, EngineCommand};
 pub use reader::{EngineDone, Hold, MAX_WAITING_CHUNKS};
 pub use spec::{EngineSpec, Prepare, Refused};

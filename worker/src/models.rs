@@ -72,14 +72,22 @@ pub struct Known {
     pub max_token_bytes: Option<u32>,
     /// Whether it is always loaded.
     pub is_pinned: bool,
-    /// Memory that it is thought to take, or was seen to, of all devices and in all its processes.
-    pub memory_bytes: u64,
+    /// Memory that each of its processes is thought to take, or was seen to, of all devices.
+    pub process_bytes: u64,
     /// Where it is computed.
     pub device: Device,
-    /// Processes that give its answers, once they are all there.
+    /// Processes that give its answers, once they are all there; while it is not loaded, as few as it
+    /// is loaded with.
     pub processes: u32,
     /// How long its last load took, the check of its files included; nothing before the first.
     pub load_ms: Option<u64>,
+}
+
+impl Known {
+    /// Memory that it is thought to take in all its processes.
+    fn memory_bytes(&self) -> u64 {
+        self.process_bytes.saturating_mul(self.processes.into())
+    }
 }
 
 /// A model for programs: `tether worker status`.
@@ -107,7 +115,7 @@ pub struct ModelReport {
     pub shields: Vec<Shield>,
     /// Processes that answer, of those that should; nothing of a server.
     pub processes: Option<(u32, u32)>,
-    /// Answers that it gives at once now.
+    /// Answers that it gives at once now: no more than the worker has slots.
     pub sequences: u32,
     /// Milliseconds that its last load took: who asks for it while it is cold waits so long.
     pub load_ms: Option<u64>,
@@ -163,7 +171,7 @@ impl ModelStatus {
             state: self.state.as_str(),
             progress,
             is_pinned: known.is_some_and(|known| known.is_pinned),
-            memory_bytes: known.map(|known| known.memory_bytes),
+            memory_bytes: known.map(Known::memory_bytes),
             device: known.map(|known| known.device),
             shields: match &self.state {
                 ModelState::Serving(served) => served.shields.clone(),

@@ -37,7 +37,7 @@ pub enum Protection {
     Processes,
     /// Its memory is bounded by the kernel.
     Memory,
-    /// Its open files, its core dumps and its share of the processors are bounded.
+    /// Its open files and its core dumps are bounded, and it stands behind others for the processors.
     Limits,
 }
 
@@ -221,8 +221,8 @@ pub struct Confine {
     pub has_cgroup: bool,
     /// Why not, if not.
     pub no_cgroup: String,
-    /// Where its processors begin, of those that the worker may use, so that processes of one engine
-    /// do not share them; nothing means anywhere.
+    /// Where its processors begin, of those that the worker may use, where it is to keep to as many
+    /// as it has threads; nothing means that it may use all of them.
     pub first_processor: Option<u32>,
 }
 

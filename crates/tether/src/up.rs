@@ -111,6 +111,8 @@ impl UpArgs {
     pub(crate) fn run(self, logging: &LoggingArgs) -> anyhow::Result<()> {
         let begin = Instant::now();
         let telemetry = self.telemetry(logging)?;
+        let settings = worker_files::settings(&self);
+        config::check_worker_settings(&settings, "the command line")?;
         models::require_packed(&self.model)?;
         ready::check_port(self.gateway)?;
         commands::serve(Box::pin(self.run_until_stopped(logging, telemetry, begin)))

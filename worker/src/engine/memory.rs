@@ -15,7 +15,7 @@ const BASE_BYTES: u64 = 2 << 30;
 /// RLIMIT_DATA counts what is reserved, as stacks of threads, not what is filled.
 const RESERVED_BYTES: u64 = 512 << 20;
 /// Most threads of an engine: one that makes more is not computing.
-const MAX_THREADS: u64 = 1_024;
+pub(crate) const MAX_THREADS: u64 = 1_024;
 
 /// The limit of an engine: `configured_mib`, or, where that is 0, 4 × the bytes of the model's
 /// files + 2 GiB.

@@ -1,6 +1,7 @@
 //! What an engine is started with, and what may keep it from being started.
 
 use crate::config::EngineConfig;
+use crate::engine::layout::Layout;
 use crate::engine::process::EngineCommand;
 use crate::engine::protocol::Load;
 use futures_util::future::BoxFuture;
@@ -21,6 +22,8 @@ pub struct EngineSpec {
     pub prepare: Prepare,
     /// How many processes of it give answers beside each other; at least 1.
     pub processes: u32,
+    /// How they share out threads and processors.
+    pub layout: Layout,
 }
 
 /// What comes before each start of an engine's process: told which one of them, it gives the folder

@@ -55,10 +55,9 @@ impl Supervisor {
             post,
             stop,
         } = channels;
-        if spec.processes > 1 {
-            let before = post.process().saturating_mul(spec.load.threads);
-            spec.load.confine.first_processor = Some(before);
-        }
+        let (layout, threads) = (spec.layout, spec.load.threads);
+        spec.load.threads = layout.threads(threads, post.process());
+        spec.load.confine.first_processor = layout.first_processor(threads, post.process());
         Self {
             spec,
             metrics,

@@ -11,20 +11,20 @@ mod check;
 mod shown;
 mod verified;
 
-use super::division::{Division, Means};
+use super::division::{self, Means, Threads};
 use super::entry::Entry;
 use super::leases::Leases;
 use super::locate::Locator;
 use super::memory::{self, Memory};
 use super::observe::{LOOK_EVERY, Observer};
-use super::pool::{Amount, Mib, Need, Room};
+use super::pool::{Mib, Need, Processes, Room};
 use super::{Found, Known, ModelState, cut};
 use crate::config::{ModelConfig, WorkerConfig};
 use crate::device::{Compute, Device};
 use crate::engine::memory::limit;
 use crate::engine::protocol::{EngineKind, Load};
 use crate::engine::restart::{self, Cause};
-use crate::engine::{Engine, EngineCommand, EngineSpec, EngineState, Prepare, Refused};
+use crate::engine::{Engine, EngineCommand, EngineSpec, EngineState, Layout, Prepare, Refused};
 use crate::models::estimate::Size;
 use crate::sandbox::Confine;
 use check::Check;
@@ -87,10 +87,10 @@ impl Keeper {
             match check.run().await {
                 Ok(verified) => break verified,
                 Err(refused) => {
-                    self.refuse(None, refused.code, refused.reason);
                     if !refused.passing {
-                        return;
+                        return self.refuse(None, refused.code, refused.reason);
                     }
+                    self.fault(None, refused.code, refused.reason);
                     failures += 1;
                     let wait = restart::delay(Cause::Load, failures, rand::random());
                     tokio::time::sleep(wait).await;
@@ -111,22 +111,25 @@ impl Keeper {
             let reason = format!("adapters are computed by the processor, and not on {device}");
             return self.refuse(Some(digest), "adapter-device", reason);
         }
-        let division = self.know(&verified, model.pin);
+        let least = self.know(&verified, model.pin).least();
         let mut target = self.leases.target(self.entry.index());
         let fresh = Arc::new(Mutex::new(Some(verified.view.clone())));
         let prepare = check.before_each_start(digest, fresh.clone());
-        if !*target.borrow_and_update() {
+        if *target.borrow_and_update() == 0 {
             // What was right now may have changed when somebody asks.
             fresh.lock().unwrap_or_else(PoisonError::into_inner).take();
             self.cold(digest, true);
         }
         let mut failures = 0;
         loop {
-            if !self.wished(digest, &mut target).await {
+            let Some(processes) = self.wished(digest, &mut target).await else {
                 return;
-            }
-            let load = self.load(&verified, division, prepare.clone(), &mut target);
-            match load.await {
+            };
+            self.counted(processes);
+            let load = self.load(&verified, processes, prepare.clone(), &mut target);
+            let ended = load.await;
+            self.counted(least);
+            match ended {
                 Ended::Unloaded => {
                     failures = 0;
                     self.leases.unloaded(self.entry.index());
@@ -138,7 +141,7 @@ impl Keeper {
                     target.mark_unchanged();
                     self.leases.gave_up(self.entry.index(), &reason, wait);
                     tokio::select! {
-                        loads = target.wait_for(|should| *should) => {
+                        loads = target.wait_for(|processes| *processes > 0) => {
                             if loads.is_err() {
                                 return;
                             }
@@ -148,20 +151,20 @@ impl Keeper {
                     }
                 }
                 Ended::Refused(refused) => {
-                    self.leases.forget(self.entry.index(), &refused.reason);
                     return self.refuse(Some(digest), refused.code, refused.reason);
                 }
             }
         }
     }
 
-    /// Waits until the model should be loaded; not any more, when there is no pool.
-    async fn wished(&self, digest: Digest, target: &mut watch::Receiver<bool>) -> bool {
+    /// Waits until the model should be loaded: into how many processes. Nothing when there is no pool
+    /// any more.
+    async fn wished(&self, digest: Digest, target: &mut watch::Receiver<u32>) -> Option<u32> {
         let mut unfit = self.leases.unfit(self.entry.index());
         loop {
             tokio::select! {
                 biased;
-                loads = target.wait_for(|should| *should) => return loads.is_ok(),
+                loads = target.wait_for(|processes| *processes > 0) => return loads.ok().map(|it| *it),
                 // What others need changed.
                 Ok(()) = unfit.changed() => self.cold(digest, true),
             }
@@ -169,47 +172,52 @@ impl Keeper {
     }
 
     /// Now it can be loaded. Returns into how many processes.
-    fn know(&self, verified: &Verified, is_pinned: bool) -> Division {
+    fn know(&self, verified: &Verified, is_pinned: bool) -> Processes {
         let seen = self.memory.seen(&verified.digest());
-        let (one, reason) = self.size(verified).memory(seen, 0);
-        let division = self.divide(&one.least);
-        let memory = one.times(division.processes);
-        let reason = match division.processes {
-            1 => reason,
-            processes => format!("{processes} processes, each with {reason}"),
-        };
+        let (memory, reason) = self.size(verified).memory(seen, 0);
+        let processes = division::processes(&self.config.engine, self.means());
         let known = Known {
-            processes: division.processes,
+            processes: processes.least(),
             ..verified.known(is_pinned, memory.most.total(), self.compute.device)
         };
         self.entry.change(|status| status.known = Some(known));
         let need = Need {
             memory,
             reason,
+            processes,
             is_adapter: verified.base.is_some(),
             is_pinned,
         };
         self.leases.know(self.entry.index(), need);
-        division
+        processes
+    }
+
+    /// It has so many processes, or is to have.
+    fn counted(&self, processes: u32) {
+        self.entry.change(|status| {
+            if let Some(known) = &mut status.known {
+                known.processes = processes;
+            }
+        });
     }
 
     /// One stay of the model in memory: until the pool wants it to go, or its files are not right.
     async fn load(
         &self,
         verified: &Verified,
-        division: Division,
+        processes: u32,
         prepare: Prepare,
-        target: &mut watch::Receiver<bool>,
+        target: &mut watch::Receiver<u32>,
     ) -> Ended {
         let manifest = verified.manifest();
         let digest = verified.digest();
         let name = manifest.model.to_string();
-        let spec = self.spec(verified, division, prepare);
+        let spec = self.spec(verified, processes, prepare);
         let loading = || ModelState::Loading {
             model: manifest.model.clone(),
             digest,
         };
-        let Division { processes, threads } = division;
+        let threads = spec.load.threads;
         tracing::info!(model = name, processes, threads, "loading");
         let engine = Engine::start(spec, self.metrics.clone());
         let mut state = engine.state();
@@ -219,7 +227,6 @@ impl Keeper {
             self.memory.clone(),
             digest,
             self.size(verified),
-            division.processes,
         );
         let observer = Arc::new(observer);
         self.leases.observe_by(self.entry.index(), &observer);
@@ -242,7 +249,9 @@ impl Keeper {
                     }
                     self.entry.set(loading());
                 }
-                EngineState::Ready(ready) => {
+                EngineState::Ready(mut ready) => {
+                    // Beyond its slots nothing is given at once.
+                    ready.sequences = ready.sequences.min(self.config.slots);
                     let was_down = !observer.is_loaded();
                     was_warm = true;
                     let load_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -313,7 +322,7 @@ impl Keeper {
                         Err(_) => return Ended::Unloaded,
                     },
                     Ok(()) = target.changed() => {
-                        if !*target.borrow_and_update() {
+                        if *target.borrow_and_update() == 0 {
                             self.entry.change(|status| status.state = ModelState::Cold);
                             let resident = observer.resident_bytes();
                             observer.gone();
@@ -329,7 +338,12 @@ impl Keeper {
         }
     }
 
-    fn spec(&self, verified: &Verified, division: Division, prepare: Prepare) -> EngineSpec {
+    fn spec(&self, verified: &Verified, processes: u32, prepare: Prepare) -> EngineSpec {
+        let Threads {
+            each: threads,
+            wider,
+            are_pinned,
+        } = division::threads(&self.config.engine, self.means(), processes);
         let model = verified.model();
         let memory_limit = limit(self.config.engine.memory_limit_mib, verified.bytes());
         EngineSpec {
@@ -343,7 +357,7 @@ impl Keeper {
                 tokenizer: model.tokenizer.clone(),
                 format: model.format,
                 context_tokens: verified.context_tokens(),
-                threads: division.threads,
+                threads,
                 slots: self.config.slots,
                 model_name: verified.manifest().model.to_string(),
                 continuation: self.config.engine.continuation,
@@ -354,7 +368,12 @@ impl Keeper {
             },
             config: self.config.engine.clone(),
             prepare,
-            processes: division.processes,
+            processes,
+            layout: Layout {
+                wider,
+                // Other engines, and other workers of this machine, begin elsewhere.
+                first_processor: are_pinned.then(|| u32::from(rand::random::<u16>())),
+            },
         }
     }
 
@@ -362,19 +381,16 @@ impl Keeper {
         verified.size(memory::place(&self.config, self.compute.device))
     }
 
-    /// Into how many processes, each of which needs so much.
-    fn divide(&self, one: &Amount) -> Division {
-        let models = u64::try_from(self.config.models.len()).unwrap_or(u64::MAX);
+    /// What there is to divide it by.
+    fn means(&self) -> Means {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let means = Means {
-            gives_one: self.config.engine.kind == EngineKind::Mistralrs
-                && self.compute.device == Device::Cpu,
+        let is_cpu = self.compute.device == Device::Cpu;
+        Means {
+            is_cpu,
+            gives_one: is_cpu && self.config.engine.kind == EngineKind::Mistralrs,
             cores: u32::try_from(cores).unwrap_or(u32::MAX),
             slots: self.config.slots,
-            share_bytes: memory::budget_bytes(&self.config) / models.max(1),
-            process_bytes: one.total(),
-        };
-        Division::of(&self.config.engine, means)
+        }
     }
 
     /// Takes what was seen into account.
@@ -386,6 +402,11 @@ impl Keeper {
 
     /// For good: nothing changes it but a new start of the worker.
     fn refuse(&self, digest: Option<Digest>, code: &'static str, reason: String) {
+        self.leases.forget(self.entry.index(), &reason);
+        self.fault(digest, code, reason);
+    }
+
+    fn fault(&self, digest: Option<Digest>, code: &'static str, reason: String) {
         let configured = self.entry.configured();
         tracing::error!(path = configured, code, reason, "model refused");
         self.entry.fault(digest, code, reason);

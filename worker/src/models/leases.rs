@@ -24,8 +24,9 @@ struct Inner {
 struct State {
     pool: Pool,
     waiters: BTreeMap<LeaseId, oneshot::Sender<Result<(), String>>>,
-    /// Whether each model should be loaded; its keeper follows.
-    targets: Vec<watch::Sender<bool>>,
+    /// Into how many processes each model should be loaded, 0 where it should not be; its keeper
+    /// follows.
+    targets: Vec<watch::Sender<u32>>,
     /// Why each can never be loaded, as things are.
     unfit: Vec<watch::Sender<Option<String>>>,
     /// Who looks at each model's memory.
@@ -47,7 +48,7 @@ impl Leases {
             state: Mutex::new(State {
                 pool,
                 waiters: BTreeMap::new(),
-                targets: (0..models).map(|_| watch::Sender::new(false)).collect(),
+                targets: (0..models).map(|_| watch::Sender::new(0)).collect(),
                 unfit: (0..models).map(|_| watch::Sender::new(None)).collect(),
                 observers: vec![None; models],
             }),
@@ -56,8 +57,8 @@ impl Leases {
         }))
     }
 
-    /// Whether a model should be loaded, as that changes.
-    pub(crate) fn target(&self, model: usize) -> watch::Receiver<bool> {
+    /// Into how many processes a model should be loaded, as that changes; 0 means not at all.
+    pub(crate) fn target(&self, model: usize) -> watch::Receiver<u32> {
         self.with(|state, _| (state.targets[model].subscribe(), Vec::new()))
     }
 
@@ -125,7 +126,7 @@ impl Leases {
     pub(crate) fn gave_up(&self, model: usize, reason: &str, retry: Duration) {
         let retry_ms = ms(retry);
         self.with(|state, now_ms| {
-            state.targets[model].send_replace(false);
+            state.targets[model].send_replace(0);
             ((), state.pool.gave_up(model, reason, retry_ms, now_ms))
         });
         self.0.changed.notify_one();
@@ -175,8 +176,10 @@ impl Leases {
         let (result, effects) = change(&mut state, now_ms);
         for effect in effects {
             match effect {
-                Effect::Load(model) => drop(state.targets[model].send_replace(true)),
-                Effect::Unload(model) => drop(state.targets[model].send_replace(false)),
+                Effect::Load(model, processes) => {
+                    state.targets[model].send_replace(processes);
+                }
+                Effect::Unload(model) => drop(state.targets[model].send_replace(0)),
                 Effect::Ready(lease) => state.told(lease, Ok(())),
                 Effect::Refuse(lease, why) => state.told(lease, Err(why)),
                 Effect::Unfit(model, why) => drop(state.unfit[model].send_replace(why)),
@@ -269,7 +272,7 @@ mod tests {
         }
         let lease = leases.ask(1).expect("it fits when the other one is gone");
         assert!(!lease.is_ready());
-        let gives_way = target.wait_for(|should| !*should);
+        let gives_way = target.wait_for(|processes| *processes == 0);
         let gives_way = tokio::time::timeout(Duration::from_secs(20), gives_way).await;
         assert!(gives_way.is_ok_and(|told| told.is_ok()), "nobody woke up");
         running.abort();

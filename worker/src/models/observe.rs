@@ -26,9 +26,7 @@ pub(super) struct Observer {
     entry: Entry,
     memory: Memory,
     digest: Digest,
-    /// Of one process, and how many there are.
     size: Size,
-    processes: u32,
     looked: Mutex<Looked>,
 }
 
@@ -48,24 +46,17 @@ impl std::fmt::Debug for Observer {
 }
 
 impl Observer {
-    pub(super) fn new(
-        entry: Entry,
-        memory: Memory,
-        digest: Digest,
-        size: Size,
-        processes: u32,
-    ) -> Self {
+    pub(super) fn new(entry: Entry, memory: Memory, digest: Digest, size: Size) -> Self {
         Self {
             entry,
             memory,
             digest,
             size,
-            processes,
             looked: Mutex::default(),
         }
     }
 
-    /// Its engine was loaded, or has other processes now: what it needs from now on. What counts as
+    /// Its engine was loaded, or has other processes now: what each needs from now on. What counts as
     /// its size when it was loaded is that of a process which has answered nothing yet.
     pub(super) fn loaded(&self, pids: Vec<u32>) -> Option<Room> {
         let first = most_resident(&pids);
@@ -100,8 +91,8 @@ impl Observer {
         pids.into_iter().filter_map(resident_bytes).sum()
     }
 
-    /// Looks, unless that was done a moment ago: what it needs, where that is more than was known.
-    /// Each of its processes may come to be as large as the largest is.
+    /// Looks, unless that was done a moment ago: what each of its processes needs, where that is more
+    /// than was known. Each may come to be as large as the largest is.
     pub(super) fn look(&self) -> Option<Room> {
         let pids = {
             let mut looked = self.looked();
@@ -126,7 +117,7 @@ impl Observer {
         (is_new || has_grown).then(|| self.needs()).flatten()
     }
 
-    /// It is not loaded any more: what it needs to be loaded again.
+    /// It is not loaded any more: what a process of it needs to be loaded again.
     pub(super) fn left(&self) -> Option<Room> {
         *self.looked() = Looked::default();
         self.needs()
@@ -137,13 +128,12 @@ impl Observer {
         let peak_bytes = self.looked().peak_bytes;
         let seen = self.memory.seen(&self.digest)?;
         let (one, _) = self.size.memory(Some(seen), peak_bytes);
-        let needs = one.times(self.processes);
         self.entry.change(|status| {
             if let Some(known) = &mut status.known {
-                known.memory_bytes = needs.most.total();
+                known.process_bytes = one.most.total();
             }
         });
-        Some(needs)
+        Some(one)
     }
 
     fn looked(&self) -> MutexGuard<'_, Looked> {
@@ -155,7 +145,7 @@ impl Observer {
 mod tests {
     use super::super::estimate::Place;
     use super::super::leases::Leases;
-    use super::super::pool::{Limits, Need, Pool};
+    use super::super::pool::{Limits, Need, Pool, Processes};
     use super::super::{ModelStatus, memory};
     use super::*;
     use std::io::{Read, Write};
@@ -168,7 +158,7 @@ mod tests {
 
     const MIB: u64 = 1024 * 1024;
 
-    fn observer(dir: &tempfile::TempDir, processes: u32) -> Observer {
+    fn observer(dir: &tempfile::TempDir) -> Observer {
         let manifest = Manifest {
             model: "m@1.0".parse().expect("valid"),
             format: Format::Gguf,
@@ -190,7 +180,6 @@ mod tests {
             Memory::open(dir.path()),
             Digest([1; 32]),
             Size::of(&manifest, Place::Machine { is_cpu: true }),
-            processes,
         )
     }
 
@@ -209,7 +198,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_grew_is_seen_at_the_next_look_and_looks_are_few() {
         let dir = tempfile::tempdir().expect("folder");
-        let observer = observer(&dir, 1);
+        let observer = observer(&dir);
         assert_eq!(observer.look(), None, "nothing is loaded");
         let loaded = observer.loaded(vec![std::process::id()]).expect("seen");
         let grown = grow();
@@ -234,19 +223,23 @@ mod tests {
             idle_ms: 0,
         };
         let leases = Leases::new(Pool::new(limits, 1), 1);
-        let observer = Arc::new(observer(&dir, 1));
+        let observer = Arc::new(observer(&dir));
         leases.observe_by(0, &observer);
-        leases.know(0, Need::default());
+        let twice = Need {
+            processes: Processes::Exactly(2),
+            ..Need::default()
+        };
+        leases.know(0, twice);
         let needs = observer.loaded(vec![std::process::id()]).expect("seen");
         leases.observed(0, &needs);
         leases.loaded(0, 0);
         let lease = leases.ask(0).expect("it is loaded");
         let grown = grow();
         tokio::time::advance(LEAST_BETWEEN).await;
-        assert_eq!(leases.memory(0).0, needs.most);
+        assert_eq!(leases.memory(0).0, needs.most.times(2));
         drop(lease);
         let (corrected, used) = leases.memory(0);
-        assert!(corrected.total() > needs.most.total() + 16 * MIB);
+        assert!(corrected.total() > 2 * (needs.most.total() + 16 * MIB));
         assert_eq!(used, corrected, "the next is let in by this");
         drop(grown);
     }
@@ -268,25 +261,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn every_process_is_counted_as_large_as_the_largest() {
+    async fn every_process_is_taken_to_be_as_large_as_the_largest() {
         let dir = tempfile::tempdir().expect("folder");
-        let (one, three) = (observer(&dir, 1), observer(&dir, 3));
+        let observer = observer(&dir);
         let mut idle = idle();
-        one.loaded(vec![idle.id()]).expect("seen");
-        three.loaded(vec![idle.id()]).expect("seen");
-        let together = three.needs().expect("seen");
-        assert_eq!(
-            together.most.total(),
-            one.needs().expect("seen").most.total() * 3
-        );
-        let grown = grow_by(together.most.total() / 3 + 32 * MIB);
+        let first = observer.loaded(vec![idle.id()]).expect("seen");
+        let grown = grow_by(first.most.total() + 32 * MIB);
         // One that comes later says nothing of what a load takes.
         let pids = vec![idle.id(), std::process::id()];
-        assert_eq!(three.loaded(pids).expect("seen"), together);
-        assert!(three.is_loaded() && three.resident_bytes() > 32 * MIB);
+        assert_eq!(observer.loaded(pids).expect("seen"), first);
+        assert!(observer.is_loaded() && observer.resident_bytes() > 32 * MIB);
         tokio::time::advance(LEAST_BETWEEN).await;
-        let needs = three.look().expect("it grew");
-        assert!(needs.most.total() > together.most.total() + 3 * 16 * MIB);
+        let needs = observer.look().expect("it grew");
+        assert!(needs.most.total() > first.most.total() + 16 * MIB);
         drop(grown);
         drop(idle.stdin.take());
         idle.wait().expect("ended");

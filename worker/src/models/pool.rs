@@ -20,15 +20,23 @@
 //!    one does. So it counts as far as there is room beside what is pinned, and of pinned models, which
 //!    cannot be waited for, only what is certain counts.
 //!
+//! 7. *Processes* ([`Processes::UpTo`]) are decided anew at each load: what no other model needs is
+//!    free for a model's further processes, and never keeps another one out. Where needs turn out
+//!    larger than they were thought, whoever has more than one gives them back first: it goes when its
+//!    answers have ended, and comes again with fewer.
+//!
 //! Each device has a budget of its own, and a model takes of one or more of them.
 //!
 //! * `amount` – memory on several devices
+//! * `processes` – into how many processes a model is loaded
 //! * `room` – what is taken, what is missing, and who goes
 
 mod amount;
+mod processes;
 mod room;
 
 pub(crate) use amount::{Amount, Mib, Room};
+pub(crate) use processes::Processes;
 use std::collections::BTreeMap;
 
 /// How long the first of those who wait, waits for something idle before a busy model has to go.
@@ -50,10 +58,12 @@ pub(crate) struct Limits {
 /// What a model needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Need {
-    /// Memory, on each device.
+    /// Memory of one process, on each device.
     pub(crate) memory: Room,
     /// How that number came about, for people.
     pub(crate) reason: String,
+    /// Into how many processes it is loaded.
+    pub(crate) processes: Processes,
     /// Whether it is an adapter with its base.
     pub(crate) is_adapter: bool,
     /// It is always loaded.
@@ -78,8 +88,8 @@ pub(crate) enum Asked {
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// Load this model.
-    Load(usize),
+    /// Load this model into so many processes.
+    Load(usize, u32),
     /// End the engine of this model.
     Unload(usize),
     /// Who waits can go on.
@@ -92,7 +102,9 @@ pub(crate) enum Effect {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Not known yet, or refused for good.
+    /// Not known yet.
+    Unknown,
+    /// Refused for good.
     Absent,
     Cold,
     Loading,
@@ -107,6 +119,8 @@ enum State {
 struct Model {
     need: Need,
     state: State,
+    /// Processes that it was loaded into, while it is.
+    processes: u32,
     /// Of a warm one: when it was loaded, and how long that took.
     since_ms: u64,
     load_ms: u64,
@@ -142,7 +156,8 @@ impl Pool {
     pub(crate) fn new(limits: Limits, models: usize) -> Self {
         let model = Model {
             need: Need::default(),
-            state: State::Absent,
+            state: State::Unknown,
+            processes: 0,
             since_ms: 0,
             load_ms: 0,
             last_used_ms: 0,
@@ -163,7 +178,7 @@ impl Pool {
     pub(crate) fn know(&mut self, model: usize, need: Need, now_ms: u64) -> Vec<Effect> {
         let entry = &mut self.models[model];
         entry.need = need;
-        if entry.state == State::Absent {
+        if matches!(entry.state, State::Unknown | State::Absent) {
             entry.state = State::Cold;
         }
         self.settle(now_ms)
@@ -180,7 +195,7 @@ impl Pool {
     /// A request asks for a model.
     pub(crate) fn ask(&mut self, model: usize, now_ms: u64) -> (Asked, Vec<Effect>) {
         let entry = &self.models[model];
-        if entry.state == State::Absent {
+        if matches!(entry.state, State::Unknown | State::Absent) {
             return (
                 Asked::Refused("the model is not ready yet".to_owned()),
                 Vec::new(),
@@ -251,7 +266,7 @@ impl Pool {
         self.settle(now_ms)
     }
 
-    /// A model needs more or less than was thought.
+    /// A process of a model needs more or less than was thought.
     pub(crate) fn observed(&mut self, model: usize, memory: Room, now_ms: u64) -> Vec<Effect> {
         self.models[model].need.memory = memory;
         self.settle(now_ms)
@@ -410,7 +425,7 @@ impl Pool {
                 ahead = ahead.plus(&memory);
             } else {
                 ahead = ahead.plus(&memory);
-                missing = missing.plus(&self.missing(model).0);
+                missing = missing.plus(&self.missing(model).memory);
                 self.make_room(model, since_ms, now_ms, effects);
             }
         }
@@ -449,15 +464,19 @@ impl Pool {
     }
 
     fn load(&mut self, model: usize, effects: &mut Vec<Effect>) {
-        self.models[model].state = State::Loading;
-        effects.push(Effect::Load(model));
+        let processes = self.divide(model);
+        let entry = &mut self.models[model];
+        entry.state = State::Loading;
+        entry.processes = processes;
+        effects.push(Effect::Load(model, processes));
     }
 
     fn unload(&mut self, model: usize, effects: &mut Vec<Effect>) {
         let entry = &mut self.models[model];
         entry.state = State::Leaving;
         entry.is_draining = false;
-        entry.is_wished = false;
+        // It may have been ended for its further processes alone.
+        entry.is_wished = entry.has_spare();
         effects.push(Effect::Unload(model));
     }
 

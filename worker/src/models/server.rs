@@ -65,7 +65,8 @@ impl ServerKeeper {
                     model: manifest.model.clone(),
                     digest,
                 }),
-                EngineState::Ready(ready) => {
+                EngineState::Ready(mut ready) => {
+                    ready.sequences = ready.sequences.min(self.config.slots);
                     let took = Duration::from_millis(ready.load_ms);
                     self.metrics.model_loaded(&manifest.model.to_string(), took);
                     self.entry

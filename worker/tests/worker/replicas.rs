@@ -2,13 +2,15 @@
 //! (WRK-2)
 
 use crate::engines::SHORT;
-use crate::fixture::{TestMesh, TestWorker, artifact, order, patiently, until};
+use crate::fixture::{TestMesh, TestWorker, artifact, big_artifact_of, order, patiently, until};
 use crate::supervisor::{ask, down, gone, pids, read, ready, start};
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tether_wire::infer::AnswerEvent;
-use tether_worker::engine::{Engine, EngineState, Ready};
+use tether_worker::engine::protocol::EngineKind;
+use tether_worker::engine::{Engine, EngineState, Layout, Ready};
 use tether_worker::{ModelReport, ModelState};
 
 /// Waits until so many processes are ready.
@@ -205,12 +207,125 @@ async fn who_waits_for_a_place_gets_that_of_a_process_that_returns() {
     assert_eq!(worker.worker.status().load.running, 1, "the first still is");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_of_answers_at_once_is_no_more_than_there_are_slots() {
+    let mesh = TestMesh::new();
+    let (dir, _) = artifact();
+    let worker = mesh
+        .worker_running("echo", &[dir.path()], |config| {
+            config.slots = 3;
+            config.engine.replicas = 2;
+        })
+        .await;
+    let all = |models: &Vec<tether_worker::ModelStatus>| {
+        let report = models[0].report();
+        (report.processes == Some((2, 2))).then_some(report.sequences)
+    };
+    // Each of the two says that it gives three.
+    assert_eq!(patiently(until(worker.worker.models(), all)).await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_divided_by_itself_never_keeps_another_one_out() {
+    let mesh = TestMesh::new();
+    let orchestrator = mesh.orchestrator().await;
+    let (large, _) = big_artifact_of("large@1.0");
+    let (small, digest) = artifact();
+    // By estimate 497 and 97 MiB a process: of an equal share the small one could have three.
+    let worker = mesh
+        .worker_running("one_at_a_time", &[small.path(), large.path()], |config| {
+            config.memory_budget_mib = 650;
+            config.models[1].pin = true;
+            config.engine.kind = EngineKind::Mistralrs;
+            config.engine.cores = 4;
+        })
+        .await;
+    worker
+        .models(|states| states.iter().all(|it| matches!(it, ModelState::Serving(_))))
+        .await;
+    let short = orchestrator
+        .order(&worker.worker, &order(1, digest, SHORT))
+        .await;
+    let events = short.events().await.expect("answered");
+    assert!(matches!(events.last(), Some(AnswerEvent::Done(_))));
+    // Alone it has what is of use, one for each slot.
+    drop(worker);
+    let worker = mesh
+        .worker_running("one_at_a_time", &[small.path()], |config| {
+            config.memory_budget_mib = 650;
+            config.engine.kind = EngineKind::Mistralrs;
+            config.engine.cores = 5;
+        })
+        .await;
+    let all = |models: &Vec<tether_worker::ModelStatus>| {
+        let report = models[0].report();
+        (report.processes == Some((4, 4))).then_some(())
+    };
+    patiently(until(worker.worker.models(), all)).await;
+    // No core is left over.
+    let threads = processes(&worker)
+        .into_iter()
+        .map(threads)
+        .collect::<Vec<_>>();
+    assert_eq!(threads.iter().sum::<u32>(), 5, "{threads:?}");
+}
+
+/// How many threads a process of an engine was told to compute with.
+fn threads(pid: Pid) -> u32 {
+    let file = format!("/proc/{}/environ", pid.as_raw_nonzero());
+    let environment = std::fs::read(file).expect("of the same user");
+    let environment = String::from_utf8(environment).expect("text");
+    let mut variables = environment.split('\0');
+    let told = variables.find_map(|it| it.strip_prefix("RAYON_NUM_THREADS="));
+    told.map_or(0, |it| it.parse().expect("a number"))
+}
+
+/// The processors that the threads of a process may use, as the kernel writes them.
+fn processors(pid: Pid) -> BTreeSet<String> {
+    let tasks = format!("/proc/{}/task", pid.as_raw_nonzero());
+    let tasks = std::fs::read_dir(tasks).expect("it runs");
+    let of = |task: std::io::Result<std::fs::DirEntry>| {
+        let status = std::fs::read_to_string(task.ok()?.path().join("status")).ok()?;
+        let mut lines = status.lines();
+        let line = lines.find_map(|it| it.strip_prefix("Cpus_allowed_list:"));
+        line.map(|list| list.trim().to_owned())
+    };
+    tasks.filter_map(of).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_share_no_processor_where_threads_are_configured_and_use_all_elsewhere() {
+    let mine = processors(rustix::process::getpid());
+    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+        eprintln!("skipped: there is one processor");
+        return;
+    }
+    for (first_processor, are_pinned) in [(None, false), (Some(1), true)] {
+        let engine = start("echo", |spec| {
+            spec.processes = 2;
+            spec.layout = Layout {
+                wider: 0,
+                first_processor,
+            };
+        });
+        let all = pids(&running(&engine, 2).await);
+        // The thread that starts a test is not the one that is an engine here.
+        let [one, other] = [all[0], all[1]].map(|pid| &processors(pid) - &mine);
+        assert_eq!(
+            (one.len(), other.len()),
+            (are_pinned.into(), are_pinned.into())
+        );
+        assert!(one.is_disjoint(&other), "{one:?} {other:?}");
+        patiently(engine.stop()).await;
+    }
+}
+
 /// With the engine that computes, three processes of one model and one thread or two.
 #[cfg(feature = "mistralrs")]
 #[tokio::test(flavor = "multi_thread")]
 async fn one_seed_gives_one_answer_whichever_process_gives_it() {
     use tether_wire::infer::Input;
-    use tether_worker::engine::protocol::{EngineKind, Task};
+    use tether_worker::engine::protocol::Task;
 
     let dir = tempfile::tempdir().expect("tempdir");
     for file in tether_tiny_model::files() {

@@ -14,7 +14,7 @@ use tether_worker::EngineConfig;
 use tether_worker::device::Compute;
 use tether_worker::engine::protocol::{Continuation, EngineKind, Load, MAX_TO_ENGINE_BYTES, Task};
 use tether_worker::engine::{
-    Answer, Engine, EngineDone, EngineSpec, EngineState, Hold, Prepare, Ready, Refused,
+    Answer, Engine, EngineDone, EngineSpec, EngineState, Hold, Layout, Prepare, Ready, Refused,
 };
 use tether_worker::sandbox::Confine;
 
@@ -47,6 +47,7 @@ pub(crate) fn start(engine: &str, change: impl FnOnce(&mut EngineSpec)) -> Engin
         config: EngineConfig::default(),
         prepare: Prepare::new(|_| Box::pin(async { Ok(view()) })),
         processes: 1,
+        layout: Layout::default(),
     };
     change(&mut spec);
     Engine::start(spec, WorkerMetrics::register(&Registry::new()))

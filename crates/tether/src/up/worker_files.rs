@@ -47,8 +47,7 @@ pub(crate) struct Plan {
     pub(crate) workers: Vec<PlannedWorker>,
     engine: EngineKind,
     cores: u32,
-    replicas: u32,
-    slots: u32,
+    settings: WorkerConfig,
     telemetry: TelemetryConfig,
 }
 
@@ -57,6 +56,16 @@ pub(crate) struct Plan {
 pub(crate) struct PlannedWorker {
     pub(crate) dir: PathBuf,
     pub(crate) node: NodeFiles,
+}
+
+/// What the command line says of each worker.
+pub(crate) fn settings(args: &UpArgs) -> WorkerConfig {
+    let mut config = WorkerConfig {
+        slots: args.slots.unwrap_or(SLOTS),
+        ..WorkerConfig::default()
+    };
+    config.engine.replicas = args.replicas;
+    config
 }
 
 /// Makes keys, grants and the small model, and looks at the other models.
@@ -110,8 +119,7 @@ pub(crate) fn prepare(
         workers,
         engine: engine_kind(&args.engine)?,
         cores,
-        replicas: args.replicas,
-        slots: args.slots.unwrap_or(SLOTS),
+        settings: settings(args),
         telemetry,
     })
 }
@@ -178,13 +186,11 @@ impl Plan {
         let mut config = WorkerConfig {
             models: self.model_dirs.iter().map(ModelConfig::at).collect(),
             trusted_publishers: self.publishers.clone(),
-            slots: self.slots,
-            ..WorkerConfig::default()
+            ..self.settings.clone()
         };
         config.engine.kind = self.engine;
         // Workers share one machine.
         config.engine.cores = self.cores;
-        config.engine.replicas = self.replicas;
         config
     }
 }

@@ -52,7 +52,7 @@ impl Verified {
     }
 
     /// While it is cold.
-    pub(super) fn known(&self, is_pinned: bool, memory_bytes: u64, device: Device) -> Known {
+    pub(super) fn known(&self, is_pinned: bool, process_bytes: u64, device: Device) -> Known {
         Known {
             offer: ModelOffer {
                 model: self.manifest().model.clone(),
@@ -66,7 +66,7 @@ impl Verified {
             sequences: 0,
             max_token_bytes: None,
             is_pinned,
-            memory_bytes,
+            process_bytes,
             device,
             processes: 1,
             load_ms: None,

@@ -40,6 +40,18 @@ impl Amount {
         Self(all.map(|it| it.saturating_mul(count.into())).collect())
     }
 
+    /// One of so many equal parts.
+    pub(super) fn part(&self, parts: usize) -> Self {
+        let parts = u64::try_from(parts).unwrap_or(u64::MAX).max(1);
+        Self(self.0.iter().map(|it| it / parts).collect())
+    }
+
+    /// How many times it holds `one`, on each device of which that takes some.
+    pub(super) fn holds(&self, one: &Self) -> u32 {
+        let times = one.devices().map(|at| self.on(at) / one.on(at)).min();
+        u32::try_from(times.unwrap_or(u64::MAX)).unwrap_or(u32::MAX)
+    }
+
     pub(super) fn plus(&self, other: &Self) -> Self {
         self.each(other, u64::saturating_add)
     }
@@ -145,6 +157,10 @@ mod tests {
         assert_eq!(both.or_more(&machine), Amount::new(4, [5]));
         assert_eq!(both.at_most(&Amount::new(9, [1])), Amount::new(3, [1]));
         assert_eq!(both.times(3), Amount::new(9, [15]));
+        assert_eq!(Amount::new(9, [15]).part(2), Amount::new(4, [7]));
+        assert_eq!(Amount::new(9, [15]).holds(&Amount::new(2, [5])), 3);
+        assert_eq!(Amount::new(9, [4]).holds(&both), 0);
+        assert_eq!(Amount::new(9, [4]).holds(&machine), 2);
         assert_eq!(
             Amount::default().with(2, 7).devices().collect::<Vec<_>>(),
             [2]

@@ -3,6 +3,17 @@
 use super::amount::{Amount, Mib};
 use super::{Effect, Lease, Model, PATIENCE_MS, Pool, State};
 
+/// What a model lacks, if all that leaves had left.
+#[derive(Debug)]
+pub(super) struct Missing {
+    /// Memory.
+    pub(super) memory: Amount,
+    /// Memory that would be missing, too, if no model had more processes than it must have.
+    needed: Amount,
+    /// A place for an adapter.
+    no_place: bool,
+}
+
 impl Pool {
     /// Memory that is spoken for.
     pub(crate) fn used(&self) -> Amount {
@@ -10,21 +21,37 @@ impl Pool {
     }
 
     fn sum(&self, counts: impl Fn(usize, &Model) -> bool) -> Amount {
+        self.sum_in(counts, Model::present)
+    }
+
+    /// The same where each model has as few processes as it can.
+    fn least_sum(&self, counts: impl Fn(usize, &Model) -> bool) -> Amount {
+        self.sum_in(counts, |it| it.need.processes.least())
+    }
+
+    fn sum_in(
+        &self,
+        counts: impl Fn(usize, &Model) -> bool,
+        processes: impl Fn(&Model) -> u32,
+    ) -> Amount {
         let free = self.free_of_pinned();
         let all = self.models.iter().enumerate();
         all.filter(|(at, it)| counts(*at, it))
-            .fold(Amount::default(), |sum, (_, it)| sum.plus(&it.takes(&free)))
+            .fold(Amount::default(), |sum, (_, it)| {
+                sum.plus(&it.takes(processes(it), &free))
+            })
     }
 
     /// What a model is let in by, and is charged.
     pub(crate) fn takes(&self, model: usize) -> Amount {
-        self.models[model].takes(&self.free_of_pinned())
+        let entry = &self.models[model];
+        entry.takes(entry.present(), &self.free_of_pinned())
     }
 
     /// What pinned models leave of the budget.
-    fn free_of_pinned(&self) -> Amount {
+    pub(super) fn free_of_pinned(&self) -> Amount {
         let pinned = self.models.iter().filter(|it| it.is_kept());
-        let pinned = pinned.fold(Amount::default(), |sum, it| sum.plus(&it.need.memory.least));
+        let pinned = pinned.fold(Amount::default(), |sum, it| sum.plus(&it.certain()));
         self.limits.memory.beyond(&pinned)
     }
 
@@ -66,18 +93,22 @@ impl Pool {
         mine.fold(Amount::default(), |sum, at| sum.with(at, beyond.on(at)))
     }
 
-    /// What would be missing if all that leaves had left: memory, and a place for an adapter.
-    pub(super) fn missing(&self, model: usize) -> (Amount, bool) {
+    /// What would be missing if all that leaves had left.
+    pub(super) fn missing(&self, model: usize) -> Missing {
         let need = &self.models[model].need;
-        let taken = self.staying().plus(&self.kept_for_pinned(model));
-        let no_place = need.is_adapter && self.adapters(false) >= self.limits.adapters;
-        (self.lacks(&taken, &self.takes(model)), no_place)
+        let (kept, memory) = (self.kept_for_pinned(model), self.takes(model));
+        let least = self.least_sum(|_, it| it.is_charged() && !it.leaves());
+        Missing {
+            memory: self.lacks(&self.staying().plus(&kept), &memory),
+            needed: self.lacks(&least.plus(&kept), &memory),
+            no_place: need.is_adapter && self.adapters(false) >= self.limits.adapters,
+        }
     }
 
     /// Why a model cannot be loaded even if all others went that may.
     pub(super) fn never_fits(&self, model: usize) -> Option<String> {
         let stays = |at: usize, it: &Model| at != model && it.is_kept();
-        let pinned = self.sum(stays);
+        let pinned = self.least_sum(stays);
         let need = &self.models[model].need;
         let all = self.models.iter().enumerate();
         let adapters = all.filter(|(at, it)| it.need.is_adapter && stays(*at, it));
@@ -90,13 +121,20 @@ impl Pool {
                 ),
             });
         }
-        let memory = &need.memory.least;
-        let lacks = self.lacks(&pinned, memory);
+        let memory = self.models[model].certain();
+        let lacks = self.lacks(&pinned, &memory);
         let device = lacks.devices().next()?;
+        let processes = need.processes.least();
+        let single = self.sum_in(stays, |_| 1);
+        let fits_singly = self.lacks(&single, &need.memory.least).is_nothing();
         Some(format!(
-            "the model needs {} ({}), but the memory budget{} is {}, of which pinned models take {}: \
-             raise `memory_budget_mib`, pin fewer models or serve a smaller one",
+            "the model needs {} ({}{}), but the memory budget{} is {}, of which pinned models take {}: \
+             {}raise `memory_budget_mib`, pin fewer models or serve a smaller one",
             Mib(memory.on(device)),
+            match processes {
+                1 => String::new(),
+                many => format!("{many} processes, each with "),
+            },
             need.reason,
             match device
                 .checked_sub(1)
@@ -106,7 +144,12 @@ impl Pool {
                 None => String::new(),
             },
             Mib(self.limits.memory.on(device)),
-            Mib(pinned.on(device))
+            Mib(pinned.on(device)),
+            if fits_singly {
+                "lower `engine.replicas`, "
+            } else {
+                ""
+            },
         ))
     }
 
@@ -116,17 +159,26 @@ impl Pool {
             for model in 0..self.models.len() {
                 let entry = &self.models[model];
                 let is_old = entry.last_used_ms.saturating_add(self.limits.idle_ms) <= now_ms;
-                if entry.state == State::Warm && is_old && self.may_go(model) {
+                let is_warm = entry.state == State::Warm && !entry.need.is_pinned;
+                if is_warm && is_old && self.may_go(model) {
                     self.unload(model, effects);
+                    self.models[model].is_wished = false;
                 }
             }
         }
         loop {
             let beyond = self.staying().beyond(&self.limits.memory);
-            let Some(model) = self.idle(|it| it.need.memory.most.meets(&beyond)) else {
+            let meets = |it: &Model| it.need.memory.most.meets(&beyond);
+            let spares = |it: &Model| it.has_spare() && meets(it);
+            if let Some(model) = self.idle(spares) {
+                self.unload(model, effects);
+            } else if let Some(model) = self.busy(spares) {
+                self.models[model].is_draining = true;
+            } else if let Some(model) = self.idle(meets) {
+                self.unload(model, effects);
+            } else {
                 return;
-            };
-            self.unload(model, effects);
+            }
         }
     }
 
@@ -139,31 +191,48 @@ impl Pool {
         effects: &mut Vec<Effect>,
     ) {
         loop {
-            let (memory, no_place) = self.missing(model);
+            let Missing {
+                memory,
+                needed,
+                no_place,
+            } = self.missing(model);
             if memory.is_nothing() && !no_place {
                 return;
             }
+            // Further processes are given up first, and for them nothing else is.
+            let spares = |it: &Model| it.has_spare() && it.need.memory.most.meets(&memory);
             // An adapter's place is given up by an adapter only.
-            let helps =
-                |it: &Model| it.need.memory.most.meets(&memory) || (no_place && it.need.is_adapter);
+            let helps = |it: &Model| {
+                let has_place = no_place && it.need.is_adapter;
+                !it.need.is_pinned && (it.need.memory.most.meets(&needed) || has_place)
+            };
             let settled = |it: &Model| it.since_ms.saturating_add(it.load_ms) <= now_ms;
             let resident = |it: &Model| it.state == State::Down || settled(it);
-            if let Some(idle) = self.idle(|it| helps(it) && resident(it)) {
+            let idle = self.idle(|it| spares(it) && resident(it));
+            if let Some(idle) = idle.or_else(|| self.idle(|it| helps(it) && resident(it))) {
                 self.unload(idle, effects);
                 continue;
             }
             if since_ms.saturating_add(PATIENCE_MS) > now_ms {
                 return;
             }
-            let busy = self.models.iter().enumerate().filter(|(at, it)| {
-                let is_warm = it.state == State::Warm && !it.is_draining;
-                is_warm && !it.need.is_pinned && helps(it) && settled(it) && !self.is_idle(*at)
-            });
-            let Some((longest, _)) = busy.min_by_key(|(_, it)| it.since_ms) else {
+            let busy = self.busy(|it| spares(it) && settled(it));
+            let busy = busy.or_else(|| self.busy(|it| helps(it) && settled(it)));
+            let Some(longest) = busy else {
                 return;
             };
             self.models[longest].is_draining = true;
         }
+    }
+
+    /// The longest loaded of those that may end what they are doing, and go.
+    fn busy(&self, which: impl Fn(&Model) -> bool) -> Option<usize> {
+        let busy = self.models.iter().enumerate().filter(|(at, it)| {
+            let is_warm = it.state == State::Warm && !it.is_draining;
+            is_warm && it.is_movable() && which(it) && !self.is_idle(*at)
+        });
+        let longest = busy.min_by_key(|(_, it)| it.since_ms);
+        longest.map(|(at, _)| at)
     }
 
     pub(super) fn end_drained(&mut self, effects: &mut Vec<Effect>) {
@@ -184,7 +253,7 @@ impl Pool {
     fn may_go(&self, model: usize) -> bool {
         let entry = &self.models[model];
         let is_loaded = matches!(entry.state, State::Warm | State::Down);
-        is_loaded && !entry.need.is_pinned && self.is_idle(model)
+        is_loaded && entry.is_movable() && self.is_idle(model)
     }
 
     /// The least recently used of those that may go.
@@ -202,11 +271,35 @@ impl Model {
         self.need.is_pinned && self.state != State::Absent
     }
 
-    /// What it takes where so much is free of pinned models.
-    fn takes(&self, free: &Amount) -> Amount {
-        let memory = &self.need.memory;
+    /// Whether it may be ended: what is pinned, only to come again with fewer processes.
+    fn is_movable(&self) -> bool {
+        !self.need.is_pinned || self.has_spare()
+    }
+
+    /// Whether it has more processes than it must have.
+    pub(super) fn has_spare(&self) -> bool {
+        self.is_charged() && self.processes > self.need.processes.least()
+    }
+
+    /// The processes that it is counted with.
+    fn present(&self) -> u32 {
+        if self.is_charged() {
+            self.processes
+        } else {
+            self.need.processes.least()
+        }
+    }
+
+    /// What it takes for certain, with as few processes as it can.
+    fn certain(&self) -> Amount {
+        self.need.memory.least.times(self.need.processes.least())
+    }
+
+    /// What so many processes of it take where so much is free of pinned models.
+    pub(super) fn takes(&self, processes: u32, free: &Amount) -> Amount {
+        let memory = self.need.memory.times(processes);
         if self.need.is_pinned {
-            return memory.least.clone();
+            return memory.least;
         }
         memory.least.or_more(&memory.most.at_most(free))
     }

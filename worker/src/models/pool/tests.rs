@@ -1,5 +1,7 @@
-//! The pool in small scenes; `worlds` has simulations with seeds.
+//! The pool in small scenes; `processes` has those of models in several processes, `worlds` has
+//! simulations with seeds.
 
+mod processes;
 mod worlds;
 
 use super::*;
@@ -55,7 +57,7 @@ fn ready(pool: &mut Pool, model: usize, now_ms: u64) -> LeaseId {
 /// Loads a model, and leaves it idle.
 fn load(pool: &mut Pool, model: usize, now_ms: u64) {
     let (lease, effects) = waits(pool, model, now_ms);
-    assert_eq!(effects, [Effect::Load(model)]);
+    assert_eq!(effects, [Effect::Load(model, 1)]);
     assert_eq!(pool.loaded(model, 0, now_ms), [Effect::Ready(lease)]);
     pool.release(lease, now_ms);
 }
@@ -63,12 +65,12 @@ fn load(pool: &mut Pool, model: usize, now_ms: u64) {
 #[test]
 fn at_the_start_pinned_models_come_first_and_the_rest_as_far_as_there_is_room() {
     let mut pool = Pool::new(limits(), 4);
-    assert_eq!(pool.know(0, need(50), 0), [Effect::Load(0)]);
+    assert_eq!(pool.know(0, need(50), 0), [Effect::Load(0, 1)]);
     assert_eq!(pool.know(1, need(60), 0), [], "no room");
-    assert_eq!(pool.know(2, need(40), 0), [Effect::Load(2)]);
-    assert_eq!(pool.know(3, need(10), 0), [Effect::Load(3)]);
+    assert_eq!(pool.know(2, need(40), 0), [Effect::Load(2, 1)]);
+    assert_eq!(pool.know(3, need(10), 0), [Effect::Load(3, 1)]);
     let mut pool = Pool::new(limits(), 2);
-    assert_eq!(pool.know(1, pinned(60), 0), [Effect::Load(1)]);
+    assert_eq!(pool.know(1, pinned(60), 0), [Effect::Load(1, 1)]);
     let effects = pool.know(0, need(50), 0);
     assert!(
         matches!(effects[..], [Effect::Unfit(0, Some(_))]),
@@ -80,7 +82,7 @@ fn at_the_start_pinned_models_come_first_and_the_rest_as_far_as_there_is_room() 
 fn many_who_wait_cause_one_load_and_go_on_together() {
     let mut pool = pool(&[need(50)]);
     let (first, effects) = waits(&mut pool, 0, 0);
-    assert_eq!(effects, [Effect::Load(0)]);
+    assert_eq!(effects, [Effect::Load(0, 1)]);
     let (second, effects) = waits(&mut pool, 0, 1);
     assert_eq!(effects, []);
     let both = [Effect::Ready(first), Effect::Ready(second)];
@@ -97,7 +99,7 @@ fn the_least_recently_used_goes_and_neither_what_is_used_nor_what_is_pinned() {
     let used = ready(&mut pool, 0, 3);
     let (lease, effects) = waits(&mut pool, 3, 4);
     assert_eq!(effects, [Effect::Unload(1)], "0 is used, 2 is pinned");
-    assert_eq!(pool.unloaded(1, 5), [Effect::Load(3)]);
+    assert_eq!(pool.unloaded(1, 5), [Effect::Load(3, 1)]);
     assert_eq!(pool.loaded(3, 0, 6), [Effect::Ready(lease)]);
     pool.release(used, 7);
     assert_eq!(pool.used().total(), 100);
@@ -131,13 +133,13 @@ fn a_cold_model_gets_its_turn_under_constant_load_of_a_warm_one() {
         [Effect::Unload(0)],
         "when its last ended"
     );
-    assert_eq!(pool.unloaded(0, now_ms), [Effect::Load(1)]);
+    assert_eq!(pool.unloaded(0, now_ms), [Effect::Load(1, 1)]);
     assert_eq!(pool.loaded(1, 5, now_ms), [Effect::Ready(cold)]);
     // And back again, for whoever came meanwhile.
     assert_eq!(pool.release(cold, now_ms), []);
     assert_eq!(pool.wakes_at_ms(now_ms), Some(now_ms + 5));
     assert_eq!(pool.tick(now_ms + 5), [Effect::Unload(1)]);
-    assert_eq!(pool.unloaded(1, now_ms + 5), [Effect::Load(0)]);
+    assert_eq!(pool.unloaded(1, now_ms + 5), [Effect::Load(0, 1)]);
     assert_eq!(pool.loaded(0, 5, now_ms + 9), [Effect::Ready(late)]);
 }
 
@@ -179,7 +181,7 @@ fn a_failed_load_is_told_to_all_and_not_tried_by_everyone() {
     assert_eq!(pool.used().total(), 0);
     assert_eq!(pool.ask(0, 20).0, Asked::Refused("broken".to_owned()));
     assert_eq!(pool.wakes_at_ms(20), Some(5_010));
-    assert_eq!(pool.tick(5_010), [Effect::Load(0)], "there is room");
+    assert_eq!(pool.tick(5_010), [Effect::Load(0, 1)], "there is room");
     assert!(pool.loaded(0, 1, 6_000).is_empty());
     ready(&mut pool, 0, 6_001);
     // One that was warm is started again by whoever watches over it.
@@ -210,7 +212,7 @@ fn what_can_never_fit_is_refused_with_the_numbers() {
     for part in ["61 MiB", "100 MiB", "40 MiB", "by estimate"] {
         assert!(why.contains(part), "{part} in {why}");
     }
-    assert_eq!(pool.know(1, need(60 * mib), 3), [Effect::Load(1)]);
+    assert_eq!(pool.know(1, need(60 * mib), 3), [Effect::Load(1, 1)]);
     assert_eq!(pool.used().total(), 100 * mib);
 }
 
@@ -236,7 +238,7 @@ fn what_a_model_once_took_keeps_others_out_and_not_the_model() {
     pool.know(0, once(10, 2_000), 4);
     let (lease, effects) = waits(&mut pool, 0, 4);
     assert_eq!(effects, [Effect::Unload(1)]);
-    assert_eq!(pool.unloaded(1, 5), [Effect::Load(0)]);
+    assert_eq!(pool.unloaded(1, 5), [Effect::Load(0, 1)]);
     assert_eq!(pool.loaded(0, 0, 6), [Effect::Ready(lease)]);
     assert_eq!(pool.release(lease, 7), []);
     assert_eq!(pool.used().total(), 100);
@@ -250,7 +252,7 @@ fn what_a_model_once_took_keeps_others_out_and_not_the_model() {
     let mut pool = self::pool(&[once(60, 2_000), need(1), need(1)]);
     pool.know(1, pin(once(20, 2_000)), 0);
     let effects = pool.know(2, pin(once(20, 2_000)), 0);
-    assert_eq!(effects, [Effect::Load(2)]);
+    assert_eq!(effects, [Effect::Load(2, 1)]);
     load(&mut pool, 0, 1);
     assert_eq!(pool.used().total(), 100);
 }
@@ -285,8 +287,8 @@ fn an_accelerator_has_a_budget_of_its_own_and_its_queue_holds_up_no_other() {
     ready(&mut pool, 0, 2);
     let (_, effects) = waits(&mut pool, 1, 3);
     assert_eq!(effects, [], "the first accelerator is full, and in use");
-    assert_eq!(waits(&mut pool, 2, 4).1, [Effect::Load(2)]);
-    assert_eq!(waits(&mut pool, 3, 5).1, [Effect::Load(3)]);
+    assert_eq!(waits(&mut pool, 2, 4).1, [Effect::Load(2, 1)]);
+    assert_eq!(waits(&mut pool, 3, 5).1, [Effect::Load(3, 1)]);
     assert_eq!(pool.used(), Amount::new(70, [60, 70]));
     let why = {
         pool.know(1, on(1, 101), 6);

@@ -1,15 +1,14 @@
 //! What the kernel counts: memory, threads, open files, written bytes; and which processors.
 
 use super::Step;
-use crate::engine::memory::data_limit;
+use crate::engine::layout::processors;
+use crate::engine::memory::{MAX_THREADS, data_limit};
 use crate::sandbox::Confine;
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Most open files: a model of many shards, with room.
 pub(super) const OPEN_FILES: u64 = 1_024;
-/// Most threads: those of an engine on a large machine, with room.
-pub(crate) const THREADS: u64 = 1_024;
 /// Behind the worker, which has heartbeats to send, and behind whatever else the machine is for.
 const NICE: i32 = 5;
 
@@ -22,7 +21,7 @@ pub(super) struct Limits {
 }
 
 /// Sets them. RLIMIT_CPU is not among them: it counts seconds over the life of a process, and an
-/// engine lives for months; its share is bounded by priority and by the processors that it may use.
+/// engine lives for months; its share is bounded by priority and by its number of threads.
 pub(super) fn set(confine: &Confine, threads: u32, has_users: bool) -> Limits {
     let memory = match confine.memory_limit_bytes {
         0 => Step::Missing("RLIMIT_DATA: no limit is configured".to_owned()),
@@ -34,8 +33,8 @@ pub(super) fn set(confine: &Confine, threads: u32, has_users: bool) -> Limits {
     let threads_step = if has_users {
         // Counted within the user namespace, so that only this process's are.
         step(
-            format!("RLIMIT_NPROC of {THREADS} threads"),
-            lower(Resource::Nproc, THREADS),
+            format!("RLIMIT_NPROC of {MAX_THREADS} threads"),
+            lower(Resource::Nproc, MAX_THREADS),
         )
     } else {
         Step::Missing(
@@ -80,24 +79,16 @@ fn lower(resource: Resource, limit: u64) -> rustix::io::Result<()> {
     )
 }
 
-/// Keeps this process to as many processors as it was given threads, where that was said and there
-/// are more; how many. Engines beside one another begin at different ones: where `first` says, or by
-/// the number of the process.
+/// Keeps this process to as many processors as it was given threads, where it was said at which they
+/// begin and there are more; how many.
 fn pin(threads: u32, first: Option<u32>) -> Option<usize> {
-    let wanted = threads as usize;
     let allowed = sched_getaffinity(None).ok()?;
     let cores: Vec<usize> = (0..CpuSet::MAX_CPU)
         .filter(|core| allowed.is_set(*core))
         .collect();
-    if wanted == 0 || wanted >= cores.len() {
-        return None;
-    }
-    let first = first.map_or(std::process::id() as usize * wanted, |first| first as usize);
-    let first = first % cores.len();
+    let those = processors(&cores, first?, threads)?;
     let mut chosen = CpuSet::new();
-    for core in cores.iter().cycle().skip(first).take(wanted) {
-        chosen.set(*core);
-    }
+    those.iter().for_each(|core| chosen.set(*core));
     sched_setaffinity(None, &chosen).ok()?;
-    Some(wanted)
+    Some(those.len())
 }
