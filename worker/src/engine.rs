@@ -1,6 +1,7 @@
 //! Engines: a process or several for each loaded model, so that a fault in one never takes the worker
 //! down, nor what the others are doing.
 
+mod again;
 mod board;
 pub(crate) mod cgroup;
 pub mod child;

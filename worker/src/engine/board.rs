@@ -10,7 +10,8 @@ use crate::engine::handle::{EngineState, Ready};
 use crate::sandbox::Shield;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tether_wire::rpc::{Code, RpcError};
-use tokio::sync::watch;
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 /// What is known of an engine's processes.
@@ -20,6 +21,8 @@ pub(super) struct Board {
     together: watch::Sender<EngineState>,
     /// Cancelled when one of them was ready for the first time.
     proven: CancellationToken,
+    /// Something of them changed.
+    changed: Notify,
 }
 
 /// One process.
@@ -46,6 +49,16 @@ pub(super) struct Place {
     process: usize,
 }
 
+/// Room for a request that has been with a process already.
+#[derive(Debug)]
+pub(super) enum Room {
+    Free(Place),
+    /// All that answer have as much to do as they can at once.
+    Full,
+    /// None answers.
+    None,
+}
+
 impl Board {
     pub(super) fn new(processes: u32) -> Arc<Self> {
         let lanes = (0..processes).map(|process| Lane {
@@ -57,6 +70,7 @@ impl Board {
             lanes: Mutex::new(lanes.collect()),
             together: watch::Sender::new(EngineState::Starting),
             proven: CancellationToken::new(),
+            changed: Notify::new(),
         })
     }
 
@@ -100,6 +114,29 @@ impl Board {
         })
     }
 
+    /// A place with the process that has the least to do, if it answers what it is given at once.
+    pub(super) fn room(self: &Arc<Self>) -> Room {
+        let mut lanes = self.lanes();
+        let open = (lanes.iter_mut().enumerate())
+            .filter_map(|(process, lane)| Some((process, lane.ready()?.sequences, lane)));
+        match open.min_by_key(|(_, _, lane)| lane.requests) {
+            None => Room::None,
+            Some((_, sequences, lane)) if lane.requests >= sequences => Room::Full,
+            Some((process, _, lane)) => {
+                lane.requests += 1;
+                Room::Free(Place {
+                    board: self.clone(),
+                    process,
+                })
+            }
+        }
+    }
+
+    /// Waits for the next change of what they do or have to do.
+    pub(super) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
     fn lanes(&self) -> MutexGuard<'_, Vec<Lane>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -114,6 +151,7 @@ impl Board {
             *seen = now;
             is_new
         });
+        self.changed.notify_waiters();
         result
     }
 }
@@ -181,6 +219,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.board.lanes()[self.process].requests -= 1;
+        self.board.changed.notify_waiters();
     }
 }
 

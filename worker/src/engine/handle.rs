@@ -1,8 +1,9 @@
 //! An engine as the rest of the worker sees it, and an answer that it makes.
 
-use crate::engine::board::{Board, Place, Post};
+use crate::engine::again::{Again, Request, Tries};
+use crate::engine::board::{Board, Post};
 use crate::engine::protocol::{Generate, Task};
-use crate::engine::reader::{self, EngineDone, Hold, Sink, Source};
+use crate::engine::reader::{self, EngineDone, Hold, Source};
 use crate::engine::spec::{EngineSpec, Refused};
 use crate::engine::supervisor::Supervisor;
 use crate::sandbox::Shield;
@@ -68,15 +69,16 @@ pub struct Engine {
 #[derive(Debug)]
 struct Inner {
     board: Arc<Board>,
-    lines: Vec<Line>,
+    lines: Arc<[Line]>,
     next_id: AtomicU64,
     stop: DropGuard,
 }
 
 /// The way to one process.
 #[derive(Debug)]
-struct Line {
-    requests: mpsc::Sender<Request>,
+pub(super) struct Line {
+    pub(super) requests: mpsc::Sender<Request>,
+    // Each answer cancels at most once, so what is bounded by the quota bounds this too.
     cancels: mpsc::UnboundedSender<u64>,
 }
 
@@ -87,26 +89,7 @@ pub(super) struct Channels {
     pub(super) cancels: mpsc::UnboundedReceiver<u64>,
     pub(super) post: Post,
     pub(super) stop: CancellationToken,
-}
-
-#[derive(Debug)]
-pub(super) struct Request {
-    pub(super) generate: Generate,
-    pub(super) sink: Sink,
-}
-
-/// What a request occupies: a place with its process, and whatever its caller gave it. In this
-/// order, so that who comes next because of the second finds the first free.
-#[derive(Debug)]
-struct Occupied {
-    _place: Place,
-    hold: Box<dyn Hold>,
-}
-
-impl Hold for Occupied {
-    fn leaving(&mut self) {
-        self.hold.leaving();
-    }
+    pub(super) again: Again,
 }
 
 /// An answer that is being made. Dropping it cancels it in the engine.
@@ -114,8 +97,7 @@ impl Hold for Occupied {
 pub struct Answer {
     id: u64,
     source: Source,
-    // Each answer cancels at most once, so what is bounded by the quota bounds this too.
-    cancels: mpsc::UnboundedSender<u64>,
+    lines: Arc<[Line]>,
     ended: bool,
 }
 
@@ -139,19 +121,31 @@ impl Engine {
     pub(super) fn open(processes: u32) -> (Self, Vec<Channels>) {
         let stop = CancellationToken::new();
         let board = Board::new(processes);
-        let (lines, channels) = (0..processes)
-            .map(|process| {
+        let (lines, receivers): (Vec<_>, Vec<_>) = (0..processes)
+            .map(|_| {
                 let (requests, requests_receiver) = mpsc::channel(MAX_REQUESTS);
                 let (cancels, cancels_receiver) = mpsc::unbounded_channel();
-                let channels = Channels {
-                    requests: requests_receiver,
-                    cancels: cancels_receiver,
-                    post: board.post(process),
-                    stop: stop.clone(),
-                };
-                (Line { requests, cancels }, channels)
+                (
+                    Line { requests, cancels },
+                    (requests_receiver, cancels_receiver),
+                )
             })
             .unzip();
+        let lines: Arc<[Line]> = lines.into();
+        let again = Again {
+            board: board.clone(),
+            lines: lines.clone(),
+            stop: stop.clone(),
+        };
+        let channels = (0..processes).zip(receivers);
+        let channels = channels.map(|(process, (requests, cancels))| Channels {
+            requests,
+            cancels,
+            post: board.post(process),
+            stop: stop.clone(),
+            again: again.clone(),
+        });
+        let channels = channels.collect();
         let engine = Self {
             inner: Arc::new(Inner {
                 board,
@@ -170,7 +164,8 @@ impl Engine {
     }
 
     /// Asks for an answer. `hold` is dropped when nothing of the request is left in the engine: at
-    /// once when it never gets there, later than the answer when that is dropped in the middle.
+    /// once when it never gets there, later than the answer when that is dropped in the middle. Where
+    /// its process ends before anything of the answer was given, another of them takes it up.
     ///
     /// # Errors
     /// [`Code::Unavailable`] when the engine is not ready.
@@ -178,19 +173,20 @@ impl Engine {
         let place = self.inner.board.take()?;
         let line = &self.inner.lines[place.process()];
         let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
-        let occupied = Occupied {
-            _place: place,
-            hold,
+        let (mut sink, source) = reader::channel(hold);
+        sink.occupied.sit(place);
+        let request = Request {
+            generate: Generate { id, task },
+            sink,
+            tries: Tries::default(),
         };
-        let (sink, source) = reader::channel(Box::new(occupied));
-        let generate = Generate { id, task };
         line.requests
-            .try_send(Request { generate, sink })
+            .try_send(request)
             .map_err(|_| RpcError::new(Code::Unavailable, "the engine takes no requests now"))?;
         Ok(Answer {
             id,
             source,
-            cancels: line.cancels.clone(),
+            lines: self.inner.lines.clone(),
             ended: false,
         })
     }
@@ -246,8 +242,10 @@ impl Drop for Answer {
         if !self.ended {
             // First, so that a wish to cancel that overtakes its request is not lost.
             self.source.end.close();
-            // A supervisor that is gone took the engine with it.
-            let _ = self.cancels.send(self.id);
+            for line in &*self.lines {
+                // Whichever has it now. A supervisor that is gone took its process with it.
+                let _ = line.cancels.send(self.id);
+            }
         }
     }
 }

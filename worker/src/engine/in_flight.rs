@@ -5,8 +5,9 @@
 //! until the end of a long prompt to let go. Until it says so the request stays here, and with it
 //! what it occupies.
 
-use crate::engine::protocol::{FromEngine, Task, brief_error};
-use crate::engine::reader::{EngineDone, Hold, Reader, Sink};
+use crate::engine::again::{self, Tries};
+use crate::engine::protocol::{FromEngine, Generate, Task, brief_error};
+use crate::engine::reader::{EngineDone, Occupied, Reader, Sink, Told};
 use std::collections::HashMap;
 use tether_wire::infer::{Chunk, PromptSize, Usage};
 use tether_wire::rpc::{Code, RpcError};
@@ -33,7 +34,11 @@ pub(crate) struct InFlight {
 struct Request {
     /// Nobody when it is leaving.
     reader: Option<Reader>,
-    hold: Box<dyn Hold>,
+    occupied: Occupied,
+    /// What it takes to give it to another process; nothing once something of the answer was given.
+    kept: Option<(Task, Tries)>,
+    /// What its reader knows from another process.
+    told: Told,
     /// Position of the first token that was not given before this request.
     given: u32,
     /// Most tokens that its prompt can have.
@@ -86,12 +91,18 @@ impl InFlight {
         if self.requests.is_empty() {
             self.still = 0;
         }
-        let Sink { reader, hold } = sink;
+        let Sink {
+            reader,
+            occupied,
+            told,
+        } = sink;
         let given = task.given();
         let most_prompt = PromptSize::of(&task.input, &task.output).most_tokens();
         let request = Request {
             reader: Some(reader),
-            hold,
+            occupied,
+            kept: None,
+            told,
             given,
             most_prompt: most_prompt.min(self.context_tokens),
             most_tokens: most_tokens(task, self.context_tokens),
@@ -103,6 +114,14 @@ impl InFlight {
         };
         self.requests.insert(id, request);
         true
+    }
+
+    /// Keeps what it takes to give a request to another process, until something of the answer is
+    /// given.
+    pub(super) fn keep(&mut self, id: u64, task: Task, tries: Tries) {
+        if let Some(request) = self.requests.get_mut(&id) {
+            request.kept = Some((task, tries));
+        }
     }
 
     /// The engine could not be given the request, and never heard of it.
@@ -215,10 +234,13 @@ impl InFlight {
 
     /// The engine let go of it.
     fn end(&mut self, id: u64, end: Result<EngineDone, RpcError>) {
-        if let Some(Request { reader, hold, .. }) = self.requests.remove(&id) {
+        if let Some(request) = self.requests.remove(&id) {
+            let Request {
+                reader, occupied, ..
+            } = request;
             self.still = 0;
             // First, so that who learns of the end finds the place free.
-            drop(hold);
+            drop(occupied);
             if let Some(reader) = reader {
                 reader.end(end);
             }
@@ -257,23 +279,52 @@ impl InFlight {
         overdue
     }
 
+    /// The engine is gone, and with it every request; another may have those that come back.
+    pub(super) fn over(self, error: &RpcError) -> Vec<again::Request> {
+        let requests = self.requests.into_iter();
+        requests
+            .filter_map(|(id, request)| request.over(id, error))
+            .collect()
+    }
+
     /// The engine is gone, and with it every request.
     pub(crate) fn fail_all(self, error: &RpcError) {
-        for Request { reader, hold, .. } in self.requests.into_values() {
-            drop(hold);
-            if let Some(reader) = reader {
-                reader.end(Err(error.clone()));
-            }
+        for request in self.over(error) {
+            request.sink.fail(error.clone());
         }
     }
 }
 
 impl Request {
+    /// Its process is gone: what another may have of it, or its end.
+    fn over(self, id: u64, error: &RpcError) -> Option<again::Request> {
+        let reader = self.reader?;
+        let Some((task, tries)) = self.kept else {
+            drop(self.occupied);
+            reader.end(Err(error.clone()));
+            return None;
+        };
+        let told = Told {
+            prompt_tokens: self.prompt_tokens.or(self.told.prompt_tokens),
+            retold: self.retold.max(self.told.retold),
+        };
+        let sink = Sink {
+            reader,
+            occupied: self.occupied,
+            told,
+        };
+        Some(again::Request {
+            generate: Generate { id, task },
+            sink,
+            tries,
+        })
+    }
+
     /// Who is to be told why, unless it is leaving already.
     fn leave(&mut self) -> Option<Reader> {
         let reader = self.reader.take()?;
         self.still = 0;
-        self.hold.leaving();
+        self.occupied.leaving();
         Some(reader)
     }
 
@@ -300,6 +351,13 @@ impl Request {
             return Err(RpcError::new(Code::Internal, why));
         }
         self.retold = next;
+        if next <= self.told.retold {
+            return Ok(());
+        }
+        if chunk.position < self.told.retold {
+            let why = "the engine tells again in other pieces than another process of it did";
+            return Err(RpcError::new(Code::Internal, why));
+        }
         self.pass_on(chunk)
     }
 
@@ -310,6 +368,7 @@ impl Request {
             return Err(RpcError::new(Code::Internal, why));
         }
         self.position = follow(self.position, &chunk)?;
+        self.kept = None;
         if self.position > self.most_tokens {
             let most = self.most_tokens;
             let why = format!("the engine gives more than the {most} tokens that there can be");
@@ -325,6 +384,13 @@ impl Request {
             let most = self.most_prompt;
             let why = format!(
                 "the engine counts {prompt_tokens} tokens of a prompt that can have {most} at most"
+            );
+            return Err(RpcError::new(Code::Internal, why));
+        }
+        if let Some(told) = self.told.prompt_tokens.filter(|it| *it != prompt_tokens) {
+            let why = format!(
+                "the engine counts {prompt_tokens} tokens of a prompt of which another process of it \
+                 counted {told}"
             );
             return Err(RpcError::new(Code::Internal, why));
         }

@@ -1,5 +1,6 @@
 //! Where an answer goes, and what its request occupies while the engine has it.
 
+use crate::engine::board::Place;
 use std::fmt;
 use std::sync::Arc;
 use tether_wire::infer::{
@@ -47,7 +48,25 @@ impl Hold for () {
 #[derive(Debug)]
 pub(crate) struct Sink {
     pub(super) reader: Reader,
-    pub(super) hold: Box<dyn Hold>,
+    pub(super) occupied: Occupied,
+    pub(super) told: Told,
+}
+
+/// What a request occupies: a place with a process, while it is with one, and whatever its caller gave
+/// it. In this order, so that who comes next because of the second finds the first free.
+#[derive(Debug)]
+pub(crate) struct Occupied {
+    place: Option<Place>,
+    hold: Box<dyn Hold>,
+}
+
+/// What the reader was told by a process that ended since. It is not told again, and not otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Tokens of the prompt.
+    pub(super) prompt_tokens: Option<u32>,
+    /// Up to which position, of what was given before the request.
+    pub(super) retold: u32,
 }
 
 /// Who reads an answer.
@@ -91,14 +110,35 @@ pub(crate) fn channel(hold: Box<dyn Hold>) -> (Sink, Source) {
         room: Arc::new(Semaphore::new(MAX_WAITING_BYTES)),
         end,
     };
-    (Sink { reader, hold }, source)
+    let sink = Sink {
+        reader,
+        occupied: Occupied { place: None, hold },
+        told: Told::default(),
+    };
+    (sink, source)
+}
+
+impl Occupied {
+    /// It is with this process now.
+    pub(super) fn sit(&mut self, place: Place) {
+        self.place = Some(place);
+    }
+
+    /// It is with no process any more.
+    pub(super) fn leave_place(&mut self) {
+        self.place = None;
+    }
+
+    pub(super) fn leaving(&mut self) {
+        self.hold.leaving();
+    }
 }
 
 impl Sink {
     /// The request never reaches the engine, or is not in it any more. Who learns of it finds the
     /// place free.
     pub(crate) fn fail(self, error: RpcError) {
-        drop(self.hold);
+        drop(self.occupied);
         self.reader.end(Err(error));
     }
 
@@ -151,6 +191,11 @@ impl Reader {
             TrySendError::Full(_) => too_slow(),
             TrySendError::Closed(_) => RpcError::new(Code::Cancelled, "the reader is gone"),
         })
+    }
+
+    /// Waits until nobody reads the answer any more.
+    pub(super) async fn gone(&mut self) {
+        self.end.closed().await;
     }
 
     pub(super) fn end(self, end: Result<EngineDone, RpcError>) {

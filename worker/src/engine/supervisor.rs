@@ -1,7 +1,7 @@
 //! The parent's side of an engine's process: starts it, watches it, starts it again. (WRK-2)
 //!
 //! A crash, abort or hang of the engine fails the answers it was making, at once and with a reason,
-//! and nothing else.
+//! and nothing else. What it had given nothing of goes to another process of the same engine.
 //!
 //! * `watched` – what its process uses
 //! * `ending` – why its process ends
@@ -9,8 +9,9 @@
 mod ending;
 mod watched;
 
+use crate::engine::again::{Again, Request};
 use crate::engine::board::Post;
-use crate::engine::handle::{Channels, EngineState, Ready, Request};
+use crate::engine::handle::{Channels, EngineState, Ready};
 use crate::engine::in_flight::{InFlight, StepLimits};
 use crate::engine::process::{NotSent, Process};
 use crate::engine::protocol::{FromEngine, ToEngine, brief};
@@ -39,6 +40,7 @@ pub(super) struct Supervisor {
     cancels: mpsc::UnboundedReceiver<u64>,
     post: Post,
     stop: CancellationToken,
+    again: Again,
     /// What held of the last process.
     shields: Vec<Shield>,
 }
@@ -54,6 +56,7 @@ impl Supervisor {
             cancels,
             post,
             stop,
+            again,
         } = channels;
         let (layout, threads) = (spec.layout, spec.load.threads);
         spec.load.threads = layout.threads(threads, post.process());
@@ -65,6 +68,7 @@ impl Supervisor {
             cancels,
             post,
             stop,
+            again,
             shields: Vec::new(),
         }
     }
@@ -132,7 +136,7 @@ impl Supervisor {
                 () = self.stop.cancelled() => return false,
                 () = &mut over => return true,
                 Some(request) = self.requests.recv() => {
-                    request.sink.fail(RpcError::new(Code::Unavailable, reason));
+                    self.again.pass_on(request, RpcError::new(Code::Unavailable, reason));
                 }
                 Some(_) = self.cancels.recv() => {}
             }
@@ -157,7 +161,8 @@ impl Supervisor {
                     }
                 }),
                 Some(request) = self.requests.recv() => {
-                    request.sink.fail(RpcError::new(Code::Unavailable, "the model is being verified"));
+                    let why = RpcError::new(Code::Unavailable, "the model is being verified");
+                    self.again.pass_on(request, why);
                 }
                 Some(_) = self.cancels.recv() => {}
             }
@@ -212,20 +217,24 @@ impl Supervisor {
             self.post.set(EngineState::Starting);
         }
         // How it ended is known within milliseconds, and part of what its callers are told.
-        let lost = in_flight.awaited();
+        let awaited = in_flight.awaited();
         let ending = why.end(process, watched).await;
-        let error = match &ending {
-            Ending::Stopped | Ending::Refused(_) => {
-                RpcError::new(Code::Unavailable, "the engine was stopped")
-            }
-            Ending::Failed(_, reason) => {
-                if lost > 0 {
-                    tracing::warn!(model, lost, reason, "answers were lost with their engine");
-                }
-                RpcError::new(Code::Unavailable, reason.clone())
-            }
+        let Ending::Failed(_, reason) = &ending else {
+            in_flight.fail_all(&RpcError::new(Code::Unavailable, "the engine was stopped"));
+            return ending;
         };
-        in_flight.fail_all(&error);
+        let error = RpcError::new(Code::Unavailable, reason.clone());
+        let moved = self.again.take_up(in_flight.over(&error), &error);
+        if awaited > 0 {
+            let lost = awaited.saturating_sub(moved);
+            tracing::warn!(
+                model,
+                lost,
+                moved,
+                reason,
+                "answers were lost with their engine, or moved to another process of it"
+            );
+        }
         ending
     }
 
@@ -273,7 +282,8 @@ impl Supervisor {
                     None => return Err(Why::Gone),
                 },
                 Some(request) = self.requests.recv() => {
-                    request.sink.fail(RpcError::new(Code::Unavailable, "the model is being loaded"));
+                    let why = RpcError::new(Code::Unavailable, "the model is being loaded");
+                    self.again.pass_on(request, why);
                 }
                 Some(_) = self.cancels.recv() => {}
             }
@@ -299,6 +309,37 @@ impl Supervisor {
     fn demand(&self, shields: &[Shield]) -> Result<(), Why> {
         let required = &self.spec.load.confine.require;
         sandbox::lacking(required, shields).map_or(Ok(()), |why| Err(Why::Unprotected(why)))
+    }
+
+    /// Gives the process a request.
+    fn ask(
+        &self,
+        process: &Process,
+        in_flight: &mut InFlight,
+        request: Request,
+    ) -> Result<(), NotSent> {
+        let Request {
+            generate,
+            sink,
+            tries,
+        } = request;
+        let id = generate.id;
+        if !in_flight.begin(id, &generate.task, sink) {
+            return Ok(());
+        }
+        let message = ToEngine::Generate(generate);
+        let sent = process.send(&message);
+        if let Err(NotSent::TooLarge(error)) = sent {
+            let why = format!("no engine takes a request of this size: {error}");
+            in_flight.refuse(id, RpcError::new(Code::Invalid, why));
+            return Ok(());
+        }
+        if let ToEngine::Generate(generate) = message
+            && self.again.is_possible()
+        {
+            in_flight.keep(id, generate.task, tries);
+        }
+        sent
     }
 
     /// Serves until the engine ends or has to be ended.
@@ -328,21 +369,7 @@ impl Supervisor {
                         None => return Why::Gone,
                     }
                 }
-                Some(Request { generate, sink }) = self.requests.recv() => {
-                    let id = generate.id;
-                    if in_flight.begin(id, &generate.task, sink) {
-                        match process.send(&ToEngine::Generate(generate)) {
-                            Err(NotSent::TooLarge(error)) => {
-                                let why = format!("no engine takes a request of this size: {error}");
-                                in_flight.refuse(id, RpcError::new(Code::Invalid, why));
-                                Ok(())
-                            }
-                            sent => sent,
-                        }
-                    } else {
-                        Ok(())
-                    }
-                }
+                Some(request) = self.requests.recv() => self.ask(process, in_flight, request),
                 Some(id) = self.cancels.recv() => {
                     if in_flight.leave(id) {
                         process.send(&ToEngine::Cancel { id })

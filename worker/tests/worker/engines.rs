@@ -2,7 +2,7 @@
 //!
 //! They are ignored, and do nothing when they are run by hand.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::exit;
@@ -59,6 +59,11 @@ fn loaded_as(name: impl Fn(&Load) -> String, sequences: u32) -> UnixStream {
     let ToEngine::Load(load) = hear(&mut socket) else {
         exit(3)
     };
+    say_loaded(&mut socket, &load, name(&load), sequences);
+    socket
+}
+
+fn say_loaded(socket: &mut UnixStream, load: &Load, engine: String, sequences: u32) {
     let held = |protection| Shield {
         protection,
         enforced: true,
@@ -69,19 +74,18 @@ fn loaded_as(name: impl Fn(&Load) -> String, sequences: u32) -> UnixStream {
         shields: Protection::ALL.map(held).to_vec(),
         took_us: 1,
     };
-    say(&mut socket, &confined);
+    say(socket, &confined);
     say(
-        &mut socket,
+        socket,
         &FromEngine::Loaded {
             context_tokens: load.context_tokens,
-            engine: name(&load),
+            engine,
             numerics_class: "fake/1".to_owned(),
             sequences,
             max_token_bytes: Some(MAX_TOKEN_BYTES),
             load_ms: 1,
         },
     );
-    socket
 }
 
 fn chunk(id: u64, position: u32) -> FromEngine {
@@ -325,6 +329,62 @@ fn one_at_a_time() {
     }
 }
 
+/// Begins an answer, connects to the socket that is its prompt, says its process number there, and does
+/// what it is told: `c` gives a piece, `d` ends the answer, `x` ends the process. It gives as many
+/// answers at once as its worker has slots.
+#[test]
+#[ignore = "no test: other tests start it as the process of an engine"]
+fn does_as_told() {
+    if is_engine() {
+        let mut first = socket();
+        let ToEngine::Load(load) = hear(&mut first) else {
+            exit(3)
+        };
+        say_loaded(&mut first, &load, "fake".to_owned(), load.slots);
+        let said = Arc::new(Mutex::new(first.try_clone().expect("a socket")));
+        loop {
+            match hear(&mut first) {
+                ToEngine::Generate(generate) => {
+                    let (id, said) = (generate.id, said.clone());
+                    let Input::Text(gate) = generate.task.input else {
+                        exit(5)
+                    };
+                    std::thread::spawn(move || obey(id, &gate, &said));
+                }
+                ToEngine::Ping { n } => {
+                    say(&mut said.lock().expect("no panic"), &FromEngine::Pong { n });
+                }
+                ToEngine::Cancel { id } => {
+                    let cancelled = FromEngine::Cancelled { id };
+                    say(&mut said.lock().expect("no panic"), &cancelled);
+                }
+                ToEngine::Load(_) => exit(3),
+            }
+        }
+    }
+}
+
+fn obey(id: u64, gate: &str, said: &Mutex<UnixStream>) {
+    let say = |message| say(&mut said.lock().expect("no panic"), &message);
+    let prompt_tokens = 5;
+    say(FromEngine::Started { id, prompt_tokens });
+    let Ok(mut gate) = UnixStream::connect(gate) else {
+        return;
+    };
+    let _ = gate.write_all(&std::process::id().to_le_bytes());
+    let (mut word, mut position) = ([0], 0);
+    while gate.read_exact(&mut word).is_ok() {
+        match &word {
+            b"c" => {
+                say(chunk(id, position));
+                position += 1;
+            }
+            b"d" => return say(done(id, prompt_tokens, position)),
+            _ => exit(7),
+        }
+    }
+}
+
 /// Says that it lives, begins answers and neither goes on with them nor lets go of them.
 #[test]
 #[ignore = "no test: other tests start it as the process of an engine"]
@@ -346,7 +406,6 @@ fn gets_stuck() {
 #[ignore = "no test: other tests start it as the process of an engine"]
 fn babbles() {
     if is_engine() {
-        use std::io::Write;
         let mut socket = loaded();
         while !matches!(hear(&mut socket), ToEngine::Generate(_)) {}
         let _ = socket.write_all(&[0xff; 64]);

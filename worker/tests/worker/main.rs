@@ -9,6 +9,7 @@ mod foreign;
 mod healing;
 mod leaving;
 mod metrics;
+mod moving;
 mod pool;
 mod presence;
 mod receipts;

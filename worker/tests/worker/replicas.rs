@@ -14,7 +14,7 @@ use tether_worker::engine::{Engine, EngineState, Layout, Ready};
 use tether_worker::{ModelReport, ModelState};
 
 /// Waits until so many processes are ready.
-async fn running(engine: &Engine, processes: usize) -> Ready {
+pub(crate) async fn running(engine: &Engine, processes: usize) -> Ready {
     let ready = until(engine.state(), |state| match state {
         EngineState::Ready(ready) if ready.pids.len() == processes => Some(ready.clone()),
         _ => None,

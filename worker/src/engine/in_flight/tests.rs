@@ -1,6 +1,8 @@
 use super::*;
 use crate::engine::protocol::MAX_WORDS_BYTES;
-use crate::engine::reader::{self, MAX_CHUNK_BYTES, MAX_WAITING_BYTES, MAX_WAITING_CHUNKS, Source};
+use crate::engine::reader::{
+    self, Hold, MAX_CHUNK_BYTES, MAX_WAITING_BYTES, MAX_WAITING_CHUNKS, Source,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tether_wire::infer::{CallDelta, Finish, Input, Sampling};
@@ -466,3 +468,5 @@ fn without_a_limit_the_context_is_the_limit() {
     assert_eq!(in_flight.on_message(started), Some(2));
     assert_eq!(end(source).expect_err("too many").code, Code::Internal);
 }
+
+mod moved;

@@ -15,7 +15,8 @@ use super::reply::{Reply, Said};
 use super::request::{self, Body};
 use super::usage::{Asked, Claim, Seen};
 use super::{ServerSpec, numerics_class};
-use crate::engine::handle::{Channels, EngineState, Ready, Request};
+use crate::engine::again::Request;
+use crate::engine::handle::{Channels, EngineState, Ready};
 use crate::engine::in_flight::{InFlight, StepLimits};
 use crate::engine::protocol::{FromEngine, Generate};
 use crate::engine::supervisor::{TICK, ticks};
@@ -80,7 +81,7 @@ impl Driver {
                     probe = self.probe_after(every);
                     fail(&mut in_flight, &mut doubtful)
                 }
-                Some(Request { generate, sink }) = self.channels.requests.recv() => {
+                Some(Request { generate, sink, .. }) = self.channels.requests.recv() => {
                     let id = generate.id;
                     if in_flight.begin(id, &generate.task, sink) {
                         let task = tokio::spawn(self.answer(generate, mouth.clone()));
