@@ -25,7 +25,7 @@ mod supervisor;
 #[cfg(feature = "mistralrs")]
 pub use crate::engine::mistralrs::alone;
 
-pub use handle::{Answer, Engine, EngineState, Ready};
+pub use handle::{Answer, Engine, EngineState, Fallen, Ready};
 pub use layout::Layout;
 pub use process::{ENGINE_ENV, EngineCommand};
 pub use reader::{EngineDone, Hold, MAX_WAITING_CHUNKS};

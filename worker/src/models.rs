@@ -5,8 +5,8 @@
 //! is no room is offered as cold, and loaded when somebody asks for it.
 //!
 //! A model that is refused leaves the worker up and the other models alone. A failed verification
-//! is final until the worker starts again; an engine that fails is started again by its supervisor,
-//! after its files were verified again.
+//! is final until the worker starts again, unless other processes of the model answer; an engine that
+//! fails is started again by its supervisor, after its files were verified again.
 
 mod card;
 mod division;
@@ -22,9 +22,10 @@ mod server;
 
 use crate::config::{ModelConfig, WorkerConfig};
 use crate::device::{Compute, Device};
-use crate::engine::{Engine, EngineCommand};
+use crate::engine::{Engine, EngineCommand, Fallen};
 use crate::health::GpuReading;
 use crate::sandbox::Shield;
+use crate::status::reasons;
 use card::cut;
 pub(crate) use card::{capacity, faults, offers, worker_state};
 use entry::Entry;
@@ -121,6 +122,21 @@ pub struct ModelReport {
     pub load_ms: Option<u64>,
     /// Why it is not served, as a code and for people.
     pub fault: Option<(&'static str, String)>,
+    /// Why processes of it do not answer while others do; equal ones are told once.
+    pub process_faults: Vec<ProcessFault>,
+}
+
+/// Why processes of a model do not answer while others do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ProcessFault {
+    /// How many.
+    pub processes: u32,
+    /// A stable code, as that of a fault.
+    pub code: &'static str,
+    /// For people.
+    pub reason: String,
+    /// What to do about it.
+    pub next: &'static str,
 }
 
 impl ModelStatus {
@@ -181,7 +197,30 @@ impl ModelStatus {
             sequences,
             load_ms: known.and_then(|known| known.load_ms),
             fault,
+            process_faults: match &self.state {
+                ModelState::Serving(served) => ProcessFault::of(&served.fallen),
+                _ => Vec::new(),
+            },
         }
+    }
+}
+
+impl ProcessFault {
+    fn of(fallen: &[Fallen]) -> Vec<Self> {
+        let mut faults: Vec<Self> = Vec::new();
+        for Fallen { code, reason } in fallen {
+            let same = |it: &&mut Self| it.code == *code && it.reason == *reason;
+            match faults.iter_mut().find(same) {
+                Some(fault) => fault.processes += 1,
+                None => faults.push(Self {
+                    processes: 1,
+                    code,
+                    reason: reason.clone(),
+                    next: reasons::mending_process(code),
+                }),
+            }
+        }
+        faults
     }
 }
 
@@ -256,6 +295,8 @@ pub struct Served {
     pub max_token_bytes: Option<u32>,
     /// The engine's processes that answer, where they are ours.
     pub pids: Vec<u32>,
+    /// Why others of them do not.
+    pub fallen: Vec<Fallen>,
     /// The engine.
     pub engine: Engine,
 }

@@ -6,7 +6,7 @@
 //! of the worker, so their answers must be the same: a process that computes in another way than those
 //! that answer already, because the program was replaced meanwhile, is not let in beside them.
 
-use crate::engine::handle::{EngineState, Ready};
+use crate::engine::handle::{EngineState, Fallen, Ready};
 use crate::sandbox::Shield;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tether_wire::rpc::{Code, RpcError};
@@ -29,6 +29,8 @@ pub(super) struct Board {
 #[derive(Clone, Debug)]
 struct Lane {
     state: EngineState,
+    /// Why it fell, until it answers again.
+    fallen: Option<Fallen>,
     /// Whether its turn to start has come.
     has_begun: bool,
     /// Requests that it has.
@@ -63,6 +65,7 @@ impl Board {
     pub(super) fn new(processes: u32) -> Arc<Self> {
         let lanes = (0..processes).map(|process| Lane {
             state: EngineState::Starting,
+            fallen: None,
             has_begun: process == 0,
             requests: 0,
         });
@@ -176,8 +179,27 @@ impl Post {
     }
 
     pub(super) fn change(&self, change: impl FnOnce(&mut EngineState)) {
-        self.board
-            .change(|lanes| change(&mut lanes[self.process].state));
+        self.board.change(|lanes| {
+            let lane = &mut lanes[self.process];
+            change(&mut lane.state);
+            lane.note();
+        });
+    }
+
+    /// Whether the engine answers, or will, whatever became of this process.
+    pub(super) fn has_hope(&self) -> bool {
+        !matches!(
+            together(&self.board.lanes()),
+            EngineState::Refused(_) | EngineState::Stopped
+        )
+    }
+
+    /// Whether who looks at the engine does not see what became of this process.
+    pub(super) fn is_hidden(&self) -> bool {
+        matches!(
+            together(&self.board.lanes()),
+            EngineState::Ready(_) | EngineState::Starting
+        )
     }
 
     /// It has loaded the model.
@@ -192,6 +214,7 @@ impl Post {
                 return Err(difference);
             }
             lanes[self.process].state = EngineState::Ready(ready);
+            lanes[self.process].note();
             Ok(())
         })?;
         self.board.proven.cancel();
@@ -224,6 +247,22 @@ impl Drop for Place {
 }
 
 impl Lane {
+    /// Keeps why it fell for as long as that is so: a process that is tried again has not risen yet.
+    fn note(&mut self) {
+        self.fallen = match &self.state {
+            EngineState::Down { code, reason } => Some(Fallen {
+                code,
+                reason: reason.clone(),
+            }),
+            EngineState::Refused(refused) => Some(Fallen {
+                code: refused.code,
+                reason: refused.reason.clone(),
+            }),
+            EngineState::Starting => self.fallen.take(),
+            EngineState::Ready(_) | EngineState::Stopped => None,
+        };
+    }
+
     fn ready(&self) -> Option<&Ready> {
         match &self.state {
             EngineState::Ready(ready) => Some(ready),
@@ -239,7 +278,7 @@ fn difference(new: &Ready, old: &Ready) -> Option<String> {
     (facts(new) != facts(old) || names(new) != names(old)).then(|| {
         format!(
             "the engine's program has changed: a process of it would answer as {}, beside others that \
-             answer as {}; start the worker again",
+             answer as {}",
             names(new),
             names(old)
         )
@@ -256,7 +295,11 @@ fn together(lanes: &[Lane]) -> EngineState {
         });
     }
     if let Some(ready) = ready {
-        return EngineState::Ready(ready);
+        let fallen = lanes.iter().filter_map(|lane| lane.fallen.clone());
+        return EngineState::Ready(Ready {
+            fallen: fallen.collect(),
+            ..ready
+        });
     }
     let hope = |state: &EngineState| match state {
         EngineState::Ready(_) => 4,

@@ -32,7 +32,8 @@ pub enum EngineState {
         /// Why, for people.
         reason: String,
     },
-    /// It must not start: what comes before refused. Nothing starts it again.
+    /// It must not start: what comes before refused. Nothing starts it again, but a process of it while
+    /// others answer.
     Refused(Refused),
     /// It was stopped for good.
     Stopped,
@@ -57,6 +58,17 @@ pub struct Ready {
     pub pids: Vec<u32>,
     /// What keeps it in.
     pub shields: Vec<Shield>,
+    /// Why each of its processes that do not answer does not, where it is known.
+    pub fallen: Vec<Fallen>,
+}
+
+/// Why a process does not answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fallen {
+    /// As a code.
+    pub code: &'static str,
+    /// For people.
+    pub reason: String,
 }
 
 /// An engine: one process, or several alike, of which each answer is given by the one that has the

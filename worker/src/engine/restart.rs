@@ -24,6 +24,8 @@ pub(crate) enum Cause {
     Garbage,
     /// It could not load the model.
     Load,
+    /// It is another program than the engine's other processes are.
+    Changed,
     /// It used more memory, or more threads, than it may.
     Memory,
     /// It made a system call that only an attacker would.
@@ -38,6 +40,7 @@ impl Cause {
             Self::Hang => "engine-hang",
             Self::Garbage => "engine-garbage",
             Self::Load => "engine-load",
+            Self::Changed => "engine-changed",
             Self::Memory => "engine-memory",
             Self::Sandbox => "engine-sandbox",
         }
@@ -49,7 +52,7 @@ impl Cause {
 pub(crate) fn delay(cause: Cause, failures: u32, jitter: f64) -> Duration {
     let (first, max) = match cause {
         // A model that does not fit its limit will not fit it at the next try either.
-        Cause::Load | Cause::Memory => (LOAD_FIRST_MS, LOAD_MAX_MS),
+        Cause::Load | Cause::Changed | Cause::Memory => (LOAD_FIRST_MS, LOAD_MAX_MS),
         Cause::Crash | Cause::Hang | Cause::Garbage | Cause::Sandbox => {
             (CRASH_FIRST_MS, CRASH_MAX_MS)
         }

@@ -16,7 +16,7 @@ use crate::engine::in_flight::{InFlight, StepLimits};
 use crate::engine::process::{NotSent, Process};
 use crate::engine::protocol::{FromEngine, ToEngine, brief};
 use crate::engine::restart::{self, Cause, HEALTHY_AFTER};
-use crate::engine::spec::EngineSpec;
+use crate::engine::spec::{EngineSpec, Refused};
 use crate::sandbox::{self, Shield};
 use ending::{Ending, Why};
 use std::path::PathBuf;
@@ -87,44 +87,88 @@ impl Supervisor {
     }
 
     async fn keep_alive(&mut self) {
-        let mut failures = 0;
+        let (mut failures, mut refusals) = (0, 0);
         loop {
             self.post.set(EngineState::Starting);
             let mut ready_at = None;
-            let (cause, reason) = match self.live(&mut ready_at).await {
-                Ending::Stopped => break,
-                Ending::Refused(refused) => {
-                    let (code, reason) = (refused.code, &refused.reason);
-                    let model = &self.spec.load.model_name;
-                    tracing::error!(model, code, reason, "the engine must not start again");
-                    self.post.set(EngineState::Refused(refused));
-                    return;
-                }
-                Ending::Failed(cause, reason) => (cause, reason),
-            };
+            let ending = self.live(&mut ready_at).await;
             failures = if ready_at.is_some_and(|at: Instant| at.elapsed() >= HEALTHY_AFTER) {
                 1
             } else {
                 failures + 1
             };
-            let wait = restart::delay(cause, failures, rand::random());
-            tracing::warn!(
-                model = %self.spec.load.model_name,
-                cause = cause.as_str(),
-                reason,
-                wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
-                "the engine is down and will be started again"
-            );
-            self.post.set(EngineState::Down {
-                code: cause.as_str(),
-                reason: reason.clone(),
-            });
-            if !self.refuse_for(wait, &reason).await {
-                break;
+            let again = match ending {
+                Ending::Stopped => break,
+                Ending::Refused(refused) => {
+                    refusals += 1;
+                    self.refused(refused, refusals).await
+                }
+                Ending::Failed(cause, reason) => {
+                    refusals = 0;
+                    self.failed(cause, reason, failures).await
+                }
+            };
+            if !again {
+                return;
             }
-            self.metrics.engine_restarted(cause.as_str());
         }
         self.post.set(EngineState::Stopped);
+    }
+
+    /// The process ended, the last of so many times in a row. Waits until it is to be started again;
+    /// false when it is not.
+    async fn failed(&mut self, cause: Cause, reason: String, failures: u32) -> bool {
+        let wait = restart::delay(cause, failures, rand::random());
+        tracing::warn!(
+            model = %self.spec.load.model_name,
+            cause = cause.as_str(),
+            reason,
+            wait_ms = ms(wait),
+            "the engine is down and will be started again"
+        );
+        let code = cause.as_str();
+        let down = EngineState::Down {
+            code,
+            reason: reason.clone(),
+        };
+        self.fell(down, code);
+        let again = self.refuse_for(wait, &reason).await;
+        if again {
+            self.metrics.engine_restarted(code);
+        } else {
+            self.post.set(EngineState::Stopped);
+        }
+        again
+    }
+
+    /// The process must not start. While others of the engine answer, or will, that is tried again now
+    /// and then: what was wrong may be mended. With the last of them the model is given up.
+    async fn refused(&mut self, refused: Refused, failures: u32) -> bool {
+        let Refused { code, reason, .. } = refused.clone();
+        let model = self.spec.load.model_name.clone();
+        if !self.fell(EngineState::Refused(refused), code) {
+            tracing::error!(model, code, reason, "the engine must not start again");
+            return false;
+        }
+        let wait = restart::delay(Cause::Load, failures, rand::random());
+        tracing::error!(
+            model,
+            code,
+            reason,
+            wait_ms = ms(wait),
+            "one of the engine's processes must not start; it is tried again while others answer"
+        );
+        self.refuse_for(wait, &reason).await && self.post.has_hope()
+    }
+
+    /// Says what became of its process. What the others hide is counted here, all else by who keeps
+    /// the model. Whether there is hope for the engine.
+    fn fell(&self, state: EngineState, code: &'static str) -> bool {
+        self.post.set(state);
+        if self.post.is_hidden() {
+            self.metrics.model_fault(code);
+        }
+        self.post.has_hope()
     }
 
     /// Waits, and refuses what is asked for meanwhile. False when the engine is to stop.
@@ -225,15 +269,12 @@ impl Supervisor {
         };
         let error = RpcError::new(Code::Unavailable, reason.clone());
         let moved = self.again.take_up(in_flight.over(&error), &error);
-        if awaited > 0 {
-            let lost = awaited.saturating_sub(moved);
-            tracing::warn!(
-                model,
-                lost,
-                moved,
-                reason,
-                "answers were lost with their engine, or moved to another process of it"
-            );
+        let lost = awaited.saturating_sub(moved);
+        if lost > 0 {
+            tracing::warn!(model, lost, reason, "answers were lost with their engine");
+        }
+        if moved > 0 {
+            tracing::info!(model, moved, reason, "requests go to another process");
         }
         ending
     }
@@ -272,7 +313,7 @@ impl Supervisor {
                         let (sequences, pids) = (sequences.max(1), watched.pid.into_iter().collect());
                         return Ok(Ready {
                             context_tokens, engine, numerics_class, sequences, max_token_bytes, load_ms, pids,
-                            shields,
+                            shields, fallen: Vec::new(),
                         });
                     }
                     Some(Ok(FromEngine::LoadFailed { reason })) => return Err(Why::LoadFailed(brief(reason))),
@@ -403,6 +444,10 @@ impl Supervisor {
             }
         }
     }
+}
+
+fn ms(wait: Duration) -> u64 {
+    u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A deadline in ticks, at least one.

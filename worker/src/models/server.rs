@@ -145,6 +145,7 @@ fn served(digest: Digest, manifest: &Manifest, ready: Ready, engine: &Engine) ->
         sequences: ready.sequences,
         max_token_bytes: None,
         pids: Vec::new(),
+        fallen: ready.fallen,
         engine: engine.clone(),
     }
 }

@@ -142,6 +142,20 @@ fn mending(code: &str) -> &'static str {
     }
 }
 
+/// What to do about processes of a model that do not answer while others do: all are tried again.
+pub(crate) fn mending_process(code: &str) -> &'static str {
+    match code {
+        "engine-changed" => {
+            "start the worker again, so that all of them run the new program; or put the one back that the others run: they are started again by themselves"
+        }
+        "engine-memory" => {
+            "raise `memory_limit_mib` in [worker.engine] where it comes again; it is started again by itself"
+        }
+        code if code.starts_with("engine-") => mending(code),
+        _ => "mend what the reason names: it is tried again by itself for as long as others answer",
+    }
+}
+
 /// Why no orchestrator hears the worker.
 fn unheard(uplinks: &[UplinkView]) -> (&'static str, String, &'static str) {
     let failures = || uplinks.iter().filter_map(|it| it.last_failure.as_ref());
@@ -197,6 +211,7 @@ mod tests {
             processes: None,
             sequences: 0,
             load_ms: None,
+            process_faults: Vec::new(),
             fault: (state == "faulted").then(|| ("corrupt-file", "it is damaged".to_owned())),
         }
     }
@@ -296,6 +311,20 @@ mod tests {
         }
         assert!(mending("server-down").starts_with("start that server"));
         assert!(mending("corrupt-file").contains("start the worker again"));
+    }
+
+    #[test]
+    fn what_ails_one_process_of_several_is_tried_again_by_itself() {
+        for code in [
+            "corrupt-file",
+            "engine-changed",
+            "engine-memory",
+            "engine-crash",
+        ] {
+            let next = mending_process(code);
+            assert!(next.contains("again by itself") || next.contains("again by themselves"));
+        }
+        assert!(mending_process("engine-changed").starts_with("start the worker again"));
     }
 
     #[test]

@@ -5,10 +5,19 @@ use crate::fixture::{TestMesh, artifact, order, patiently};
 use std::net::{SocketAddr, TcpListener};
 use tether_telemetry::metrics::{CONTENT_TYPE, Registry, WorkerMetrics};
 use tether_wire::{NodeKey, Role};
-use tether_worker::WorkerConfig;
+use tether_worker::{Worker, WorkerConfig};
 
-fn any_port() -> SocketAddr {
+pub(crate) fn any_port() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+/// What a collector reads of a worker.
+pub(crate) async fn page(worker: &Worker) -> String {
+    let address = worker.metrics_addr().expect("configured");
+    let got = patiently(reqwest::get(format!("http://{address}/metrics"))).await;
+    patiently(got.expect("it answers").text())
+        .await
+        .expect("text")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,19 +1,21 @@
 //! A request whose process ends is given to another process of its engine, as long as nothing of the
 //! answer was given. (WRK-2)
 
-use crate::fixture::{TestMesh, artifact, order, patiently, sampling};
-use crate::replicas::running;
+use crate::fixture::{TestMesh, artifact, order, patiently, sampling, until};
+use crate::replicas::{held_back, running};
 use crate::supervisor::{ask, ask_holding, read, start};
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 use tether_wire::infer::{AnswerEvent, Input};
 use tether_wire::rpc::Code;
 use tether_worker::engine::protocol::Task;
-use tether_worker::engine::{Engine, Hold};
+use tether_worker::engine::{Answer, Engine, Hold};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 
 /// Where the engine [`does_as_told`](crate::engines) asks what to do.
 struct Gate {
@@ -65,13 +67,20 @@ impl Asked {
 
 /// Processes that do as they are told, each with so many answers at once.
 async fn obedient(processes: u32, sequences: u32) -> Engine {
+    start_obedient(processes, sequences).await.0
+}
+
+/// The same, and what allows that one is started again.
+async fn start_obedient(processes: u32, sequences: u32) -> (Engine, Arc<Semaphore>) {
+    let mut allowed = None;
     let engine = start("does_as_told", |spec| {
         spec.processes = processes;
         spec.load.slots = sequences;
         spec.config.hang_timeout_ms = 1_000;
+        allowed = Some(held_back(spec));
     });
     running(&engine, processes as usize).await;
-    engine
+    (engine, allowed.expect("made"))
 }
 
 /// Counts how often it was given back.
@@ -143,40 +152,81 @@ async fn a_request_that_ends_whatever_process_has_it_ends_two_of_them() {
     read(next).await.1.expect("well");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn it_waits_until_a_process_has_room_and_leaves_when_nobody_waits() {
-    for is_awaited in [true, false] {
-        let (gate, engine) = (Gate::new(), obedient(2, 1).await);
+/// Two processes with an answer each, of which the first is killed.
+struct Full {
+    gate: Gate,
+    _engine: Engine,
+    allowed: Arc<Semaphore>,
+    given_back: Arc<AtomicU32>,
+    moved: Answer,
+    other: Answer,
+    /// The process of the other.
+    second: Asked,
+}
+
+impl Full {
+    async fn new() -> Self {
+        let (gate, (engine, allowed)) = (Gate::new(), start_obedient(2, 1).await);
         let given_back = Arc::new(AtomicU32::new(0));
-        let mut answers = Vec::new();
-        let mut at = Vec::new();
-        for _ in 0..2 {
-            let hold = Counted(given_back.clone());
-            answers.push(ask_holding(&engine, &gate.prompt(), hold));
-            at.push(gate.asked().await);
-        }
-        let (mut second, first) = (at.pop().expect("two"), at.pop().expect("two"));
-        let (other, moved) = (answers.pop().expect("two"), answers.pop().expect("two"));
+        let ask = || ask_holding(&engine, &gate.prompt(), Counted(given_back.clone()));
+        let (moved, first) = (ask(), gate.asked().await);
+        let (other, second) = (ask(), gate.asked().await);
         first.kill(Signal::KILL);
         running(&engine, 1).await;
-        if is_awaited {
-            // Whichever has room first: the other, or the one that is new.
-            second.tell(b"d").await;
-            read(other).await.1.expect("well");
-            gate.asked().await.tell(b"cd").await;
-            assert_eq!(read(moved).await.0, "x");
-        } else {
-            drop(moved);
-            second.tell(b"d").await;
-            read(other).await.1.expect("well");
+        Self {
+            gate,
+            _engine: engine,
+            allowed,
+            given_back,
+            moved,
+            other,
+            second,
         }
-        let all = async {
-            while given_back.load(Ordering::SeqCst) < 2 {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-            }
-        };
-        patiently(all).await;
-        patiently(engine.stop()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_waits_until_the_other_process_has_room() {
+    let mut full = Full::new().await;
+    full.second.tell(b"d").await;
+    read(full.other).await.1.expect("well");
+    let mut again = full.gate.asked().await;
+    assert_eq!(again.pid, full.second.pid);
+    again.tell(b"cd").await;
+    assert_eq!(read(full.moved).await.0, "x");
+    assert_eq!(full.given_back.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_waits_until_a_process_is_there_again() {
+    let full = Full::new().await;
+    full.allowed.add_permits(1);
+    let mut again = full.gate.asked().await;
+    assert_ne!(again.pid, full.second.pid);
+    again.tell(b"cd").await;
+    assert_eq!(read(full.moved).await.0, "x");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_leaves_when_nobody_waits_for_it_any_more() {
+    let full = Full::new().await;
+    assert_eq!(full.given_back.load(Ordering::SeqCst), 0);
+    drop(full.moved);
+    let given_back = async {
+        while full.given_back.load(Ordering::SeqCst) < 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    patiently(given_back).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_ends_with_the_last_process_that_answered() {
+    let full = Full::new().await;
+    full.second.kill(Signal::KILL);
+    for answer in [full.moved, full.other] {
+        let error = read(answer).await.1.expect_err("nobody answers");
+        assert!(error.message.contains("SIGKILL"), "{error}");
     }
 }
 
@@ -195,16 +245,17 @@ async fn an_engine_of_one_process_fails_what_it_had_at_once() {
 async fn no_order_that_had_no_piece_fails_when_one_of_two_processes_is_killed_under_load() {
     let mesh = TestMesh::new();
     let (dir, digest) = artifact();
-    let mut orchestrator = mesh.orchestrator().await;
+    let orchestrator = mesh.orchestrator().await;
     let worker = mesh
         .worker_running("does_as_told", &[dir.path()], |config| {
             config.engine.replicas = 2;
             config.slots = 2;
         })
         .await;
-    orchestrator
-        .said_where(|_| worker.worker.status().models[0].report().processes == Some((2, 2)))
-        .await;
+    let both = until(worker.worker.models(), |models| {
+        (models[0].report().processes == Some((2, 2))).then_some(())
+    });
+    patiently(both).await;
     let gate = Gate::new();
     let (mut calls, mut at) = (Vec::new(), Vec::new());
     for n in 1..=2 {
@@ -226,7 +277,16 @@ async fn no_order_that_had_no_piece_fails_when_one_of_two_processes_is_killed_un
         assert!(matches!(events[0], AnswerEvent::Chunk(_)), "begun once");
         assert!(matches!(events.last(), Some(AnswerEvent::Done(_))));
     }
-    let served = patiently(worker.worker.report()).await.served;
-    assert_eq!((served.answered, served.failed.len()), (2, 0));
-    assert_eq!(served.engine_restarts.get("engine-crash"), Some(&1));
+    // An order is counted a moment after its last event was sent.
+    let counted = async {
+        loop {
+            let served = worker.worker.report().await.served;
+            assert!(served.failed.is_empty(), "{served:?}");
+            if served.answered == 2 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    patiently(counted).await;
 }

@@ -3,15 +3,38 @@
 
 use crate::engines::SHORT;
 use crate::fixture::{TestMesh, TestWorker, artifact, big_artifact_of, order, patiently, until};
+use crate::metrics;
 use crate::supervisor::{ask, down, gone, pids, read, ready, start};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use tempfile::TempDir;
 use tether_wire::infer::AnswerEvent;
 use tether_worker::engine::protocol::EngineKind;
-use tether_worker::engine::{Engine, EngineState, Layout, Ready};
+use tether_worker::engine::{Engine, EngineSpec, EngineState, Layout, Prepare, Ready};
 use tether_worker::{ModelReport, ModelState};
+use tokio::sync::Semaphore;
+
+/// Lets each process start once; each further start waits until it is allowed by a permit of what is
+/// returned. So that a state without one of them lasts.
+pub(crate) fn held_back(spec: &mut EngineSpec) -> Arc<Semaphore> {
+    let allowed = Arc::new(Semaphore::new(0));
+    let (prepare, permits) = (spec.prepare.clone(), allowed.clone());
+    let started: Arc<Mutex<BTreeSet<u32>>> = Arc::default();
+    spec.prepare = Prepare::new(move |process| {
+        let is_first = started.lock().expect("no panic").insert(process);
+        let (prepared, permits) = (prepare.ask(process), permits.clone());
+        Box::pin(async move {
+            if !is_first {
+                permits.acquire().await.expect("it lives").forget();
+            }
+            prepared.await
+        })
+    });
+    allowed
+}
 
 /// Waits until so many processes are ready.
 pub(crate) async fn running(engine: &Engine, processes: usize) -> Ready {
@@ -24,9 +47,11 @@ pub(crate) async fn running(engine: &Engine, processes: usize) -> Ready {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_process_fails_its_own_answers_and_the_others_go_on() {
+    let mut allowed = None;
     let engine = start("echo", |spec| {
         spec.processes = 3;
         spec.load.echo_delay_ms = 20;
+        allowed = Some(held_back(spec));
     });
     let before = running(&engine, 3).await;
     assert_eq!(before.sequences, 12, "4 of each");
@@ -53,8 +78,14 @@ async fn a_killed_process_fails_its_own_answers_and_the_others_go_on() {
         }
     }
     assert_eq!(lost, 2, "those of the process that was killed");
+    let fallen = patiently(until(engine.state(), |state| match state {
+        EngineState::Ready(ready) => ready.fallen.first().cloned(),
+        _ => None,
+    }));
+    assert_eq!(fallen.await.code, "engine-crash");
+    allowed.expect("made").add_permits(1);
     let after = running(&engine, 3).await;
-    assert_eq!(after.sequences, 12);
+    assert_eq!((after.sequences, after.fallen.len()), (12, 0));
     let is_new = |pid: &&Pid| !pids(&before).contains(pid);
     assert_eq!(pids(&after).iter().filter(is_new).count(), 1);
 }
@@ -82,7 +113,7 @@ async fn a_model_that_does_not_load_is_tried_by_one_process_alone() {
     let engine = start("fails_to_load", |spec| {
         spec.processes = 3;
         let prepare = spec.prepare.clone();
-        spec.prepare = tether_worker::engine::Prepare::new(move |process| {
+        spec.prepare = Prepare::new(move |process| {
             assert_eq!(process, 0, "the first one");
             starts.fetch_add(1, Ordering::SeqCst);
             prepare.ask(process)
@@ -99,7 +130,7 @@ async fn an_engine_answers_as_soon_as_one_of_its_processes_can() {
     let engine = start("echo", |spec| {
         spec.processes = 2;
         let prepare = spec.prepare.clone();
-        spec.prepare = tether_worker::engine::Prepare::new(move |process| match process {
+        spec.prepare = Prepare::new(move |process| match process {
             0 => prepare.ask(process),
             // The check of its files never ends.
             _ => Box::pin(std::future::pending()),
@@ -130,6 +161,25 @@ fn processes(worker: &TestWorker) -> Vec<Pid> {
     }
 }
 
+/// A file of a model that is damaged: a process that falls does not come back until it is mended.
+struct Damaged(PathBuf);
+
+impl Damaged {
+    fn in_folder(folder: &TempDir) -> Self {
+        let damaged = Self(folder.path().join("model.safetensors"));
+        damaged.flip();
+        damaged
+    }
+
+    fn flip(&self) {
+        let mut bytes = std::fs::read(&self.0).expect("read");
+        bytes[0] ^= 1;
+        std::fs::write(&self.0, bytes).expect("written");
+    }
+}
+
+/// A provider's file is damaged while its model is served by two processes, and one of them falls. It
+/// is told, the other one answers, and all is well again by itself when the file is.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_worker_offers_falls_and_returns_with_the_processes_of_its_model() {
     let mesh = TestMesh::new();
@@ -138,6 +188,7 @@ async fn what_a_worker_offers_falls_and_returns_with_the_processes_of_its_model(
     let worker = mesh
         .worker_running("one_at_a_time", &[dir.path()], |config| {
             config.engine.replicas = 2;
+            config.metrics = Some(metrics::any_port());
         })
         .await;
     orchestrator
@@ -150,31 +201,46 @@ async fn what_a_worker_offers_falls_and_returns_with_the_processes_of_its_model(
         let mut call = orchestrator.order(&worker.worker, &long).await;
         call.accepted().await;
         call.begun().await;
+        let piece = call.event().await.expect("its first piece");
+        assert!(matches!(piece, Some(AnswerEvent::Chunk(_))), "{piece:?}");
         calls.push(call);
     }
-    let [mut first, second] = calls.try_into().map_err(|_| ()).expect("two");
+    let [_first, second] = calls.try_into().map_err(|_| ()).expect("two");
+    let damaged = Damaged::in_folder(&dir);
     kill_process(processes(&worker)[1], Signal::KILL).expect("killed");
     let error = second.events().await.expect_err("lost");
     assert!(error.message.contains("SIGKILL"), "{error}");
     orchestrator
         .said_where(|said| said.worker.capacity == 1)
         .await;
+    let fault = until(worker.worker.models(), |models| {
+        let faults = models[0].report().process_faults;
+        faults.into_iter().find(|it| it.code == "corrupt-file")
+    });
+    let fault = patiently(fault).await;
+    assert_eq!(fault.processes, 1);
+    assert!(fault.reason.contains("model.safetensors"), "{fault:?}");
+    assert!(fault.next.contains("again by itself"), "{fault:?}");
+    assert_eq!(
+        (report(&worker).state, report(&worker).fault),
+        ("warm", None)
+    );
+    let metrics = metrics::page(&worker.worker).await;
+    let counted = r#"tether_worker_model_faults_total{reason="corrupt-file"} 1"#;
+    assert!(metrics.contains(counted), "{metrics}");
+    damaged.flip();
     orchestrator
         .said_where(|said| said.worker.capacity == 2)
         .await;
-    assert_eq!(
-        (report(&worker).processes, report(&worker).sequences),
-        (Some((2, 2)), 2)
-    );
+    let now = report(&worker);
+    assert_eq!((now.processes, now.sequences), (Some((2, 2)), 2));
+    assert_eq!(now.process_faults, []);
     let short = orchestrator
         .order(&worker.worker, &order(3, digest, SHORT))
         .await;
     let events = short.events().await.expect("by the one that is new");
     assert!(matches!(events.last(), Some(AnswerEvent::Done(_))));
-    // The first answer is given by the other process, and goes on.
-    let piece = first.event().await.expect("its first piece");
-    assert!(matches!(piece, Some(AnswerEvent::Chunk(_))), "{piece:?}");
-    assert_eq!(worker.worker.status().load.running, 1);
+    assert_eq!(worker.worker.status().load.running, 1, "the first goes on");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,13 +261,17 @@ async fn who_waits_for_a_place_gets_that_of_a_process_that_returns() {
     let mut first = orchestrator.order(&worker.worker, &long).await;
     first.accepted().await;
     first.begun().await;
+    let damaged = Damaged::in_folder(&dir);
     kill_process(processes(&worker)[1], Signal::KILL).expect("killed");
     let mut models = worker.worker.models();
     let one_left = models.wait_for(|models| models[0].report().sequences == 1);
     patiently(one_left).await.expect("the worker runs");
-    let waiting = orchestrator
+    let mut waiting = orchestrator
         .order(&worker.worker, &order(2, digest, SHORT))
         .await;
+    waiting.accepted().await;
+    assert_eq!(worker.worker.status().load.waiting, 1);
+    damaged.flip();
     let events = waiting.events().await.expect("its turn has come");
     assert!(matches!(events.last(), Some(AnswerEvent::Done(_))));
     assert_eq!(worker.worker.status().load.running, 1, "the first still is");
@@ -320,6 +390,39 @@ async fn processes_share_no_processor_where_threads_are_configured_and_use_all_e
     }
 }
 
+/// The program of the engine is replaced while it runs, and one of its processes falls.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_of_another_program_is_not_let_in_and_it_is_told_why() {
+    let folders = [tempfile::tempdir(), tempfile::tempdir()].map(|dir| dir.expect("tempdir"));
+    std::fs::write(folders[1].path().join("another"), "").expect("written");
+    let [old, new] = [0, 1].map(|n| folders[n].path().to_owned());
+    let is_replaced = Arc::new(AtomicBool::new(false));
+    let replaced = is_replaced.clone();
+    // An engine that calls itself what it finds.
+    let engine = start("lists_its_files", |spec| {
+        spec.processes = 2;
+        spec.prepare = Prepare::new(move |_| {
+            let is_new = replaced.load(Ordering::SeqCst);
+            let view = if is_new { new.clone() } else { old.clone() };
+            Box::pin(async move { Ok(view) })
+        });
+    });
+    let before = running(&engine, 2).await;
+    is_replaced.store(true, Ordering::SeqCst);
+    kill_process(pids(&before)[1], Signal::KILL).expect("killed");
+    let fallen = until(engine.state(), |state| match state {
+        EngineState::Ready(ready) => {
+            let mut fallen = ready.fallen.iter();
+            fallen.find(|it| it.code == "engine-changed").cloned()
+        }
+        _ => None,
+    });
+    let fallen = patiently(fallen).await;
+    assert!(fallen.reason.contains("another"), "{fallen:?}");
+    is_replaced.store(false, Ordering::SeqCst);
+    running(&engine, 2).await;
+}
+
 /// With the engine that computes, three processes of one model and one thread or two.
 #[cfg(feature = "mistralrs")]
 #[tokio::test(flavor = "multi_thread")]
@@ -341,7 +444,7 @@ async fn one_seed_gives_one_answer_whichever_process_gives_it() {
             spec.load.kind = EngineKind::Mistralrs;
             spec.load.weights = tether_tiny_model::GGUF_FILE.to_owned();
             spec.load.threads = threads;
-            spec.prepare = tether_worker::engine::Prepare::new(move |_| {
+            spec.prepare = Prepare::new(move |_| {
                 let view = view.clone();
                 Box::pin(async move { Ok(view) })
             });

@@ -18,6 +18,7 @@ fn ready(pid: u32) -> Ready {
             by: Vec::new(),
             missing: Vec::new(),
         }],
+        fallen: Vec::new(),
     }
 }
 
@@ -87,6 +88,7 @@ fn together_they_are_ready_while_one_is_and_answer_as_many_as_are() {
         assert_eq!(sequences(&board) as usize, 2 * (n + 1));
     }
     posts[1].set(down("killed"));
+    assert!(posts[1].is_hidden() && posts[1].has_hope());
     assert_eq!(sequences(&board), 4);
     let EngineState::Ready(all) = now(&board) else {
         panic!("two are ready")
@@ -99,9 +101,36 @@ fn together_they_are_ready_while_one_is_and_answer_as_many_as_are() {
     assert_eq!(now(&board), down("killed first"));
     posts[0].set(refused());
     assert_eq!(now(&board), down("killed"), "two are started again");
+    assert!(!posts[0].is_hidden() && posts[0].has_hope());
     posts[1].set(refused());
     posts[2].set(EngineState::Stopped);
     assert_eq!(now(&board), refused());
+    assert!(!posts[0].has_hope());
+}
+
+#[test]
+fn why_one_fell_is_told_while_others_answer_until_it_answers_again() {
+    let (board, posts) = three();
+    let fallen = || match now(&board) {
+        EngineState::Ready(ready) => ready.fallen,
+        other => panic!("{other:?}"),
+    };
+    posts.iter().for_each(|post| {
+        post.ready(ready(post.process())).expect("alike");
+    });
+    posts[0].set(EngineState::Starting);
+    assert_eq!(fallen(), [], "it is not known yet");
+    posts[0].set(down("killed"));
+    posts[2].set(refused());
+    let codes = || -> Vec<_> { fallen().into_iter().map(|it| it.code).collect() };
+    assert_eq!(codes(), ["engine-crash", "corrupt-file"]);
+    posts[0].set(EngineState::Starting);
+    posts[2].set(EngineState::Starting);
+    assert_eq!(codes(), ["engine-crash", "corrupt-file"], "being tried");
+    posts[0].ready(ready(0)).expect("alike");
+    assert_eq!(codes(), ["corrupt-file"]);
+    posts[2].ready(ready(2)).expect("alike");
+    assert_eq!(fallen(), []);
 }
 
 #[test]

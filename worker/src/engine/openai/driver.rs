@@ -163,6 +163,7 @@ impl Driver {
                 max_token_bytes: None,
                 load_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
                 pids: Vec::new(),
+                fallen: Vec::new(),
             });
         });
     }

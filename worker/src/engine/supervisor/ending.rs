@@ -73,7 +73,7 @@ impl Why {
             Self::TooMuch(why) => (Cause::Memory, format!("the engine was ended: {why}")),
             Self::Unprotected(reason) => return Ending::for_good("sandbox", reason),
             Self::Unfit(reason) => return Ending::for_good("adapter-unfit", reason),
-            Self::Differs(reason) => (Cause::Load, reason),
+            Self::Differs(reason) => (Cause::Changed, reason),
             Self::Garbage(error) => (
                 Cause::Garbage,
                 format!("the engine sent what is not a message: {error}"),

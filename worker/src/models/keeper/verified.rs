@@ -90,6 +90,7 @@ impl Verified {
             shields: ready.shields,
             max_token_bytes: ready.max_token_bytes,
             pids: ready.pids,
+            fallen: ready.fallen,
             engine: engine.clone(),
         }
     }

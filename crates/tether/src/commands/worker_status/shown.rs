@@ -180,7 +180,23 @@ fn model(model: &Value) -> String {
         let _ = write!(said, ", over {}…", base.get(..12).unwrap_or(base));
     }
     said += &kept_from(&model["shields"]);
+    for fault in model["process_faults"].as_array().into_iter().flatten() {
+        said += &process_fault(fault, processes[1].as_u64().unwrap_or(0));
+    }
     said
+}
+
+/// Lines of its own: the model is served all the same.
+fn process_fault(fault: &Value, of: u64) -> String {
+    let words = |name: &str| fault[name].as_str().unwrap_or("?");
+    let count = fault["processes"].as_u64().unwrap_or(0);
+    let verb = if count == 1 { "does" } else { "do" };
+    format!(
+        "\n  {count} of {of} processes {verb} not answer ({}): {}\n    → {}",
+        words("code"),
+        words("reason"),
+        words("next")
+    )
 }
 
 /// What the engine is kept from; of what is missing the reason is in `--json` and `tether worker
@@ -241,7 +257,10 @@ mod tests {
                 {"configured": "/c", "state": "warm", "device": "cpu",
                     "shields": [{"protection": "network", "enforced": true}]},
                 {"configured": "/o", "state": "warm", "processes": [2, 3], "sequences": 8,
-                    "load_ms": 176},
+                    "load_ms": 176, "process_faults": [{
+                        "processes": 1, "code": "corrupt-file", "reason": "it is damaged",
+                        "next": "mend it",
+                    }]},
                 {"configured": "/n", "state": "faulted", "fault": ["corrupt-file", "it is damaged"]},
             ],
             "served": {
@@ -256,6 +275,7 @@ mod tests {
             "/w: warm on cuda:1, NOT kept in by files",
             "/c: warm, kept in",
             "/o: warm, loaded in 176 ms, 2 of 3 processes, 8 answers at once",
+            "\n  1 of 3 processes does not answer (corrupt-file): it is damaged\n    → mend it\n",
             "9 answers, 2 failed (2 overloaded), 3 refused (3 invalid), 1 cancelled",
             "not taken     2 queue-full",
             "none was found (no-orchestrator)",
