@@ -106,8 +106,8 @@ pub enum ArtifactError {
     /// Another process has the store.
     #[error("the store {} is in use by another process", .0.display())]
     Locked(PathBuf),
-    /// A fetch was given up by who asked for it.
-    #[error("the fetch was cancelled")]
+    /// A fetch or a check was given up by who asked for it.
+    #[error("it was given up by who asked for it")]
     Cancelled,
     /// The file system refused.
     #[error("{}: {error}", .path.display())]

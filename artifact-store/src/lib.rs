@@ -14,6 +14,7 @@
 //! * [`manifest_file`](read_manifest) – the sealed manifest on disk, and [`Trust`]
 //! * [`verify`] – every listed file against the manifest; the only maker of [`VerifiedArtifact`]
 //! * [`complete`] – whether all of them are there at least
+//! * `touched` – whether they are still those that were verified
 //! * [`pack`], [`sign`] – what a publisher does
 //! * [`Source`] – where artifacts come from; [`DirectorySource`] is a folder of them
 //! * [`Store`] – the worker's own copies, by digest, within a budget
@@ -41,6 +42,7 @@ mod place;
 mod regular;
 mod source;
 mod store;
+mod touched;
 mod verify;
 mod view;
 
@@ -51,5 +53,5 @@ pub use place::{Fetching, Place};
 pub use regular::Progress;
 pub use source::{DirectorySource, Offered, Source};
 pub use store::{Store, Stored};
-pub use verify::{MAX_UNLISTED, VerifiedArtifact, complete, verify};
+pub use verify::{MAX_UNLISTED, VerifiedArtifact, complete, verify, verify_until};
 pub use view::{ADAPTER_FOLDER, BASE_FOLDER};

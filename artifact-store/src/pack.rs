@@ -6,6 +6,7 @@ use crate::error::ArtifactError;
 use crate::manifest_file::{self, MANIFEST_FILE};
 use crate::regular::{self, Progress};
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tether_wire::manifest::{FileEntry, Format, MAX_FILES, is_safe_path};
@@ -207,6 +208,7 @@ fn hash_all(
                 bytes_done,
                 bytes_total,
             });
+            ControlFlow::Continue(())
         };
         let (digest, size_bytes) = regular::hash(open, u64::MAX, tell)
             .map_err(|error| ArtifactError::io(&dir.join(path), error))?;

@@ -4,6 +4,7 @@ use crate::error::ArtifactError;
 use rustix::fs::OFlags;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
+use std::ops::ControlFlow;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use tether_wire::Digest;
@@ -67,12 +68,12 @@ pub(crate) fn open(root: &Path, path: &str) -> Result<(File, u64), ArtifactError
     Ok((file, metadata.len()))
 }
 
-/// Hashes at most `limit` bytes; `on_bytes` is told how many came each time. Returns the digest
-/// and how many bytes there were.
+/// Hashes at most `limit` bytes; `on_bytes` is told how many came each time, and whether to go on is
+/// what it says. Returns the digest and how many bytes were read.
 pub(crate) fn hash(
     file: File,
     limit: u64,
-    mut on_bytes: impl FnMut(u64),
+    mut on_bytes: impl FnMut(u64) -> ControlFlow<()>,
 ) -> io::Result<(Digest, u64)> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; BUFFER_BYTES];
@@ -87,7 +88,9 @@ pub(crate) fn hash(
         };
         hasher.update(&buffer[..count]);
         total += count as u64;
-        on_bytes(count as u64);
+        if on_bytes(count as u64).is_break() {
+            break;
+        }
     }
     Ok((Digest(*hasher.finalize().as_bytes()), total))
 }

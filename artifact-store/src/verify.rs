@@ -3,11 +3,14 @@
 use crate::error::ArtifactError;
 use crate::manifest_file::{MANIFEST_FILE, Trust, read_manifest};
 use crate::regular::{self, Progress};
+use crate::touched::Seen;
 use std::collections::BTreeSet;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use tether_wire::manifest::Format;
 use tether_wire::{Digest, Manifest, NodeId};
+use tokio_util::sync::CancellationToken;
 
 /// Most names of unlisted files that are reported; a full download folder is not worth more.
 pub const MAX_UNLISTED: usize = 32;
@@ -24,6 +27,8 @@ pub struct VerifiedArtifact {
     publisher: NodeId,
     manifest: Manifest,
     unlisted: Vec<String>,
+    /// Its files, as they were when they began to be read.
+    seen: Vec<Seen>,
 }
 
 impl VerifiedArtifact {
@@ -53,6 +58,12 @@ impl VerifiedArtifact {
     pub fn unlisted(&self) -> &[String] {
         &self.unlisted
     }
+    /// Whether its files are still those that were verified, by what the file system says of them: no
+    /// byte is read, and whoever writes to a file or puts another in its place is noticed. Blocks.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
+        self.seen.iter().all(Seen::is_untouched)
+    }
 }
 
 /// Verifies the artifact in `dir`: manifest, signer, signature, digest where one is expected,
@@ -66,6 +77,20 @@ pub fn verify(
     dir: &Path,
     trust: &Trust,
     expect: Option<&Digest>,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<VerifiedArtifact, ArtifactError> {
+    verify_until(dir, trust, expect, &CancellationToken::new(), progress)
+}
+
+/// The same, until it is cancelled.
+///
+/// # Errors
+/// The first thing that is wrong, or [`ArtifactError::Cancelled`].
+pub fn verify_until(
+    dir: &Path,
+    trust: &Trust,
+    expect: Option<&Digest>,
+    cancel: &CancellationToken,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<VerifiedArtifact, ArtifactError> {
     let (digest, manifest) = read_manifest(dir, trust)?;
@@ -90,9 +115,12 @@ pub fn verify(
     // First, since it costs nothing, and a truncated download is the most common fault.
     complete(&root, &manifest)?;
     let mut bytes_done = 0;
+    let mut seen = Vec::new();
     for (file, entry) in manifest.files.iter().enumerate() {
         let (open, _) = regular::open(&root, &entry.path)?;
         let path = entry.path.as_str();
+        // Before it is read, so that who writes to it meanwhile is noticed.
+        seen.push(Seen::of(&open, root.join(path))?);
         let tell = |count| {
             bytes_done += count;
             progress(Progress {
@@ -102,10 +130,17 @@ pub fn verify(
                 bytes_done,
                 bytes_total,
             });
+            match cancel.is_cancelled() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
         };
         let limit = entry.size_bytes.saturating_add(1);
         let (found, read) = regular::hash(open, limit, tell)
             .map_err(|error| ArtifactError::io(&root.join(path), error))?;
+        if cancel.is_cancelled() {
+            return Err(ArtifactError::Cancelled);
+        }
         if read != entry.size_bytes {
             return Err(wrong_size(entry.path.clone(), entry.size_bytes, read));
         }
@@ -116,6 +151,7 @@ pub fn verify(
     let unlisted = unlisted(&root, &manifest);
     Ok(VerifiedArtifact {
         unlisted,
+        seen,
         root,
         digest,
         publisher: manifest.signer(),

@@ -6,9 +6,11 @@ use std::path::Path;
 use tempfile::TempDir;
 use tether_artifact_store::{
     ArtifactError, MANIFEST_FILE, PackOptions, Trust, pack, read_manifest, sign, verify,
+    verify_until,
 };
 use tether_wire::manifest::{FileEntry, Format};
 use tether_wire::{Digest, Manifest, MeshId, NodeKey, Signed};
+use tokio_util::sync::CancellationToken;
 
 fn publisher() -> NodeKey {
     NodeKey::from_seed([1; 32])
@@ -391,4 +393,20 @@ fn a_manifest_that_is_replaced_is_whole_at_every_moment() {
     reader.join().expect("the reader never saw half a manifest");
     let names = fs::read_dir(dir.path()).expect("read_dir").count();
     assert_eq!(names, 5, "no temporary file is left");
+}
+
+#[test]
+fn a_check_that_is_given_up_ends_in_the_middle_of_a_file_and_blames_nobody() {
+    let (dir, digest) = packed();
+    let cancel = CancellationToken::new();
+    let mut reads = 0;
+    let error = verify_until(dir.path(), &trust(), Some(&digest), &cancel, &mut |it| {
+        reads += 1;
+        if it.path == "model.safetensors" {
+            cancel.cancel();
+        }
+    });
+    let error = error.expect_err("given up");
+    assert!(matches!(error, ArtifactError::Cancelled), "{error}");
+    assert_eq!(reads, 2, "the rest of that file was not read");
 }

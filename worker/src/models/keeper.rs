@@ -30,13 +30,14 @@ use crate::sandbox::Confine;
 use check::Check;
 use shown::Shown;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tether_artifact_store::Trust;
 use tether_telemetry::metrics::WorkerMetrics;
 use tether_wire::Digest;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use verified::Verified;
 
 /// How long nobody asks for a model whose engine crashed. The supervisor starts it by itself.
@@ -72,6 +73,9 @@ pub(super) struct Keeper {
 
 impl Keeper {
     pub(super) async fn run(self, model: ModelConfig, turns: Arc<Semaphore>) {
+        let over = CancellationToken::new();
+        // Whatever is read when the worker stops is given up.
+        let _over = over.clone().drop_guard();
         let check = Check {
             trust: Trust::in_publishers(self.config.trusted_publishers.iter().copied()),
             model: model.clone(),
@@ -79,13 +83,14 @@ impl Keeper {
             locator: self.locator.clone(),
             turns,
             view: self.views.join(self.entry.index().to_string()),
-            fetched: self.progress(true),
-            progress: self.progress(false),
+            fetched: Arc::new(Shown::new(self.entry.clone(), true, over.clone())),
+            progress: Arc::new(Shown::new(self.entry.clone(), false, over.clone())),
+            over,
         };
         let mut failures = 0;
         let verified = loop {
             match check.run().await {
-                Ok(verified) => break verified,
+                Ok(verified) => break Arc::new(verified),
                 Err(refused) => {
                     if !refused.passing {
                         return self.refuse(None, refused.code, refused.reason);
@@ -113,11 +118,10 @@ impl Keeper {
         }
         let least = self.know(&verified, model.pin).least();
         let mut target = self.leases.target(self.entry.index());
-        let fresh = Arc::new(Mutex::new(Some(verified.view.clone())));
-        let prepare = check.before_each_start(digest, fresh.clone());
+        let mut fresh = Some(verified.clone());
         if *target.borrow_and_update() == 0 {
             // What was right now may have changed when somebody asks.
-            fresh.lock().unwrap_or_else(PoisonError::into_inner).take();
+            fresh = None;
             self.cold(digest, true);
         }
         let mut failures = 0;
@@ -126,8 +130,12 @@ impl Keeper {
                 return;
             };
             self.counted(processes);
-            let load = self.load(&verified, processes, prepare.clone(), &mut target);
+            // Cancelled at the latest when the stay is over.
+            let stay = check.over.child_token();
+            let prepare = check.before_each_start(digest, fresh.take(), &stay);
+            let load = self.load(&verified, processes, prepare, &stay, &mut target);
             let ended = load.await;
+            stay.cancel();
             self.counted(least);
             match ended {
                 Ended::Unloaded => {
@@ -207,6 +215,7 @@ impl Keeper {
         verified: &Verified,
         processes: u32,
         prepare: Prepare,
+        stay: &CancellationToken,
         target: &mut watch::Receiver<u32>,
     ) -> Ended {
         let manifest = verified.manifest();
@@ -323,6 +332,8 @@ impl Keeper {
                     },
                     Ok(()) = target.changed() => {
                         if *target.borrow_and_update() == 0 {
+                            // First, so that no check of its files is shown after this.
+                            stay.cancel();
                             self.entry.change(|status| status.state = ModelState::Cold);
                             let resident = observer.resident_bytes();
                             observer.gone();
@@ -431,10 +442,5 @@ impl Keeper {
             );
             self.entry.fault(Some(digest), OVER_BUDGET, why);
         }
-    }
-
-    /// Shows how far the fetch or the check of the files is.
-    fn progress(&self, is_fetch: bool) -> Arc<Shown> {
-        Arc::new(Shown::new(self.entry.clone(), is_fetch))
     }
 }

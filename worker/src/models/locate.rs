@@ -66,6 +66,12 @@ impl Located {
         self.stored.as_ref().map(|(_, digest)| *digest)
     }
 
+    /// Whether it is a copy of our own that somebody removed since.
+    pub(super) fn is_gone(&self) -> bool {
+        let stored = self.stored.as_ref();
+        stored.is_some_and(|(store, digest)| store.path(digest).is_none())
+    }
+
     /// Removes a copy of our own that was refused, so that it is fetched anew, and says whether it can be
     /// right then. What the provider put somewhere is never touched. Nobody else may verify it now. Blocks.
     pub(super) fn discard(&self, refused: &ArtifactError) -> Result<bool, ArtifactError> {

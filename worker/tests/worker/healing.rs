@@ -2,6 +2,7 @@
 //! they are. (WRK-5, ART-4)
 
 use crate::fixture::{TestMesh, TestOrchestrator, artifact, order, patiently, until};
+use crate::metrics;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -136,6 +137,45 @@ async fn a_copy_that_is_damaged_while_it_is_served_is_fetched_anew_before_the_ne
     scene.answers(&orchestrator, &worker).await;
     let copy = fs::read(scene.in_store("model.safetensors")).expect("read");
     assert_eq!(copy, b"weights");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_several_processes_find_damaged_is_one_fault() {
+    let (mesh, scene) = (TestMesh::new(), Scene::new());
+    let sources = vec![scene.shelf.path().to_owned()];
+    let key = NodeKey::from_seed([79; 32]);
+    let change = |config: &mut tether_worker::WorkerConfig| {
+        config.sources = sources;
+        config.models = vec![ModelConfig {
+            name: Some("echo@1.0".parse().expect("valid")),
+            ..ModelConfig::default()
+        }];
+        config.engine.replicas = 4;
+        config.metrics = Some(metrics::any_port());
+    };
+    let worker = mesh.worker_in(scene.data.path(), key, &[], change).await;
+    let all = |without: Vec<u32>| {
+        let all = until(worker.models(), move |models| match &models[0].state {
+            ModelState::Serving(served) if served.pids.len() == 4 => {
+                let is_old = |pid| without.contains(pid);
+                (!served.pids.iter().any(is_old)).then(|| served.pids.clone())
+            }
+            _ => None,
+        });
+        patiently(all)
+    };
+    let first = all(Vec::new()).await;
+    flip(&scene.in_store("model.safetensors"));
+    first.iter().for_each(|pid| kill(*pid));
+    all(first).await;
+    let page = metrics::page(&worker).await;
+    let faults = |code: &str| {
+        let start = format!("tether_worker_model_faults_total{{reason=\"{code}\"}} ");
+        let mut lines = page.lines().filter_map(|line| line.strip_prefix(&start));
+        lines.next().map(str::to_owned)
+    };
+    assert_eq!(faults("corrupt-file").as_deref(), Some("1"), "{page}");
+    assert_eq!(faults("missing-manifest"), None, "{page}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

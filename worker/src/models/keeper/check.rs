@@ -3,19 +3,27 @@
 //! A copy in the worker's own store that is not right any more is removed and fetched anew, once in each
 //! check: a fetch that brings nothing better makes the check fail, and it is tried again later. A folder
 //! of the provider's is left as it is.
+//!
+//! The processes of a model that start with it share one check, as long as nobody touched the files
+//! since; one that starts again later has them checked anew.
 
 use super::shown::Shown;
 use super::verified::Verified;
 use crate::config::ModelConfig;
 use crate::engine::{Prepare, Refused};
 use crate::models::locate::{Located, Locator};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use tether_artifact_store::{ArtifactError, Progress, Trust, VerifiedArtifact, verify};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tether_artifact_store::{ArtifactError, Progress, Trust, VerifiedArtifact, verify_until};
 use tether_telemetry::metrics::WorkerMetrics;
 use tether_wire::Digest;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinError;
+use tokio_util::sync::CancellationToken;
+
+/// How often a copy of ours is looked for that others remove at the same time.
+const MOST_LOOKS: u32 = 8;
 
 /// The check of one artifact, and of its base where it is an adapter, as often as its engine starts.
 #[derive(Clone)]
@@ -31,6 +39,19 @@ pub(super) struct Check {
     pub(super) view: PathBuf,
     pub(super) fetched: Arc<Shown>,
     pub(super) progress: Arc<Shown>,
+    /// Cancelled when nobody needs it any more.
+    pub(super) over: CancellationToken,
+}
+
+/// What a stay of a model in memory has of checks.
+#[derive(Default)]
+struct Shared {
+    /// Processes that began to start.
+    started: BTreeSet<u32>,
+    /// The check that their first starts share.
+    check: Option<Arc<Verified>>,
+    /// Whether the first start follows on it at once.
+    is_fresh: bool,
 }
 
 /// What is checked.
@@ -42,7 +63,7 @@ enum Wanted<'a> {
 }
 
 impl Check {
-    /// Verifies every byte and makes the engine's view anew, off the async threads.
+    /// Verifies every byte, off the async threads.
     pub(super) async fn run(&self) -> Result<Verified, Refused> {
         let artifact = self.sound(Wanted::Model(&self.model)).await?;
         let base =
@@ -55,17 +76,17 @@ impl Check {
                 )?),
                 None => None,
             };
-        let view = self.view.clone();
+        Ok(Verified { artifact, base })
+    }
+
+    /// Makes the view of an engine's process anew.
+    async fn expose(verified: Arc<Verified>, view: PathBuf) -> Result<PathBuf, Refused> {
         blocking(move || {
-            let view = match &base {
-                Some(base) => artifact.expose_on(base, &view)?,
-                None => artifact.expose(&view)?,
-            };
-            Ok(Verified {
-                artifact,
-                base,
-                view,
-            })
+            let Verified { artifact, base } = &*verified;
+            match base {
+                Some(base) => artifact.expose_on(base, &view),
+                None => artifact.expose(&view),
+            }
         })
         .await
     }
@@ -76,11 +97,17 @@ impl Check {
             Wanted::Model(model) => model.digest,
             Wanted::Base(digest) => Some(digest),
         };
-        let located = self.locate(wanted).await;
-        let located = located.map_err(|error| refused(&error))?;
-        let damage = match self.verify(located, expect).await {
-            Err(Unsound::Damaged(damage)) => damage,
-            verified => return verified.map_err(Refused::from),
+        let mut looks = 0;
+        let damage = loop {
+            let located = self.locate(wanted).await;
+            let located = located.map_err(|error| refused(&error))?;
+            looks += 1;
+            match self.verify(located, expect).await {
+                // Whoever removed it has counted it.
+                Err(Unsound::Gone) if looks < MOST_LOOKS => {}
+                Err(Unsound::Damaged(damage)) => break damage,
+                verified => return verified.map_err(Refused::from),
+            }
         };
         tracing::warn!(
             code = damage.code(),
@@ -115,11 +142,15 @@ impl Check {
         // The semaphore is never closed. A damaged copy is removed in the same turn, so that it is not
         // one that somebody else fetched meanwhile.
         let _turn = self.turns.acquire().await;
+        if located.is_gone() {
+            return Err(Unsound::Gone);
+        }
         let check = self.clone();
         let expect = expect.or(located.digest());
         let verified = tokio::task::spawn_blocking(move || {
             let mut tell = |it: Progress<'_>| check.progress.told(it.bytes_done, it.bytes_total);
-            let verified = verify(&located.path, &check.trust, expect.as_ref(), &mut tell);
+            let (path, expect) = (&located.path, expect.as_ref());
+            let verified = verify_until(path, &check.trust, expect, &check.over, &mut tell);
             verified.map_err(|error| match located.discard(&error) {
                 Ok(true) => Unsound::Damaged(error),
                 Ok(false) => Unsound::Refused(refused(&error)),
@@ -144,30 +175,68 @@ impl Check {
     }
 
     /// The same again before each start of the engine, and for the very artifact that is offered:
-    /// whoever changes a file and then makes the engine crash must not have it loaded. A start that
-    /// follows at once on the check that gave `fresh` does not repeat it.
+    /// whoever changes a file and then makes the engine crash must not have it loaded. For one stay of
+    /// the model in memory, until `over`; where that follows at once on a check, this is `fresh`.
+    ///
+    /// The first starts of its processes share a check, unless a file was touched since. All later ones
+    /// have their own.
     pub(super) fn before_each_start(
-        mut self,
+        &self,
         digest: Digest,
-        fresh: Arc<Mutex<Option<PathBuf>>>,
+        fresh: Option<Arc<Verified>>,
+        over: &CancellationToken,
     ) -> Prepare {
-        self.model.digest = Some(digest);
+        let mut check = self.clone();
+        check.model.digest = Some(digest);
+        check.fetched = Arc::new(self.fetched.again(over.clone()));
+        check.progress = Arc::new(self.progress.again(over.clone()));
+        check.over = over.clone();
+        let shared = Arc::new(Mutex::new(Shared {
+            started: BTreeSet::new(),
+            is_fresh: fresh.is_some(),
+            check: fresh,
+        }));
         Prepare::new(move |process| {
-            let (mut check, fresh) = (self.clone(), fresh.clone());
+            let (check, shared) = (check.clone(), shared.clone());
             Box::pin(async move {
-                let view = if process == 0 {
-                    fresh.lock().unwrap_or_else(PoisonError::into_inner).take()
-                } else {
-                    // A folder of its own: another may be reading from the first while it is made.
-                    check.view.set_extension(process.to_string());
-                    None
-                };
-                match view {
-                    Some(view) => Ok(view),
-                    None => check.run().await.map(|verified| verified.view),
-                }
+                let verified = check.for_start(process, &shared).await?;
+                Self::expose(verified, of_process(&check.view, process)).await
             })
         })
+    }
+
+    async fn for_start(
+        &self,
+        process: u32,
+        shared: &Mutex<Shared>,
+    ) -> Result<Arc<Verified>, Refused> {
+        // Held over the check, so that who comes meanwhile for the first time waits for it.
+        let mut shared = shared.lock().await;
+        if !shared.started.insert(process) {
+            drop(shared);
+            return self.run().await.map(Arc::new);
+        }
+        let is_fresh = std::mem::take(&mut shared.is_fresh);
+        if let Some(check) = shared.check.clone() {
+            if is_fresh {
+                return Ok(check);
+            }
+            let untouched = blocking(move || Ok(check.is_untouched().then_some(check)));
+            if let Some(check) = untouched.await? {
+                return Ok(check);
+            }
+        }
+        let check = Arc::new(self.run().await?);
+        shared.check = Some(check.clone());
+        Ok(check)
+    }
+}
+
+/// A folder for each: another may be reading from its own while this one is made.
+fn of_process(view: &Path, process: u32) -> PathBuf {
+    match process {
+        0 => view.to_owned(),
+        _ => view.with_extension(process.to_string()),
     }
 }
 
@@ -176,6 +245,8 @@ enum Unsound {
     Refused(Refused),
     /// It was our own copy, and is gone.
     Damaged(ArtifactError),
+    /// It was our own copy, and somebody else removed it.
+    Gone,
 }
 
 impl From<Unsound> for Refused {
@@ -188,6 +259,13 @@ impl From<Unsound> for Refused {
                 reason: format!(
                     "its copy in the store is damaged as soon as it is fetched, so the disk may be: {error}"
                 ),
+                passing: true,
+            },
+            Unsound::Gone => Self {
+                code: "copy-damaged",
+                reason:
+                    "its copy in the store is removed again and again, so the disk may be damaged"
+                        .to_owned(),
                 passing: true,
             },
         }
@@ -218,3 +296,6 @@ fn refused(error: &ArtifactError) -> Refused {
         passing: error.is_passing(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use crate::models::entry::Entry;
 use crate::models::pool::Mib;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// How often progress is shown, and how often logged.
 const SHOW_EVERY_MS: u64 = 250;
@@ -14,20 +15,28 @@ const LOG_EVERY_MS: u64 = 10_000;
 pub(super) struct Shown {
     entry: Entry,
     is_fetch: bool,
+    /// Cancelled when what it is for is over: a thread that reads files ends a moment later.
+    over: CancellationToken,
     began: Instant,
     shown_ms: AtomicU64,
     logged_ms: AtomicU64,
 }
 
 impl Shown {
-    pub(super) fn new(entry: Entry, is_fetch: bool) -> Self {
+    pub(super) fn new(entry: Entry, is_fetch: bool, over: CancellationToken) -> Self {
         Self {
             entry,
             is_fetch,
+            over,
             began: Instant::now(),
             shown_ms: AtomicU64::new(0),
             logged_ms: AtomicU64::new(0),
         }
+    }
+
+    /// The same for something else.
+    pub(super) fn again(&self, over: CancellationToken) -> Self {
+        Self::new(self.entry.clone(), self.is_fetch, over)
     }
 
     pub(super) fn told(&self, done: u64, total: u64) {
@@ -46,8 +55,10 @@ impl Shown {
                 ModelState::Verifying { done, total }
             };
             self.entry.change(|status| {
-                // One of its processes starts again, while others answer.
-                if !matches!(status.state, ModelState::Serving(_)) {
+                // One of its processes starts again, while others answer; or it is unloaded, which is
+                // shown after this was cancelled.
+                let is_served = matches!(status.state, ModelState::Serving(_));
+                if !is_served && !self.over.is_cancelled() {
                     status.state = state;
                 }
             });

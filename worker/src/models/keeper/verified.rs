@@ -4,7 +4,6 @@ use crate::device::Device;
 use crate::engine::{Engine, Ready};
 use crate::models::estimate::{Place, Size, bytes_of};
 use crate::models::{Known, Served, cut};
-use std::path::PathBuf;
 use tether_artifact_store::VerifiedArtifact;
 use tether_wire::card::ModelOffer;
 use tether_wire::{Digest, Manifest};
@@ -15,11 +14,15 @@ pub(super) struct Verified {
     pub(super) artifact: VerifiedArtifact,
     /// Of an adapter.
     pub(super) base: Option<VerifiedArtifact>,
-    /// The folder that the engine sees.
-    pub(super) view: PathBuf,
 }
 
 impl Verified {
+    /// Whether no file was touched since it was verified. Blocks.
+    pub(super) fn is_untouched(&self) -> bool {
+        let mut all = [Some(&self.artifact), self.base.as_ref()].into_iter();
+        all.all(|it| it.is_none_or(VerifiedArtifact::is_untouched))
+    }
+
     pub(super) fn digest(&self) -> Digest {
         self.artifact.digest()
     }
