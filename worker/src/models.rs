@@ -251,7 +251,7 @@ pub enum ModelState {
         digest: Digest,
     },
     /// It is served.
-    Serving(Served),
+    Serving(Box<Served>),
     /// It is not served.
     Faulted {
         /// Its digest, where it was served before.
@@ -416,7 +416,7 @@ impl Models {
     /// A model that is held and ready.
     pub(crate) fn served(&self, model: usize) -> Option<Served> {
         match &self.status.borrow()[model].state {
-            ModelState::Serving(served) => Some(served.clone()),
+            ModelState::Serving(served) => Some(*served.clone()),
             _ => None,
         }
     }
@@ -469,7 +469,7 @@ fn find(models: &[ModelStatus], digest: &Digest) -> Found {
             (ModelState::Faulted { .. }, _) => {}
             (_, Some(known)) => return Found::Held(index, known.clone()),
             (ModelState::Serving(served), None) if served.offer.digest == *digest => {
-                return Found::Served(served.clone());
+                return Found::Served(*served.clone());
             }
             (ModelState::Loading { digest: found, .. }, None) if found == digest => {
                 return Found::NotNow("the model is being loaded".to_owned());

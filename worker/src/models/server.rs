@@ -69,8 +69,9 @@ impl ServerKeeper {
                     ready.sequences = ready.sequences.min(self.config.slots);
                     let took = Duration::from_millis(ready.load_ms);
                     self.metrics.model_loaded(&manifest.model.to_string(), took);
-                    self.entry
-                        .set(ModelState::Serving(served(digest, manifest, ready, engine)));
+                    self.entry.set(ModelState::Serving(Box::new(served(
+                        digest, manifest, ready, engine,
+                    ))));
                 }
                 EngineState::Down { code, reason } => self.fault(Some(digest), code, reason),
                 EngineState::Refused(Refused { code, reason, .. }) => {

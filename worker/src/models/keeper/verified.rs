@@ -77,8 +77,8 @@ impl Verified {
     }
 
     /// While it answers.
-    pub(super) fn served(&self, ready: Ready, engine: &Engine) -> Served {
-        Served {
+    pub(super) fn served(&self, ready: Ready, engine: &Engine) -> Box<Served> {
+        Box::new(Served {
             offer: ModelOffer {
                 model: self.manifest().model.clone(),
                 digest: self.digest(),
@@ -95,6 +95,6 @@ impl Verified {
             pids: ready.pids,
             fallen: ready.fallen,
             engine: engine.clone(),
-        }
+        })
     }
 }
