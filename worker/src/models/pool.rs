@@ -7,6 +7,8 @@
 //!    finds more than that, idle models go until it fits again, and nothing is loaded meanwhile.
 //! 2. *Who goes*: the least recently used of those that are not pinned, are used by nobody, and were
 //!    loaded for at least as long as their load took, so that at most half of the time goes into loading.
+//!    What further processes of it take does not count: they are in memory that nobody needed, and nobody
+//!    who needs it now waits until they are all there.
 //! 3. *Turns*: models that requests wait for are loaded in the order of their first request, and none
 //!    overtakes another that it takes memory from. When the first of them has waited for [`PATIENCE_MS`] and nothing idle can go, the
 //!    longest loaded takes no new requests any more, ends those it has and goes: so a cold model gets

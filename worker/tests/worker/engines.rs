@@ -385,6 +385,27 @@ fn obey(id: u64, gate: &str, said: &Mutex<UnixStream>) {
     }
 }
 
+/// The first process of a model loads and lives; the others never load.
+#[test]
+#[ignore = "no test: other tests start it as the process of an engine"]
+fn loads_alone() {
+    if is_engine() {
+        let mut socket = socket();
+        let ToEngine::Load(load) = hear(&mut socket) else {
+            exit(3)
+        };
+        // The view of a further process is named by its number.
+        if load.root.extension().is_none() {
+            say_loaded(&mut socket, &load, "fake".to_owned(), 1);
+        }
+        loop {
+            if let ToEngine::Ping { n } = hear(&mut socket) {
+                say(&mut socket, &FromEngine::Pong { n });
+            }
+        }
+    }
+}
+
 /// Says that it lives, begins answers and neither goes on with them nor lets go of them.
 #[test]
 #[ignore = "no test: other tests start it as the process of an engine"]

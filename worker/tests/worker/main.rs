@@ -18,5 +18,6 @@ mod remembered;
 mod replicas;
 mod sandbox;
 mod serving;
+mod siblings;
 mod strain;
 mod supervisor;

@@ -143,11 +143,11 @@ async fn an_engine_answers_as_soon_as_one_of_its_processes_can() {
     patiently(engine.stop()).await;
 }
 
-fn report(worker: &TestWorker) -> ModelReport {
+pub(crate) fn report(worker: &TestWorker) -> ModelReport {
     worker.worker.status().models[0].report()
 }
 
-fn processes(worker: &TestWorker) -> Vec<Pid> {
+pub(crate) fn processes(worker: &TestWorker) -> Vec<Pid> {
     match &worker.worker.status().models[0].state {
         ModelState::Serving(served) => {
             let pid = |id: &u32| Pid::from_raw(i32::try_from(*id).expect("small"));
