@@ -125,7 +125,8 @@ pub struct EngineConfig {
     /// models need: no model is kept out by another one's further processes.
     pub replicas: u32,
     /// Threads for the numeric kernels of one process, which is then kept to as many processors; 0
-    /// means `cores` shared out to the processes, which run on any.
+    /// means twice a process's share of `cores`, on any of them, so that an answer that is given alone
+    /// has more than its share.
     pub threads: u32,
     /// How long a model may take to load, in milliseconds.
     pub start_timeout_ms: u64,

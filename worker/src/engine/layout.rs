@@ -1,10 +1,8 @@
-//! How many threads each process of an engine has, and on which processors they run. Pure.
+//! On which processors the processes of an engine run. Pure.
 
-/// How the processes of one engine differ.
+/// Where the processes of one engine run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
-    /// The first so many of them have one thread more than the others.
-    pub wider: u32,
     /// Where the processors of the first one begin, counted from those that the worker may use, and
     /// beyond the last of them from the first again. Those of the next follow. Nothing means that
     /// the system's scheduler spreads them.
@@ -12,16 +10,9 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Threads of a process, where the others have `threads`.
-    pub(super) fn threads(self, threads: u32, process: u32) -> u32 {
-        threads.saturating_add(u32::from(process < self.wider))
-    }
-
-    /// Where the processors of a process begin.
+    /// Where the processors of a process begin, each of which has so many threads.
     pub(super) fn first_processor(self, threads: u32, process: u32) -> Option<u32> {
-        let before = process
-            .saturating_mul(threads)
-            .saturating_add(process.min(self.wider));
+        let before = process.saturating_mul(threads);
         self.first_processor.map(|it| it.saturating_add(before))
     }
 }
@@ -47,15 +38,13 @@ mod tests {
         // What a container was left of a machine.
         let allowed = [2, 3, 5, 7, 8, 9, 12, 13, 14];
         for first in [0, 1, 7, 8, 40_000] {
-            for (processes, threads, wider) in [(3, 3, 0), (4, 2, 0), (4, 2, 1), (1, 4, 0)] {
+            for (processes, threads) in [(3, 3), (4, 2), (1, 4)] {
                 let layout = Layout {
-                    wider,
                     first_processor: Some(first),
                 };
                 let mut taken = BTreeSet::new();
                 for process in 0..processes {
                     let first = layout.first_processor(threads, process).expect("pinned");
-                    let threads = layout.threads(threads, process);
                     let those = processors(&allowed, first, threads).expect("fewer");
                     assert_eq!(those.len(), threads as usize);
                     for it in those {
@@ -81,13 +70,7 @@ mod tests {
 
     #[test]
     fn what_is_not_told_where_to_run_runs_anywhere() {
-        let layout = Layout {
-            wider: 2,
-            first_processor: None,
-        };
-        let threads: Vec<u32> = (0..4).map(|process| layout.threads(3, process)).collect();
-        assert_eq!(threads, [4, 4, 3, 3]);
+        let layout = Layout::default();
         assert!((0..4).all(|process| layout.first_processor(3, process).is_none()));
-        assert_eq!(Layout::default().threads(0, 0), 0);
     }
 }

@@ -59,7 +59,6 @@ impl Supervisor {
             again,
         } = channels;
         let (layout, threads) = (spec.layout, spec.load.threads);
-        spec.load.threads = layout.threads(threads, post.process());
         spec.load.confine.first_processor = layout.first_processor(threads, post.process());
         Self {
             spec,

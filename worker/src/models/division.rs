@@ -1,8 +1,9 @@
 //! Into how many processes a model's engine is divided, and how many threads each of them has. Pure.
 //!
-//! mistral.rs gives one answer at a time on a CPU, and its kernels lose by being spread over threads
-//! what they win: `docs/benchmarks.md` has the figures. So where nothing else is configured the cores
-//! are shared out to as many processes as can be of use. What bounds them:
+//! mistral.rs gives one answer at a time on a CPU. So where nothing else is configured a model gets as
+//! many processes as can be of use, and each of them twice its share of the cores: an answer that is
+//! given alone then has more than one core to itself, and several at once take turns on them, which
+//! was measured to cost nothing (`docs/benchmarks.md`). What bounds the processes:
 //!
 //! * the cores that the worker may use, at least one (or `threads`) for each process;
 //! * `slots`: more answers than that are never given at once;
@@ -13,6 +14,9 @@
 
 use crate::config::{EngineConfig, MAX_THREADS};
 use crate::models::pool::Processes;
+
+/// A process has this many times its share of the cores as threads.
+const SHARES: u32 = 2;
 
 /// What there is for a model.
 #[derive(Clone, Copy, Debug)]
@@ -32,8 +36,6 @@ pub(crate) struct Means {
 pub(crate) struct Threads {
     /// Of each; 0 means as many as the machine has cores.
     pub(crate) each: u32,
-    /// The first so many processes have one more.
-    pub(crate) wider: u32,
     /// Whether each process is kept to as many processors: so many were configured. Elsewhere their
     /// number bounds them, and the system's scheduler knows best what else runs on the machine.
     pub(crate) are_pinned: bool,
@@ -60,22 +62,12 @@ pub(crate) fn threads(config: &EngineConfig, means: Means, processes: u32) -> Th
         _ if !means.is_cpu => Threads::default(),
         // Nothing to divide: how many there are is left to the libraries.
         0 if processes == 1 && config.cores == 0 && cores <= MAX_THREADS => Threads::default(),
-        0 if cores <= processes => Threads {
-            each: 1,
-            ..Threads::default()
-        },
-        0 if cores / processes >= MAX_THREADS => Threads {
-            each: MAX_THREADS,
-            ..Threads::default()
-        },
         0 => Threads {
-            each: cores / processes,
-            wider: cores % processes,
+            each: (cores.saturating_mul(SHARES) / processes).clamp(1, cores.min(MAX_THREADS)),
             are_pinned: false,
         },
         threads => Threads {
             each: threads,
-            wider: 0,
             are_pinned: true,
         },
     }
@@ -108,11 +100,8 @@ mod tests {
         }
     }
 
-    /// The threads of each of so many processes.
-    fn each(config: &EngineConfig, means: Means, count: u32) -> Vec<u32> {
-        let threads = threads(config, means, count);
-        let of = |process| threads.each + u32::from(process < threads.wider);
-        (0..count).map(of).collect()
+    fn each(config: &EngineConfig, means: Means, count: u32) -> u32 {
+        threads(config, means, count).each
     }
 
     #[test]
@@ -135,20 +124,22 @@ mod tests {
     fn a_number_that_is_configured_is_taken_as_it_is() {
         assert_eq!(processes(&engine(2, 4, 0), MEANS), Processes::Exactly(4));
         assert_eq!(processes(&engine(0, 1, 0), MEANS), Processes::Exactly(1));
-        assert_eq!(each(&engine(2, 4, 0), MEANS, 4), [1; 4]);
-        assert_eq!(each(&engine(0, 2, 16), MEANS, 2), [16; 2]);
-        assert_eq!(each(&engine(8, 0, 3), MEANS, 2), [3; 2]);
+        assert_eq!(each(&engine(2, 4, 0), MEANS, 4), 1);
+        assert_eq!(each(&engine(0, 2, 16), MEANS, 2), 16);
+        assert_eq!(each(&engine(8, 0, 3), MEANS, 2), 3);
     }
 
     #[test]
-    fn no_core_is_left_over() {
-        let five = Means { cores: 5, ..MEANS };
-        assert_eq!(each(&engine(0, 0, 0), five, 4), [2, 1, 1, 1]);
-        assert_eq!(each(&engine(0, 0, 0), five, 3), [2, 2, 1]);
-        assert_eq!(each(&engine(0, 3, 0), MEANS, 3), [6, 5, 5]);
-        assert_eq!(each(&engine(8, 1, 0), MEANS, 1), [8]);
-        assert_eq!(each(&engine(1, 0, 0), MEANS, 1), [1]);
-        assert_eq!(each(&engine(0, 0, 0), MEANS, 1), [0], "the libraries' own");
+    fn an_answer_that_is_given_alone_has_more_than_its_share() {
+        let of = |cores| Means { cores, ..MEANS };
+        assert_eq!(each(&engine(0, 0, 0), of(2), 2), 2, "all there are");
+        assert_eq!(each(&engine(0, 0, 0), of(5), 4), 2);
+        assert_eq!(each(&engine(0, 0, 0), of(16), 4), 8);
+        assert_eq!(each(&engine(0, 3, 0), of(16), 3), 10);
+        assert_eq!(each(&engine(8, 1, 0), of(16), 1), 8, "and never more");
+        assert_eq!(each(&engine(1, 0, 0), of(16), 1), 1);
+        assert_eq!(each(&engine(2, 0, 0), of(16), 64), 1);
+        assert_eq!(each(&engine(0, 0, 0), of(16), 1), 0, "the libraries' own");
     }
 
     #[test]
@@ -169,8 +160,7 @@ mod tests {
             (engine(0, 0, 0), 4),
             (engine(4_096, 1, 0), 1),
         ] {
-            let most = each(&config, many, count).into_iter().max();
-            assert_eq!(most, Some(MAX_THREADS));
+            assert_eq!(each(&config, many, count), MAX_THREADS);
         }
     }
 

@@ -352,7 +352,6 @@ impl Keeper {
     fn spec(&self, verified: &Verified, processes: u32, prepare: Prepare) -> EngineSpec {
         let Threads {
             each: threads,
-            wider,
             are_pinned,
         } = division::threads(&self.config.engine, self.means(), processes);
         let model = verified.model();
@@ -381,7 +380,6 @@ impl Keeper {
             prepare,
             processes,
             layout: Layout {
-                wider,
                 // Other engines, and other workers of this machine, begin elsewhere.
                 first_processor: are_pinned.then(|| u32::from(rand::random::<u16>())),
             },
