@@ -1,6 +1,7 @@
 //! The engine alone: its process, driven over its private socket without a worker.
 
 use super::overhead::{Question, Sample};
+use crate::engine_program;
 use anyhow::{Context, bail};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
@@ -49,8 +50,10 @@ impl Engine {
     /// Starts one and loads what it is told to.
     pub(super) async fn load(load: &Load) -> anyhow::Result<Self> {
         let (ours, theirs) = StdStream::pair()?;
-        let child = Command::new(std::env::current_exe()?)
-            .arg("engine")
+        // The one that a worker starts.
+        let program = engine_program::command()?;
+        let child = Command::new(program.program)
+            .args(program.args)
             .envs(environment(load.threads, load.compute.device))
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
@@ -65,9 +68,12 @@ impl Engine {
             next: 0,
         };
         engine.send(&ToEngine::Load(load.clone())).await?;
-        match engine.receive().await? {
-            FromEngine::Loaded { .. } => Ok(engine),
-            other => bail!("the engine did not load its model: {other:?}"),
+        loop {
+            match engine.receive().await? {
+                FromEngine::Confined { .. } => {}
+                FromEngine::Loaded { .. } => return Ok(engine),
+                other => bail!("the engine did not load its model: {other:?}"),
+            }
         }
     }
 
