@@ -97,9 +97,10 @@ impl Faulted {
     }
 }
 
-/// The model that a fault is of, where the worker knows or was told its name: a folder has none.
-fn named(text: &str) -> Option<(ModelName, Version)> {
-    if let Ok(model) = text.parse::<ModelRef>() {
+/// A model as tenants and faults name it, `NAME` or `NAME@MAJOR.MINOR`; a folder has no name.
+pub(super) fn named(text: &str) -> Option<(ModelName, Version)> {
+    if text.contains('@') {
+        let model: ModelRef = text.parse().ok()?;
         let version = model.version.numbers();
         return Some((model.name, Some(version)));
     }

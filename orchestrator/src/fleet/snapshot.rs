@@ -1,6 +1,7 @@
 //! The readers' side: the fleet at one moment.
 
 use super::candidate::Found;
+use super::faulted::named;
 use super::index::Index;
 use super::roll::Roll;
 use super::worker::{SUSPECT, UNAVAILABLE, WorkerView};
@@ -8,7 +9,7 @@ use crate::catalogue::Offered;
 use rand::Rng;
 use std::sync::Arc;
 use tether_wire::card::ModelOffer;
-use tether_wire::{Digest, ModelName, ModelRef, NodeId, Region};
+use tether_wire::{Digest, ModelRef, NodeId, Region};
 
 /// States of workers, as people see them.
 pub const STATES: [&str; 6] = [
@@ -68,7 +69,7 @@ impl Snapshot {
     /// for its highest version. Those of trusted workers come first.
     #[must_use]
     pub fn find(&self, text: &str) -> Option<&ModelOffer> {
-        let (name, version) = meant(text)?;
+        let (name, version) = named(text)?;
         self.index.named(&name, version)
     }
 
@@ -76,7 +77,7 @@ impl Snapshot {
     /// the kind of its fault, where it says one.
     #[must_use]
     pub fn withheld(&self, text: &str) -> Option<Option<&str>> {
-        let (name, version) = meant(text)?;
+        let (name, version) = named(text)?;
         self.index.withheld(&name, version)
     }
 
@@ -102,14 +103,4 @@ impl Snapshot {
     pub fn is_empty(&self) -> bool {
         self.workers.is_empty()
     }
-}
-
-/// The name, and the version where it is given: `NAME` or `NAME@MAJOR.MINOR`.
-fn meant(text: &str) -> Option<(ModelName, Option<(u32, u32)>)> {
-    if text.contains('@') {
-        let model: ModelRef = text.parse().ok()?;
-        let version = model.version.numbers();
-        return Some((model.name, Some(version)));
-    }
-    Some((ModelName::new(text).ok()?, None))
 }

@@ -11,6 +11,7 @@ mod keys;
 mod membership;
 mod mesh;
 mod presence;
+mod refusals;
 mod relay;
 mod script;
 mod shutdown;
