@@ -2,7 +2,7 @@
 
 use crate::operator::{grant, pack_model, text};
 use crate::support::{Process, Tether, tether as program};
-use crate::{CONFIG, FAILURE, NOT_RUNNING, USAGE, tether};
+use crate::{CONFIG, FAILURE, NOT_RUNNING, USAGE, tether, token};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -159,11 +159,7 @@ fn a_model_that_is_not_whole_or_given_twice_is_refused_and_nothing_is_written() 
 #[test]
 fn a_token_that_is_in_no_file_is_kept_for_the_command_that_comes_next() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (home, mesh_dir) = (dir.path().join("w"), dir.path().join("mesh"));
-    Tether::ok(&["mesh", "new", text(&mesh_dir)]);
-    let by = ["invite", "new", "--operator", text(&mesh_dir)];
-    let to = ["--region", "eu", "--bootstrap", "192.0.2.10:49737"];
-    let token = Tether::ok(&[&by[..], &to].concat());
+    let (home, token) = (dir.path().join("w"), token(&dir.path().join("mesh")));
     let base = ["worker", "init", "--data-dir", text(&home), "--yes"];
     let said = Tether::ok(&[&base[..], &["--join", &token]].concat());
     let kept = home.join("join.token");

@@ -11,6 +11,7 @@ mod terminal;
 use operator::text;
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use support::{Mesh, Tether, eventually};
 
 /// Exit codes.
@@ -25,6 +26,14 @@ fn tether(args: &[&str]) -> (i32, String) {
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8(said).expect("UTF-8");
     (output.status.code().expect("it exits"), said)
+}
+
+/// The token of an invite to a mesh that is made for it.
+fn token(mesh: &Path) -> String {
+    Tether::ok(&["mesh", "new", text(mesh)]);
+    let by = ["invite", "new", "--operator", text(mesh)];
+    let to = ["--region", "eu", "--bootstrap", "192.0.2.10:49737"];
+    Tether::ok(&[&by[..], &to].concat())
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `tether worker init` on a terminal, which `script` of util-linux makes.
 
 use crate::operator::text;
-use crate::support::{self, Tether};
+use crate::{support, token};
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -16,11 +16,7 @@ fn a_token_is_not_shown_while_it_is_typed_and_an_answer_that_cannot_be_is_asked_
         return support::skip("`script`, of util-linux");
     }
     let dir = tempfile::tempdir().expect("a folder");
-    let (home, mesh_dir) = (dir.path().join("w"), dir.path().join("mesh"));
-    Tether::ok(&["mesh", "new", text(&mesh_dir)]);
-    let by = ["invite", "new", "--operator", text(&mesh_dir)];
-    let to = ["--region", "eu", "--bootstrap", "192.0.2.10:49737"];
-    let token = Tether::ok(&[&by[..], &to].concat());
+    let (home, token) = (dir.path().join("w"), token(&dir.path().join("mesh")));
     let command = format!(
         "'{}' worker init --data-dir '{}'",
         text(support::tether()),

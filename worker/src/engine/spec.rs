@@ -22,7 +22,7 @@ pub struct EngineSpec {
     pub prepare: Prepare,
     /// How many processes of it give answers beside each other; at least 1.
     pub processes: u32,
-    /// How they share out threads and processors.
+    /// On which processors they run.
     pub layout: Layout,
 }
 

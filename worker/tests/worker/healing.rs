@@ -60,6 +60,13 @@ impl Scene {
         mesh.worker_in(self.data.path(), key, &[], change).await
     }
 
+    /// A worker served it, so that its copy is in the store, and is gone.
+    async fn was_served(&self, mesh: &TestMesh) {
+        let worker = self.worker(mesh).await;
+        serving(&worker).await;
+        worker.drain(std::time::Duration::ZERO).await;
+    }
+
     async fn answers(&self, orchestrator: &TestOrchestrator, worker: &Worker) {
         let order = order(1, self.digest, "x");
         let call = orchestrator.order(worker, &order).await;
@@ -105,10 +112,7 @@ fn kill(pid: u32) {
 async fn a_copy_that_was_damaged_while_the_worker_was_away_is_fetched_anew() {
     let (mesh, scene) = (TestMesh::new(), Scene::new());
     let orchestrator = mesh.orchestrator().await;
-    let worker = scene.worker(&mesh).await;
-    serving(&worker).await;
-    worker.drain(std::time::Duration::ZERO).await;
-    drop(worker);
+    scene.was_served(&mesh).await;
     for file in ["model.safetensors", "tether.manifest"] {
         flip(&scene.in_store(file));
         let worker = scene.worker(&mesh).await;
@@ -182,10 +186,7 @@ async fn a_copy_that_several_processes_find_damaged_is_one_fault() {
 async fn without_a_good_source_the_fault_stays_and_passes_when_the_source_is_mended() {
     let (mesh, scene) = (TestMesh::new(), Scene::new());
     let orchestrator = mesh.orchestrator().await;
-    let worker = scene.worker(&mesh).await;
-    serving(&worker).await;
-    worker.drain(std::time::Duration::ZERO).await;
-    drop(worker);
+    scene.was_served(&mesh).await;
     flip(&scene.in_store("model.safetensors"));
     flip(&scene.at_source("model.safetensors"));
     let worker = scene.worker(&mesh).await;
