@@ -3,6 +3,7 @@
 
 mod artifacts;
 mod authority;
+mod bench;
 mod commands;
 mod configuration;
 mod environment;
