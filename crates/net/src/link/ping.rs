@@ -7,13 +7,14 @@
 use super::Link;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
+use std::future::Future;
 use std::sync::PoisonError;
 use std::time::Duration;
 use tether_wire::rpc::method;
 use tokio::time::{Instant, sleep};
 
-/// How long nothing is awaited before a peer is asked.
-const ASK_AFTER: Duration = Duration::from_millis(150);
+/// How often whoever waits looks whether something has come; where nothing has, the peer is asked.
+const ASK_AFTER: Duration = Duration::from_millis(100);
 /// How long an answer holds.
 const HOLDS: Duration = Duration::from_millis(100);
 /// Shortest time that a peer has to answer: it may be busy, and what it is asked may be lost and sent anew.
@@ -28,29 +29,37 @@ const LOOKS: u32 = 16;
 #[derive(Default)]
 pub(super) struct Ping {
     /// While it is asked.
-    asking: Option<WeakShared<BoxFuture<'static, bool>>>,
+    asking: Option<WeakShared<BoxFuture<'static, ()>>>,
     heard: Option<Instant>,
 }
 
 impl Link {
-    /// Waits until it is quiet or down, and asks the peer again and again whether it is there, so that
-    /// one that is dead is known by that, sooner than by its silence.
-    pub async fn until_unanswered(&self) {
-        let asking = async {
-            loop {
-                sleep(ASK_AFTER).await;
-                self.is_answered().await;
+    /// Waits until it is quiet or down. Whenever nothing comes the peer is asked whether it is there, so
+    /// that one that is dead is known sooner than by its silence.
+    pub fn until_unanswered(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let link = self.clone();
+        async move {
+            let asking = async {
+                let received = || link.inner.connection.datagrams_received();
+                let mut before = received();
+                loop {
+                    sleep(ASK_AFTER).await;
+                    if received() == before {
+                        link.asked().await;
+                    }
+                    before = received();
+                }
+            };
+            tokio::select! {
+                biased;
+                () = link.until_quiet() => {}
+                () = asking => {}
             }
-        };
-        tokio::select! {
-            biased;
-            () = self.until_quiet() => {}
-            () = asking => {}
         }
     }
 
     /// Asks the peer whether it is there; where nothing is heard of it, the link is quiet.
-    async fn is_answered(&self) -> bool {
+    async fn asked(&self) {
         let asking = {
             let mut ping = self
                 .inner
@@ -58,21 +67,21 @@ impl Link {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
             if ping.heard.is_some_and(|at| at.elapsed() < HOLDS) {
-                return true;
+                return;
             }
             let under_way = ping.asking.as_ref().and_then(WeakShared::upgrade);
             under_way.unwrap_or_else(|| {
-                let asking: Shared<BoxFuture<'static, bool>> = ask(self.clone()).boxed().shared();
+                let asking: Shared<BoxFuture<'static, ()>> = ask(self.clone()).boxed().shared();
                 ping.asking = asking.downgrade();
                 asking
             })
         };
-        asking.await
+        asking.await;
     }
 }
 
-/// Whether anything is heard of the peer once it was asked.
-async fn ask(link: Link) -> bool {
+/// Asks, and waits until anything is heard of the peer, for as long as that may take.
+async fn ask(link: Link) {
     let connection = &link.inner.connection;
     let before = connection.datagrams_received();
     let within = ANSWER_WITHIN.max(connection.round_trip() * ROUND_TRIPS);
@@ -95,8 +104,7 @@ async fn ask(link: Link) -> bool {
         () = call => {}
         () = looks => {}
     }
-    let is_heard = connection.datagrams_received() != before;
-    if is_heard {
+    if connection.datagrams_received() != before {
         let mut ping = link
             .inner
             .ping
@@ -106,5 +114,4 @@ async fn ask(link: Link) -> bool {
     } else if link.is_up() {
         link.unanswered(before);
     }
-    is_heard
 }

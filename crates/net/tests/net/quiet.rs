@@ -106,7 +106,12 @@ async fn who_waits_for_a_peer_knows_that_it_is_dead_long_before_its_silence_says
     // One that lives answers, to however many.
     let asking = (0..50).map(|_| tokio::spawn(asked())).collect::<Vec<_>>();
     let answered = "tether_net_calls_total{method=\"ping\",direction=\"outgoing\",outcome=\"ok\"}";
-    orchestrator.metric(answered).await;
+    within(async {
+        while !orchestrator.registry.encode().contains(answered) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
     assert!(!link.is_quiet());
     let starved = victim.starve();
     for asking in asking {
