@@ -94,8 +94,8 @@ mod tests {
         let first = turns.next(false).await;
         let mut waiting = Vec::new();
         for (name, goes_on) in [("a", false), ("b", true), ("c", false), ("d", true)] {
-            let mut next = Box::pin(turns.next(goes_on));
-            assert!(next.as_mut().now_or_never().is_none(), "{name}");
+            let mut next = turns.next(goes_on).boxed();
+            assert!((&mut next).now_or_never().is_none(), "{name}");
             waiting.push((name, next));
         }
         let (mut order, mut turn) = (String::new(), Some(first));
