@@ -101,12 +101,8 @@ mod tests {
         let (mut order, mut turn) = (String::new(), Some(first));
         while !waiting.is_empty() {
             drop(turn.take());
-            let ready = |(_, next): &mut (_, std::pin::Pin<Box<_>>)| {
-                let next: &mut std::pin::Pin<Box<_>> = next;
-                next.as_mut().now_or_never()
-            };
-            let found =
-                (waiting.iter_mut().enumerate()).find_map(|(at, it)| Some((at, ready(it)?)));
+            let mut looked = waiting.iter_mut().enumerate();
+            let found = looked.find_map(|(at, (_, next))| Some((at, next.now_or_never()?)));
             let (at, given) = found.expect("somebody is next");
             turn = Some(given);
             order += waiting.remove(at).0;
