@@ -25,8 +25,10 @@ const LINK_LOSS_GRACE: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_millis(100);
 /// Longest pause before all orchestrators are asked again.
 const PAUSE_MS: u64 = 250;
-/// Most orchestrators that a request may lose before its answer begins.
-const MAX_LOST_UNBEGUN: usize = 3;
+/// An orchestrator that is lost so soon after it was asked may have been lost by what it was asked.
+const SOON: Duration = Duration::from_secs(2);
+/// Most orchestrators that a request may lose like that before its answer begins.
+const MAX_LOST_SOON: usize = 3;
 /// Most orchestrators that are followed to another one in one search.
 const MAX_FOLLOWED: u32 = 4;
 
@@ -43,8 +45,9 @@ pub(super) struct Seeker {
     /// Why one was unavailable before the answer began.
     refusal: Option<RpcError>,
     has_begun: bool,
-    /// How many were lost before it began.
-    losses: usize,
+    /// When the last one was asked, and how many were lost soon after.
+    asked_at: Instant,
+    lost_soon: usize,
     /// Until when one is looked for that goes on, while none was found.
     seeking_until: Option<Instant>,
 }
@@ -65,7 +68,8 @@ impl Seeker {
             asked: Vec::new(),
             refusal: None,
             has_begun: false,
-            losses: 0,
+            asked_at: Instant::now(),
+            lost_soon: 0,
             seeking_until: None,
         }
     }
@@ -93,8 +97,8 @@ impl Seeker {
         }
         if is_lost {
             self.lose(peer);
-            self.losses += 1;
-            if !self.has_begun && self.losses > MAX_LOST_UNBEGUN {
+            self.lost_soon += usize::from(self.asked_at.elapsed() < SOON);
+            if !self.has_begun && self.lost_soon > MAX_LOST_SOON {
                 return Err(error);
             }
             return self.seek(error, started).await;
@@ -213,7 +217,7 @@ impl Seeker {
     }
 
     /// Submits the request to one of them.
-    async fn ask(&self, link: &Link, started: Option<Started>) -> Result<Call, RpcError> {
+    async fn ask(&mut self, link: &Link, started: Option<Started>) -> Result<Call, RpcError> {
         let mut request = self.request.clone();
         if started.is_some() || !self.lost.is_empty() {
             request.resume = Some(Resume {
@@ -221,6 +225,7 @@ impl Seeker {
                 started,
             });
         }
+        self.asked_at = Instant::now();
         let left = self.by.saturating_duration_since(Instant::now());
         let body = codec::encode(&request);
         drop(request);
