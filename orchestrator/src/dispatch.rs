@@ -24,7 +24,7 @@ use crate::upkeep::UnrecordedEnd;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use open::{Held, OpenJobs};
-use outcome::{End, Refusals, told};
+use outcome::{End, Refusals, is_refusal, told};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -280,6 +280,7 @@ impl Dispatcher {
                 let step = Step::Done {
                     finish: done.finish,
                     usage: done.usage,
+                    answer: None,
                 };
                 let span = Span::current();
                 span.record("gen_ai.usage.input_tokens", done.usage.prompt_tokens);
@@ -288,13 +289,16 @@ impl Dispatcher {
             }
             End::Final(error) | End::Fault(error) => {
                 let text = format!("{}: {error}", error.code.as_str());
-                (
+                let step = if !run.streamed && is_refusal(error.code) {
+                    Step::Refused { error: text }
+                } else {
                     Step::Failed {
                         error: text,
                         usage: given,
-                    },
-                    Err(error),
-                )
+                        letter: None,
+                    }
+                };
+                (step, Err(error))
             }
             End::Cancelled => (
                 Step::Cancelled { usage: given },
@@ -332,6 +336,7 @@ impl Dispatcher {
             Step::Done { usage, .. } => Step::Failed {
                 error: "internal: the end of the answer could not be recorded".to_owned(),
                 usage,
+                letter: None,
             },
             step => step,
         };

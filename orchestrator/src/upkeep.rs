@@ -1,10 +1,10 @@
 //! What the store needs beside requests: ends that could not be recorded are recorded once it works
-//! again, jobs that nobody will end are released, old ones are forgotten. (RSV-4)
+//! again, jobs that nobody will end are released, what was kept for its time is forgotten. (RSV-4)
 
 use crate::clock;
 use crate::dispatch::open::{Held, OpenJobs};
 use crate::job::Step;
-use crate::store::{Holder, MetadataStore, StoreError};
+use crate::store::{Holder, MetadataStore, OpenJob, StoreError};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,8 @@ pub(crate) const MAX_UNRECORDED: usize = 4_096;
 const UPKEEP: Duration = Duration::from_secs(30);
 /// Jobs that are forgotten or released in one go at most: the store serves others in between.
 const BATCH: u32 = 1_000;
+/// How long a job whose owner is lost waits for somebody who takes it over.
+const ORPHAN_GRACE_MS: u64 = 30_000;
 /// First pause before ends are recorded again; it doubles while the store fails.
 const RETRY_MIN: Duration = Duration::from_millis(250);
 /// Longest such pause.
@@ -42,7 +44,6 @@ pub(crate) struct Upkeep {
     pub(crate) id: NodeId,
     pub(crate) open: OpenJobs,
     pub(crate) max_open: usize,
-    pub(crate) retention_ms: u64,
     pub(crate) unrecorded: mpsc::Receiver<UnrecordedEnd>,
 }
 
@@ -92,8 +93,12 @@ impl Upkeep {
         let held = self.max_open.saturating_add(3 * MAX_UNRECORDED);
         let limit = BATCH.saturating_add(u32::try_from(held).unwrap_or(u32::MAX));
         release_abandoned(self.store.as_ref(), &self.open, self.id, limit, now_ms).await?;
-        let before_ms = now_ms.saturating_sub(self.retention_ms);
-        while self.store.prune(before_ms, BATCH).await? == BATCH as usize && !stop.is_cancelled() {}
+        while !stop.is_cancelled() {
+            let pruned = self.store.prune(now_ms, BATCH).await?;
+            if !pruned.may_be_more(BATCH) {
+                break;
+            }
+        }
         Ok(())
     }
 }
@@ -122,7 +127,7 @@ async fn record(store: &dyn MetadataStore, waiting: &mut VecDeque<UnrecordedEnd>
 }
 
 /// Fails jobs that are open and that nobody will end: ours that are not held, and those of owners
-/// whose lease is over. Who took a step meanwhile keeps the job.
+/// who lost them a while ago. Who took a step meanwhile keeps the job.
 async fn release_abandoned(
     store: &dyn MetadataStore,
     open: &OpenJobs,
@@ -131,14 +136,16 @@ async fn release_abandoned(
     now_ms: u64,
 ) -> Result<usize, StoreError> {
     let mut released = 0;
-    for holder in store.open_jobs(id, limit, now_ms).await? {
+    let over_by_ms = now_ms.saturating_sub(ORPHAN_GRACE_MS);
+    for OpenJob { holder, .. } in store.open_jobs(id, limit, over_by_ms).await? {
         // After the store was read: a job is held from before its reservation to after its end.
         if open.contains(&holder.job) {
             continue;
         }
         let step = Step::Failed {
-            error: "nobody was left to end the job".to_owned(),
+            error: "nobody came for the job, and nobody was left to end it".to_owned(),
             usage: Usage::default(),
+            letter: None,
         };
         match store.step(holder, step, now_ms).await {
             Ok(()) => {

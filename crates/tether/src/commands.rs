@@ -21,6 +21,7 @@ pub(crate) mod run_file;
 pub(crate) mod settings;
 pub(crate) mod signer;
 pub(crate) mod sse;
+pub(crate) mod store;
 pub(crate) mod tenant;
 pub(crate) mod topics;
 pub(crate) mod worker_init;

@@ -66,7 +66,7 @@ impl Dispatcher {
         let opened = tokio::select! {
             biased;
             why = &mut *interrupt => return self.interrupted(why, run),
-            opened = self.open(run, worker, &order, &mut check) => opened,
+            opened = self.open(run, candidate, &order, &mut check) => opened,
         };
         let (call, accepted) = match opened {
             Ok(opened) => opened,
@@ -115,14 +115,16 @@ impl Dispatcher {
     async fn open(
         &self,
         run: &Run,
-        worker: NodeId,
+        candidate: &Candidate,
         order: &WorkOrder,
         check: &mut Check,
     ) -> Result<(Call, Vec<u8>), End> {
+        let worker = candidate.worker.id();
         let step = Step::Dispatched {
             worker,
             digest: order.digest,
             attempt: order.attempt,
+            numerics_class: candidate.offer().numerics_class.clone(),
         };
         let (recorded, opened) = tokio::join!(
             self.store.step(run.holder, step, clock::now().unix_ms),

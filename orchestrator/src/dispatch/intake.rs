@@ -70,7 +70,6 @@ impl Dispatcher {
         )));
         let seed = (request.sampling.seed)
             .unwrap_or_else(|| rand::rng().random::<u64>() >> (u64::BITS - SEED_BITS));
-        request.sampling.seed = Some(seed);
         let limit = Duration::from_millis(self.config.answer_timeout_ms);
         // A little before the caller gives up by itself, so that it can still be told.
         let asked = (call.head().timeout_ms)
@@ -81,23 +80,29 @@ impl Dispatcher {
             correlation: request.correlation,
             tenant: request.tenant.clone(),
             retry_token: request.retry_token.clone(),
+            // A gateway does not say whether the caller gave it.
+            keyed: true,
             request_hash,
             model: model.clone(),
             seed,
             owner: self.id,
             lease_until_ms: now_ms.saturating_add(self.config.answer_timeout_ms),
+            deadline_ms: now_ms
+                .saturating_add(u64::try_from(allowed.as_millis()).unwrap_or(u64::MAX)),
             max_tokens: request.sampling.max_tokens,
             now_ms,
         };
         let held = self.jobs.hold(request.correlation);
-        let fence = match self.store.reserve(job).await {
-            Ok(Reserved::New { fence }) => fence,
+        // A job that begins anew has the seed of its first run, so that the same answer is made.
+        let (fence, seed) = match self.store.reserve(job).await {
+            Ok(Reserved::New { fence, seed }) => (fence, seed),
             Ok(Reserved::Repeated(repeat, job)) => {
                 tracing::info!(job = %job.correlation, state = job.state.as_str(), "key repeated");
                 return Err(conflict(repeat));
             }
             Err(error) => return Err(unrecorded(&error, self.config.retry_after_ms)),
         };
+        request.sampling.seed = Some(seed);
         let run = Run {
             holder: Holder {
                 job: request.correlation,
@@ -161,9 +166,6 @@ fn conflict(repeat: Repeat) -> RpcError {
             Repeat::StillRunning => "the request with this idempotency key is still running",
             Repeat::AlreadyAnswered => {
                 "the request with this idempotency key was already answered; its answer is not kept"
-            }
-            Repeat::PartlyAnswered => {
-                "the request with this idempotency key ended after part of its answer was given; use a new key"
             }
             Repeat::BeginAnew => "the request with this idempotency key may run again",
         },

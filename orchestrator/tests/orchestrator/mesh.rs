@@ -11,8 +11,8 @@ use tether_net::testing::{LocalMesh, loopback, now_ms, region};
 use tether_net::{BoxFuture, Call, Incoming, Link, Node, NodeConfig, Service};
 use tether_orchestrator::job::Job;
 use tether_orchestrator::orchestrator::STORE_FILE;
-use tether_orchestrator::store::MetadataStore;
 use tether_orchestrator::store::sqlite::SqliteStore;
+use tether_orchestrator::store::{MetadataStore, Opening};
 use tether_orchestrator::{Orchestrator, OrchestratorConfig, start_with_store};
 use tether_telemetry::metrics::{OrchestratorMetrics, Registry};
 use tether_wire::beat::NodeState;
@@ -256,7 +256,7 @@ pub async fn boot(
 ) -> Orchestrator {
     let metrics = OrchestratorMetrics::register(registry);
     let path = data.join(STORE_FILE);
-    let store = SqliteStore::open(&path, now_ms(), Box::new(|_, _| ())).expect("a store");
+    let store = SqliteStore::open(&path, Opening::in_folder(data, now_ms())).expect("a store");
     let store = wrap(Arc::new(store));
     start_with_store(config, data, node, store, metrics, registry.clone())
         .await
