@@ -250,6 +250,7 @@ pub async fn start_with_store(
         open: dispatcher.jobs.clone(),
         max_open: config.max_open,
         unrecorded: late,
+        metrics: metrics.clone(),
     };
     tasks.spawn(upkeep.run(stop.clone()));
     tasks.spawn(life.run(stop.clone()));
@@ -263,6 +264,7 @@ pub async fn start_with_store(
         node: node.clone(),
         uplinks: uplinks.look(),
         weights: config.weights,
+        dispatcher: dispatcher.clone(),
         ready: AtomicBool::new(false),
         token: Digest::of(token.as_bytes()),
     });

@@ -93,6 +93,8 @@ pub enum Reserved {
         fence: u64,
         /// What the answer is a function of: that of the first run, where there was one.
         seed: u64,
+        /// Unix milliseconds of when it was first taken.
+        created_ms: u64,
     },
     /// The key was used before and must not run again.
     Repeated(Repeat, Box<Job>),

@@ -403,6 +403,10 @@ impl Dispatcher {
     ) -> Result<(), End> {
         if !run.progress.has_begun() && !pieces.is_empty() {
             self.metrics.first_chunk(run.began.elapsed());
+        }
+        // Another owner may have begun it.
+        if !run.is_streaming && !pieces.is_empty() {
+            run.is_streaming = true;
             let now_ms = clock::now().unix_ms;
             recording.begin(self.store.step(run.holder, Step::Streaming, now_ms));
         }

@@ -97,7 +97,7 @@ pub(super) fn reserve(job: &NewJob, keep: &Retention) -> Vec<Statement> {
                 worker = NULL, finish = NULL, error = NULL, updated_ms = excluded.updated_ms,
                 keep_until_ms = excluded.keep_until_ms
              WHERE jobs.state IN ({}) AND jobs.request_hash = excluded.request_hash
-             RETURNING fence, seed",
+             RETURNING fence, seed, created_ms",
             states(|it| it.begun_anew().is_some())
         )
     });
@@ -142,6 +142,7 @@ pub(super) fn reserved(rows: Rows) -> Result<Option<Reserved>, StoreError> {
         Ok(Reserved::New {
             fence: row.u64()?,
             seed: row.u64()?,
+            created_ms: row.u64()?,
         })
     };
     rows.into_iter().next().map(read).transpose()
@@ -272,7 +273,7 @@ pub(super) fn take_over(order: &TakeOver) -> Vec<Statement> {
                 format!("owner <> $4 AND (lease_until_ms < $6 OR NOT {LIVES} >= $6))")
             }
             Grounds::NamedLost => "owner <> $4".to_owned(),
-            Grounds::Restart => "owner = $4".to_owned(),
+            Grounds::Ours => "owner = $4".to_owned(),
         };
         let open = &*OPEN;
         format!(
@@ -282,11 +283,11 @@ pub(super) fn take_over(order: &TakeOver) -> Vec<Statement> {
         )
     }
     static SQL: LazyLock<[String; 3]> =
-        LazyLock::new(|| [Grounds::LeaseOver, Grounds::NamedLost, Grounds::Restart].map(sql));
+        LazyLock::new(|| [Grounds::LeaseOver, Grounds::NamedLost, Grounds::Ours].map(sql));
     let sql = match order.grounds {
         Grounds::LeaseOver => &SQL[0],
         Grounds::NamedLost => &SQL[1],
-        Grounds::Restart => &SQL[2],
+        Grounds::Ours => &SQL[2],
     };
     let taken = Statement::new(
         sql,

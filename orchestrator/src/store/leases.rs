@@ -32,8 +32,21 @@ pub enum Grounds {
     /// Who submitted it names its owner as lost: the gateway knows that its link is down, before
     /// the owner's lease is over.
     NamedLost,
-    /// It is ours, from before we started.
-    Restart,
+    /// It is ours, and nobody here runs it: it was left open before we started, or taken over from
+    /// somebody else without a request.
+    Ours,
+}
+
+impl Grounds {
+    /// Their name in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LeaseOver => "lease-over",
+            Self::NamedLost => "named-lost",
+            Self::Ours => "ours",
+        }
+    }
 }
 
 /// An open job is to change hands.

@@ -87,6 +87,7 @@ pub(crate) async fn a_key_runs_again_with_the_first_seed_unless_it_was_answered(
         let expected = Reserved::New {
             fence: 2,
             seed: u64::MAX - 3,
+            created_ms: 100,
         };
         assert_eq!(begun, expected, "{token}");
         let job = read(&*store, token).await;

@@ -137,9 +137,9 @@ pub(crate) async fn what_was_ours_before_a_restart_can_be_ours_again(place: &dyn
     store.close().await.expect("closes");
     drop(store);
     let store = open(place).await;
-    let others = take_over(holder("a", 1), OTHER, Grounds::Restart, 200);
+    let others = take_over(holder("a", 1), OTHER, Grounds::Ours, 200);
     store.take_over(others).await.expect_err("not theirs");
-    let order = take_over(holder("a", 1), OWNER, Grounds::Restart, 200);
+    let order = take_over(holder("a", 1), OWNER, Grounds::Ours, 200);
     let taken = store.take_over(order).await.expect("ours");
     assert_eq!((taken.attempts, taken.fence), (1, 2));
     let late = store.step(holder("a", 1), done(0), 300).await;
