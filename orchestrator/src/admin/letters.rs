@@ -153,7 +153,10 @@ fn mark_text(mark: LetterMark) -> String {
 fn parse_mark(text: &str) -> Option<LetterMark> {
     let (created_ms, correlation) = text.split_once('-')?;
     Some(LetterMark {
-        created_ms: created_ms.parse().ok().filter(|it| *it <= i64::MAX as u64)?,
+        created_ms: created_ms
+            .parse()
+            .ok()
+            .filter(|it| *it <= i64::MAX as u64)?,
         correlation: correlation.parse().ok()?,
     })
 }
@@ -175,7 +178,11 @@ fn unknown() -> Response {
 
 fn job(text: &str) -> Result<CorrelationId, Box<Response>> {
     let id = text.parse();
-    id.map_err(|_| Box::new(bad("a dead letter is named by the 32 hex digits of its job")))
+    id.map_err(|_| {
+        Box::new(bad(
+            "a dead letter is named by the 32 hex digits of its job",
+        ))
+    })
 }
 
 async fn list(
@@ -222,7 +229,7 @@ async fn show(
     };
     let mut row = LetterRow::from(letter);
     if showing.request {
-        row.request = match request(&payload).map(|it| serde_json::to_value(it)) {
+        row.request = match request(&payload).map(serde_json::to_value) {
             Ok(Ok(value)) => Some(value),
             _ => return unreadable(),
         };
@@ -279,7 +286,8 @@ fn request(payload: &[u8]) -> Result<InferRequest, codec::CodecError> {
 }
 
 fn unreadable() -> Response {
-    let why = "the request of this dead letter cannot be read by this version: `tether dlq drop` it\n";
+    let why =
+        "the request of this dead letter cannot be read by this version: `tether dlq drop` it\n";
     (StatusCode::GONE, why).into_response()
 }
 
@@ -303,6 +311,9 @@ mod tests {
             assert!(Asked::parse(&query("limit", wrong.to_owned())).is_err());
         }
         assert!(Asked::parse(&query("other", String::new())).is_err());
-        assert_eq!(Asked::parse(&query("limit", "1000".into())).map(|it| it.limit), Ok(1_000));
+        assert_eq!(
+            Asked::parse(&query("limit", "1000".into())).map(|it| it.limit),
+            Ok(1_000)
+        );
     }
 }

@@ -106,7 +106,9 @@ impl Dispatcher {
             Repeat::AlreadyAnswered => self.kept(&earlier).await.map(Some),
             Repeat::StillRunning if earlier.owner != self.id => {
                 let lives = self.lives(&earlier, clock::now().unix_ms).await?;
-                lives.then(|| elsewhere(earlier.owner)).map_or(Ok(None), Err)
+                lives
+                    .then(|| elsewhere(earlier.owner))
+                    .map_or(Ok(None), Err)
             }
             Repeat::StillRunning | Repeat::BeginAnew => Ok(None),
         }
@@ -115,7 +117,9 @@ impl Dispatcher {
     /// The answer of a job that is done, as long as it is kept.
     async fn kept(&self, job: &Job) -> Result<Claim, RpcError> {
         let now_ms = clock::now().unix_ms;
-        let found = self.store.answer(job.tenant.clone(), job.correlation, now_ms);
+        let found = self
+            .store
+            .answer(job.tenant.clone(), job.correlation, now_ms);
         match found.await {
             Ok(Some(answer)) => {
                 self.metrics.answered_again();

@@ -4,10 +4,10 @@ use crate::job::kept::MAX_TOLD_ATTEMPTS;
 use crate::job::{DeadLetter, FailedAttempt};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use tether_wire::NodeId;
 use tether_wire::codec;
 use tether_wire::infer::InferRequest;
 use tether_wire::rpc::{Code, RpcError};
-use tether_wire::NodeId;
 
 /// Attempts at a request that failed.
 #[derive(Clone, Debug, Default)]
@@ -88,7 +88,10 @@ mod tests {
         let told = RpcError::new(Code::Unavailable, "no worker can serve this model now");
         let codes = [Code::Overloaded, Code::Internal];
         let letter = failed(&codes).letter(request, &told).expect("kept");
-        assert_eq!((letter.code.as_str(), letter.attempts.len()), ("unavailable", 2));
+        assert_eq!(
+            (letter.code.as_str(), letter.attempts.len()),
+            ("unavailable", 2)
+        );
         assert_eq!(letter.attempts[1].code, "internal");
         let kept: InferRequest = codec::decode("request", &letter.payload, 1 << 20).expect("whole");
         assert_eq!(kept, request());
@@ -98,7 +101,12 @@ mod tests {
     fn what_was_shed_or_late_or_limited_is_not_kept() {
         let told = |code| RpcError::new(code, "x");
         let fault = failed(&[Code::Internal]);
-        for code in [Code::Deadline, Code::Invalid, Code::Elsewhere, Code::Overloaded] {
+        for code in [
+            Code::Deadline,
+            Code::Invalid,
+            Code::Elsewhere,
+            Code::Overloaded,
+        ] {
             assert!(fault.letter(request, &told(code)).is_none(), "{code:?}");
         }
         let limits = failed(&[Code::Overloaded, Code::RateLimited]);

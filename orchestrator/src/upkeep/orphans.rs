@@ -48,7 +48,9 @@ impl Orphans<'_> {
                 continue;
             }
             if holder.owner != self.id {
-                if heir(&holder.job, &live) == Some(self.id) && self.take_over(holder, now_ms).await? {
+                if heir(&holder.job, &live) == Some(self.id)
+                    && self.take_over(holder, now_ms).await?
+                {
                     done.taken_over += 1;
                 }
             } else if now_ms > updated_ms.saturating_add(GRACE_MS)

@@ -3,7 +3,7 @@
 use crate::mesh::{Answer, Mesh, PATIENCE, Worker, request, within};
 use crate::script::Script;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tether_orchestrator::job::{Answer as KeptAnswer, Job, JobState, NewJob, Step};
 use tether_orchestrator::store::{
     Holder, KnownModel, Lease, LetterMark, MetadataStore, OpenJob, Pruned, Released, Reserved,
@@ -15,7 +15,7 @@ use tether_wire::{CorrelationId, ModelRef, NodeId, TenantId, codec};
 
 /// What goes wrong at the step to this state.
 #[derive(Clone, Copy)]
-enum Wrong {
+pub enum Wrong {
     Full(JobState),
     Reserve,
     Panic(JobState),
@@ -27,10 +27,19 @@ enum Wrong {
     Ends,
     /// Counting never ends.
     Count,
+    /// Nothing is written any more about a job once so much was: the power is gone.
+    Cut(usize),
 }
 
 /// Goes wrong until it is told that all is well.
-struct Faulty(Arc<dyn MetadataStore>, Wrong, Arc<AtomicBool>);
+struct Faulty(Arc<dyn MetadataStore>, Wrong, Arc<AtomicBool>, AtomicUsize);
+
+impl Faulty {
+    /// Whether the power is gone, with this write.
+    fn is_cut(&self) -> bool {
+        matches!(self.1, Wrong::Cut(after) if self.3.fetch_add(1, Ordering::SeqCst) >= after)
+    }
+}
 
 fn full<T>() -> StoreFuture<'static, T>
 where
@@ -43,11 +52,13 @@ impl MetadataStore for Faulty {
     fn reserve(&self, job: NewJob) -> StoreFuture<'_, Reserved> {
         match self.1 {
             Wrong::Reserve => full(),
+            _ if self.is_cut() => full(),
             _ => self.0.reserve(job),
         }
     }
     fn step(&self, holder: Holder, step: Step, now_ms: u64) -> StoreFuture<'_, ()> {
         match self.1 {
+            _ if self.is_cut() => full(),
             Wrong::Full(at) if at == step.state() => full(),
             Wrong::Ends if !step.state().is_open() && !self.2.load(Ordering::SeqCst) => full(),
             Wrong::Panic(at) if at == step.state() => panic!("on purpose"),
@@ -138,12 +149,16 @@ impl MetadataStore for Faulty {
     }
 }
 
-async fn mesh(wrong: Wrong) -> Mesh {
+pub async fn mesh(wrong: Wrong) -> Mesh {
     mesh_until(wrong, Arc::default()).await
 }
 
 async fn mesh_until(wrong: Wrong, well: Arc<AtomicBool>) -> Mesh {
-    Mesh::with_store(|_| (), move |store| Arc::new(Faulty(store, wrong, well))).await
+    Mesh::with_store(
+        |_| (),
+        move |store| Arc::new(Faulty(store, wrong, well, AtomicUsize::new(0))),
+    )
+    .await
 }
 
 /// A request whose end is not taken until the disk is well again.

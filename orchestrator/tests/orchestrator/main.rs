@@ -2,12 +2,15 @@
 #![allow(unreachable_pub, reason = "the modules of a test are no library")]
 
 mod admin;
+mod again;
+mod cuts;
 mod directory;
 mod disk;
 mod dispatch;
 mod explain;
 mod fleets;
 mod keys;
+mod letters;
 mod membership;
 mod mesh;
 mod presence;
@@ -18,4 +21,5 @@ mod shutdown;
 mod spread;
 mod starved;
 mod survive;
+mod taken_over;
 mod unreachable;

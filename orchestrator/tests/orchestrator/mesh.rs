@@ -198,12 +198,7 @@ impl Mesh {
     }
 
     pub async fn submit(&self, request: &InferRequest) -> Answer {
-        let link = self.link().await;
-        let call = link
-            .call(method::SUBMIT, Some(PATIENCE), &codec::encode(request))
-            .await
-            .expect("called");
-        let mut answer = Answer::new(call);
+        let mut answer = submitted(&self.link().await, request).await;
         answer.rest().await;
         answer
     }
@@ -374,7 +369,11 @@ pub fn cold(says: &mut Says) {
 }
 
 pub fn request(token: &str) -> InferRequest {
-    let tenant = TenantId::new("acme").expect("valid");
+    request_of("acme", token)
+}
+
+pub fn request_of(tenant: &str, token: &str) -> InferRequest {
+    let tenant = TenantId::new(tenant).expect("valid");
     InferRequest {
         correlation: CorrelationId::derive(&tenant, token),
         tenant,
@@ -386,6 +385,13 @@ pub fn request(token: &str) -> InferRequest {
         keyed: false,
         resume: None,
     }
+}
+
+/// Submits a request, and takes nothing of its answer yet.
+pub async fn submitted(link: &Link, request: &InferRequest) -> Answer {
+    let body = codec::encode(request);
+    let call = link.call(method::SUBMIT, Some(PATIENCE), &body).await;
+    Answer::new(call.expect("called"))
 }
 
 /// What came back for a request.

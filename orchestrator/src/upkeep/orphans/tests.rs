@@ -129,5 +129,9 @@ async fn the_jobs_of_one_that_died_are_shared_among_all_that_live_and_each_has_o
     for n in 0..60 {
         assert_eq!(world.state(&n.to_string()).await.2, 2, "taken over once");
     }
-    assert_eq!(world.look_after(OTHER, 500).await, (0, 0), "the dead inherit nothing");
+    assert_eq!(
+        world.look_after(OTHER, 500).await,
+        (0, 0),
+        "the dead inherit nothing"
+    );
 }
