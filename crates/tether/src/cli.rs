@@ -3,7 +3,7 @@
 use crate::bench::BenchCommand;
 use crate::commands::{
     artifact::ArtifactCommand, chat::ChatArgs, completions::CompletionsArgs,
-    control::ControlCommand, fleet::FleetArgs, grant::GrantCommand, invite::InviteCommand,
+    control::ControlCommand, dlq::DlqCommand, fleet::FleetArgs, grant::GrantCommand, invite::InviteCommand,
     keys::KeysCommand, mesh::MeshCommand, probe::ProbeArgs, receipt::ReceiptCommand,
     revoke::RevokeArgs, settings::ConfigCommand, store::StoreCommand, tenant::TenantCommand,
     topics::TopicsArgs,
@@ -75,6 +75,9 @@ enum Command {
     /// Give tenants API keys
     #[command(subcommand)]
     Tenant(TenantCommand),
+    /// Look at requests that workers failed at, run them again or forget them
+    #[command(subcommand)]
+    Dlq(DlqCommand),
     /// Check, back up, bring back and migrate an orchestrator's metadata store
     #[command(subcommand)]
     Store(StoreCommand),
@@ -118,6 +121,7 @@ impl Cli {
             Command::Artifact(command) => command.run().map(done),
             Command::Receipt(command) => command.run().map(done),
             Command::Tenant(command) => command.run().map(done),
+            Command::Dlq(command) => command.run().map(done),
             Command::Store(command) => command.run().map(done),
             Command::Probe(args) => args.run().map(done),
             Command::Fleet(args) => args.run().map(done),

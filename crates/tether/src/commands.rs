@@ -5,6 +5,7 @@ pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod control;
 pub(crate) mod deliver;
+pub(crate) mod dlq;
 pub(crate) mod doctor;
 pub(crate) mod fleet;
 pub(crate) mod grant;
