@@ -17,6 +17,7 @@ mod presence;
 mod refusals;
 mod relay;
 mod script;
+mod shared;
 mod shutdown;
 mod spread;
 mod starved;

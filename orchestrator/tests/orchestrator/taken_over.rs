@@ -7,40 +7,61 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use tether_net::Link;
 use tether_net::testing::loopback;
+use tether_orchestrator::config::StoreConfig;
 use tether_orchestrator::job::{Job, JobState, NewJob, Step};
 use tether_orchestrator::store::{Holder, MetadataStore};
-use tether_orchestrator::{Orchestrator, OrchestratorConfig, start_with_store};
+use tether_orchestrator::{Orchestrator, OrchestratorConfig, start, start_with_store};
 use tether_telemetry::metrics::{OrchestratorMetrics, Registry};
 use tether_wire::infer::{InferRequest, Resume};
 use tether_wire::rpc::{Code, method};
 use tether_wire::{Digest, NodeId, Role, codec};
 
-/// Another orchestrator with the store of a mesh's.
-struct Second {
-    orchestrator: Orchestrator,
-    link: Link,
+/// Another orchestrator beside that of a mesh, which knows its worker.
+pub struct Second {
+    pub orchestrator: Orchestrator,
+    pub link: Link,
     _data: TempDir,
 }
 
 impl Second {
+    /// With the store of the mesh's.
     async fn start(mesh: &Mesh, worker: &Worker) -> Self {
+        let shared = Some(mesh.orchestrator.store().clone());
+        Self::with(mesh, worker, StoreConfig::default(), shared).await
+    }
+
+    /// With a store that is configured.
+    pub async fn configured(mesh: &Mesh, worker: &Worker, store: StoreConfig) -> Self {
+        Self::with(mesh, worker, store, None).await
+    }
+
+    async fn with(
+        mesh: &Mesh,
+        worker: &Worker,
+        store: StoreConfig,
+        shared: Option<Arc<dyn MetadataStore>>,
+    ) -> Self {
         let data = tempfile::tempdir().expect("a folder");
         std::fs::write(data.path().join("tenants.toml"), "").expect("written");
         let config = OrchestratorConfig {
             admin: loopback(),
+            store,
             ..OrchestratorConfig::default()
         };
         let (node, _) = mesh.local.config(key(&mesh.local, 4), Role::Orchestrator);
         let registry = Registry::new();
         let metrics = OrchestratorMetrics::register(&registry);
-        let store: Arc<dyn MetadataStore> = mesh.orchestrator.store().clone();
-        let orchestrator = start_with_store(config, data.path(), node, store, metrics, registry)
-            .await
-            .expect("an orchestrator");
+        let orchestrator = match shared {
+            Some(store) => {
+                start_with_store(config, data.path(), node, store, metrics, registry).await
+            }
+            None => start(config, data.path(), node, metrics, registry).await,
+        };
+        let orchestrator = orchestrator.expect("an orchestrator");
         let to = orchestrator.id();
         let presence = within("a link", worker.node.link(to, Role::Orchestrator)).await;
-        let presence = presence.expect("linked").call(method::PRESENCE, None, &[]);
-        let mut presence = presence.await.expect("called");
+        let presence = presence.expect("linked");
+        let mut presence = (presence.call(method::PRESENCE, None, &[]).await).expect("called");
         let push = worker.seal(&worker.says(9));
         (presence.send(&codec::encode(&push)).await).expect("sent");
         let mut changes = orchestrator.fleet().changes();
@@ -58,7 +79,7 @@ impl Second {
         }
     }
 
-    async fn submit(&self, request: &InferRequest) -> Answer {
+    pub async fn submit(&self, request: &InferRequest) -> Answer {
         let mut answer = submitted(&self.link, request).await;
         answer.rest().await;
         answer
