@@ -1,6 +1,6 @@
 //! `tether store`: check, backup, restore and migrate of a store that an orchestrator left.
 
-use crate::operator::{FAILURE, fails, text};
+use crate::operator::{FAILURE, NOT_READY, USAGE, fails, text};
 use crate::support::Tether;
 use serde_json::Value;
 use std::path::Path;
@@ -77,4 +77,15 @@ fn a_store_that_is_damaged_or_of_this_version_already_is_told_so() {
     std::fs::write(&file, bytes).expect("written");
     let check = ["store", "check", "--data-dir", data];
     fails(&check, FAILURE, &["is damaged"]);
+}
+
+#[test]
+fn dead_letters_are_asked_of_an_orchestrator_that_runs() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let up = "start it with `tether up`";
+    let ls = ["dlq", "ls", "--data-dir", text(dir.path())];
+    fails(&ls, NOT_READY, &[up]);
+    fails(&["dlq", "ls", "--limit", "0"], USAGE, &["--limit"]);
+    fails(&["dlq", "show", "me"], USAGE, &["<JOB>"]);
+    fails(&["dlq", "replay"], USAGE, &["<JOB>"]);
 }
