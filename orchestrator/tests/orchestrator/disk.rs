@@ -183,7 +183,7 @@ async fn ends_late(script: Script, code: Code) -> (Mesh, Worker, Job) {
 
 #[tokio::test]
 async fn an_end_that_a_full_disk_did_not_take_is_recorded_when_there_is_room_again() {
-    let (_mesh, _worker, job) = ends_late(Script::Answer(2), Code::Internal).await;
+    let (mesh, _worker, job) = ends_late(Script::Answer(2), Code::Internal).await;
     assert_eq!(job.state, JobState::Failed, "the caller was told so");
     let given = Usage {
         prompt_tokens: 3,
