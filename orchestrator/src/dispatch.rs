@@ -33,7 +33,7 @@ use crate::catalogue::Catalogue;
 use crate::clock;
 use crate::config::OrchestratorConfig;
 use crate::fleet::keeper::Fleet;
-use crate::job::{Answer, Step};
+use crate::job::{Answer, JobState, Step};
 use crate::store::{Holder, MetadataStore, StoreError};
 use crate::upkeep::UnrecordedEnd;
 use arc_swap::ArcSwap;
@@ -226,6 +226,8 @@ impl Dispatcher {
                 tracing::warn!(job = %run.holder.job, "the job is another's by now");
                 return Err(elsewhere());
             }
+            // A connection broke behind the commit.
+            Err(_) if self.is_at(&run.holder, step.state()).await => {}
             Err(error) => {
                 tracing::error!(job = %run.holder.job, %error, "the end of a job could not be recorded");
                 self.record_later(run.holder, step, run.held);
@@ -297,6 +299,15 @@ async fn deliver(
 }
 
 impl Dispatcher {
+    /// Whether the store has a job of this holder's in this state.
+    async fn is_at(&self, holder: &Holder, state: JobState) -> bool {
+        let found = self.store.job(holder.job).await;
+        found.is_ok_and(|job| {
+            let at = job.map(|job| (job.owner, job.fence, job.state));
+            at == Some((holder.owner, holder.fence, state))
+        })
+    }
+
     /// Leaves an end to upkeep. The caller is told that the answer does not count, so that it is
     /// not recorded as whole either.
     fn record_later(&self, holder: Holder, step: Step, held: Held) {
