@@ -89,7 +89,7 @@ impl Dispatcher {
         let opened = tokio::select! {
             biased;
             why = &mut *interrupt => return self.interrupted(why),
-            opened = self.open(run, worker, &order, &mut check) => opened,
+            opened = self.open(run, candidate, &order, &mut check) => opened,
         };
         let opened = match opened {
             Ok(opened) => opened.known(candidate, run),
@@ -130,14 +130,16 @@ impl Dispatcher {
     async fn open(
         &self,
         run: &Run,
-        worker: NodeId,
+        candidate: &Candidate,
         order: &WorkOrder,
         check: &mut Check,
     ) -> Result<Opened, End> {
+        let worker = candidate.worker.id();
         let step = Step::Dispatched {
             worker,
             digest: order.digest,
             attempt: order.attempt,
+            numerics_class: candidate.offer().numerics_class.clone(),
         };
         let (recorded, opened) = tokio::join!(
             self.store.step(run.holder, step, clock::now().unix_ms),
@@ -419,6 +421,10 @@ impl Dispatcher {
     ) -> Result<(), End> {
         if !run.progress.has_begun() && !pieces.is_empty() {
             self.metrics.first_chunk(run.began.elapsed());
+        }
+        // Another owner may have begun it.
+        if !run.is_streaming && !pieces.is_empty() {
+            run.is_streaming = true;
             let now_ms = clock::now().unix_ms;
             recording.begin(self.store.step(run.holder, Step::Streaming, now_ms));
         }

@@ -14,7 +14,7 @@ pub(crate) const MAX_HAND_OVERS: u32 = 16;
 /// How far an answer is.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Progress {
-    /// Orders that were given, of this owner.
+    /// Orders that were given, those of owners before included.
     attempts: u32,
     /// Those that failed since the last piece.
     failed: u32,
@@ -50,10 +50,14 @@ pub(crate) enum Next {
 }
 
 impl Progress {
-    /// Of a request that nobody had, or that another orchestrator had.
-    pub(crate) fn new(resume: Option<Resume>, has_logprobs: bool) -> Self {
+    /// Of a request that nobody had, or that was ordered so often by another orchestrator.
+    pub(crate) fn new(resume: Option<Resume>, has_logprobs: bool, attempts: u32) -> Self {
+        let nothing = Self {
+            attempts,
+            ..Self::default()
+        };
         let Some(started) = resume.and_then(|resume| resume.started) else {
-            return Self::default();
+            return nothing;
         };
         Self {
             // Those that are told again come without logprobs, and this log has none.
@@ -63,7 +67,7 @@ impl Progress {
                 started.transcript
             },
             numerics_class: started.numerics_class,
-            ..Self::default()
+            ..nothing
         }
     }
 

@@ -1,6 +1,7 @@
 //! A request under way: one worker after the other, until the answer is whole or nobody is left.
 //! (SCH-4, SCH-8)
 
+use super::letters::FailedAttempts;
 use super::log::AnswerLog;
 use super::open::Held;
 use super::outcome::{End, Refusals, told};
@@ -22,6 +23,8 @@ pub(super) const LOOK: Duration = Duration::from_millis(100);
 /// A request under way.
 pub(crate) struct Run {
     pub(super) request: InferRequest,
+    /// The seed that the tenant gave.
+    pub(super) asked_seed: Option<u64>,
     pub(super) model: ModelRef,
     /// The artifact that the model is bound to.
     pub(super) digest: Digest,
@@ -32,7 +35,20 @@ pub(crate) struct Run {
     pub(super) created_ms: u64,
     pub(super) began: Instant,
     pub(super) deadline: tokio::time::Instant,
+    /// Whether the store has it as streaming.
+    pub(super) is_streaming: bool,
     pub(super) progress: Progress,
+    /// What was tried in vain.
+    pub(super) failed: FailedAttempts,
+}
+
+impl Run {
+    /// The request as the tenant made it.
+    pub(super) fn as_asked(&self) -> InferRequest {
+        let mut request = self.request.clone();
+        request.sampling.seed = self.asked_seed;
+        request
+    }
 }
 
 impl Dispatcher {
@@ -79,6 +95,8 @@ impl Dispatcher {
                 return end;
             };
             span.in_scope(|| log_fault(&fault));
+            let worker = best.candidate.worker.id();
+            run.failed.add(worker, &fault, clock::now().unix_ms);
             match run.progress.fails(self.config.attempts) {
                 Next::Retry => {}
                 Next::HandOver => {
