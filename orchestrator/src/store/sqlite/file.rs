@@ -6,8 +6,18 @@ use rusqlite::Connection;
 use std::fs::File;
 use std::path::Path;
 
-/// Takes the lock of a store's file; it holds as long as what comes back.
-pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
+/// The lock of a store's file, for as long as it lives.
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    /// Closing the file is not enough: a process that is being started at this moment has it as well.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+/// Takes the lock of a store's file.
+pub(super) fn lock(path: &Path) -> Result<Lock, StoreError> {
     let open = |why| unopened(path, why);
     let lock = File::options()
         .create(true)
@@ -16,7 +26,7 @@ pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
         .open(path.with_extension("lock"))
         .map_err(|error| open(error.to_string()))?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
+        Ok(()) => Ok(Lock(lock)),
         Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::InUse(path.to_owned())),
         Err(std::fs::TryLockError::Error(error)) => Err(open(error.to_string())),
     }

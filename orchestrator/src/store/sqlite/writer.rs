@@ -3,11 +3,11 @@
 //! A commit costs a flush of the disk, whatever it holds. While one flush runs the next operations
 //! gather, so that the store keeps up with any load at the price of one flush of delay.
 
+use super::file::Lock;
 use super::{counts, disk};
 use crate::job::JobState;
 use crate::store::{MAX_GROUP, MAX_PENDING, OnCommit, StoreError};
 use rusqlite::Connection;
-use std::fs::File;
 use std::time::Instant;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -46,7 +46,7 @@ impl Writer {
     /// Starts the thread. It holds the lock of the file as long as it has it open.
     pub(super) fn start(
         conn: Connection,
-        lock: File,
+        lock: Lock,
         on_commit: OnCommit,
     ) -> std::io::Result<Self> {
         let (ops, inbox) = mpsc::channel(MAX_PENDING);
@@ -117,7 +117,7 @@ impl Writer {
 
 fn serve(
     conn: Connection,
-    lock: File,
+    lock: Lock,
     mut inbox: mpsc::Receiver<Op>,
     publish: &watch::Sender<Counts>,
     on_commit: &OnCommit,
