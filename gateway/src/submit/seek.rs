@@ -1,13 +1,12 @@
 //! Which orchestrator is asked for an answer, and which one goes on with it. [T-LNK-5] [T-INF-13]
 //!
-//! A link that breaks or becomes quiet before anything was received is no answer: another
-//! orchestrator is asked, with the same correlation id, so that the work is known to be the same. So
-//! is one other, once, where an orchestrator is unavailable: it may be alone in that it stops, or in
-//! what it tried, but a request that fails wherever it comes is not carried to all.
+//! An orchestrator whose link breaks is lost, and so is one of which nothing is heard where there is
+//! another. Then another is looked for, or the same one once it is back, for as long as the patience
+//! allows, with the same correlation id, so that the work is known to be the same. Before the answer
+//! has begun that ends after a few: what kills whoever takes it is not carried to all.
 //!
-//! An answer that has begun goes on. Where its orchestrator is lost another is looked for, or the same
-//! one once it is back, for as long as the patience allows; one that is only quiet is left when there
-//! is another.
+//! Where an orchestrator is unavailable one other is asked, once: it may be alone in that it stops, or
+//! in what it tried, but a request that fails wherever it comes is not carried to all either.
 
 use super::decode;
 use crate::orchestrators::Orchestrators;
@@ -26,6 +25,8 @@ const LINK_LOSS_GRACE: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_millis(100);
 /// Longest pause before all orchestrators are asked again.
 const PAUSE_MS: u64 = 250;
+/// Most orchestrators that a request may lose before its answer begins.
+const MAX_LOST_UNBEGUN: usize = 3;
 /// Most orchestrators that are followed to another one in one search.
 const MAX_FOLLOWED: u32 = 4;
 
@@ -42,6 +43,8 @@ pub(super) struct Seeker {
     /// Why one was unavailable before the answer began.
     refusal: Option<RpcError>,
     has_begun: bool,
+    /// How many were lost before it began.
+    losses: usize,
     /// Until when one is looked for that goes on, while none was found.
     seeking_until: Option<Instant>,
 }
@@ -62,6 +65,7 @@ impl Seeker {
             asked: Vec::new(),
             refusal: None,
             has_begun: false,
+            losses: 0,
             seeking_until: None,
         }
     }
@@ -89,23 +93,26 @@ impl Seeker {
         }
         if is_lost {
             self.lose(peer);
-        }
-        if self.has_begun {
-            let passes = self.seeking_until.is_some() && may_pass(error.code);
-            if !is_lost && !passes {
+            self.losses += 1;
+            if !self.has_begun && self.losses > MAX_LOST_UNBEGUN {
                 return Err(error);
             }
             return self.seek(error, started).await;
         }
+        // Who has been given nothing may come again, and is told so at once.
+        let is_shed = error.code == Code::Overloaded && !self.has_begun;
+        if self.seeking_until.is_some() && may_pass(error.code) && !is_shed {
+            return self.seek(error, started).await;
+        }
         match self.refusal.take() {
             // They share their jobs, and the first one had the request.
-            Some(refusal) if error.code == Code::Conflict => return Err(refusal),
-            _ if error.code != Code::Unavailable && !is_lost => return Err(error),
-            Some(_) if !is_lost => return Err(error),
-            refusal if is_lost => self.refusal = refusal,
-            _ => self.refusal = Some(error.clone()),
+            Some(refusal) if error.code == Code::Conflict => Err(refusal),
+            None if error.code == Code::Unavailable && !self.has_begun => {
+                self.refusal = Some(error.clone());
+                self.next_untried(error, started).await
+            }
+            _ => Err(error),
         }
-        self.next_untried(error, started).await
     }
 
     /// The next one that was not asked yet, in the order in which a request that comes again asks.
@@ -244,8 +251,8 @@ pub(super) async fn event(
 ) -> Result<Option<AnswerEvent>, RpcError> {
     let link = call.link().clone();
     let doubted = async {
-        link.until_quiet().await;
-        while seeker.has_begun && link.is_up() && !seeker.has_other(&link) {
+        link.until_unanswered().await;
+        while link.is_up() && !seeker.has_other(&link) {
             tokio::time::sleep(LOOK).await;
         }
     };

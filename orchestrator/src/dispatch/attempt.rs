@@ -3,9 +3,9 @@
 //! The worker is read only as fast as the quickest of those who read the answer, so that a slow
 //! gateway holds the worker back and grows no memory.
 //!
-//! A worker whose link is quiet is as good as lost before it gave anything. From then on it is left
-//! as soon as there is another that can go on; where there is none it may be starved and come back,
-//! and its answer is lost only with its link. [T-LNK-5]
+//! A worker of which nothing is heard is left as soon as there is another that can go on. Where there
+//! is none it may be starved and come back: before it gave anything it is waited for a little, and
+//! from then on its answer is lost only with its link. [T-LNK-5]
 
 use super::check::{Check, Seen};
 use super::log::{AnswerLog, MAX_LOG_BYTES, TooLong};
@@ -31,6 +31,9 @@ use tokio::time::{sleep, sleep_until, timeout, timeout_at};
 const END_GRACE: Duration = Duration::from_millis(100);
 /// Slack of the worker's deadline over ours, so that ours is the one that is told.
 const DEADLINE_SLACK: Duration = Duration::from_millis(500);
+/// How long a worker that does not answer may be starved, and is waited for, by a request that was given
+/// nothing and that nobody else can take.
+const SILENCE: Duration = Duration::from_millis(1_500);
 /// Bytes of an order for which one more millisecond is given: 4 MB in a second.
 const BYTES_PER_MS: usize = 4_096;
 
@@ -204,7 +207,7 @@ impl Dispatcher {
             tokio::select! {
                 biased;
                 opened = exchange => opened,
-                () = link.until_quiet() => Err(self.is_silent(worker).await),
+                () = self.given_up(&link, run) => Err(self.is_silent(worker).await),
             }
         };
         match timeout_at(by, exchange).await {
@@ -224,6 +227,21 @@ impl Dispatcher {
                 )))
             }
         }
+    }
+
+    /// Waits until a worker of which nothing is heard is left.
+    async fn given_up(&self, link: &Link, run: &Run) {
+        link.until_unanswered().await;
+        let since = Instant::now();
+        while link.is_up() && !self.may_leave(run, since.elapsed()) {
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Whether a worker is left of which nothing has been heard for so long.
+    fn may_leave(&self, run: &Run, silent: Duration) -> bool {
+        let is_given_up = silent >= SILENCE && !run.progress.has_begun();
+        is_given_up || (run.progress.can_go_on() && self.has_other(run))
     }
 
     /// The worker's link is quiet, or was lost at this moment.
@@ -280,10 +298,10 @@ impl Dispatcher {
         let within = |ms| tokio::time::Instant::now() + Duration::from_millis(ms);
         let mut queued = true;
         let mut by = within(self.config.queue_timeout_ms);
-        let quiet = opened.call.link().until_quiet();
+        let quiet = opened.call.link().until_unanswered();
         tokio::pin!(quiet);
-        // Whether the worker may be dead. What it gave may be all that there is to be had.
-        let mut is_doubted = false;
+        // Since when the worker may be dead. What it gave may be all that there is to be had.
+        let mut doubted: Option<Instant> = None;
         loop {
             let seen = tokio::select! {
                 biased;
@@ -308,22 +326,22 @@ impl Dispatcher {
                     Err(end) => return end,
                 },
                 seen = next(&mut opened.call, check) => seen,
-                () = &mut quiet, if !is_doubted => {
-                    if !run.progress.has_begun() {
+                () = &mut quiet, if doubted.is_none() => {
+                    doubted = Some(Instant::now());
+                    if self.may_leave(run, Duration::ZERO) {
                         return self.is_silent(worker).await;
                     }
-                    is_doubted = true;
                     continue;
                 }
-                () = sleep(LOOK), if is_doubted => {
-                    if run.progress.can_go_on() && self.has_other(run) {
+                () = sleep(LOOK), if doubted.is_some() => {
+                    if doubted.is_some_and(|at| self.may_leave(run, at.elapsed())) {
                         return self.is_silent(worker).await;
                     }
                     continue;
                 }
             };
-            if std::mem::take(&mut is_doubted) {
-                quiet.set(opened.call.link().until_quiet());
+            if doubted.take().is_some() {
+                quiet.set(opened.call.link().until_unanswered());
             }
             let (pieces, done) = match seen {
                 // It waited long enough: not once more, at the end of another queue.
