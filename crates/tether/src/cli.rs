@@ -3,10 +3,10 @@
 use crate::bench::BenchCommand;
 use crate::commands::{
     artifact::ArtifactCommand, chat::ChatArgs, completions::CompletionsArgs,
-    control::ControlCommand, dlq::DlqCommand, fleet::FleetArgs, grant::GrantCommand, invite::InviteCommand,
-    keys::KeysCommand, mesh::MeshCommand, probe::ProbeArgs, receipt::ReceiptCommand,
-    revoke::RevokeArgs, settings::ConfigCommand, store::StoreCommand, tenant::TenantCommand,
-    topics::TopicsArgs,
+    control::ControlCommand, dlq::DlqCommand, fleet::FleetArgs, grant::GrantCommand,
+    invite::InviteCommand, keys::KeysCommand, mesh::MeshCommand, probe::ProbeArgs,
+    receipt::ReceiptCommand, revoke::RevokeArgs, settings::ConfigCommand, store::StoreCommand,
+    tenant::TenantCommand, topics::TopicsArgs,
 };
 use crate::exit;
 use crate::logging::LoggingArgs;

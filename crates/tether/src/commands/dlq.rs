@@ -210,13 +210,22 @@ fn whole(letter: &LetterRow, now_ms: u64) -> anyhow::Result<String> {
         format!("job {}", letter.job),
         format!("  tenant   {}", letter.tenant),
         format!("  model    {}", letter.model),
-        format!("  failed   {} ago", ago(now_ms.saturating_sub(letter.failed_ms))),
+        format!(
+            "  failed   {} ago",
+            ago(now_ms.saturating_sub(letter.failed_ms))
+        ),
         format!("  reason   {}", letter.reason),
-        format!("  kept     {} more", ago(letter.keep_until_ms.saturating_sub(now_ms))),
+        format!(
+            "  kept     {} more",
+            ago(letter.keep_until_ms.saturating_sub(now_ms))
+        ),
     ];
     if let Some(at_ms) = letter.replayed_ms {
         let last = ago(now_ms.saturating_sub(at_ms));
-        lines.push(format!("  replays  {}, the last {last} ago", letter.replays));
+        lines.push(format!(
+            "  replays  {}, the last {last} ago",
+            letter.replays
+        ));
     }
     for attempt in &letter.attempts {
         let when = ago(letter.failed_ms.saturating_sub(attempt.at_ms));
@@ -265,7 +274,13 @@ mod tests {
     #[test]
     fn a_list_says_whose_it_was_and_why_it_failed() {
         let text = table(&[letter()], 15_000);
-        for part in ["07070707", "5.0 s ago", "acme", "tiny@1.0", "run again 2 times"] {
+        for part in [
+            "07070707",
+            "5.0 s ago",
+            "acme",
+            "tiny@1.0",
+            "run again 2 times",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(table(&[], 1).contains("no dead letters"));
@@ -274,7 +289,12 @@ mod tests {
     #[test]
     fn all_that_was_tried_is_told_and_moves_no_cursor() {
         let text = whole(&letter(), 15_000).expect("written");
-        for part in ["attempt  ", "fell?[2J, 1.0 s before", "65 s more", "\"hello\""] {
+        for part in [
+            "attempt  ",
+            "fell?[2J, 1.0 s before",
+            "65 s more",
+            "\"hello\"",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(!text.contains('\u{1b}'));
