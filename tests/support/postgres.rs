@@ -248,3 +248,13 @@ fn unprivileged() -> Result<Option<(u32, u32)>, String> {
     user.map(Some)
         .ok_or_else(|| "no user `postgres` or `nobody` to run PostgreSQL as".to_owned())
 }
+
+/// Says that a test is left out for want of something that `ops/ci/setup` installs; with
+/// `TETHER_TEST_REQUIRE=all` it fails instead.
+pub fn skip(missing: &str) {
+    let required = std::env::var("TETHER_TEST_REQUIRE").as_deref() == Ok("all");
+    assert!(!required, "required by TETHER_TEST_REQUIRE=all: {missing}");
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or("test");
+    let _ = writeln!(std::io::stderr(), "skipped {name}: {missing}");
+}

@@ -11,21 +11,10 @@ mod server;
 use super::*;
 use crate::store::suite;
 use crate::store::{MetadataStore, Report};
-use server::Server;
-use std::io::Write as _;
+use server::{Server, skip};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use tempfile::TempDir;
-
-/// Says that a test is left out for want of something that `ops/ci/setup` installs; with
-/// `TETHER_TEST_REQUIRE=all` it fails instead.
-fn skip(missing: &str) {
-    let required = std::env::var("TETHER_TEST_REQUIRE").as_deref() == Ok("all");
-    assert!(!required, "required by TETHER_TEST_REQUIRE=all: {missing}");
-    let thread = std::thread::current();
-    let name = thread.name().unwrap_or("test");
-    let _ = writeln!(std::io::stderr(), "skipped {name}: {missing}");
-}
 
 /// A server of its own, for those who stop it.
 fn own_server() -> Option<Server> {
