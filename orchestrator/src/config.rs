@@ -3,6 +3,7 @@
 use crate::score::Weights;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use tether_wire::NodeId;
 
@@ -96,6 +97,25 @@ pub struct ConfigError {
     pub field: &'static str,
     /// What is wrong with it and what is allowed.
     pub why: String,
+}
+
+impl ConfigError {
+    /// Refuses a number outside its limits.
+    ///
+    /// # Errors
+    /// It is outside.
+    pub(crate) fn unless_within(
+        field: &'static str,
+        value: u64,
+        limits: RangeInclusive<u64>,
+    ) -> Result<(), Self> {
+        if limits.contains(&value) {
+            return Ok(());
+        }
+        let (least, most) = limits.into_inner();
+        let why = format!("is {value}, not between {least} and {most}");
+        Err(Self { field, why })
+    }
 }
 
 impl OrchestratorConfig {

@@ -9,6 +9,7 @@ mod check;
 mod intake;
 pub(crate) mod open;
 mod outcome;
+pub mod pace;
 mod receipt;
 mod recording;
 
