@@ -1,11 +1,16 @@
 //! The events of an answer, checked as they come. Pure.
 //!
 //! A stream that ends without its `Done` did not end well, and is never shown as if it had. [T-INF-8]
+//! Where the one that gave it is lost, another tells it from its beginning and goes on. [T-INF-13]
 
+mod again;
+
+use again::{Again, Amount, Differs, Told};
 use tether_wire::infer::{
-    Accepted, AnswerEvent, CallDelta, Chunk, Done, MAX_CALL_ID_BYTES, MAX_TOOL_CALLS, TokenLogprob,
-    is_tool_name,
+    Accepted, AnswerEvent, CallDelta, Chunk, Done, MAX_CALL_ID_BYTES, MAX_TOOL_CALLS,
+    MAX_TRANSCRIPT_TOKENS, Started, TokenLogprob, is_tool_name,
 };
+use tether_wire::receipt::hash::Given;
 use tether_wire::rpc::{Code, RpcError};
 
 /// Most bytes of text and calls that one answer may have; a context of a million tokens has less.
@@ -43,8 +48,14 @@ pub(crate) struct Progress {
     /// Whether logarithmic probabilities were asked for.
     logprobs: bool,
     accepted: Option<Accepted>,
-    /// Position of the next token. [T-INF-7]
-    position: u32,
+    /// What was given, [T-INF-7] and its tokens as far as they can be gone on from.
+    amount: Amount,
+    given: Given,
+    transcript: Vec<u32>,
+    /// Who gave it last.
+    numerics_class: String,
+    /// While it is told again.
+    again: Option<Again>,
     bytes: usize,
     /// Calls that have begun.
     calls: u32,
@@ -65,6 +76,28 @@ impl Progress {
         self.accepted.as_ref()
     }
 
+    /// What another one needs to go on; nothing before it began.
+    pub(crate) fn started(&self) -> Option<Started> {
+        let accepted = self.accepted.as_ref()?;
+        // Without all their ids tokens cannot be gone on from.
+        let is_named = self.transcript.len() == self.amount.positions as usize;
+        Some(Started {
+            digest: accepted.digest,
+            seed: accepted.seed,
+            numerics_class: self.numerics_class.clone(),
+            transcript: if is_named {
+                self.transcript.clone()
+            } else {
+                Vec::new()
+            },
+        })
+    }
+
+    /// Another one tells it from its beginning.
+    pub(crate) fn begin_again(&mut self) {
+        self.again = Some(Again::default());
+    }
+
     /// Takes an event; gives what is to be passed on.
     pub(crate) fn take(&mut self, event: AnswerEvent) -> Result<Option<Piece>, RpcError> {
         if self.done {
@@ -73,15 +106,22 @@ impl Progress {
         match event {
             AnswerEvent::Begun(_) | AnswerEvent::Unknown => Ok(None),
             AnswerEvent::Accepted(accepted) => {
-                if self.position == 0 || self.accepted.is_none() {
+                self.numerics_class.clone_from(&accepted.numerics_class);
+                if self.amount == Amount::default() || self.accepted.is_none() {
                     self.accepted = Some(accepted);
                 }
                 Ok(None)
             }
             _ if self.accepted.is_none() => Err(broken("no worker has taken it")),
             AnswerEvent::Chunk(chunk) => {
+                let Some(chunk) = self.new_of(chunk)? else {
+                    return Ok(None);
+                };
                 let part = self.chunk(chunk)?;
                 Ok((part != Part::default()).then_some(Piece::Part(part)))
+            }
+            AnswerEvent::Done(_) if self.again.is_some() && self.amount != Amount::default() => {
+                Err(broken("it ends before all was told that was given"))
             }
             AnswerEvent::Done(done) => {
                 self.done = true;
@@ -90,15 +130,37 @@ impl Progress {
         }
     }
 
-    fn chunk(&mut self, chunk: Chunk) -> Result<Part, RpcError> {
-        if chunk.position != self.position {
+    /// What of a piece is new.
+    fn new_of(&mut self, chunk: Chunk) -> Result<Option<Chunk>, RpcError> {
+        let due = match &self.again {
+            Some(again) => again.position(),
+            None => self.amount.positions,
+        };
+        if chunk.position != due {
             return Err(broken(&format!(
-                "a piece for position {} came where {} was due",
-                chunk.position, self.position
+                "a piece for position {} came where {due} was due",
+                chunk.position
             )));
         }
-        let positions = chunk.positions().unwrap_or(u32::MAX);
-        self.position = self.position.saturating_add(positions);
+        let Some(again) = &mut self.again else {
+            return Ok(Some(chunk));
+        };
+        match again.take(chunk, &self.amount, &self.given) {
+            Ok(Told::Known) => Ok(None),
+            Ok(Told::Rest(rest)) => {
+                self.again = None;
+                Ok(Some(rest))
+            }
+            Err(Differs) => Err(broken("it goes on as another answer than was given")),
+        }
+    }
+
+    fn chunk(&mut self, chunk: Chunk) -> Result<Part, RpcError> {
+        self.amount.add(&chunk);
+        self.given.take(&chunk);
+        if self.transcript.len() + chunk.tokens.len() <= MAX_TRANSCRIPT_TOKENS {
+            self.transcript.extend_from_slice(&chunk.tokens);
+        }
         // Those without an id have none. [T-INF-12]
         let told = if self.logprobs { chunk.tokens.len() } else { 0 };
         if chunk.logprobs.len() != told {
@@ -170,6 +232,8 @@ mod tests {
             model: "tiny@1.0".parse().expect("valid"),
             digest: Digest([2; 32]),
             seed: 1,
+            numerics_class: String::new(),
+            created_ms: 0,
         })
     }
 
@@ -220,6 +284,35 @@ mod tests {
         progress.take(accepted(1)).expect("taken");
         let long = "x".repeat(MAX_ANSWER_BYTES + 1);
         assert!(progress.take(chunk(0, 1, &long)).is_err());
+    }
+
+    /// [T-INF-13]
+    #[test]
+    fn an_answer_told_again_goes_on_where_it_was_and_another_one_breaks() {
+        let begun = || {
+            let mut progress = Progress::default();
+            progress.take(accepted(1)).expect("taken");
+            progress.take(chunk(0, 2, "ab")).expect("in order");
+            progress.begin_again();
+            progress.take(accepted(2)).expect("taken");
+            progress
+        };
+        let mut progress = begun();
+        let started = progress.started().expect("it began");
+        assert_eq!((started.transcript, started.seed), (vec![7, 7], 1));
+        assert_eq!(progress.take(chunk(0, 1, "a")), Ok(None));
+        let rest = progress.take(chunk(1, 2, "bc")).expect("the same");
+        let Some(Piece::Part(part)) = rest else {
+            panic!("{rest:?}")
+        };
+        assert_eq!(part.text, "c");
+        assert_eq!(progress.accepted().expect("taken").worker, NodeId([1; 32]));
+        assert!(matches!(progress.take(done()), Ok(Some(Piece::Done(_)))));
+        let wrong = [chunk(0, 2, "xb"), chunk(1, 1, "a"), done()];
+        for wrong in wrong {
+            assert!(begun().take(wrong.clone()).is_err(), "{wrong:?}");
+        }
+        assert_eq!(Progress::default().started(), None);
     }
 
     fn call(index: u32, id: Option<&str>, arguments: &str) -> CallDelta {

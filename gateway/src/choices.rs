@@ -33,10 +33,8 @@ pub(crate) struct Choices {
     told: SelectAll<BoxStream<'static, Item>>,
     /// Told before anybody asked.
     ahead: VecDeque<(u32, Told)>,
-    /// Those that have not begun.
-    waiting: usize,
-    /// Room that the requests take until all have begun.
-    held: Option<Share>,
+    /// Room that the requests take: each may have to be asked again.
+    _held: Share,
     usage: Usage,
 }
 
@@ -62,13 +60,11 @@ pub(crate) fn requests(first: InferRequest, answers: u32) -> Result<Vec<InferReq
 impl Choices {
     /// Submits the requests, all at once. `held` is what they take of the room for bodies.
     pub(crate) fn submit(app: &Arc<App>, requests: Vec<InferRequest>, held: Share) -> Self {
-        let waiting = requests.len();
         let one = |(index, request)| choice(app.clone(), index, request).boxed();
         Self {
             told: (0..).zip(requests).map(one).collect(),
             ahead: VecDeque::new(),
-            waiting,
-            held: Some(held),
+            _held: held,
             usage: Usage::default(),
         }
     }
@@ -108,19 +104,10 @@ impl Choices {
 
     async fn read(&mut self) -> Option<Item> {
         let item = self.told.next().await?;
-        match &item {
-            Ok((_, Told::Begun(_))) => {
-                self.waiting = self.waiting.saturating_sub(1);
-                if self.waiting == 0 {
-                    self.held = None;
-                }
-            }
-            Ok((_, Told::Piece(Piece::Done(done)))) => {
-                let (all, one) = (&mut self.usage, done.usage);
-                all.prompt_tokens = all.prompt_tokens.max(one.prompt_tokens);
-                all.completion_tokens = all.completion_tokens.saturating_add(one.completion_tokens);
-            }
-            _ => {}
+        if let Ok((_, Told::Piece(Piece::Done(done)))) = &item {
+            let (all, one) = (&mut self.usage, done.usage);
+            all.prompt_tokens = all.prompt_tokens.max(one.prompt_tokens);
+            all.completion_tokens = all.completion_tokens.saturating_add(one.completion_tokens);
         }
         Some(item)
     }
@@ -131,7 +118,8 @@ fn choice(app: Arc<App>, index: u32, request: InferRequest) -> impl Stream<Item 
     // It may be polled first when the response is under way.
     let span = Span::current();
     let submitted = async move {
-        submit::submit(&app.orchestrators, request, app.config.request_timeout()).await
+        let (timeout, patience) = (app.config.request_timeout(), app.config.resume_timeout());
+        submit::submit(&app.orchestrators, request, timeout, patience).await
     };
     stream::once(submitted.instrument(span)).flat_map(move |begun| {
         let (begun, rest): (Vec<Item>, Option<Answer>) = match begun {
@@ -182,7 +170,8 @@ mod tests {
                 ..Sampling::default()
             },
             output: Output::default(),
-            transcript: Vec::new(),
+            keyed: false,
+            resume: None,
         }
     }
 

@@ -27,8 +27,8 @@ pub struct GatewayConfig {
     /// Most bytes of a body; larger ones are answered 413. Not above 4 MiB, what a request on the
     /// wire may have.
     pub max_body_bytes: usize,
-    /// Most bytes of all bodies that are held at once, until their answers begin; more are answered
-    /// 503. Not below `max_body_bytes`, so that each body that may come can.
+    /// Most bytes of all bodies that are held at once, until their answers end: each may have to be
+    /// asked again; more are answered 503. Not below `max_body_bytes`, so that each body that may come can.
     pub max_body_bytes_in_flight: usize,
     /// Percent of `max_body_bytes_in_flight` that bodies of one tenant may take, so that it cannot
     /// starve the others; more are answered 429. One body of `max_body_bytes` always fits.
@@ -42,6 +42,8 @@ pub struct GatewayConfig {
     pub write_timeout_ms: u64,
     /// Milliseconds that an answer may take in all.
     pub request_timeout_ms: u64,
+    /// Milliseconds for which an answer whose orchestrator is lost waits for one that goes on with it.
+    pub resume_timeout_ms: u64,
     /// Milliseconds of silence in a stream after which a comment keeps it alive.
     pub keep_alive_ms: u64,
     /// Milliseconds that answers may still take when the gateway stops.
@@ -62,6 +64,7 @@ impl Default for GatewayConfig {
             body_timeout_ms: 30_000,
             write_timeout_ms: 60_000,
             request_timeout_ms: 600_000,
+            resume_timeout_ms: 20_000,
             keep_alive_ms: 15_000,
             drain_timeout_ms: 30_000,
         }
@@ -111,6 +114,7 @@ impl GatewayConfig {
             10,
             86_400_000,
         )?;
+        range("resume_timeout_ms", self.resume_timeout_ms, 1, 3_600_000)?;
         range("keep_alive_ms", self.keep_alive_ms, 10, 600_000)?;
         range("drain_timeout_ms", self.drain_timeout_ms, 0, 86_400_000)
     }
@@ -122,6 +126,10 @@ impl GatewayConfig {
         usize::try_from(share)
             .unwrap_or(usize::MAX)
             .max(self.max_body_bytes)
+    }
+
+    pub(crate) fn resume_timeout(&self) -> Duration {
+        Duration::from_millis(self.resume_timeout_ms)
     }
 
     pub(crate) fn request_timeout(&self) -> Duration {

@@ -113,7 +113,7 @@ impl Exchange {
         let tenant = auth::tenant(&directory, &parts.headers)?;
         span.record("tether.tenant", tenant.as_str());
         let mut permit = app.limits.admit(&tenant)?;
-        // What is read of the body stays counted until all answers have begun: it is held as long,
+        // What is read of the body stays counted until all answers have ended: it is held as long,
         // in one form or another.
         let read = app.bodies.read_json(&tenant, &parts.headers, body);
         let (body, mut held) = read.await?;
@@ -136,7 +136,8 @@ impl Exchange {
             input: Input::Chat(std::mem::take(&mut chat.messages)),
             sampling: chat.sampling.clone(),
             output: std::mem::take(&mut chat.output),
-            transcript: Vec::new(),
+            keyed: request_id::is_keyed(&parts.headers),
+            resume: None,
         };
         let failed = |problem: Problem| Failed {
             problem,
@@ -155,7 +156,7 @@ impl Exchange {
         Ok(Accepting {
             chat,
             correlation,
-            created_s: unix_seconds(),
+            created_s: created_s(&accepted),
             accepted,
             choices,
             permit,
@@ -234,7 +235,11 @@ fn name(response: &mut Response, correlation: &CorrelationId, accepted: Option<&
     }
 }
 
-fn unix_seconds() -> u64 {
+/// When the request was first taken: an answer that is given again says the same.
+fn created_s(accepted: &Accepted) -> u64 {
+    if accepted.created_ms > 0 {
+        return accepted.created_ms / 1_000;
+    }
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())

@@ -88,7 +88,8 @@ impl From<RpcError> for Problem {
             Code::NotFound => (S::NOT_FOUND, "model_not_found"),
             Code::Forbidden => (S::FORBIDDEN, "permission_denied"),
             Code::Conflict => (S::CONFLICT, "idempotency_conflict"),
-            Code::Unavailable => (S::SERVICE_UNAVAILABLE, "unavailable"),
+            // Nobody could be followed to who has it.
+            Code::Unavailable | Code::Elsewhere => (S::SERVICE_UNAVAILABLE, "unavailable"),
             // The mesh is full.
             Code::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded"),
             // This tenant alone has to wait.
@@ -100,6 +101,7 @@ impl From<RpcError> for Problem {
             Code::Internal | Code::Unknown => (S::INTERNAL_SERVER_ERROR, "internal_error"),
         };
         let param = match error.code {
+            Code::Elsewhere => None,
             Code::NotFound => error.param.or_else(|| Some("model".to_owned())),
             // It names a limit and no parameter; the message says it too.
             Code::RateLimited => None,
@@ -107,7 +109,7 @@ impl From<RpcError> for Problem {
         };
         let waits = matches!(
             error.code,
-            Code::Unavailable | Code::Overloaded | Code::RateLimited
+            Code::Unavailable | Code::Elsewhere | Code::Overloaded | Code::RateLimited
         );
         Self {
             status,

@@ -40,6 +40,11 @@ impl RequestId {
     }
 }
 
+/// Whether the client gave a key, and may come again with it.
+pub(crate) fn is_keyed(headers: &HeaderMap) -> bool {
+    headers.contains_key(IDEMPOTENCY_KEY)
+}
+
 /// The retry token: the client's key, or a fresh random one that nobody else has.
 pub(crate) fn retry_token(headers: &HeaderMap) -> Result<String, Problem> {
     let Some(value) = headers.get(IDEMPOTENCY_KEY) else {

@@ -1,27 +1,31 @@
 //! A request on its way to an orchestrator, and its answer on the way back.
+//!
+//! * `seek` – which orchestrator is asked, and which one goes on when that is lost
+
+mod seek;
 
 use crate::answer::{Piece, Progress};
 use crate::orchestrators::Orchestrators;
 use crate::problem::Problem;
 use axum::http::StatusCode;
-use futures_util::StreamExt;
-use futures_util::stream::{self, BoxStream};
-use std::time::{Duration, Instant};
-use tether_net::{Call, Link};
+use seek::Seeker;
+use std::sync::Arc;
+use std::time::Duration;
+use tether_net::Call;
 use tether_wire::codec;
 use tether_wire::infer::{Accepted, AnswerEvent, InferRequest, MAX_EVENT_BYTES, MAX_REQUEST_BYTES};
-use tether_wire::rpc::{Code, RpcError, method};
-
-/// How long a failed call waits to learn whether its whole link is gone.
-const LINK_LOSS_GRACE: Duration = Duration::from_millis(100);
+use tether_wire::rpc::{Code, RpcError};
 
 /// How long a whole answer's call is given to end by itself.
 const END_GRACE: Duration = Duration::from_secs(1);
 
 /// An answer that has begun. Dropping it cancels it, all the way to the engine.
 pub(crate) struct Answer {
-    events: BoxStream<'static, Result<AnswerEvent, RpcError>>,
+    /// Nothing once it is whole.
+    call: Option<Call>,
     progress: Progress,
+    /// By whom it goes on when its orchestrator is lost.
+    seeker: Seeker,
 }
 
 /// An answer that has begun, with what came first.
@@ -32,44 +36,33 @@ pub(crate) struct Begun {
 }
 
 impl Answer {
-    fn new(call: Call, logprobs: bool) -> Self {
-        let events = stream::unfold(Some(call), |call| async move {
-            let mut call = call?;
-            match call.next().await {
-                Ok(None) => None,
-                Ok(Some(bytes)) => match codec::decode("answer event", &bytes, MAX_EVENT_BYTES) {
-                    Ok(event) => Some((Ok(event), Some(call))),
-                    Err(error) => {
-                        let error = RpcError::new(Code::Internal, error.to_string());
-                        Some((Err(error), None))
-                    }
-                },
-                Err(error) => Some((Err(error), None)),
-            }
-        });
-        Self {
-            events: events.boxed(),
-            progress: Progress::new(logprobs),
-        }
-    }
-
-    /// The next piece. After the end or an error it is not to be asked again. Losing interest in
-    /// the future and asking anew loses nothing.
+    /// The next piece. After the end or an error it is not to be asked again. Dropping the future and
+    /// asking anew loses nothing but time.
     pub(crate) async fn next(&mut self) -> Result<Piece, RpcError> {
         loop {
-            match self.events.next().await {
-                Some(event) => {
-                    if let Some(piece) = self.progress.take(event?)? {
-                        if let Piece::Done(_) = piece {
-                            self.let_end();
-                        }
-                        return Ok(piece);
-                    }
+            let Some(call) = &mut self.call else {
+                self.progress.ended()?;
+                return Err(RpcError::new(Code::Internal, "the answer is over"));
+            };
+            let event = match seek::event(call, &self.seeker).await {
+                Ok(Some(event)) => event,
+                Ok(None) => {
+                    self.call = None;
+                    continue;
                 }
-                None => {
-                    self.progress.ended()?;
-                    return Err(RpcError::new(Code::Internal, "the answer is over"));
+                Err(error) => {
+                    let started = self.progress.started();
+                    self.call = Some(self.seeker.another(call.link(), error, started).await?);
+                    self.progress.begin_again();
+                    continue;
                 }
+            };
+            if let Some(piece) = self.progress.take(event)? {
+                self.seeker.found();
+                if let Piece::Done(_) = piece {
+                    self.let_end();
+                }
+                return Ok(piece);
             }
         }
     }
@@ -77,77 +70,41 @@ impl Answer {
     /// Hears the end of the call, which follows the end of the answer: a call that is dropped
     /// before counts as cancelled. Nobody waits for it.
     fn let_end(&mut self) {
-        let mut events = std::mem::replace(&mut self.events, stream::empty().boxed());
+        let Some(mut call) = self.call.take() else {
+            return;
+        };
         tokio::spawn(async move {
             // An orchestrator that never ends the call is no reason to hold it.
-            let _ = tokio::time::timeout(END_GRACE, events.next()).await;
+            let _ = tokio::time::timeout(END_GRACE, call.next()).await;
         });
     }
 }
 
-/// Submits a request and waits for the first piece of its answer.
-///
-/// A link that breaks or becomes quiet before anything was received is no answer: another
-/// orchestrator is asked, with the same correlation id, so that the work is known to be the same.
-/// So is one other, once, where an orchestrator is unavailable: it may be alone in that it stops, or
-/// in what it tried, but a request that fails wherever it comes is not carried to all. All of them
-/// together have the `timeout`. Once the answer has begun it is kept while the link is up. [T-LNK-5]
+/// Submits a request and waits for the first piece of its answer. All that are asked for it have the
+/// `timeout` together; once the answer has begun another orchestrator is looked for, for as long as
+/// `patience`, where the one that gives it is lost. [T-LNK-5] [T-INF-13]
 pub(crate) async fn submit(
-    orchestrators: &Orchestrators,
+    orchestrators: &Arc<Orchestrators>,
     request: InferRequest,
     timeout: Duration,
+    patience: Duration,
 ) -> Result<Begun, Problem> {
-    let body = codec::encode(&request);
-    let correlation = request.correlation;
-    let logprobs = request.sampling.top_logprobs.is_some();
-    // It may wait for long, and once is enough to hold a prompt.
-    drop(request);
-    if body.len() > MAX_REQUEST_BYTES {
+    if codec::encode(&request).len() > MAX_REQUEST_BYTES {
         return Err(Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "request_too_large",
             format!("The request has more than {MAX_REQUEST_BYTES} bytes."),
         ));
     }
-    let mut problem = Problem::unavailable("No orchestrator can be reached now.");
-    let (began, mut was_refused) = (Instant::now(), false);
-    for link in orchestrators.ranked(&correlation) {
-        let left = timeout.saturating_sub(began.elapsed());
-        let error = match ask(&link, &body, logprobs, left).await {
-            Ok(begun) => return Ok(begun),
-            // They share their jobs, and the first one had the request.
-            Err(error) if was_refused && error.code == Code::Conflict => return Err(problem),
-            Err(error) if error.code == Code::Unavailable => error,
-            Err(error) => return Err(error.into()),
-        };
-        tracing::warn!(peer = %link.peer().id, %error, "no answer began at this orchestrator");
-        problem = error.into();
-        let is_left = link.is_up() && !link.is_quiet();
-        if is_left && was_refused && !is_lost(&link).await {
-            break;
-        }
-        was_refused |= is_left;
-    }
-    Err(problem)
-}
-
-async fn ask(
-    link: &Link,
-    body: &[u8],
-    logprobs: bool,
-    timeout: Duration,
-) -> Result<Begun, RpcError> {
-    let mut call = link.call(method::SUBMIT, Some(timeout), body).await?;
-    call.finish_sending().await;
-    let mut answer = Answer::new(call, logprobs);
-    let first = tokio::select! {
-        biased;
-        first = answer.next() => first?,
-        () = link.until_quiet() => {
-            let why = "nothing is heard of the orchestrator";
-            return Err(RpcError::new(Code::Unavailable, why));
-        }
+    let logprobs = request.sampling.top_logprobs.is_some();
+    let mut seeker = Seeker::new(orchestrators.clone(), request, timeout, patience);
+    let call = seeker.first().await?;
+    let mut answer = Answer {
+        call: Some(call),
+        progress: Progress::new(logprobs),
+        seeker,
     };
+    let first = answer.next().await?;
     let accepted = answer.progress.accepted().cloned();
     let accepted = accepted.ok_or_else(|| RpcError::new(Code::Internal, "no worker is named"))?;
     Ok(Begun {
@@ -157,12 +114,7 @@ async fn ask(
     })
 }
 
-/// Whether the link is gone, or as good as gone. The error of a call may come a moment before that
-/// of its link.
-async fn is_lost(link: &Link) -> bool {
-    !link.is_up()
-        || link.is_quiet()
-        || tokio::time::timeout(LINK_LOSS_GRACE, link.closed())
-            .await
-            .is_ok()
+fn decode(bytes: &[u8]) -> Result<AnswerEvent, RpcError> {
+    codec::decode("answer event", bytes, MAX_EVENT_BYTES)
+        .map_err(|error| RpcError::new(Code::Internal, error.to_string()))
 }

@@ -47,6 +47,9 @@ pub struct OrchestratorConfig {
     pub queue_timeout_ms: u64,
     /// Time from the turn of a request to the first piece of its answer: reading the prompt.
     pub first_token_timeout_ms: u64,
+    /// Time for which an answer that has begun waits for a worker that goes on with it, where there is
+    /// none.
+    pub hand_over_timeout_ms: u64,
     /// Time between two pieces of an answer, and for the gateway to take one.
     pub stall_timeout_ms: u64,
     /// Time for a whole answer. A job's lease lasts as long.
@@ -78,6 +81,7 @@ impl Default for OrchestratorConfig {
             accept_timeout_ms: 750,
             queue_timeout_ms: 120_000,
             first_token_timeout_ms: 60_000,
+            hand_over_timeout_ms: 15_000,
             stall_timeout_ms: 30_000,
             answer_timeout_ms: 600_000,
             max_open: 1_024,
@@ -162,6 +166,7 @@ impl OrchestratorConfig {
             ("accept_timeout_ms", self.accept_timeout_ms),
             ("queue_timeout_ms", self.queue_timeout_ms),
             ("first_token_timeout_ms", self.first_token_timeout_ms),
+            ("hand_over_timeout_ms", self.hand_over_timeout_ms),
             ("stall_timeout_ms", self.stall_timeout_ms),
             ("answer_timeout_ms", self.answer_timeout_ms),
             ("retry_after_ms", self.retry_after_ms),

@@ -1,46 +1,60 @@
-//! A request from the gateway's call to its end: reserve, place, attempt, record. (RSV-1, SCH-4)
+//! A request from the gateway's call to its end: reserve, place, attempt, record. (RSV-1, SCH-4, SCH-8)
+//!
+//! A request runs in a task of its own, which writes the answer's events into a log; calls read from
+//! that log. So the caller's going away ends nothing half recorded, a key that comes again joins, and
+//! a worker that dies is followed by another which goes on behind what was given.
 //!
 //! The job is on the disk before a worker hears of it, and its end is on the disk before the
 //! gateway hears of that. Every path leads through [`Dispatcher::finish`], also that of a panic.
+//!
+//! * `intake` – from a call to a run, or to one that is under way
+//! * `log`, `running` – the answers under way
+//! * `run` – one worker after the other; `attempt` – one order to one of them
+//! * `check`, `outcome`, `receipt` – what comes back, judged
 
 mod attempt;
 mod backoff;
 mod check;
 mod intake;
+mod log;
 pub(crate) mod open;
 mod outcome;
 pub mod pace;
+mod progress;
 mod receipt;
 mod recording;
+mod run;
+pub(crate) mod running;
 
 use crate::catalogue::Catalogue;
 use crate::clock;
 use crate::config::OrchestratorConfig;
 use crate::fleet::keeper::Fleet;
-use crate::fleet::{Found, Snapshot};
 use crate::job::Step;
-use crate::place::{Query, Ranked, place};
 use crate::store::{Holder, MetadataStore, StoreError};
 use crate::upkeep::UnrecordedEnd;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
+use intake::Asked;
+use log::{AnswerLog, Reader};
 use open::{Held, OpenJobs};
-use outcome::{End, Refusals, told};
+use outcome::End;
+use run::Run;
+use running::{Place, Running};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tether_net::{Incoming, Node};
 use tether_telemetry::metrics::OrchestratorMetrics;
-use tether_telemetry::trace;
-use tether_wire::infer::{InferRequest, Usage};
+use tether_wire::infer::{AnswerEvent, Usage};
 use tether_wire::rpc::{Code, RpcError};
-use tether_wire::{Digest, ModelRef, NodeId, Region};
+use tether_wire::{NodeId, Region, codec};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, Span, field};
+use tracing::Span;
 
 /// What dispatches.
 pub(crate) struct Dispatcher {
@@ -53,9 +67,11 @@ pub(crate) struct Dispatcher {
     pub(crate) catalogue: Arc<ArcSwap<Catalogue>>,
     pub(crate) store: Arc<dyn MetadataStore>,
     pub(crate) metrics: Arc<OrchestratorMetrics>,
-    /// One permit for each request under way.
+    /// One permit for each call under way.
     pub(crate) permits: Semaphore,
-    /// Every request under way, so that the end can wait for them.
+    /// The answers under way.
+    pub(crate) running: Running,
+    /// Their runs, so that the end can wait for them.
     pub(crate) open: TaskTracker,
     /// The jobs of those requests.
     pub(crate) jobs: OpenJobs,
@@ -65,30 +81,6 @@ pub(crate) struct Dispatcher {
     pub(crate) draining: CancellationToken,
     /// No requests any more: those under way fail.
     pub(crate) stop: CancellationToken,
-}
-
-/// A request under way.
-pub(crate) struct Run {
-    call: Incoming,
-    request: InferRequest,
-    model: ModelRef,
-    /// The artifact that the model is bound to.
-    digest: Digest,
-    seed: u64,
-    holder: Holder,
-    held: Held,
-    began: Instant,
-    deadline: tokio::time::Instant,
-    /// Workers that it was given to.
-    attempts: u32,
-    /// Whether any of an answer was sent to the gateway.
-    streamed: bool,
-    /// Tokens of the prompt, once the worker said so.
-    prompt_tokens: u32,
-    /// Tokens that were sent to the gateway.
-    tokens: u32,
-    /// The end as the worker sent it, passed on after it is recorded.
-    done: Vec<u8>,
 }
 
 /// Why a request under way ends from outside.
@@ -103,178 +95,84 @@ type Interrupts = Pin<Box<dyn Future<Output = Interrupt> + Send>>;
 
 impl Dispatcher {
     /// Serves a `submit` call.
-    pub(crate) async fn serve(self: Arc<Self>, call: Incoming) -> Result<(), RpcError> {
-        let span = tracing::info_span!(
-            "orchestrator.dispatch",
-            tether.role = "orchestrator",
-            tether.correlation_id = field::Empty,
-            tether.tenant = field::Empty,
-            tether.outcome = field::Empty,
-            tether.attempts = field::Empty,
-            gen_ai.request.model = field::Empty,
-            gen_ai.usage.input_tokens = field::Empty,
-            gen_ai.usage.output_tokens = field::Empty,
-        );
-        trace::set_parent(&span, call.head().traceparent.as_deref());
-        // A task of its own: the caller's going away must not end it before it is recorded.
-        let this = self.clone();
-        let task = self.open.spawn(
-            async move {
-                let _counted = Counted::new(&this.metrics);
-                let result = Box::pin(this.request(call)).await;
-                let outcome = result.as_ref().map_or_else(|e| e.code.as_str(), |()| "ok");
-                this.metrics.dispatched(outcome);
-                Span::current().record("tether.outcome", outcome);
-                if let Err(error) = &result {
-                    tracing::info!(outcome, %error, "request ended without a whole answer");
-                }
-                result
+    pub(crate) async fn serve(self: Arc<Self>, mut call: Incoming) -> Result<(), RpcError> {
+        let asked = self.receive(&mut call).await;
+        let (asked, _permit) = asked.inspect_err(|error| self.refused(error))?;
+        let (reader, by) = self.enter(asked, &call).await?;
+        let patience = Duration::from_millis(self.config.stall_timeout_ms);
+        let given = deliver(&mut call, reader, patience);
+        match by {
+            None => given.await,
+            Some(by) => tokio::time::timeout_at(by, given)
+                .await
+                .unwrap_or_else(|_| {
+                    let why = "the time for this request is over";
+                    Err(RpcError::new(Code::Deadline, why))
+                }),
+        }
+    }
+
+    fn refused(&self, error: &RpcError) {
+        self.metrics.dispatched(error.code.as_str());
+        tracing::info!(%error, "a call without a request that could run");
+    }
+
+    /// Runs a request to its end. Its callers may all go away: that ends it too, and is recorded.
+    async fn run(self: Arc<Self>, asked: Asked, place: Place) {
+        let _counted = Counted::new(&self.metrics);
+        let result = match self.take_in(asked, &place).await {
+            Ok(mut run) => {
+                let mut interrupt = self.interrupts(&run, &place);
+                let driven = self.drive(&mut run, place.log(), &mut interrupt);
+                let driven = AssertUnwindSafe(driven).catch_unwind();
+                let end = driven.await.unwrap_or_else(|_| {
+                    tracing::error!(job = %run.holder.job, "a request made the orchestrator panic");
+                    End::Final(failed_here())
+                });
+                self.finish(run, place.log(), end).await
             }
-            .instrument(span),
-        );
-        task.await.unwrap_or_else(|_| Err(failed_here()))
+            Err(error) => Err(error),
+        };
+        let outcome = result.as_ref().map_or_else(|e| e.code.as_str(), |()| "ok");
+        self.metrics.dispatched(outcome);
+        Span::current().record("tether.outcome", outcome);
+        if let Err(error) = &result {
+            tracing::info!(outcome, %error, "request ended without a whole answer");
+        }
+        place.end(result);
     }
 
-    async fn request(&self, call: Incoming) -> Result<(), RpcError> {
-        let (mut run, _permit) = self.take_in(call).await?;
-        let mut interrupt = self.interrupts(&run);
-        let driven = AssertUnwindSafe(self.drive(&mut run, &mut interrupt)).catch_unwind();
-        let end = driven.await.unwrap_or_else(|_| {
-            tracing::error!(job = %run.holder.job, "a request made the orchestrator panic");
-            End::Final(failed_here())
-        });
-        self.finish(run, end).await
-    }
-
-    fn interrupts(&self, run: &Run) -> Interrupts {
-        let (gone, deadline, stop) = (run.call.cancelled(), run.deadline, self.stop.clone());
+    fn interrupts(&self, run: &Run, place: &Place) -> Interrupts {
+        let (log, deadline, stop) = (place.log().clone(), run.deadline, self.stop.clone());
         Box::pin(async move {
             tokio::select! {
-                () = gone => Interrupt::Gone,
+                () = log.abandoned() => Interrupt::Gone,
                 () = tokio::time::sleep_until(deadline) => Interrupt::Deadline,
                 () = stop.cancelled() => Interrupt::Stopped,
             }
         })
     }
 
-    /// Gives the request to one worker after the other, while nothing of an answer was sent.
-    async fn drive(&self, run: &mut Run, interrupt: &mut Interrupts) -> End {
-        let mut tried: Vec<NodeId> = Vec::new();
-        let mut last: Option<Code> = None;
-        let mut refusals = Refusals::default();
-        while run.attempts < self.config.attempts {
-            let mut ranked = self.rank(run, &tried);
-            if last.is_some() && !ranked.is_empty() {
-                let left = (run.deadline).saturating_duration_since(tokio::time::Instant::now());
-                let pause = backoff::pause(run.attempts, left, &mut rand::rng());
-                tokio::select! {
-                    biased;
-                    why = &mut *interrupt => return self.interrupted(why, run),
-                    () = tokio::time::sleep(pause) => {}
-                }
-                // The fleet as it is now.
-                ranked = self.rank(run, &tried);
-            }
-            let Some(best) = ranked.first() else { break };
-            if let Some(code) = last {
-                self.metrics.retried(code.as_str());
-            }
-            run.attempts += 1;
-            tried.push(best.candidate.worker.id());
-            let span = attempt_span(run.attempts, best);
-            for other in ranked.iter().skip(1).take(EXPLAINED) {
-                span.in_scope(|| explain(other));
-            }
-            let began = Instant::now();
-            let attempt = self.attempt(run, &best.candidate, interrupt);
-            let end = attempt.instrument(span.clone()).await;
-            span.record("tether.outcome", end.label());
-            self.metrics.attempt(end.label(), began.elapsed());
-            match end {
-                End::Fault(fault) => {
-                    span.in_scope(|| log_fault(&fault));
-                    if run.streamed {
-                        return End::Final(told(fault, true, self.config.retry_after_ms));
-                    }
-                    last = Some(fault.code);
-                    refusals.add(fault);
-                }
-                end => return end,
-            }
-        }
-        let told = refusals.told(self.config.retry_after_ms);
-        End::Final(told.unwrap_or_else(|| self.nothing_serves(&run.model.to_string())))
-    }
-
-    fn rank(&self, run: &Run, tried: &[NodeId]) -> Vec<Ranked> {
-        let fleet = self.fleet.snapshot();
-        let query = Query {
-            region: &self.region,
-            tried,
-        };
-        place(
-            self.candidates(&fleet, &run.model, &run.digest),
-            &query,
-            &self.config.weights,
-            self.config.near_equal,
-            &mut rand::rng(),
-        )
-    }
-
-    /// The best of those who serve an artifact and can be asked now.
-    fn candidates<'a>(
-        &self,
-        fleet: &'a Snapshot,
-        model: &ModelRef,
-        digest: &Digest,
-    ) -> impl Iterator<Item = Found<'a>> {
-        let now_mono_ms = clock::now().mono_ms;
-        let is_linked = |worker: &NodeId| {
-            let node = self.node.get();
-            node.is_some_and(|node| node.linked(worker).is_some())
-        };
-        let found = fleet.candidates(model, digest, &self.region, &mut rand::rng());
-        found.into_iter().filter(move |it| {
-            let worker = it.worker;
-            worker.may_be_asked(|| is_linked(&worker.id()), now_mono_ms)
-        })
-    }
-
-    /// Nobody can serve a model that is known, by this name.
-    fn nothing_serves(&self, model: &str) -> RpcError {
-        let fleet = self.fleet.snapshot();
-        let why = fleet.withheld(model).flatten();
-        let why = why.map_or_else(String::new, |code| format!(": {code}"));
-        RpcError::new(
-            Code::Unavailable,
-            format!("no worker can serve the model `{model}` just now{why}"),
-        )
-        .with_retry_after_ms(self.config.retry_after_ms)
-    }
-
-    fn interrupted(&self, why: Interrupt, run: &Run) -> End {
+    fn interrupted(&self, why: Interrupt) -> End {
         match why {
             Interrupt::Gone => End::Cancelled,
             Interrupt::Deadline => End::Final(RpcError::new(
                 Code::Deadline,
                 "the time for this request is over",
             )),
-            Interrupt::Stopped if run.streamed => End::Final(RpcError::new(
-                Code::Unavailable,
-                "the answer was cut off: its orchestrator is stopping",
+            // Another one goes on, or this one once it is back.
+            Interrupt::Stopped => End::Final(RpcError::new(
+                Code::Elsewhere,
+                "the orchestrator is stopping",
             )),
-            Interrupt::Stopped => End::Final(
-                RpcError::new(Code::Unavailable, "the orchestrator is stopping")
-                    .with_retry_after_ms(self.config.retry_after_ms),
-            ),
         }
     }
 
-    /// Records how the request ended, and only then tells the gateway.
-    async fn finish(&self, mut run: Run, end: End) -> Result<(), RpcError> {
+    /// Records how the request ended, and only then says so.
+    async fn finish(&self, run: Run, log: &AnswerLog, end: End) -> Result<(), RpcError> {
         let given = Usage {
-            prompt_tokens: run.prompt_tokens,
-            completion_tokens: run.tokens,
+            prompt_tokens: run.progress.prompt_tokens(),
+            completion_tokens: run.progress.tokens(),
         };
         let (step, result) = match end {
             End::Done(done) => {
@@ -285,7 +183,7 @@ impl Dispatcher {
                 let span = Span::current();
                 span.record("gen_ai.usage.input_tokens", done.usage.prompt_tokens);
                 span.record("gen_ai.usage.output_tokens", done.usage.completion_tokens);
-                (step, Ok(()))
+                (step, Ok(done))
             }
             End::Final(error) | End::Fault(error) => {
                 let text = format!("{}: {error}", error.code.as_str());
@@ -302,26 +200,60 @@ impl Dispatcher {
                 Err(RpcError::new(Code::Cancelled, "the caller went away")),
             ),
         };
-        Span::current().record("tether.attempts", run.attempts);
+        Span::current().record("tether.attempts", run.progress.attempts());
         let recorded = self
             .store
             .step(run.holder, step.clone(), clock::now().unix_ms)
             .await;
-        if let Err(error) = recorded {
-            tracing::error!(job = %run.holder.job, %error, "the end of a job could not be recorded");
-            if !matches!(error, StoreError::Refused { .. }) {
-                self.record_later(run.holder, step, run.held);
+        match recorded {
+            Ok(()) => {}
+            // Whoever has it by now gives the answer.
+            Err(StoreError::Refused { .. }) => {
+                tracing::warn!(job = %run.holder.job, "the job is another's by now");
+                return Err(elsewhere());
             }
-            return result.and(Err(RpcError::new(
-                Code::Internal,
-                "the answer could not be recorded, so that it does not count",
-            )));
+            Err(error) => {
+                tracing::error!(job = %run.holder.job, %error, "the end of a job could not be recorded");
+                self.record_later(run.holder, step, run.held);
+                return result.and(Err(RpcError::new(
+                    Code::Internal,
+                    "the answer could not be recorded, so that it does not count",
+                )));
+            }
         }
-        result?;
-        // The answer is whole and recorded; a gateway that is gone by now changes neither.
-        let patience = Duration::from_millis(self.config.stall_timeout_ms);
-        let _ = tokio::time::timeout(patience, run.call.send(&run.done)).await;
+        let done = codec::encode(&AnswerEvent::Done(result?));
+        // Whole and recorded; that nobody is there to read it by now changes neither.
+        let _ = log.append(&done).await;
         Ok(())
+    }
+}
+
+/// Gives a call the answer's events, as fast as its caller takes them.
+async fn deliver(
+    call: &mut Incoming,
+    mut reader: Reader,
+    patience: Duration,
+) -> Result<(), RpcError> {
+    let gone = call.cancelled();
+    tokio::pin!(gone);
+    let cancelled = || RpcError::new(Code::Cancelled, "the caller went away");
+    loop {
+        let event = tokio::select! {
+            biased;
+            () = &mut gone => return Err(cancelled()),
+            event = reader.next() => event?,
+        };
+        let Some(event) = event else { return Ok(()) };
+        match tokio::time::timeout(patience, call.send(&event)).await {
+            Ok(sent) => sent.map_err(|error| {
+                tracing::debug!(%error, "the gateway takes no more");
+                cancelled()
+            })?,
+            Err(_) => {
+                tracing::warn!("the gateway took nothing for too long");
+                return Err(cancelled());
+            }
+        }
     }
 }
 
@@ -359,42 +291,12 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Candidates whose terms are recorded beside the chosen one.
-const EXPLAINED: usize = 8;
-
-fn attempt_span(attempt: u32, chosen: &Ranked) -> Span {
-    let worker = &chosen.candidate.worker;
-    let span = tracing::info_span!(
-        "orchestrator.attempt",
-        tether.role = "orchestrator",
-        tether.attempt = attempt,
-        tether.worker = %worker.id(),
-        tether.score = chosen.score,
-        tether.suspect = chosen.suspect,
-        tether.outcome = field::Empty,
-    );
-    span.in_scope(|| explain(chosen));
-    span
-}
-
-/// A tenant at its limit is no trouble of the mesh's.
-fn log_fault(fault: &RpcError) {
-    if fault.code == Code::RateLimited {
-        tracing::info!(error = %fault, "the tenant is over the worker's limit");
-    } else {
-        tracing::warn!(error = %fault, "attempt failed");
-    }
-}
-
-/// Records why a candidate has its rank.
-fn explain(candidate: &Ranked) {
-    tracing::debug!(
-        worker = %candidate.candidate.worker.id().short(),
-        score = candidate.score,
-        suspect = candidate.suspect,
-        terms = ?candidate.terms,
-        "candidate"
-    );
+/// Its job went to another orchestrator.
+fn elsewhere() -> RpcError {
+    RpcError::new(
+        Code::Elsewhere,
+        "another orchestrator has this request by now",
+    )
 }
 
 fn failed_here() -> RpcError {

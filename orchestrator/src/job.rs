@@ -1,11 +1,11 @@
 //! A job and what may become of it: the one place that knows. (RSV-1, RSV-4)
 //!
 //! ```text
-//! reserved ──▶ dispatched ──▶ streaming ──▶ done
+//! reserved ──▶ dispatched ◀─▶ streaming ──▶ done
 //!    ▲   │        │  ▲ │          │
 //!    │   │        └──┘ └──────────┼──▶ failed | cancelled
 //!    │   └────────────────────────┘         │
-//!    └──────── the tenant asks again, nothing was given ────┘
+//!    └──────── the same request comes again under its key ──┘
 //! ```
 //!
 //! Prompts and answers are not part of it: only hashes and counts are kept.
@@ -70,7 +70,7 @@ impl JobState {
     }
 
     /// Whether a job in this state may come into the next one. Beginning anew
-    /// ([`Job::may_begin_anew`]) is not a transition: it is another run under a higher fence.
+    /// ([`Repeat::BeginAnew`]) is not a transition: it is another run under a higher fence.
     #[must_use]
     pub fn may_become(self, next: Self) -> bool {
         use JobState::{Cancelled, Dispatched, Done, Failed, Reserved, Streaming};
@@ -78,7 +78,8 @@ impl JobState {
             Reserved => matches!(next, Dispatched | Failed | Cancelled),
             // Dispatched again is the next attempt; done at once is an empty answer.
             Dispatched => matches!(next, Dispatched | Streaming | Done | Failed | Cancelled),
-            Streaming => matches!(next, Done | Failed | Cancelled),
+            // Dispatched from there is a hand-over: another worker goes on.
+            Streaming => matches!(next, Dispatched | Done | Failed | Cancelled),
             Done | Failed | Cancelled => false,
         }
     }
@@ -155,15 +156,6 @@ pub struct Job {
 }
 
 impl Job {
-    /// Whether the same key may run again: the last run gave nothing, so nothing can be given or
-    /// billed twice.
-    #[must_use]
-    pub fn may_begin_anew(&self) -> bool {
-        matches!(self.state, JobState::Failed | JobState::Cancelled)
-            && !self.streamed
-            && self.usage.completion_tokens == 0
-    }
-
     /// What becomes of another request under the same key.
     #[must_use]
     pub fn repeated_by(&self, request_hash: &Digest) -> Repeat {
@@ -171,12 +163,10 @@ impl Job {
             Repeat::AnotherRequest
         } else if self.state.is_open() {
             Repeat::StillRunning
-        } else if self.may_begin_anew() {
-            Repeat::BeginAnew
         } else if self.state == JobState::Done {
             Repeat::AlreadyAnswered
         } else {
-            Repeat::PartlyAnswered
+            Repeat::BeginAnew
         }
     }
 }
@@ -190,9 +180,8 @@ pub enum Repeat {
     StillRunning,
     /// The first request was answered in full.
     AlreadyAnswered,
-    /// The first request ended after part of its answer was given.
-    PartlyAnswered,
-    /// The first request gave nothing: it may run now.
+    /// The first request ended without a whole answer: it may run again, from the same seed, so that
+    /// the same answer is made.
     BeginAnew,
 }
 
@@ -284,7 +273,7 @@ mod tests {
             assert!(!open.may_become(Reserved), "{open:?}");
         }
         assert!(!Reserved.may_become(Streaming) && !Reserved.may_become(Done));
-        assert!(!Streaming.may_become(Dispatched), "no retry after a piece");
+        assert!(Streaming.may_become(Dispatched), "a hand-over");
         assert!(Dispatched.may_become(Dispatched), "the next attempt");
         assert!(Streaming.may_become(Done));
     }

@@ -9,6 +9,7 @@ use crate::directory::serve::Directory;
 use crate::discovery::{self, Intake, Joins, Own, Spreading};
 use crate::dispatch::Dispatcher;
 use crate::dispatch::open::OpenJobs;
+use crate::dispatch::running::Running;
 use crate::fleet::Snapshot;
 use crate::fleet::keeper::{Fleet, FleetSettings};
 use crate::releases::{self, ReleaseError};
@@ -184,6 +185,7 @@ pub async fn start_with_store(
         store: store.clone(),
         metrics: metrics.clone(),
         permits: Semaphore::new(config.max_open),
+        running: Running::default(),
         open: TaskTracker::new(),
         jobs: OpenJobs::default(),
         unrecorded,

@@ -15,6 +15,9 @@ pub struct Query<'a> {
     pub region: &'a Region,
     /// Workers that were tried already.
     pub tried: &'a [NodeId],
+    /// The class in which an answer is to go on: those of another come after all of it, since theirs
+    /// is not provably the answer that would have come.
+    pub numerics_class: Option<&'a str>,
 }
 
 /// A candidate with the reasons for its rank.
@@ -36,6 +39,7 @@ struct Scored<'a> {
     score: f32,
     terms: Terms,
     suspect: bool,
+    other_class: bool,
 }
 
 /// How many of the best are given back: more than a request is ever given to, and enough to see why
@@ -55,10 +59,11 @@ pub fn place<'a>(
 ) -> Vec<Ranked> {
     let mut scored: Vec<Scored<'a>> = (candidates.into_iter())
         .filter(|found| !query.tried.contains(&found.worker.id()))
-        .map(|found| rank(found, query.region, weights))
+        .map(|found| rank(found, query, weights))
         .collect();
     scored.sort_unstable_by(|a, b| {
         (a.suspect.cmp(&b.suspect))
+            .then(a.other_class.cmp(&b.other_class))
             .then(b.score.total_cmp(&a.score))
             .then_with(|| a.found.worker.id().cmp(&b.found.worker.id()))
     });
@@ -73,9 +78,9 @@ pub fn place<'a>(
     .collect()
 }
 
-fn rank<'a>(found: Found<'a>, region: &Region, weights: &Weights) -> Scored<'a> {
+fn rank<'a>(found: Found<'a>, query: &Query<'_>, weights: &Weights) -> Scored<'a> {
     let wanted = Wanted {
-        region,
+        region: query.region,
         // Those of another artifact are no candidates.
         digest: None,
         gpu_class: None,
@@ -86,16 +91,19 @@ fn rank<'a>(found: Found<'a>, region: &Region, weights: &Weights) -> Scored<'a> 
         score: score(&terms, weights),
         terms,
         suspect: found.worker.is_suspect(),
+        other_class: (query.numerics_class)
+            .is_some_and(|class| class != found.offer().numerics_class),
     }
 }
 
 /// Moves the drawn one to the front; the rest keeps its order.
 fn draw_first(ranked: &mut [Scored<'_>], near_equal: f32, rng: &mut impl Rng) {
     let Some(best) = ranked.first() else { return };
-    let (floor, suspect) = (best.score - near_equal, best.suspect);
+    let floor = best.score - near_equal;
+    let kind = (best.suspect, best.other_class);
     let equals = ranked
         .iter()
-        .take_while(|r| r.suspect == suspect && r.score >= floor)
+        .take_while(|r| (r.suspect, r.other_class) == kind && r.score >= floor)
         .count();
     if equals < 2 {
         return;

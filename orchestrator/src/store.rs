@@ -71,10 +71,12 @@ pub enum StoreError {
 /// What came of a reservation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reserved {
-    /// The job is recorded and this is its fence.
+    /// The job is recorded and may run.
     New {
         /// To be shown with each step.
         fence: u64,
+        /// What the answer is a function of: that of the first run, where there was one.
+        seed: u64,
     },
     /// The key was used before and must not run again.
     Repeated(Repeat, Box<Job>),

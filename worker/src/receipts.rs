@@ -33,9 +33,10 @@ pub(crate) struct Draft {
     request: Digest,
     seed: u64,
     given: Given,
-    /// Tokens that another worker gave, and how many of them the engine told the text of.
+    /// Tokens that another worker gave.
     continued_from: u32,
-    retold: u32,
+    /// Positions that were given, those of another worker among them.
+    positions: u32,
     /// Unix milliseconds; what follows is measured from here by a clock that never steps.
     began_ms: u64,
     began: Instant,
@@ -46,8 +47,6 @@ impl Draft {
     /// The request's turn came.
     pub(crate) fn begin(order: &WorkOrder) -> Self {
         let seed = order.sampling.seed.unwrap_or_default();
-        let mut given = Given::default();
-        given.take_tokens(&order.transcript);
         Self {
             correlation: order.correlation,
             attempt: order.attempt,
@@ -56,9 +55,9 @@ impl Draft {
             digest: order.digest,
             request: hash::request(&order.input, &order.sampling, &order.output, seed),
             seed,
-            given,
+            given: Given::default(),
             continued_from: u32::try_from(order.transcript.len()).unwrap_or(u32::MAX),
-            retold: 0,
+            positions: 0,
             began_ms: now_ms(),
             began: Instant::now(),
             first: None,
@@ -70,21 +69,17 @@ impl Draft {
         self.began_ms
     }
 
-    /// Takes the next piece. Whether it is to be sent: what another worker gave is not sent again,
-    /// and only its text and calls were unknown here. [T-INF-11]
+    /// Takes the next piece. Whether it was made here: what another worker gave is only told again.
+    /// [T-INF-11]
     pub(crate) fn take(&mut self, chunk: &Chunk) -> bool {
-        if chunk.position < self.continued_from {
-            let positions = chunk.positions().unwrap_or(u32::MAX);
-            self.retold = self.retold.saturating_add(positions);
-            self.given.take_text(&chunk.text);
-            for delta in &chunk.calls {
-                self.given.take_call(delta);
-            }
-            return false;
-        }
-        self.first.get_or_insert_with(|| self.began.elapsed());
         self.given.take(chunk);
-        true
+        let positions = chunk.positions().unwrap_or(u32::MAX);
+        self.positions = self.positions.saturating_add(positions);
+        let is_new = chunk.position >= self.continued_from;
+        if is_new {
+            self.first.get_or_insert_with(|| self.began.elapsed());
+        }
+        is_new
     }
 
     /// Signs the whole answer, and from where on it was made here. Nothing where not all of it is
@@ -95,13 +90,9 @@ impl Draft {
         served: &Served,
         signer: &Signer,
     ) -> Option<Vec<u8>> {
-        if self.retold != self.continued_from {
-            let (told, of) = (self.retold, self.continued_from);
-            tracing::error!(
-                told,
-                of,
-                "no receipt: the engine did not tell what was given before"
-            );
+        if self.positions != done.usage.completion_tokens {
+            let (given, counted) = (self.positions, done.usage.completion_tokens);
+            tracing::error!(given, counted, "no receipt: not all that counts was given");
             return None;
         }
         let at = |after: Duration| {

@@ -357,6 +357,9 @@ async fn answer(shared: &Shared, call: &mut Incoming, order: WorkOrder) -> Resul
         model: order.model.clone(),
         digest: order.digest,
         seed: order.sampling.seed.unwrap_or_default(),
+        // Both are known to the orchestrator.
+        numerics_class: String::new(),
+        created_ms: 0,
     };
     send(call, &AnswerEvent::Accepted(accepted)).await?;
     let turn = shared.turn(&order.digest, model, place);
@@ -415,18 +418,16 @@ async fn relay(
             chunk = answer.chunk() => chunk,
             () = shared.stopping.cancelled() => {
                 for chunk in answer.given() {
-                    if draft.take(&chunk) {
-                        send(call, &AnswerEvent::Chunk(chunk)).await?;
-                    }
+                    draft.take(&chunk);
+                    send(call, &AnswerEvent::Chunk(chunk)).await?;
                 }
                 return Err(handed_over());
             }
         };
         let Some(chunk) = chunk else { break };
-        if !draft.take(&chunk) {
-            continue;
+        if draft.take(&chunk) {
+            spent(chunk.positions().unwrap_or(u32::MAX));
         }
-        spent(chunk.positions().unwrap_or(u32::MAX));
         send(call, &AnswerEvent::Chunk(chunk)).await?;
     }
     let done = answer.end().await?;

@@ -1,13 +1,15 @@
-//! Requests for inference and the events of an answer. [T-INF-1] to [T-INF-12]
+//! Requests for inference and the events of an answer. [T-INF-1] to [T-INF-13]
 //!
 //! * [`sampling`] – how each token is drawn
 //! * [`output`] – what the answer must be
 //! * [`events`] – what comes back
 //! * [`prompt`] – how many tokens a prompt can have
+//! * [`resume`] – what of an answer was given before its orchestrator was lost
 
 pub mod events;
 pub mod output;
 pub mod prompt;
+pub mod resume;
 pub mod sampling;
 
 pub use events::{
@@ -19,6 +21,7 @@ pub use output::{
     Tool, ToolChoice, is_tool_name,
 };
 pub use prompt::PromptSize;
+pub use resume::{MAX_LOST, Resume, Started};
 pub use sampling::{
     MAX_LOGIT_BIAS, MAX_REPETITION_PENALTY, MAX_STOP_BYTES, MAX_STOPS, MAX_TOP_LOGPROBS, Sampling,
 };
@@ -170,9 +173,18 @@ pub struct InferRequest {
     /// What the answer must be.
     #[serde(default, skip_serializing_if = "Output::is_plain")]
     pub output: Output,
-    /// Tokens of the answer that were given already; it goes on behind them. [T-INF-11]
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub transcript: Vec<u32>,
+    /// Whether the caller gave the retry token, and may come again with it for as long as answers
+    /// are kept. [T-INF-2]
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub keyed: bool,
+    /// What of the answer was given already, by an orchestrator that is lost. [T-INF-13]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<Resume>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks it")]
+fn is_false(it: &bool) -> bool {
+    !*it
 }
 
 impl InferRequest {
@@ -193,7 +205,8 @@ impl InferRequest {
             "does not follow from tenant and retry token".to_owned()
         })?;
         check_len(what, "model", self.model.len(), 128)?;
-        check_task(&self.input, &self.sampling, &self.output, &self.transcript)
+        self.resume.as_ref().map_or(Ok(()), Resume::check)?;
+        check_task(&self.input, &self.sampling, &self.output)
     }
 }
 
@@ -233,17 +246,13 @@ impl WorkOrder {
         check_field("order", "seed", self.sampling.seed.is_some(), || {
             "is missing".to_owned()
         })?;
-        check_task(&self.input, &self.sampling, &self.output, &self.transcript)
+        check_transcript("order", &self.transcript)?;
+        check_task(&self.input, &self.sampling, &self.output)
     }
 }
 
-/// What an answer is a function of, and where it stands: checked at each seat that it passes.
-fn check_task(
-    input: &Input,
-    sampling: &Sampling,
-    output: &Output,
-    transcript: &[u32],
-) -> Result<(), CodecError> {
+/// What an answer is a function of: checked at each seat that it passes.
+fn check_task(input: &Input, sampling: &Sampling, output: &Output) -> Result<(), CodecError> {
     let what = "request";
     match input {
         Input::Chat(messages) => {
@@ -260,7 +269,10 @@ fn check_task(
             })?;
         }
     }
-    check_len(what, "transcript", transcript.len(), MAX_TRANSCRIPT_TOKENS)?;
     output.check()?;
     sampling.check()
+}
+
+fn check_transcript(what: &'static str, transcript: &[u32]) -> Result<(), CodecError> {
+    check_len(what, "transcript", transcript.len(), MAX_TRANSCRIPT_TOKENS)
 }

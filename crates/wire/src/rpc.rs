@@ -81,6 +81,9 @@ pub enum Code {
     Forbidden,
     /// The same key was used for another body.
     Conflict,
+    /// Another node of the same role has it: [`RpcError::param`] names that by its key, where it is
+    /// known. [T-INF-13]
+    Elsewhere,
     /// Nothing can do it now; later perhaps.
     Unavailable,
     /// Too much to do; later.
@@ -120,6 +123,7 @@ impl Code {
             Self::NotFound => "not-found",
             Self::Forbidden => "forbidden",
             Self::Conflict => "conflict",
+            Self::Elsewhere => "elsewhere",
             Self::Unavailable => "unavailable",
             Self::Overloaded => "overloaded",
             Self::RateLimited => "rate-limited",

@@ -203,6 +203,8 @@ mod tests {
             model: "m@1.0".parse().expect("valid"),
             digest: Digest([2; 32]),
             seed: 1,
+            numerics_class: String::new(),
+            created_ms: 0,
         };
         let correlation = CorrelationId([3; 16]);
         Whole::new(Head::new(

@@ -14,7 +14,7 @@ async fn a_broken_stream_ends_in_an_error_and_never_in_a_finish() {
         ("stops-short", "internal_error"),
         ("link-breaks", "unavailable"),
     ] {
-        let world = World::new().await;
+        let world = World::with(1, |config| config.resume_timeout_ms = 300).await;
         let response = within(world.chat(model, true).send())
             .await
             .expect("a head");
@@ -163,10 +163,12 @@ async fn an_orchestrator_that_dies_before_it_answers_is_replaced_by_another() {
     let first = within(world.reports.seen.recv()).await.expect("asked");
     let second = within(world.reports.seen.recv()).await.expect("asked");
     assert_ne!(first.orchestrator, second.orchestrator);
-    assert_eq!(
-        first.request, second.request,
-        "the same request, so the same work"
-    );
+    let resume = second.request.resume.clone().expect("another had it");
+    assert_eq!(resume.lost, [world.nodes[first.orchestrator].id()]);
+    assert_eq!(resume.started, None, "nothing was given");
+    let mut same = second.request;
+    same.resume = None;
+    assert_eq!(first.request, same, "the same request, so the same work");
     // The lost link comes back by itself.
     world.metric("tether_gateway_orchestrators 2").await;
 }

@@ -7,4 +7,5 @@ mod choices;
 mod output;
 mod presence;
 mod refusals;
+mod survive;
 mod world;

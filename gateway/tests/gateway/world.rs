@@ -304,6 +304,7 @@ async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<
     let likely = request.sampling.top_logprobs;
     let seed = request.sampling.seed.unwrap_or(5);
     let correlation = request.correlation.to_string();
+    let resume = request.resume.clone();
     let seen = Seen {
         request,
         orchestrator: index,
@@ -315,6 +316,8 @@ async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<
         model: "tiny@1.0".parse().expect("valid"),
         digest: Digest([0xab; 32]),
         seed,
+        numerics_class: "class-1".into(),
+        created_ms: 1_700_000_000_123,
     });
     let done = AnswerEvent::Done(Done {
         finish: Finish::Stop,
@@ -360,6 +363,15 @@ async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<
             call.cancelled().await;
             return Ok(());
         }
+        "elsewhere" if resume.is_none() => {
+            let why = "another orchestrator has this request";
+            let owner = NodeId([9; 32]).to_hex();
+            return Err(RpcError::new(Code::Elsewhere, why).with_param(owner));
+        }
+        "first-leaves" if asked_first(&correlation) => {
+            let why = "the orchestrator is stopping";
+            return Err(RpcError::new(Code::Elsewhere, why));
+        }
         "no-such-form" => {
             let why = "response_format cannot be followed: invalid regex";
             return Err(RpcError::new(Code::Invalid, why).with_param("response_format"));
@@ -383,7 +395,13 @@ async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<
         return calls(&mut call).await;
     }
     let chunk = |position, text: &str| likely_chunk(position, text, likely);
-    for event in [accepted, chunk(0, "Par")] {
+    let goes_on = resume.is_some();
+    let beginning = if model == "goes-on-otherwise" && goes_on {
+        "Lon"
+    } else {
+        "Par"
+    };
+    for event in [accepted, chunk(0, beginning)] {
         if let Err(error) = say(&mut call, event).await {
             // The client left before anything was said.
             let _ = reporter.cancelled.send(correlation);
@@ -406,6 +424,19 @@ async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<
             // What was sent reaches the gateway before the link goes down.
             tokio::time::sleep(Duration::from_millis(200)).await;
             call.link().close("killed by the script");
+            return Ok(());
+        }
+        "goes-on" | "goes-on-otherwise" if !goes_on => {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            call.link().close("killed by the script");
+            return Ok(());
+        }
+        "leaves" if !goes_on => {
+            let why = "the answer was cut off: its orchestrator is stopping";
+            return Err(RpcError::new(Code::Elsewhere, why));
+        }
+        "goes-silent" if !goes_on => {
+            call.cancelled().await;
             return Ok(());
         }
         "stops-short" => return Ok(()),

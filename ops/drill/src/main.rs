@@ -5,7 +5,8 @@
 //!
 //! # Layout
 //!
-//! * `kill`, `starve`, `flood`, `replay`, `crowd`, `engine`, `soak` – the drills
+//! * `kill`, `starve`, `flood`, `replay`, `crowd`, `engine`, `soak`,
+//!   `survive` – the drills
 //! * `mesh` – keys, grants, configuration files, and the processes that run with them
 //! * `views` – what orchestrators say of their fleets, and when; whether two say the same
 //! * `load` – honest requests and how they end
@@ -30,6 +31,7 @@ mod replay;
 mod report;
 mod soak;
 mod starve;
+mod survive;
 mod views;
 
 use anyhow::Context as _;
@@ -105,6 +107,10 @@ enum Drill {
     /// With the real engine: streams, callers that hang up, schemas, tools, log probabilities, stop
     /// strings, several answers; overlong, malformed and wrong requests.
     Soak(soak::SoakArgs),
+    /// Workers, or orchestrators, are killed under load: every answer is what it would have been
+    ///
+    /// With the real engine; each request is asked of an undisturbed mesh first.
+    Survive(survive::SurviveArgs),
     /// Becomes another program that dies with the one that started this
     #[command(hide = true)]
     Guard(guard::GuardArgs),
@@ -150,6 +156,7 @@ fn run(site: SiteArgs, drill: Drill) -> anyhow::Result<Option<Report>> {
                 Drill::Crowd(args) => Box::pin(args.run(&site)).await,
                 Drill::Engine(args) => Box::pin(args.run(&site)).await,
                 Drill::Soak(args) => Box::pin(args.run(&site)).await,
+                Drill::Survive(args) => Box::pin(args.run(&site)).await,
                 Drill::Guard(_) => unreachable!("was run"),
             }
         };

@@ -327,6 +327,7 @@ impl Explaining<'_> {
         let query = Query {
             region: self.region,
             tried: &[],
+            numerics_class: None,
         };
         place([found], &query, self.weights, 0.0, rng).pop()
     }

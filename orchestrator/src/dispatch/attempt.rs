@@ -1,27 +1,31 @@
-//! One attempt: one order to one worker, and the relay of its answer.
+//! One attempt: one order to one worker, and its answer into the log.
 //!
-//! Nothing is kept here but one event: the worker is read only as fast as the gateway takes, so
-//! that a slow gateway holds the worker back and grows no memory.
+//! The worker is read only as fast as the quickest of those who read the answer, so that a slow
+//! gateway holds the worker back and grows no memory.
 //!
-//! While nothing of an answer was given to the gateway, a worker whose link is quiet is as good as
-//! lost: another can do the same. From then on it may be starved and come back, and its answer is
-//! lost only with its link. [T-LNK-5]
+//! A worker whose link is quiet is as good as lost before it gave anything. From then on it is left
+//! as soon as there is another that can go on; where there is none it may be starved and come back,
+//! and its answer is lost only with its link. [T-LNK-5]
 
 use super::check::{Check, Seen};
+use super::log::{AnswerLog, MAX_LOG_BYTES, TooLong};
 use super::outcome::{End, of_worker_error, told};
 use super::receipt::{self, Verdict};
 use super::recording::Recording;
-use super::{Dispatcher, Interrupt, Interrupts, Run};
+use super::run::{LOOK, Run};
+use super::{Dispatcher, Interrupt, Interrupts, elsewhere};
 use crate::clock;
 use crate::fleet::Candidate;
 use crate::job::Step;
+use crate::store::StoreError;
+use std::future::Future;
 use std::time::{Duration, Instant};
 use tether_net::{Call, Link};
 use tether_wire::codec;
-use tether_wire::infer::{AnswerEvent, Done, MAX_EVENT_BYTES, WorkOrder};
+use tether_wire::infer::{Accepted, AnswerEvent, Chunk, Done, MAX_EVENT_BYTES, WorkOrder};
 use tether_wire::rpc::{Code, RpcError, method};
 use tether_wire::{NodeId, Role};
-use tokio::time::{sleep_until, timeout, timeout_at};
+use tokio::time::{sleep, sleep_until, timeout, timeout_at};
 
 /// How long the worker may take to end the call after the end of the answer.
 const END_GRACE: Duration = Duration::from_millis(100);
@@ -30,11 +34,28 @@ const DEADLINE_SLACK: Duration = Duration::from_millis(500);
 /// Bytes of an order for which one more millisecond is given: 4 MB in a second.
 const BYTES_PER_MS: usize = 4_096;
 
-/// A call that a worker accepted, and in which words.
+/// A call that a worker accepted.
 struct Opened {
     worker: NodeId,
     call: Call,
-    accepted: Vec<u8>,
+    /// That it did, until the log has it.
+    untold: Option<Accepted>,
+    numerics_class: String,
+    /// What is told again before the log has anything, to be given once all of it is there.
+    again: Vec<Chunk>,
+}
+
+impl Opened {
+    /// With what is known here of its worker and of the request.
+    fn known(mut self, candidate: &Candidate, run: &Run) -> Self {
+        self.numerics_class = candidate.offer().numerics_class.clone();
+        self.untold = self.untold.map(|accepted| Accepted {
+            numerics_class: self.numerics_class.clone(),
+            created_ms: run.created_ms,
+            ..accepted
+        });
+        self
+    }
 }
 
 impl Dispatcher {
@@ -42,16 +63,15 @@ impl Dispatcher {
     pub(super) async fn attempt(
         &self,
         run: &mut Run,
+        log: &AnswerLog,
         candidate: &Candidate,
         interrupt: &mut Interrupts,
     ) -> End {
         let _busy = candidate.worker.occupy();
-        // Of the worker that ends the request, not of one that was left for it.
-        run.prompt_tokens = 0;
         let worker = candidate.worker.id();
         let order = WorkOrder {
             correlation: run.request.correlation,
-            attempt: run.attempts,
+            attempt: run.progress.attempts(),
             fence: run.holder.fence,
             tenant: run.request.tenant.clone(),
             model: run.model.clone(),
@@ -59,56 +79,48 @@ impl Dispatcher {
             input: run.request.input.clone(),
             sampling: run.request.sampling.clone(),
             output: run.request.output.clone(),
-            transcript: run.request.transcript.clone(),
+            transcript: run.progress.transcript().to_vec(),
         };
         debug_assert_eq!(order.sampling.seed, Some(run.seed));
         let mut check = Check::new(worker, &order, candidate.offer().context_tokens);
         let opened = tokio::select! {
             biased;
-            why = &mut *interrupt => return self.interrupted(why, run),
+            why = &mut *interrupt => return self.interrupted(why),
             opened = self.open(run, worker, &order, &mut check) => opened,
         };
-        let (call, accepted) = match opened {
-            Ok(opened) => opened,
+        let opened = match opened {
+            Ok(opened) => opened.known(candidate, run),
             Err(end) => return end,
         };
         let mut recording = Recording::default();
-        let opened = Opened {
-            worker,
-            call,
-            accepted,
-        };
-        let end = (self.relay(run, opened, &mut check, &mut recording, interrupt)).await;
+        let end = (self.relay(run, log, opened, &mut check, &mut recording, interrupt)).await;
         // What follows is recorded behind it, and a whole answer counts only with both.
-        let end = match (end, recording.settled().await) {
+        match (end, recording.settled().await) {
             (End::Done(_), Err(unrecorded)) => unrecorded,
+            (End::Done(done), Ok(())) => End::Done(self.judge(worker, &order, &check, done)),
             (end, _) => end,
-        };
-        if let End::Done(done) = &end {
-            self.judge(run, worker, &order, &check, done);
         }
-        end
     }
 
     /// Holds the worker's receipt against what was seen; the tenant does not get one that is wrong.
     /// The answer counts nevertheless: its tokens came, whatever the worker signs.
-    fn judge(&self, run: &mut Run, worker: NodeId, order: &WorkOrder, check: &Check, done: &Done) {
-        let Some(node) = self.node.get() else { return };
+    fn judge(&self, worker: NodeId, order: &WorkOrder, check: &Check, mut done: Done) -> Done {
+        let Some(node) = self.node.get() else {
+            return done;
+        };
         let verdict = receipt::judge(&receipt::Seen {
             mesh: &node.mesh(),
             worker,
             order,
             given: check.given(),
-            done,
+            done: &done,
         });
         self.metrics.receipt(verdict.label());
         if let Verdict::Wrong(why) = verdict {
             tracing::warn!(%worker, why, "the worker's receipt is wrong, and withheld");
-            run.done = codec::encode(&AnswerEvent::Done(Done {
-                receipt: None,
-                ..done.clone()
-            }));
+            done.receipt = None;
         }
+        done
     }
 
     /// Records the attempt and opens the call, side by side; the worker must accept in time.
@@ -118,7 +130,7 @@ impl Dispatcher {
         worker: NodeId,
         order: &WorkOrder,
         check: &mut Check,
-    ) -> Result<(Call, Vec<u8>), End> {
+    ) -> Result<Opened, End> {
         let step = Step::Dispatched {
             worker,
             digest: order.digest,
@@ -129,6 +141,10 @@ impl Dispatcher {
             self.accepted(run, worker, order, check),
         );
         if let Err(error) = recorded {
+            if let StoreError::Refused { .. } = error {
+                tracing::warn!(job = %run.holder.job, "the job is another's by now");
+                return Err(End::Final(elsewhere()));
+            }
             tracing::error!(job = %run.holder.job, %error, "an attempt could not be recorded");
             return Err(End::Final(RpcError::new(
                 Code::Internal,
@@ -144,7 +160,7 @@ impl Dispatcher {
         worker: NodeId,
         order: &WorkOrder,
         check: &mut Check,
-    ) -> Result<(Call, Vec<u8>), End> {
+    ) -> Result<Opened, End> {
         let link = self.link(worker).await.map_err(End::Fault)?;
         let body = codec::encode(order);
         let began = Instant::now();
@@ -162,11 +178,18 @@ impl Dispatcher {
                 .map_err(End::Fault)?;
             call.finish_sending().await;
             loop {
-                let (seen, item) = next(&mut call, check).await?;
-                match seen {
-                    Seen::Accepted(_) => return Ok((call, item)),
+                match next(&mut call, check).await? {
+                    Seen::Accepted(accepted) => {
+                        return Ok(Opened {
+                            worker,
+                            call,
+                            untold: Some(accepted),
+                            numerics_class: String::new(),
+                            again: Vec::new(),
+                        });
+                    }
                     Seen::Nothing => {}
-                    Seen::Begun(_) | Seen::Chunk(_) | Seen::Done(_) => {
+                    Seen::Begun(_) | Seen::Again(_) | Seen::Chunk(_) | Seen::Done(_) => {
                         return Err(End::Fault(RpcError::new(
                             Code::Internal,
                             "the worker answers what it did not accept",
@@ -240,36 +263,37 @@ impl Dispatcher {
         Err(unreachable(why))
     }
 
-    /// Passes the answer on, one event at a time. Until the worker says that it turned to the
-    /// request, the request waits its turn, and only that wait is bounded. [T-INF-8]
+    /// Takes the answer, one event at a time. Until the worker says that it turned to the request,
+    /// the request waits its turn, and only that wait is bounded. [T-INF-8]
     async fn relay<'a>(
         &'a self,
         run: &mut Run,
-        opened: Opened,
+        log: &AnswerLog,
+        mut opened: Opened,
         check: &mut Check,
         recording: &mut Recording<'a>,
         interrupt: &mut Interrupts,
     ) -> End {
-        let Opened {
-            worker,
-            mut call,
-            accepted,
-        } = opened;
+        let worker = opened.worker;
         let within = |ms| tokio::time::Instant::now() + Duration::from_millis(ms);
         let mut queued = true;
         let mut by = within(self.config.queue_timeout_ms);
-        let quiet = call.link().until_quiet();
+        let quiet = opened.call.link().until_quiet();
         tokio::pin!(quiet);
+        // Whether the worker may be dead. What it gave may be all that there is to be had.
+        let mut is_doubted = false;
         loop {
-            let event = tokio::select! {
+            let seen = tokio::select! {
                 biased;
                 why = &mut *interrupt => return match why {
-                    Interrupt::Deadline if queued => self.queue_is_full(worker),
-                    why => self.interrupted(why, run),
+                    Interrupt::Deadline if queued && !run.progress.has_begun() => {
+                        self.queue_is_full(worker, run)
+                    }
+                    why => self.interrupted(why),
                 },
                 () = sleep_until(by) => {
                     if queued {
-                        return self.queue_is_full(worker);
+                        return self.queue_is_full(worker, run);
                     }
                     self.fleet.suspect(worker, "its answer stalled").await;
                     return End::Fault(RpcError::new(
@@ -281,107 +305,176 @@ impl Dispatcher {
                     Ok(()) => continue,
                     Err(end) => return end,
                 },
-                event = next(&mut call, check) => event,
-                () = &mut quiet, if !run.streamed => return self.is_silent(worker).await,
+                seen = next(&mut opened.call, check) => seen,
+                () = &mut quiet, if !is_doubted => {
+                    if !run.progress.has_begun() {
+                        return self.is_silent(worker).await;
+                    }
+                    is_doubted = true;
+                    continue;
+                }
+                () = sleep(LOOK), if is_doubted => {
+                    if run.progress.can_go_on() && self.has_other(run) {
+                        return self.is_silent(worker).await;
+                    }
+                    continue;
+                }
             };
-            match event {
+            if std::mem::take(&mut is_doubted) {
+                quiet.set(opened.call.link().until_quiet());
+            }
+            let (pieces, done) = match seen {
                 // It waited long enough: not once more, at the end of another queue.
                 Err(End::Fault(fault)) if queued && fault.code == Code::Overloaded => {
-                    return End::Final(told(fault, false, self.config.retry_after_ms));
+                    return self.gave_back(fault, run);
                 }
                 Err(end) => return end,
-                Ok((Seen::Nothing | Seen::Accepted(_), _)) => {}
-                Ok((Seen::Begun(begun), _)) => {
-                    run.prompt_tokens = begun.prompt_tokens;
+                Ok(Seen::Nothing | Seen::Accepted(_)) => continue,
+                Ok(Seen::Begun(begun)) => {
+                    if let Err(end) = counted(run, worker, begun.prompt_tokens) {
+                        return end;
+                    }
                     queued = false;
                     by = within(self.config.first_token_timeout_ms);
+                    continue;
                 }
-                Ok((Seen::Chunk(_), item)) => {
+                Ok(Seen::Again(chunk)) => {
                     queued = false;
-                    let sent = if run.streamed {
-                        self.pass_on(run, &item).await
-                    } else {
-                        let step = Step::Streaming;
-                        recording.begin(self.store.step(run.holder, step, clock::now().unix_ms));
-                        (self.begin(run, &accepted, &item, check.tokens(), recording)).await
-                    };
-                    if let Err(end) = sent {
+                    by = within(self.config.first_token_timeout_ms);
+                    if let Err(end) = told_again(run, &mut opened, chunk, check) {
                         return end;
                     }
-                    run.tokens = check.tokens();
+                    if check.is_behind() || opened.again.is_empty() {
+                        continue;
+                    }
+                    (std::mem::take(&mut opened.again), None)
+                }
+                Ok(Seen::Chunk(chunk)) => {
+                    queued = false;
                     by = within(self.config.stall_timeout_ms);
+                    (vec![chunk], None)
                 }
-                Ok((Seen::Done(done), item)) => {
+                Ok(Seen::Done(done)) => {
                     // Lets the worker end the call by itself: a reset would look like a cancel.
-                    let _ = timeout(END_GRACE, call.next()).await;
-                    if !run.streamed
-                        && let Err(end) = self.pass_on(run, &accepted).await
-                    {
+                    let _ = timeout(END_GRACE, opened.call.next()).await;
+                    if let Err(end) = counted(run, worker, done.usage.prompt_tokens) {
                         return end;
                     }
-                    run.done = item;
-                    return End::Done(done);
+                    (Vec::new(), Some(done))
                 }
+            };
+            let given = self.give(run, log, &mut opened, pieces, recording);
+            match unless(interrupt, given).await {
+                Ok(Ok(())) => {}
+                Ok(Err(end)) => return end,
+                Err(why) => return self.interrupted(why),
+            }
+            if let Some(done) = done {
+                return End::Done(done);
             }
         }
     }
 
     /// The request's turn did not come in time. Others would let it wait as well, and it was not
-    /// this worker's fault.
-    fn queue_is_full(&self, worker: NodeId) -> End {
+    /// this worker's fault. Who was given some of the answer already is worth another try.
+    fn queue_is_full(&self, worker: NodeId, run: &Run) -> End {
         tracing::info!(%worker, "it had no turn for the request in time");
-        let fault = RpcError::new(Code::Overloaded, "no turn in time");
+        self.gave_back(RpcError::new(Code::Overloaded, "no turn in time"), run)
+    }
+
+    fn gave_back(&self, fault: RpcError, run: &Run) -> End {
+        if run.progress.has_begun() {
+            return End::Fault(fault);
+        }
         End::Final(told(fault, false, self.config.retry_after_ms))
     }
 
-    /// The first piece: the gateway learns only now which worker answers, so that a retry before
-    /// this leaves no trace in the answer. That it begins is on its way to the disk before it is sent.
-    async fn begin(
-        &self,
+    /// Puts pieces into the log, behind who gives them. That the answer begins is on its way to the
+    /// disk before anybody is told.
+    async fn give<'a>(
+        &'a self,
         run: &mut Run,
-        accepted: &[u8],
-        item: &[u8],
-        tokens: u32,
-        recording: &mut Recording<'_>,
+        log: &AnswerLog,
+        opened: &mut Opened,
+        pieces: Vec<Chunk>,
+        recording: &mut Recording<'a>,
     ) -> Result<(), End> {
-        run.streamed = true;
-        self.metrics.first_chunk(run.began.elapsed());
-        let passing = async {
-            self.pass_on(run, accepted).await?;
-            self.pass_on(run, item).await?;
-            run.tokens = tokens;
+        if !run.progress.has_begun() && !pieces.is_empty() {
+            self.metrics.first_chunk(run.began.elapsed());
+            let now_ms = clock::now().unix_ms;
+            recording.begin(self.store.step(run.holder, Step::Streaming, now_ms));
+        }
+        let giving = async {
+            if let Some(accepted) = opened.untold.take() {
+                append(log, &AnswerEvent::Accepted(accepted)).await?;
+            }
+            for piece in pieces {
+                run.progress.gave(&piece, &opened.numerics_class);
+                append(log, &AnswerEvent::Chunk(piece)).await?;
+            }
             Ok(())
         };
-        tokio::pin!(passing);
+        tokio::pin!(giving);
         tokio::select! {
             biased;
             recorded = recording.done() => {
                 // Given is given, also where it could not be recorded.
-                let passed = passing.await;
-                recorded.and(passed)
+                let given = giving.await;
+                recorded.and(given)
             }
-            passed = &mut passing => passed,
-        }
-    }
-
-    async fn pass_on(&self, run: &mut Run, item: &[u8]) -> Result<(), End> {
-        let patience = Duration::from_millis(self.config.stall_timeout_ms);
-        match timeout(patience, run.call.send(item)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "the gateway takes no more");
-                Err(End::Cancelled)
-            }
-            Err(_) => {
-                tracing::warn!("the gateway took nothing for too long");
-                Err(End::Cancelled)
-            }
+            given = &mut giving => given,
         }
     }
 }
 
-/// The next event of the worker, checked, with its bytes.
-async fn next(call: &mut Call, check: &mut Check) -> Result<(Seen, Vec<u8>), End> {
+/// A piece of what was given already: held against the log, or kept until all of it is there.
+fn told_again(run: &Run, opened: &mut Opened, chunk: Chunk, check: &Check) -> Result<(), End> {
+    if !run.progress.has_begun() {
+        opened.again.push(chunk);
+        return Ok(());
+    }
+    if check.is_behind() || run.progress.agrees(check.given()) {
+        return Ok(());
+    }
+    let why = format!(
+        "worker {} makes another text of the tokens that were given",
+        opened.worker.short()
+    );
+    Err(End::Fault(RpcError::new(Code::Internal, why)))
+}
+
+/// The prompt costs the same wherever the answer is continued: tenants are billed by it.
+fn counted(run: &mut Run, worker: NodeId, prompt_tokens: u32) -> Result<(), End> {
+    if run.progress.counted(prompt_tokens) {
+        return Ok(());
+    }
+    let (short, before) = (worker.short(), run.progress.prompt_tokens());
+    let why = format!("worker {short} counts {prompt_tokens} tokens of a prompt that had {before}");
+    Err(End::Fault(RpcError::new(Code::Internal, why)))
+}
+
+async fn append(log: &AnswerLog, event: &AnswerEvent) -> Result<(), End> {
+    let appended = log.append(&codec::encode(event)).await;
+    appended.map_err(|TooLong| {
+        let why = format!("the answer has more than {MAX_LOG_BYTES} bytes");
+        End::Final(RpcError::new(Code::Internal, why))
+    })
+}
+
+/// The future's outcome, unless the request ends from outside before.
+async fn unless<T>(
+    interrupt: &mut Interrupts,
+    future: impl Future<Output = T>,
+) -> Result<T, Interrupt> {
+    tokio::select! {
+        biased;
+        why = interrupt => Err(why),
+        value = future => Ok(value),
+    }
+}
+
+/// The next event of the worker, checked.
+async fn next(call: &mut Call, check: &mut Check) -> Result<Seen, End> {
     let item = match call.next().await {
         Ok(Some(item)) => item,
         Ok(None) => {
@@ -394,8 +487,5 @@ async fn next(call: &mut Call, check: &mut Check) -> Result<(Seen, Vec<u8>), End
     };
     let event: AnswerEvent = codec::decode("answer", &item, MAX_EVENT_BYTES)
         .map_err(|error| End::Fault(RpcError::new(Code::Internal, error.to_string())))?;
-    match check.take(event) {
-        Ok(seen) => Ok((seen, item)),
-        Err(error) => Err(End::Fault(error)),
-    }
+    check.take(event).map_err(End::Fault)
 }

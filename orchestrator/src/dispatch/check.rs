@@ -25,6 +25,8 @@ pub(crate) struct Check {
     prompt_tokens: Option<u32>,
     chunks: bool,
     position: u32,
+    /// What was given already, and is told again first. [T-INF-11]
+    transcript: Vec<u32>,
     /// Tokens that may still come without an id: what is billed must be seen in some way.
     unnamed_left: u32,
     given: Given,
@@ -38,6 +40,8 @@ pub(crate) enum Seen {
     Accepted(Accepted),
     /// The engine turned to the request.
     Begun(Begun),
+    /// A piece of what was given already.
+    Again(Chunk),
     /// The next piece.
     Chunk(Chunk),
     /// The end, with counts that agree.
@@ -53,8 +57,6 @@ impl Check {
     pub(crate) fn new(worker: NodeId, order: &WorkOrder, context_tokens: u32) -> Self {
         let most_prompt = PromptSize::of(&order.input, &order.output).most_tokens();
         let max_tokens = order.sampling.max_tokens.unwrap_or(u32::MAX);
-        let mut given = Given::default();
-        given.take_tokens(&order.transcript);
         Self {
             worker,
             model: order.model.clone(),
@@ -66,21 +68,21 @@ impl Check {
             accepted: false,
             prompt_tokens: None,
             chunks: false,
-            // What was given already is not given again. [T-INF-11]
-            position: u32::try_from(order.transcript.len()).unwrap_or(u32::MAX),
+            position: 0,
+            transcript: order.transcript.clone(),
             unnamed_left: MAX_UNSEEN_TOKENS,
-            given,
+            given: Given::default(),
             done: false,
         }
     }
 
     /// Tokens that were seen.
-    pub(crate) fn tokens(&self) -> u32 {
+    #[cfg(test)]
+    fn tokens(&self) -> u32 {
         self.position
     }
 
-    /// What was seen of the answer, as its receipt says it. Of a transcript the ids are known, and
-    /// neither text nor calls.
+    /// What was seen of the answer, as its receipt says it.
     pub(crate) fn given(&self) -> &Given {
         &self.given
     }
@@ -135,7 +137,12 @@ impl Check {
                     .and_then(|count| self.position.checked_add(count))
                     .filter(|total| *total <= self.most_tokens)
                     .ok_or_else(|| wrong("sends more tokens than were ordered".to_owned()))?;
-                let asked = if self.logprobs { chunk.tokens.len() } else { 0 };
+                let is_told_again = self.is_told_again(&chunk).map_err(wrong)?;
+                let asked = if self.logprobs && !is_told_again {
+                    chunk.tokens.len()
+                } else {
+                    0
+                };
                 if chunk.logprobs.len() != asked {
                     return Err(wrong(format!(
                         "tells how likely {} tokens were where {asked} were asked for",
@@ -151,7 +158,11 @@ impl Check {
                 self.position = total;
                 self.given.take(&chunk);
                 self.chunks = true;
-                Ok(Seen::Chunk(chunk))
+                Ok(if is_told_again {
+                    Seen::Again(chunk)
+                } else {
+                    Seen::Chunk(chunk)
+                })
             }
             AnswerEvent::Done(done) => {
                 if done.usage.completion_tokens != self.position {
@@ -169,10 +180,30 @@ impl Check {
                     )));
                 }
                 self.believe(done.usage.prompt_tokens).map_err(wrong)?;
+                if self.is_behind() {
+                    return Err(wrong("ends before all was told that was given".to_owned()));
+                }
                 self.done = true;
                 Ok(Seen::Done(done))
             }
         }
+    }
+
+    /// Whether not all of what was given already was told again.
+    pub(crate) fn is_behind(&self) -> bool {
+        (self.position as usize) < self.transcript.len()
+    }
+
+    /// Whether a piece is of what was given already, and not of both.
+    fn is_told_again(&self, chunk: &Chunk) -> Result<bool, String> {
+        if !self.is_behind() {
+            return Ok(false);
+        }
+        let rest = &self.transcript[self.position as usize..];
+        if chunk.unnamed > 0 || !rest.starts_with(&chunk.tokens) {
+            return Err("does not go on from what was given".to_owned());
+        }
+        Ok(true)
     }
 
     /// Whether a prompt can have so many tokens.
@@ -220,6 +251,8 @@ mod tests {
             model: "tiny@1.0".parse().expect("valid"),
             digest: Digest([7; 32]),
             seed: 5,
+            numerics_class: String::new(),
+            created_ms: 0,
         }
     }
 
@@ -275,17 +308,34 @@ mod tests {
 
     /// [T-INF-11]
     #[test]
-    fn an_answer_that_goes_on_begins_behind_what_was_given() {
+    fn an_answer_that_goes_on_tells_first_what_was_given() {
         let order = WorkOrder {
             transcript: vec![1, 1],
             ..order()
         };
         let yes = || AnswerEvent::Accepted(accepted());
-        let whole = vec![yes(), chunk(2, 1), done(3)];
-        assert_eq!(check_order(&order, whole), Ok(3));
-        assert_eq!(check_order(&order, vec![yes(), done(2)]), Ok(2));
-        assert!(check_order(&order, vec![yes(), chunk(0, 1)]).is_err());
-        assert!(check_order(&order, vec![yes(), chunk(2, 3)]).is_err());
+        let passes = |events| check_order(&order, events);
+        assert_eq!(
+            passes(vec![yes(), chunk(0, 2), chunk(2, 1), done(3)]),
+            Ok(3)
+        );
+        assert_eq!(
+            passes(vec![yes(), chunk(0, 1), chunk(1, 1), done(2)]),
+            Ok(2)
+        );
+        let fails = |events, words: &str| {
+            let message = check_order(&order, events).expect_err(words);
+            assert!(message.contains(words), "{message}");
+        };
+        fails(vec![yes(), chunk(2, 1)], "position 2 where 0");
+        fails(vec![yes(), chunk(0, 3)], "does not go on");
+        fails(
+            vec![yes(), chunk(0, 1), done(1)],
+            "ends before all was told",
+        );
+        let other = AnswerEvent::Chunk(Chunk::new(0, vec![1, 2], "x"));
+        fails(vec![yes(), other], "does not go on");
+        fails(vec![yes(), chunk(0, 2), chunk(2, 3)], "more tokens than");
     }
 
     #[test]
@@ -412,6 +462,14 @@ mod tests {
             check_order(&order, vec![accepted, AnswerEvent::Chunk(chunk)]).is_ok()
         };
         assert!(take(Some(0), 2, 2) && take(None, 2, 0));
+        let again = WorkOrder {
+            transcript: vec![1, 1],
+            ..order()
+        };
+        let mut asked = again.clone();
+        asked.sampling.top_logprobs = Some(0);
+        let events = || vec![AnswerEvent::Accepted(accepted()), chunk(0, 2)];
+        assert_eq!(check_order(&asked, events()), Ok(2), "told again without");
         assert!(!take(Some(0), 2, 0) && !take(Some(0), 1, 2) && !take(None, 1, 1));
     }
 }

@@ -54,9 +54,6 @@ pub(crate) fn judge(seen: &Seen<'_>) -> Verdict {
     };
     let (order, done) = (seen.order, seen.done);
     let seed = order.sampling.seed.unwrap_or_default();
-    // Of an answer that went on from a transcript the beginning was seen as token ids alone. They
-    // make the text; whoever holds that holds it against the receipt.
-    let saw_all = order.transcript.is_empty();
     // A model is an adapter over its base, or it is none; it is never one with others beside it.
     let adapters = receipt.adapters.as_slice();
     let checks: [(&str, bool); 16] = [
@@ -75,8 +72,8 @@ pub(crate) fn judge(seen: &Seen<'_>) -> Verdict {
             "request",
             receipt.request == hash::request(&order.input, &order.sampling, &order.output, seed),
         ),
-        ("text", !saw_all || receipt.text == seen.given.text()),
-        ("calls", !saw_all || receipt.calls == seen.given.calls()),
+        ("text", receipt.text == seen.given.text()),
+        ("calls", receipt.calls == seen.given.calls()),
         ("tokens", receipt.tokens == seen.given.tokens()),
         (
             "prompt_tokens",

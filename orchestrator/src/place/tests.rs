@@ -35,6 +35,7 @@ impl Scene {
         let query = Query {
             region: &self.region,
             tried,
+            numerics_class: None,
         };
         let found = fleet.candidates(&self.model, &Digest([7; 32]), &self.region, rng);
         place(found, &query, &Weights::default(), 0.05, rng)

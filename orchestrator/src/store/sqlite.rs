@@ -171,10 +171,10 @@ fn reserve(conn: &Connection, job: &NewJob) -> Result<Reserved, StoreError> {
         "correlation_id = ?1 OR (tenant = ?2 AND retry_token = ?3)",
         params![job.correlation.0, job.tenant.as_str(), job.retry_token],
     )?;
-    let fence = match earlier {
-        None => 1,
+    let (fence, seed) = match earlier {
+        None => (1, job.seed),
         Some(earlier) => match earlier.repeated_by(&job.request_hash) {
-            Repeat::BeginAnew => earlier.fence + 1,
+            Repeat::BeginAnew => (earlier.fence + 1, earlier.seed),
             repeat => return Ok(Reserved::Repeated(repeat, Box::new(earlier))),
         },
     };
@@ -183,7 +183,7 @@ fn reserve(conn: &Connection, job: &NewJob) -> Result<Reserved, StoreError> {
             owner, lease_until_ms, fence, created_ms, updated_ms)
          VALUES (:id, :tenant, :token, :hash, :model, :seed, 'reserved', :owner, :lease, :fence,
             :now, :now)
-         ON CONFLICT (correlation_id) DO UPDATE SET model = :model, digest = NULL, seed = :seed,
+         ON CONFLICT (correlation_id) DO UPDATE SET model = :model, digest = NULL,
             state = 'reserved', owner = :owner, lease_until_ms = :lease, fence = :fence,
             attempts = 0, worker = NULL, prompt_tokens = 0, finish = NULL, error = NULL,
             updated_ms = :now",
@@ -191,7 +191,7 @@ fn reserve(conn: &Connection, job: &NewJob) -> Result<Reserved, StoreError> {
     .map_err(disk)?
     .execute(named_params! {
         ":id": job.correlation.0, ":tenant": job.tenant.as_str(), ":token": job.retry_token,
-        ":hash": job.request_hash.0, ":model": job.model.to_string(), ":seed": sql_u64(job.seed),
+        ":hash": job.request_hash.0, ":model": job.model.to_string(), ":seed": sql_u64(seed),
         ":owner": job.owner.0, ":lease": sql_u64(job.lease_until_ms), ":fence": sql_u64(fence),
         ":now": sql_u64(job.now_ms),
     })
@@ -209,7 +209,7 @@ fn reserve(conn: &Connection, job: &NewJob) -> Result<Reserved, StoreError> {
         sql_u64(job.now_ms)
     ])
     .map_err(disk)?;
-    Ok(Reserved::New { fence })
+    Ok(Reserved::New { fence, seed })
 }
 
 fn step(conn: &Connection, holder: &Holder, step: &Step, now_ms: u64) -> Result<(), StoreError> {
@@ -240,7 +240,9 @@ fn step(conn: &Connection, holder: &Holder, step: &Step, now_ms: u64) -> Result<
     };
     let changed = conn
         .prepare_cached(&format!(
-            "UPDATE jobs SET state = :state, updated_ms = :now,
+            "UPDATE jobs SET
+                state = CASE WHEN :state = 'dispatched' AND state = 'streaming' THEN state
+                    ELSE :state END, updated_ms = :now,
                 worker = coalesce(:worker, worker), digest = coalesce(:digest, digest),
                 attempts = coalesce(:attempt, attempts),
                 streamed = streamed OR :streamed,

@@ -250,35 +250,6 @@ async fn a_worker_that_fails_by_a_fault_of_its_own_is_left_for_another() {
 }
 
 #[tokio::test]
-async fn a_worker_that_dies_in_the_middle_is_an_error_and_never_a_stop() {
-    let mesh = Mesh::start().await;
-    let dying = mesh.worker(10, Script::ChunkOnly).await;
-    let other = mesh.worker_with(11, Script::Answer(2), cold).await;
-    let request = request("a");
-    let call = mesh.link().await;
-    let call = call
-        .call(method::SUBMIT, Some(PATIENCE), &codec::encode(&request))
-        .await
-        .expect("called");
-    let mut answer = Answer::new(call);
-    answer.next().await.expect("accepted");
-    answer.next().await.expect("a piece");
-    dying.node.shutdown().await;
-    answer.rest().await;
-    assert_eq!(answer.failed().code, Code::Unavailable);
-    assert!(
-        answer.failed().message.contains("cut off"),
-        "{:?}",
-        answer.error
-    );
-    assert_eq!(other.scripted.orders(), 0, "nothing was given twice");
-    let job = mesh.job(&request).await;
-    assert_eq!(job.state, JobState::Failed);
-    assert_eq!((job.usage.completion_tokens, job.streamed), (1, true));
-    assert_eq!(job.usage.prompt_tokens, 3, "as the worker said");
-}
-
-#[tokio::test]
 async fn an_answer_that_ends_without_its_end_is_an_error() {
     let mesh = Mesh::start().await;
     let _worker = mesh.worker(10, Script::ChunkAndEnd).await;

@@ -17,4 +17,5 @@ mod script;
 mod shutdown;
 mod spread;
 mod starved;
+mod survive;
 mod unreachable;

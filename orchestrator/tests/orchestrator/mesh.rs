@@ -383,7 +383,8 @@ pub fn request(token: &str) -> InferRequest {
         input: Input::Text("hello".into()),
         sampling: Sampling::default(),
         output: Default::default(),
-        transcript: Vec::new(),
+        keyed: false,
+        resume: None,
     }
 }
 

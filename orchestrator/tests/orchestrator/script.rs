@@ -39,10 +39,33 @@ pub enum Script {
     WrongUsage,
     /// Answers with a token, and shows this as its receipt.
     Receipt(Vec<u8>),
+    /// Gives letters, so many in all, from wherever the transcript ends.
+    Letters(u32),
+    /// Gives one letter more than was given, and ends the call.
+    OneMore,
+    /// The same as letters, up to so many, and then this.
+    Dies(u32, Death),
     /// Sends chunks until it is cancelled.
     Endless,
     /// The same with large chunks.
     Flood,
+}
+
+/// How a worker ends in the middle of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// It ends the call.
+    Ends,
+    /// It closes the link.
+    Unlinks,
+    /// It says no more.
+    Stalls,
+    /// It fails by this.
+    Fails(RpcError),
+    /// It tells another text of the tokens that were given.
+    Differs,
+    /// It counts the prompt otherwise.
+    Miscounts,
 }
 
 #[derive(Clone)]
@@ -57,6 +80,8 @@ pub struct Scripted {
     pub cancelled: watch::Sender<u32>,
     /// Whether the turn of queued requests came.
     pub turn: watch::Sender<bool>,
+    /// The last order.
+    pub last: watch::Sender<Option<WorkOrder>>,
 }
 
 impl Scripted {
@@ -68,6 +93,7 @@ impl Scripted {
             chunks: watch::channel(0).0,
             cancelled: watch::channel(0).0,
             turn: watch::channel(false).0,
+            last: watch::channel(None).0,
         }
     }
 
@@ -124,6 +150,7 @@ impl Scripted {
     async fn play(&self, call: &mut Incoming) -> Result<(), RpcError> {
         let item = call.recv(MAX_REQUEST_BYTES).await?.expect("an order");
         let order: WorkOrder = codec::decode("order", &item, MAX_REQUEST_BYTES).expect("an order");
+        self.last.send_replace(Some(order.clone()));
         match &self.script {
             Script::Refuse(error) => return Err(error.clone()),
             Script::Silent => std::future::pending::<()>().await,
@@ -131,9 +158,11 @@ impl Scripted {
         }
         let accepted = Accepted {
             worker: self.id,
-            model: order.model,
+            model: order.model.clone(),
             digest: order.digest,
             seed: order.sampling.seed.expect("always there"),
+            numerics_class: String::new(),
+            created_ms: 0,
         };
         call.send(&codec::encode(&AnswerEvent::Accepted(accepted)))
             .await?;
@@ -191,6 +220,15 @@ impl Scripted {
                 call.send(&chunk(0, "a")).await?;
                 call.send(&done(5)).await?;
             }
+            Script::Letters(of) => {
+                self.letters(call, &order.transcript, *of).await?;
+                call.send(&done(*of)).await?;
+            }
+            Script::OneMore => {
+                let given = u32::try_from(order.transcript.len()).expect("few");
+                self.letters(call, &order.transcript, given + 1).await?;
+            }
+            Script::Dies(after, death) => return self.die(call, &order, *after, death).await,
             Script::Endless | Script::Flood => {
                 let text = if self.script == Script::Flood {
                     "x".repeat(64 * 1024)
@@ -213,4 +251,59 @@ impl Scripted {
         }
         Ok(())
     }
+
+    /// Tells what was given, in one piece, and goes on behind it.
+    async fn letters(&self, call: &mut Incoming, given: &[u32], of: u32) -> Result<(), RpcError> {
+        call.send(&begun()).await?;
+        if !given.is_empty() {
+            let text: String = (0..).zip(given).map(|(at, _)| letter(at)).collect();
+            let again = Chunk::new(0, given.to_vec(), text);
+            call.send(&codec::encode(&AnswerEvent::Chunk(again)))
+                .await?;
+        }
+        let next = u32::try_from(given.len()).expect("few");
+        for position in next..of {
+            call.send(&chunk(position, &letter(position).to_string()))
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn die(
+        &self,
+        call: &mut Incoming,
+        order: &WorkOrder,
+        after: u32,
+        death: &Death,
+    ) -> Result<(), RpcError> {
+        match death {
+            Death::Miscounts => {
+                let begun = AnswerEvent::Begun(Begun { prompt_tokens: 4 });
+                return call.send(&codec::encode(&begun)).await;
+            }
+            Death::Differs => {
+                let text = "?".repeat(order.transcript.len());
+                let again = Chunk::new(0, order.transcript.clone(), text);
+                call.send(&codec::encode(&AnswerEvent::Chunk(again)))
+                    .await?;
+            }
+            _ => self.letters(call, &order.transcript, after).await?,
+        }
+        match death {
+            Death::Unlinks => {
+                // What was sent arrives before the link goes down.
+                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                call.link().close("dies");
+            }
+            Death::Stalls => std::future::pending().await,
+            Death::Fails(error) => return Err(error.clone()),
+            Death::Ends | Death::Differs | Death::Miscounts => {}
+        }
+        Ok(())
+    }
+}
+
+/// The text of the token at a position.
+pub fn letter(position: u32) -> char {
+    char::from(b'a' + u8::try_from(position % 26).expect("less"))
 }

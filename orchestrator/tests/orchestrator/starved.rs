@@ -88,19 +88,16 @@ fn is_only_quiet(mesh: &Mesh, id: NodeId) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_starved_for_ten_seconds_keeps_its_stream_and_is_well_at_its_next_heartbeat() {
+async fn a_worker_starved_for_ten_seconds_keeps_its_stream_where_nobody_else_can_go_on() {
     let mesh = Mesh::start().await;
     let machine = Machine::new();
     let mut worker = machine.worker(&mesh, 10, Script::Paused(3)).await;
-    let other = mesh.worker_with(11, Script::Answer(2), cold).await;
     let wanted = request("a");
     let mut answer = submit(&mesh, &wanted).await;
     answer.next().await.expect("accepted");
     answer.next().await.expect("a piece");
     let starved = machine.starve();
     suspect(&mesh, worker.id(), true).await;
-    let meanwhile = mesh.submit(&request("b")).await;
-    assert_eq!(meanwhile.worker(), Some(other.id()), "suspects come last");
     // The length of the starvation is the case, not a wait for something.
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert!(is_only_quiet(&mesh, worker.id()));
@@ -113,6 +110,28 @@ async fn a_worker_starved_for_ten_seconds_keeps_its_stream_and_is_well_at_its_ne
     let beat = worker.says(2);
     worker.send(&beat).await;
     suspect(&mesh, worker.id(), false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_starved_worker_is_left_for_another_which_goes_on_and_gets_what_comes_next() {
+    let mesh = Mesh::start().await;
+    let machine = Machine::new();
+    let worker = machine.worker(&mesh, 10, Script::Paused(3)).await;
+    let other = mesh.worker_with(11, Script::Answer(3), cold).await;
+    let wanted = request("a");
+    let mut answer = submit(&mesh, &wanted).await;
+    answer.next().await.expect("accepted");
+    answer.next().await.expect("a piece");
+    let starved = machine.starve();
+    answer.rest().await;
+    assert!(answer.is_whole(), "{:?}", answer.error);
+    assert_eq!(answer.text(), "xxx");
+    assert!(is_only_quiet(&mesh, worker.id()), "and not down yet");
+    let job = mesh.job(&wanted).await;
+    assert_eq!((job.attempts, job.worker), (2, Some(other.id())));
+    let next = mesh.submit(&request("b")).await;
+    assert_eq!(next.worker(), Some(other.id()), "suspects come last");
+    drop(starved);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,11 +174,27 @@ async fn where_the_only_worker_was_killed_the_refusal_is_clear_and_long_before_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_killed_in_the_middle_of_an_answer_is_an_explicit_error_when_its_link_is_down() {
+async fn a_worker_killed_in_the_middle_of_an_answer_is_followed_long_before_its_link_is_down() {
     let mesh = Mesh::start().await;
     let machine = Machine::new();
     let dying = machine.worker(&mesh, 10, Script::Paused(3)).await;
-    let other = mesh.worker_with(11, Script::Answer(2), cold).await;
+    let _other = mesh.worker_with(11, Script::Answer(3), cold).await;
+    let mut answer = submit(&mesh, &request("a")).await;
+    answer.next().await.expect("accepted");
+    answer.next().await.expect("a piece");
+    drop(machine);
+    answer.rest().await;
+    assert!(answer.is_whole(), "{:?}", answer.error);
+    assert_eq!(answer.text(), "xxx");
+    assert!(is_only_quiet(&mesh, dying.id()), "and not down yet");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_only_worker_is_killed_in_the_middle_the_answer_is_cut_off_by_an_explicit_error()
+{
+    let mesh = Mesh::with(|config| config.hand_over_timeout_ms = 300).await;
+    let machine = Machine::new();
+    let dying = machine.worker(&mesh, 10, Script::Paused(3)).await;
     let wanted = request("a");
     let mut answer = submit(&mesh, &wanted).await;
     answer.next().await.expect("accepted");
@@ -170,7 +205,6 @@ async fn a_worker_killed_in_the_middle_of_an_answer_is_an_explicit_error_when_it
     assert_eq!(answer.failed().code, Code::Unavailable);
     assert!(answer.failed().message.contains("cut off"));
     assert!(!is_only_quiet(&mesh, dying.id()), "its link is down");
-    assert_eq!(other.scripted.orders(), 0, "nothing was given twice");
     let job = mesh.job(&wanted).await;
     assert_eq!((job.state, job.streamed), (JobState::Failed, true));
 }

@@ -43,7 +43,8 @@ pub(crate) fn chat(bytes: &[u8]) -> Verdict {
         input: Input::Chat(messages),
         sampling,
         output,
-        transcript: Vec::new(),
+        keyed: false,
+        resume: None,
     };
     let checked = request.check();
     assert!(checked.is_ok() || model.len() > 128, "{checked:?}");

@@ -21,6 +21,8 @@ pub struct OrchestratorMetrics {
     nodes: Family<RoleState, Gauge>,
     dispatches: Family<Outcome, Counter>,
     retries: Family<Reason, Counter>,
+    hand_overs: Family<Reason, Counter>,
+    joined: Counter,
     receipts: Family<Outcome, Counter>,
     attempt_seconds: Histograms<Outcome>,
     accept_seconds: Histogram,
@@ -64,6 +66,15 @@ impl OrchestratorMetrics {
                 "tether_orchestrator_retries",
                 "Attempts after the first one, by the reason of the one before",
                 Family::default(),
+            ),
+            hand_overs: d.add(
+                "tether_orchestrator_hand_overs",
+                "Answers that another worker went on with, by the reason why the one before did not",
+                Family::default(),
+            ),
+            joined: d.counter(
+                "tether_orchestrator_joined",
+                "Requests whose key was repeated while its answer was given, and that were given the same",
             ),
             receipts: d.add(
                 "tether_orchestrator_receipts",
@@ -154,6 +165,16 @@ impl OrchestratorMetrics {
     /// Another attempt is made.
     pub fn retried(&self, reason: &'static str) {
         self.retries.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// Another worker goes on with an answer, and why the one before does not.
+    pub fn handed_over(&self, reason: &'static str) {
+        self.hand_overs.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A repeated key joined the answer under way.
+    pub fn joined(&self) {
+        self.joined.inc();
     }
 
     /// An attempt at a worker ended.

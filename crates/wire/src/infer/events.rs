@@ -50,6 +50,18 @@ pub struct Accepted {
     pub digest: Digest,
     /// The seed that the answer is a function of.
     pub seed: u64,
+    /// The numerics class in which it is given, as in the worker's card; added by the orchestrator.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub numerics_class: String,
+    /// Unix milliseconds at which the request was first taken, added by the orchestrator: whoever
+    /// comes again is given the same.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub created_ms: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks it")]
+fn is_never(ms: &u64) -> bool {
+    *ms == 0
 }
 
 /// The engine turned to the request: until now it waited its turn. [T-INF-8]
@@ -246,6 +258,8 @@ mod tests {
                 model: "tiny@1.0".parse().expect("valid"),
                 digest: Digest([2; 32]),
                 seed: u64::MAX,
+                numerics_class: "x".into(),
+                created_ms: 1,
             }),
             AnswerEvent::Chunk(Chunk::new(3, vec![1, 2], "é")),
             AnswerEvent::Done(Done {

@@ -7,8 +7,9 @@ use serde::Serialize;
 use tether_wire::codec::{self, CodecError, MAX_DEPTH};
 use tether_wire::grant::MAX_GRANT_LIFE_MS;
 use tether_wire::infer::{
-    InferRequest, Input, MAX_CALL_ID_BYTES, MAX_LOGIT_BIAS, MAX_MESSAGES, MAX_RETRY_TOKEN_BYTES,
-    MAX_STOP_BYTES, MAX_STOPS, MAX_TOOL_CALLS, MAX_TRANSCRIPT_TOKENS, Message, Speaker,
+    InferRequest, Input, MAX_CALL_ID_BYTES, MAX_LOGIT_BIAS, MAX_LOST, MAX_MESSAGES,
+    MAX_RETRY_TOKEN_BYTES, MAX_STOP_BYTES, MAX_STOPS, MAX_TOOL_CALLS, MAX_TRANSCRIPT_TOKENS,
+    Message, Speaker, Started,
 };
 use tether_wire::link::{Hello, MAX_HELLO_BYTES};
 use tether_wire::manifest::MAX_FILES;
@@ -272,6 +273,14 @@ fn a_request_beyond_its_bounds_is_refused_by_the_fields_name() {
     assert_eq!(order.check(), Ok(()));
     order.sampling.seed = None;
     assert!(order.check().is_err(), "an order has a seed");
+    order.sampling.seed = Some(1);
+    order.transcript = vec![0; MAX_TRANSCRIPT_TOKENS + 1];
+    let error = order.check().expect_err("too long").to_string();
+    assert!(error.contains("transcript"), "{error}");
+    fn started(request: &mut InferRequest) -> &mut Started {
+        let resume = request.resume.as_mut().expect("in the sample");
+        resume.started.as_mut().expect("in the sample")
+    }
     fn message(request: &mut InferRequest, at: usize) -> &mut Message {
         match &mut request.input {
             Input::Chat(messages) => &mut messages[at],
@@ -303,7 +312,14 @@ fn a_request_beyond_its_bounds_is_refused_by_the_fields_name() {
     beyond("tools", |r| r.input = Input::Text("x".into()));
     beyond("tools", |r| r.output.tools[0].name.clear());
     beyond("transcript", |r| {
-        r.transcript = vec![0; MAX_TRANSCRIPT_TOKENS + 1]
+        started(r).transcript = vec![0; MAX_TRANSCRIPT_TOKENS + 1];
+    });
+    beyond("numerics_class", |r| {
+        started(r).numerics_class = "x".repeat(97);
+    });
+    beyond("lost", |r| {
+        let resume = r.resume.as_mut().expect("in the sample");
+        resume.lost = vec![resume.lost[0]; MAX_LOST + 1];
     });
     beyond("top_logprobs", |r| r.sampling.top_logprobs = Some(21));
     beyond("stop", |r| {

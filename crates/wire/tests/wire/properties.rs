@@ -12,8 +12,8 @@ use tether_wire::codec;
 use tether_wire::directory::{DirectoryUpdate, MAX_UPDATE_BYTES};
 use tether_wire::grant::{Access, Consent, Mesh};
 use tether_wire::infer::{
-    AnswerEvent, Chunk, InferRequest, Input, MAX_EVENT_BYTES, MAX_REQUEST_BYTES, Message, Sampling,
-    Speaker, WorkOrder,
+    AnswerEvent, Chunk, InferRequest, Input, MAX_EVENT_BYTES, MAX_REQUEST_BYTES, Message, Resume,
+    Sampling, Speaker, Started, WorkOrder,
 };
 use tether_wire::invite::{Join, Joined, Token};
 use tether_wire::link::{Hello, HelloAnswer, MAX_HELLO_BYTES, admit};
@@ -229,7 +229,9 @@ proptest! {
     #[test]
     fn a_request_survives_the_wire(input in input(), sampling in sampling(), token in any::<u32>()) {
         let request = InferRequest { sampling, ..samples::request(input) };
-        let request = InferRequest { transcript: vec![token], ..request };
+        let started = Started { transcript: vec![token], ..samples::started() };
+        let resume = Resume { started: Some(started), ..samples::resume() };
+        let request = InferRequest { resume: Some(resume), ..request };
         prop_assert!(request.check().is_ok(), "{:?}", request.check());
         let bytes = codec::encode(&request);
         let read: InferRequest = codec::decode("request", &bytes, MAX_REQUEST_BYTES).expect("read");

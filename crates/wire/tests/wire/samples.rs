@@ -10,8 +10,8 @@ use tether_wire::grant::chain::pass_on;
 use tether_wire::grant::{Access, Mesh};
 use tether_wire::infer::{
     Accepted, AnswerEvent, Begun, CallDelta, Chunk, Done, Finish, Format, InferRequest, Input,
-    Message, Output, Sampling, Speaker, TokenLogprob, Tool, ToolCall, ToolChoice, TopLogprob,
-    Usage, WorkOrder,
+    Message, Output, Resume, Sampling, Speaker, Started, TokenLogprob, Tool, ToolCall, ToolChoice,
+    TopLogprob, Usage, WorkOrder,
 };
 use tether_wire::invite::{Joined, Token};
 use tether_wire::link::{Hello, HelloAnswer, Refusal, RefusalCode};
@@ -344,7 +344,24 @@ pub(crate) fn request(input: Input) -> InferRequest {
         },
         input,
         sampling: sampling(),
-        transcript: Vec::new(),
+        keyed: true,
+        resume: Some(resume()),
+    }
+}
+
+pub(crate) fn resume() -> Resume {
+    Resume {
+        lost: vec![orchestrator_key().id()],
+        started: Some(started()),
+    }
+}
+
+pub(crate) fn started() -> Started {
+    Started {
+        digest: Digest([4; 32]),
+        seed: 99,
+        numerics_class: "class-1".into(),
+        transcript: vec![17, 511],
     }
 }
 
@@ -369,6 +386,8 @@ pub(crate) fn accepted() -> AnswerEvent {
         model: model(),
         digest: Digest([4; 32]),
         seed: 99,
+        numerics_class: "class-1".into(),
+        created_ms: 1_767_225_600_000,
     })
 }
 

@@ -70,7 +70,7 @@ fn failed(completion_tokens: u32) -> Step {
 
 async fn reserved(store: &SqliteStore, token: &str) -> Result<u64, Repeat> {
     match store.reserve(job(token)).await.expect("works") {
-        Reserved::New { fence } => Ok(fence),
+        Reserved::New { fence, .. } => Ok(fence),
         Reserved::Repeated(repeat, _) => Err(repeat),
     }
 }

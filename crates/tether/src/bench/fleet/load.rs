@@ -197,6 +197,7 @@ impl Load {
             let query = Query {
                 region: &region,
                 tried: &[],
+                numerics_class: None,
             };
             let begun = Instant::now();
             let fleet = self.fleet.snapshot();

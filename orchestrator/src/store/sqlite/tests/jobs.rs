@@ -47,7 +47,7 @@ async fn a_key_runs_once_and_says_what_became_of_it() {
 }
 
 #[tokio::test]
-async fn a_key_may_run_again_only_where_nothing_was_given() {
+async fn a_key_whose_request_ended_without_a_whole_answer_runs_again_from_the_same_seed() {
     let dir = tempfile::tempdir().expect("a folder");
     let store = open(dir.path());
     reserved(&store, "a").await.expect("new");
@@ -63,7 +63,22 @@ async fn a_key_may_run_again_only_where_nothing_was_given() {
         vec![dispatched(1), Step::Streaming, failed(3)],
     )
     .await;
-    assert_eq!(reserved(&store, "a").await, Err(Repeat::PartlyAnswered));
+    let another_seed = NewJob {
+        seed: 99,
+        ..job("a")
+    };
+    let seed = read(&store, "a").await.seed;
+    let again = store.reserve(another_seed).await;
+    assert_eq!(again, Ok(Reserved::New { fence: 3, seed }));
+    steps(&store, "a", 3, vec![dispatched(1), Step::Streaming]).await;
+    steps(&store, "a", 3, vec![dispatched(2)]).await;
+    let handed_over = read(&store, "a").await;
+    assert_eq!(
+        (handed_over.state, handed_over.attempts),
+        (JobState::Streaming, 2)
+    );
+    steps(&store, "a", 3, vec![done(5)]).await;
+    assert_eq!(reserved(&store, "a").await, Err(Repeat::AlreadyAnswered));
 }
 
 #[tokio::test]

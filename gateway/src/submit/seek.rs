@@ -1,0 +1,279 @@
+//! Which orchestrator is asked for an answer, and which one goes on with it. [T-LNK-5] [T-INF-13]
+//!
+//! A link that breaks or becomes quiet before anything was received is no answer: another
+//! orchestrator is asked, with the same correlation id, so that the work is known to be the same. So
+//! is one other, once, where an orchestrator is unavailable: it may be alone in that it stops, or in
+//! what it tried, but a request that fails wherever it comes is not carried to all.
+//!
+//! An answer that has begun goes on. Where its orchestrator is lost another is looked for, or the same
+//! one once it is back, for as long as the patience allows; one that is only quiet is left when there
+//! is another.
+
+use super::decode;
+use crate::orchestrators::Orchestrators;
+use rand::Rng;
+use std::sync::Arc;
+use std::time::Duration;
+use tether_net::{Call, Link};
+use tether_wire::infer::{AnswerEvent, InferRequest, MAX_LOST, Resume, Started};
+use tether_wire::rpc::{Code, RpcError, method};
+use tether_wire::{NodeId, codec};
+use tokio::time::Instant;
+
+/// How long a failed call waits to learn whether its whole link is gone.
+const LINK_LOSS_GRACE: Duration = Duration::from_millis(100);
+/// How often another orchestrator is looked for while the one that answers is quiet.
+const LOOK: Duration = Duration::from_millis(100);
+/// Longest pause before all orchestrators are asked again.
+const PAUSE_MS: u64 = 250;
+/// Most orchestrators that are followed to another one in one search.
+const MAX_FOLLOWED: u32 = 4;
+
+/// What is asked, and of whom it was.
+pub(super) struct Seeker {
+    orchestrators: Arc<Orchestrators>,
+    request: InferRequest,
+    by: Instant,
+    patience: Duration,
+    /// Lost to this request, the last one last.
+    lost: Vec<NodeId>,
+    /// Asked before the answer began.
+    asked: Vec<NodeId>,
+    /// Why one was unavailable before the answer began.
+    refusal: Option<RpcError>,
+    has_begun: bool,
+    /// Until when one is looked for that goes on, while none was found.
+    seeking_until: Option<Instant>,
+}
+
+impl Seeker {
+    pub(super) fn new(
+        orchestrators: Arc<Orchestrators>,
+        request: InferRequest,
+        timeout: Duration,
+        patience: Duration,
+    ) -> Self {
+        Self {
+            orchestrators,
+            request,
+            by: Instant::now() + timeout,
+            patience,
+            lost: Vec::new(),
+            asked: Vec::new(),
+            refusal: None,
+            has_begun: false,
+            seeking_until: None,
+        }
+    }
+
+    /// Asks the first one that takes a call.
+    pub(super) async fn first(&mut self) -> Result<Call, RpcError> {
+        let why = "No orchestrator can be reached now.";
+        let nobody = RpcError::new(Code::Unavailable, why);
+        self.next_untried(nobody, None).await
+    }
+
+    /// Asks another one after a call failed; an error is what the caller is to be told.
+    pub(super) async fn another(
+        &mut self,
+        link: &Link,
+        error: RpcError,
+        started: Option<Started>,
+    ) -> Result<Call, RpcError> {
+        let link = link.clone();
+        let peer = link.peer().id;
+        let is_lost = is_lost(&link).await;
+        tracing::warn!(%peer, %error, is_lost, "no answer from this orchestrator");
+        if error.code == Code::Elsewhere {
+            return self.follow(&link, error, started).await;
+        }
+        if is_lost {
+            self.lose(peer);
+        }
+        if self.has_begun {
+            let passes = self.seeking_until.is_some() && may_pass(error.code);
+            if !is_lost && !passes {
+                return Err(error);
+            }
+            return self.seek(error, started).await;
+        }
+        match self.refusal.take() {
+            // They share their jobs, and the first one had the request.
+            Some(refusal) if error.code == Code::Conflict => return Err(refusal),
+            _ if error.code != Code::Unavailable && !is_lost => return Err(error),
+            Some(_) if !is_lost => return Err(error),
+            refusal if is_lost => self.refusal = refusal,
+            _ => self.refusal = Some(error.clone()),
+        }
+        self.next_untried(error, started).await
+    }
+
+    /// The next one that was not asked yet, in the order in which a request that comes again asks.
+    async fn next_untried(
+        &mut self,
+        mut error: RpcError,
+        started: Option<Started>,
+    ) -> Result<Call, RpcError> {
+        for link in self.orchestrators.ranked(&self.request.correlation) {
+            let peer = link.peer().id;
+            if self.asked.contains(&peer) {
+                continue;
+            }
+            self.asked.push(peer);
+            match self.ask(&link, started.clone()).await {
+                Ok(call) => return Ok(call),
+                Err(failed) => error = failed,
+            }
+        }
+        Err(error)
+    }
+
+    /// Another one has the request, by the word of one that was asked.
+    async fn follow(
+        &mut self,
+        link: &Link,
+        mut error: RpcError,
+        started: Option<Started>,
+    ) -> Result<Call, RpcError> {
+        let mut from = link.clone();
+        for _ in 0..MAX_FOLLOWED {
+            let owner = (error.param.as_deref()).and_then(|id| id.parse::<NodeId>().ok());
+            let links = self.orchestrators.ranked(&self.request.correlation);
+            let to = match owner {
+                Some(owner) => {
+                    let known = links.into_iter().find(|link| link.peer().id == owner);
+                    // Nobody here can reach it: who said so takes the request over.
+                    if known.is_none() {
+                        self.lose(owner);
+                    }
+                    known.unwrap_or_else(|| from.clone())
+                }
+                // It stops, or lost the request to somebody that it does not know.
+                None => {
+                    self.lose(from.peer().id);
+                    return self.seek(error, started).await;
+                }
+            };
+            match self.ask(&to, started.clone()).await {
+                Ok(call) => return Ok(call),
+                Err(failed) if failed.code == Code::Elsewhere => (error, from) = (failed, to),
+                Err(failed) => return Err(failed),
+            }
+        }
+        Err(error)
+    }
+
+    /// Asks one after the other, again and again, until one goes on or the patience is over.
+    async fn seek(
+        &mut self,
+        mut error: RpcError,
+        started: Option<Started>,
+    ) -> Result<Call, RpcError> {
+        let mut changes = self.orchestrators.watch();
+        let mut pauses = self.seeking_until.is_some();
+        let patience = Instant::now() + self.patience;
+        let by = self.by.min(*self.seeking_until.get_or_insert(patience));
+        loop {
+            if std::mem::replace(&mut pauses, true) {
+                let ms = rand::rng().random_range(PAUSE_MS / 2..=PAUSE_MS);
+                tokio::select! {
+                    () = tokio::time::sleep_until(by) => return Err(error),
+                    // A link that comes is asked at once.
+                    _ = changes.changed() => {}
+                    () = tokio::time::sleep(Duration::from_millis(ms)) => {}
+                }
+            }
+            let mut links = self.orchestrators.ranked(&self.request.correlation);
+            // One that was lost may be back, and is asked last.
+            links.sort_by_key(|link| self.lost.contains(&link.peer().id));
+            for link in links {
+                match self.ask(&link, started.clone()).await {
+                    Ok(call) => return Ok(call),
+                    Err(failed) if !may_pass(failed.code) => return Err(failed),
+                    Err(failed) => {
+                        tracing::info!(peer = %link.peer().id, error = %failed, "it does not go on");
+                        error = failed;
+                    }
+                }
+            }
+        }
+    }
+
+    /// A new piece came: the answer has begun, or goes on.
+    pub(super) fn found(&mut self) {
+        self.has_begun = true;
+        self.seeking_until = None;
+    }
+
+    /// Submits the request to one of them.
+    async fn ask(&self, link: &Link, started: Option<Started>) -> Result<Call, RpcError> {
+        let mut request = self.request.clone();
+        if started.is_some() || !self.lost.is_empty() {
+            request.resume = Some(Resume {
+                lost: self.lost.clone(),
+                started,
+            });
+        }
+        let left = self.by.saturating_duration_since(Instant::now());
+        let body = codec::encode(&request);
+        drop(request);
+        let mut call = link.call(method::SUBMIT, Some(left), &body).await?;
+        call.finish_sending().await;
+        Ok(call)
+    }
+
+    fn lose(&mut self, orchestrator: NodeId) {
+        self.lost.retain(|it| *it != orchestrator);
+        if self.lost.len() == MAX_LOST {
+            self.lost.remove(0);
+        }
+        self.lost.push(orchestrator);
+    }
+
+    /// Whether there is another one than this that is not in doubt.
+    fn has_other(&self, link: &Link) -> bool {
+        let links = self.orchestrators.ranked(&self.request.correlation);
+        links.iter().any(|it| it.peer().id != link.peer().id)
+    }
+}
+
+/// The next event of a call; nothing at its end. Dropping the future loses nothing.
+pub(super) async fn event(
+    call: &mut Call,
+    seeker: &Seeker,
+) -> Result<Option<AnswerEvent>, RpcError> {
+    let link = call.link().clone();
+    let doubted = async {
+        link.until_quiet().await;
+        while seeker.has_begun && link.is_up() && !seeker.has_other(&link) {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let item = tokio::select! {
+        biased;
+        item = call.next() => item?,
+        () = doubted => {
+            let why = "nothing is heard of the orchestrator";
+            return Err(RpcError::new(Code::Unavailable, why));
+        }
+    };
+    item.map(|bytes| decode(&bytes)).transpose()
+}
+
+/// Whether a refusal may be over a moment later, or elsewhere.
+fn may_pass(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unavailable | Code::Overloaded | Code::Elsewhere | Code::NotFound | Code::Cancelled
+    )
+}
+
+/// Whether the link is gone, or as good as gone. The error of a call may come a moment before that
+/// of its link.
+async fn is_lost(link: &Link) -> bool {
+    !link.is_up()
+        || link.is_quiet()
+        || tokio::time::timeout(LINK_LOSS_GRACE, link.closed())
+            .await
+            .is_ok()
+}

@@ -1,0 +1,125 @@
+//! Answers that survive their orchestrator, as a client sees them. (SCH-8, REL-1)
+
+use crate::world::{World, events, send, within};
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use tether_wire::Digest;
+use tether_wire::infer::Resume;
+
+/// The text of a whole stream.
+fn text(events: &[String]) -> String {
+    let parsed = events.iter().filter(|event| *event != "[DONE]");
+    let parts = parsed.map(|event| {
+        let event: Value = serde_json::from_str(event).expect("JSON");
+        let part = event["choices"][0]["delta"]["content"].as_str();
+        part.unwrap_or_default().to_owned()
+    });
+    parts.collect()
+}
+
+/// What came with the request the second time.
+async fn resumed(world: &mut World) -> (usize, Resume) {
+    let first = within(world.reports.seen.recv()).await.expect("asked");
+    assert_eq!(first.request.resume, None);
+    let second = within(world.reports.seen.recv())
+        .await
+        .expect("asked again");
+    assert_eq!(second.request.correlation, first.request.correlation);
+    assert_eq!(second.request.sampling, first.request.sampling);
+    let lost = world.nodes[first.orchestrator].id();
+    let resume = second.request.resume.expect("it goes on");
+    assert_eq!(resume.lost, [lost]);
+    (second.orchestrator, resume)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_whose_orchestrator_is_lost_goes_on_elsewhere_and_nothing_comes_twice() {
+    for model in ["goes-on", "leaves"] {
+        let mut world = World::with(2, |_| ()).await;
+        let response = within(world.chat(model, true).send())
+            .await
+            .expect("a head");
+        assert_eq!(response.status(), 200);
+        let events = events(response).await;
+        assert_eq!(events.last().map(String::as_str), Some("[DONE]"), "{model}");
+        assert_eq!(text(&events), "Paris");
+        let (_, resume) = resumed(&mut world).await;
+        let started = resume.started.expect("it had begun");
+        assert_eq!((started.transcript, started.seed), (vec![0], 5));
+        assert_eq!(started.digest, Digest([0xab; 32]));
+        assert_eq!(started.numerics_class, "class-1");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_not_streamed_survives_as_well() {
+    let world = World::with(2, |_| ()).await;
+    let (status, _, body) = send(world.chat("goes-on", false)).await;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(body["choices"][0]["message"]["content"], "Paris");
+    assert_eq!(body["usage"]["completion_tokens"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_orchestrator_goes_on_once_it_is_back() {
+    let world = World::new().await;
+    let (status, _, body) = send(world.chat("goes-on", false)).await;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(body["choices"][0]["message"]["content"], "Paris");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_orchestrator_of_which_nothing_is_heard_is_left_where_there_is_another() {
+    let mut world = World::with(2, |_| ()).await;
+    let response = within(world.chat("goes-silent", true).send())
+        .await
+        .expect("a head");
+    let mut body = response.bytes_stream();
+    let first = within(body.next()).await.expect("a piece").expect("well");
+    assert!(String::from_utf8_lossy(&first).contains("data: "));
+    let seen = within(world.reports.seen.recv()).await.expect("asked");
+    let starved = world.machines[seen.orchestrator].starve();
+    let mut rest = String::new();
+    while let Some(piece) = within(body.next()).await {
+        rest += &String::from_utf8_lossy(&piece.expect("well"));
+    }
+    assert!(rest.ends_with("data: [DONE]\n\n"), "{rest}");
+    let again = within(world.reports.seen.recv()).await.expect("asked");
+    assert_ne!(again.orchestrator, seen.orchestrator);
+    drop(starved);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_goes_on_as_another_one_is_an_error_and_never_mixed() {
+    let world = World::with(2, |_| ()).await;
+    let response = within(world.chat("goes-on-otherwise", true).send())
+        .await
+        .expect("a head");
+    let events = events(response).await;
+    let last: Value = serde_json::from_str(events.last().expect("events")).expect("JSON");
+    assert_eq!(last["error"]["code"], "internal_error", "{last}");
+    let given: String = events.concat();
+    assert!(given.contains("Par") && !given.contains("Lon") && !given.contains("is\""));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_another_orchestrator_has_is_asked_for_there_or_taken_over() {
+    let mut world = World::new().await;
+    let (status, _, body) = send(world.chat("elsewhere", false)).await;
+    assert_eq!(status, 200, "{body}");
+    let first = within(world.reports.seen.recv()).await.expect("asked");
+    assert_eq!(first.request.resume, None);
+    let again = within(world.reports.seen.recv())
+        .await
+        .expect("asked again");
+    let resume = again.request.resume.expect("nobody can reach who has it");
+    assert_eq!(resume.lost, [tether_wire::NodeId([9; 32])]);
+    assert_eq!(resume.started, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_orchestrator_that_leaves_before_it_answers_sends_the_request_to_another() {
+    let world = World::with(2, |_| ()).await;
+    let (status, _, body) = send(world.chat("first-leaves", false)).await;
+    assert_eq!((status, &body["created"]), (200, &json!(1_700_000_000)));
+}

@@ -1,0 +1,183 @@
+//! How far an answer is: what was given of it, by whom it may be continued, and how often it was
+//! tried. Pure. (SCH-4, SCH-8)
+//!
+//! Tries count from the last piece on: whoever gave something was no failed try. How often an answer
+//! may change hands is bounded apart.
+
+use tether_wire::NodeId;
+use tether_wire::infer::{Chunk, Resume};
+use tether_wire::receipt::hash::Given;
+
+/// Most workers that one answer is continued by.
+pub(crate) const MAX_HAND_OVERS: u32 = 16;
+
+/// How far an answer is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress {
+    /// Orders that were given, of this owner.
+    attempts: u32,
+    /// Those that failed since the last piece.
+    failed: u32,
+    /// Workers that had an order. Those that failed at it are asked again when no other is left.
+    tried: Vec<NodeId>,
+    /// Whether the last of them gave anything.
+    has_given: bool,
+    hand_overs: u32,
+    prompt_tokens: Option<u32>,
+    /// Ids of the tokens that were given, or that a gateway says were.
+    transcript: Vec<u32>,
+    /// Tokens in the log.
+    tokens: u32,
+    /// Whether anything is in the log.
+    has_begun: bool,
+    /// Some tokens have no id.
+    is_nameless: bool,
+    /// What is in the log.
+    given: Given,
+    /// In which it was given.
+    numerics_class: String,
+}
+
+/// What is to be done after a worker failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Another worker gives the answer, from its beginning.
+    Retry,
+    /// Another worker goes on behind what was given.
+    HandOver,
+    /// Nobody is asked any more.
+    Stop,
+}
+
+impl Progress {
+    /// Of a request that nobody had, or that another orchestrator had.
+    pub(crate) fn new(resume: Option<Resume>, has_logprobs: bool) -> Self {
+        let Some(started) = resume.and_then(|resume| resume.started) else {
+            return Self::default();
+        };
+        Self {
+            // Those that are told again come without logprobs, and this log has none.
+            transcript: if has_logprobs {
+                Vec::new()
+            } else {
+                started.transcript
+            },
+            numerics_class: started.numerics_class,
+            ..Self::default()
+        }
+    }
+
+    /// Orders that were given.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// Orders that failed since the last piece.
+    pub(crate) fn failed(&self) -> u32 {
+        self.failed
+    }
+
+    /// Workers that are not asked now.
+    pub(crate) fn tried(&self) -> &[NodeId] {
+        &self.tried
+    }
+
+    /// Tokens in the log.
+    pub(crate) fn tokens(&self) -> u32 {
+        self.tokens
+    }
+
+    /// Tokens of the prompt, once they were counted.
+    pub(crate) fn prompt_tokens(&self) -> u32 {
+        self.prompt_tokens.unwrap_or(0)
+    }
+
+    /// What the next worker goes on behind.
+    pub(crate) fn transcript(&self) -> &[u32] {
+        &self.transcript
+    }
+
+    /// The class in which it goes on exactly; nothing before it began.
+    pub(crate) fn numerics_class(&self) -> Option<&str> {
+        let goes_on = !self.transcript.is_empty() && !self.numerics_class.is_empty();
+        goes_on.then_some(self.numerics_class.as_str())
+    }
+
+    /// Whether anything was given.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Whether another worker can go on.
+    pub(crate) fn can_go_on(&self) -> bool {
+        !self.is_nameless && self.hand_overs <= MAX_HAND_OVERS
+    }
+
+    /// An order goes to a worker.
+    pub(crate) fn ordered(&mut self, worker: NodeId) {
+        self.attempts += 1;
+        self.tried.push(worker);
+        self.has_given = false;
+        // What one said who gave nothing binds nobody.
+        if !self.has_begun {
+            self.prompt_tokens = None;
+        }
+    }
+
+    /// The prompt was counted. Whether as before.
+    pub(crate) fn counted(&mut self, prompt_tokens: u32) -> bool {
+        *self.prompt_tokens.get_or_insert(prompt_tokens) == prompt_tokens
+    }
+
+    /// Whether a beginning that was told again is the one that was given.
+    pub(crate) fn agrees(&self, told: &Given) -> bool {
+        let digests = |it: &Given| (it.text(), it.calls(), it.tokens());
+        digests(told) == digests(&self.given)
+    }
+
+    /// A piece is given, made in this class.
+    pub(crate) fn gave(&mut self, chunk: &Chunk, numerics_class: &str) {
+        let at = chunk.position as usize;
+        // A gateway's transcript is there before the log is.
+        if at >= self.transcript.len() {
+            self.transcript.extend_from_slice(&chunk.tokens);
+        }
+        self.has_begun = true;
+        self.is_nameless |= chunk.unnamed > 0;
+        self.tokens = self
+            .tokens
+            .saturating_add(chunk.positions().unwrap_or(u32::MAX));
+        self.given.take(chunk);
+        if self.numerics_class != numerics_class {
+            numerics_class.clone_into(&mut self.numerics_class);
+        }
+        if !self.has_given {
+            self.has_given = true;
+            self.failed = 0;
+        }
+    }
+
+    /// The worker failed; `most` failures are allowed between two pieces.
+    pub(crate) fn fails(&mut self, most: u32) -> Next {
+        self.failed += 1;
+        if self.has_given {
+            self.hand_overs += 1;
+            self.failed = 0;
+        }
+        match (self.has_begun, self.failed < most) {
+            (true, true) if self.can_go_on() => Next::HandOver,
+            (false, true) => Next::Retry,
+            _ => Next::Stop,
+        }
+    }
+
+    /// Nobody else is left: all may be tried again, the last one when it is alone.
+    pub(crate) fn forgive(&mut self) {
+        let all_but_last = self.tried.len().saturating_sub(1).max(1);
+        self.tried.drain(..all_but_last.min(self.tried.len()));
+    }
+}
+
+#[cfg(test)]
+#[path = "progress/tests.rs"]
+mod tests;
