@@ -105,7 +105,8 @@ impl Outcome {
             | Code::RateLimited
             | Code::Overloaded
             | Code::Deadline
-            | Code::Cancelled => Self::Neutral,
+            | Code::Cancelled
+            | Code::Elsewhere => Self::Neutral,
             Code::NotFound
             | Code::Forbidden
             | Code::Unavailable

@@ -1,5 +1,8 @@
 //! What an orchestrator is told when it starts; everything is checked before a port is bound.
 
+use crate::breaker::BreakerSettings;
+use crate::queue::QueueSettings;
+use crate::retry::RetrySettings;
 use crate::score::Weights;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -34,9 +37,12 @@ pub struct OrchestratorConfig {
     /// Candidates whose score is within this much of the best count as equal, and one of them is
     /// drawn: orchestrators with the same stale view would otherwise all choose the same one.
     pub near_equal: f32,
-    /// Workers that one request is given to at most, one after the other, while none of the answer
-    /// was sent. From 1 to 3. (SCH-4)
-    pub attempts: u32,
+    /// When and how often a request is tried again at another worker. (SCH-4)
+    pub retry: RetrySettings,
+    /// When a worker, a model or a region is left alone for a while. (SCH-3)
+    pub breakers: BreakerSettings,
+    /// Who waits while all workers of a model are busy, and in which order. (SCH-5, SCH-7)
+    pub queue: QueueSettings,
     /// Time for a new link to a worker, where there is none.
     pub dial_timeout_ms: u64,
     /// Time in which a worker must say that it took an order. It has only to look at its queue, so
@@ -76,7 +82,9 @@ impl Default for OrchestratorConfig {
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)),
             weights: Weights::default(),
             near_equal: 0.05,
-            attempts: 2,
+            retry: RetrySettings::default(),
+            breakers: BreakerSettings::default(),
+            queue: QueueSettings::default(),
             dial_timeout_ms: 1_000,
             accept_timeout_ms: 750,
             queue_timeout_ms: 120_000,
@@ -158,9 +166,9 @@ impl OrchestratorConfig {
             "near_equal",
             &|| format!("is {}, not between 0 and 1", self.near_equal),
         )?;
-        check((1..=3).contains(&self.attempts), "attempts", &|| {
-            format!("is {}, not between 1 and 3", self.attempts)
-        })?;
+        self.retry.check()?;
+        self.breakers.check()?;
+        self.queue.check()?;
         for (field, value) in [
             ("dial_timeout_ms", self.dial_timeout_ms),
             ("accept_timeout_ms", self.accept_timeout_ms),
@@ -223,14 +231,17 @@ mod tests {
 
     #[test]
     fn a_misspelt_setting_is_refused_by_name() {
-        let error = toml::from_str::<OrchestratorConfig>("atempts = 2").expect_err("refused");
-        assert!(error.to_string().contains("atempts"), "{error}");
+        for text in ["max_opn = 2", "[retry]\natempts = 2"] {
+            let error = toml::from_str::<OrchestratorConfig>(text).expect_err("refused");
+            assert!(error.to_string().contains("unknown field"), "{error}");
+        }
     }
 
     #[test]
     fn each_setting_outside_its_limits_is_named() {
-        assert!(refused(|c| c.attempts = 4).contains("orchestrator.attempts is 4"));
-        assert!(refused(|c| c.attempts = 0).contains("attempts"));
+        assert!(refused(|c| c.retry.attempts = 4).contains("orchestrator.retry.attempts is 4"));
+        assert!(refused(|c| c.breakers.probes = 0).contains("breakers.probes"));
+        assert!(refused(|c| c.queue.entries = 0).contains("queue.entries"));
         assert!(refused(|c| c.near_equal = f32::NAN).contains("near_equal"));
         assert!(refused(|c| c.admin = ([0, 0, 0, 0], 1).into()).contains("loopback"));
         assert!(refused(|c| c.accept_timeout_ms = 0).contains("accept_timeout_ms"));

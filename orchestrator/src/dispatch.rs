@@ -9,22 +9,28 @@
 //!
 //! * `intake` – from a call to a run, or to one that is under way
 //! * `log`, `running` – the answers under way
-//! * `run` – one worker after the other; `attempt` – one order to one of them
+//! * `run` – one worker after the other; `attempt` – one order to one of them, who is
+//!   reached by `reach`
+//! * `pace`, `vigil`, `watch` – when a worker is left for another, and whether that was too early
 //! * `check`, `outcome`, `receipt` – what comes back, judged
 
 mod attempt;
-mod backoff;
 mod check;
 mod intake;
 mod log;
 pub(crate) mod open;
 mod outcome;
 pub mod pace;
+pub(crate) mod paces;
 mod progress;
+mod reach;
 mod receipt;
 mod recording;
+pub(crate) mod retries;
 mod run;
 pub(crate) mod running;
+mod vigil;
+mod watch;
 
 use crate::catalogue::Catalogue;
 use crate::clock;
@@ -39,6 +45,8 @@ use intake::Asked;
 use log::{AnswerLog, Reader};
 use open::{Held, OpenJobs};
 use outcome::End;
+use paces::Paces;
+use retries::Retries;
 use run::Run;
 use running::{Place, Running};
 use std::future::Future;
@@ -71,6 +79,10 @@ pub(crate) struct Dispatcher {
     pub(crate) permits: Semaphore,
     /// The answers under way.
     pub(crate) running: Running,
+    /// How quick workers are.
+    pub(crate) paces: Paces,
+    /// Whether what failed is tried again.
+    pub(crate) retries: Retries,
     /// Their runs, so that the end can wait for them.
     pub(crate) open: TaskTracker,
     /// The jobs of those requests.

@@ -9,6 +9,8 @@ use crate::directory::serve::Directory;
 use crate::discovery::{self, Intake, Joins, Own, Spreading};
 use crate::dispatch::Dispatcher;
 use crate::dispatch::open::OpenJobs;
+use crate::dispatch::paces::Paces;
+use crate::dispatch::retries::Retries;
 use crate::dispatch::running::Running;
 use crate::fleet::Snapshot;
 use crate::fleet::keeper::{Fleet, FleetSettings};
@@ -186,6 +188,8 @@ pub async fn start_with_store(
         metrics: metrics.clone(),
         permits: Semaphore::new(config.max_open),
         running: Running::default(),
+        paces: Paces::default(),
+        retries: Retries::new(config.retry),
         open: TaskTracker::new(),
         jobs: OpenJobs::default(),
         unrecorded,

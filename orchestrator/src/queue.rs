@@ -320,7 +320,11 @@ impl<T> Queue<T> {
         let per_ms = self.rate.per_ms(now_ms)?;
         let parts = |priority: Priority| {
             let counts = priority == entry.priority || !self.lanes[priority.at()].is_empty();
-            f64::from(if counts { self.settings.weight(priority) } else { 0 })
+            f64::from(if counts {
+                self.settings.weight(priority)
+            } else {
+                0
+            })
         };
         let all: f64 = Priority::ALL.into_iter().map(parts).sum();
         let lane = &self.lanes[entry.priority.at()];

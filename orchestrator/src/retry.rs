@@ -6,9 +6,9 @@
 //! the pauses are short: somebody waits for the first token.
 //!
 //! Retries of what gave nothing yet come out of a [`Budget`], so that they cannot multiply an
-//! outage. A hand-over, where an answer had begun, is outside of it and starts the count anew: the
-//! work up to there is done, and the tenant would lose it. How often one answer may be handed over
-//! is bounded instead, and progress must have been made since the last time.
+//! outage. Where an answer had begun they are outside of it: the work up to there is done, and the
+//! tenant would lose it. A hand-over after progress starts the count of attempts anew; how often one
+//! answer may be handed over is bounded instead.
 
 mod budget;
 mod settings;
@@ -26,8 +26,10 @@ pub const MAX_HAND_OVERS: u32 = 16;
 pub enum Failure {
     /// No other worker would do better: the tenant's own error, or ours.
     Final,
-    /// Before anything of the answer came from this attempt.
+    /// Before anything of the answer came, from this attempt or another.
     Early,
+    /// Before this attempt gave anything, of an answer that others had begun.
+    Between,
     /// After it had given some of the answer.
     AfterProgress,
 }
@@ -80,6 +82,8 @@ pub enum Why {
     HandOvers,
     /// Too little time is left.
     Deadline,
+    /// Whoever would be asked next wants to be left alone for too long: callers are told.
+    Later,
     /// Too much of the traffic of late was retries.
     Budget,
 }
@@ -93,6 +97,7 @@ impl Why {
             Self::Attempts => "attempts",
             Self::HandOvers => "hand-overs",
             Self::Deadline => "deadline",
+            Self::Later => "later",
             Self::Budget => "budget",
         }
     }
@@ -117,8 +122,10 @@ pub fn plan(
         }
         // Somebody is reading: at once.
         Failure::AfterProgress => (handed_over(hand_overs), 0, 0),
-        Failure::Early if attempts >= settings.attempts => return Plan::GiveUp(Why::Attempts),
-        Failure::Early => {
+        Failure::Early | Failure::Between if attempts >= settings.attempts => {
+            return Plan::GiveUp(Why::Attempts);
+        }
+        Failure::Early | Failure::Between => {
             let tries = Tries {
                 attempts: attempts.saturating_add(1),
                 hand_overs,
@@ -127,6 +134,9 @@ pub fn plan(
         }
     };
     let least_ms = situation.retry_after_ms.unwrap_or(least_ms);
+    if least_ms > settings.max_retry_after_ms {
+        return Plan::GiveUp(Why::Later);
+    }
     // The pause and what an attempt needs at least must fit into the caller's time.
     let Some(room_ms) = (situation.left_ms)
         .checked_sub(settings.least_left_ms)

@@ -164,6 +164,13 @@ impl Link {
         *self.inner.quiet.borrow()
     }
 
+    /// Datagrams that came on it so far: more of them than before show that its peer lives. One that
+    /// lives is heard each half second. [T-LNK-5]
+    #[must_use]
+    pub fn heard(&self) -> u64 {
+        self.inner.connection.datagrams_received()
+    }
+
     /// Whether it goes through a relay: no direct way was found, or none yet.
     #[must_use]
     pub fn is_relayed(&self) -> bool {

@@ -144,9 +144,14 @@ impl World {
             model: &models[model],
             region: &regions[self.workers[worker].region],
         };
-        let pass = self.breakers.begin(&place, self.now_ms).expect("let through");
+        let pass = self
+            .breakers
+            .begin(&place, self.now_ms)
+            .expect("let through");
         self.workers[worker].sent += 1;
-        let takes_ms = self.rng.random_range(self.answer_ms / 2..=self.answer_ms * 3 / 2);
+        let takes_ms = self
+            .rng
+            .random_range(self.answer_ms / 2..=self.answer_ms * 3 / 2);
         let is_dead = self.workers[worker].mood == Mood::Dead;
         self.running.push(Running {
             worker,
@@ -190,11 +195,18 @@ impl World {
     }
 
     fn end(&mut self, run: Running, fails: bool) {
-        let outcome = if fails { Outcome::Fault } else { Outcome::Success };
+        let outcome = if fails {
+            Outcome::Fault
+        } else {
+            Outcome::Success
+        };
         self.workers[run.worker].failed += u32::from(fails);
-        let changes = self.breakers.end(run.pass, outcome, self.now_ms, &mut self.rng);
+        let changes = self
+            .breakers
+            .end(run.pass, outcome, self.now_ms, &mut self.rng);
         let now_ms = self.now_ms;
-        self.changes.extend(changes.into_iter().map(|it| (now_ms, it)));
+        self.changes
+            .extend(changes.into_iter().map(|it| (now_ms, it)));
     }
 
     /// Everything that runs there breaks off.
@@ -225,7 +237,9 @@ impl World {
     }
 
     fn model(&self, model: usize) -> State {
-        self.breakers.of_model(&self.models[model], self.now_ms).state
+        self.breakers
+            .of_model(&self.models[model], self.now_ms)
+            .state
     }
 
     /// Times at which the breaker of one opened.
@@ -234,7 +248,11 @@ impl World {
         let is_it = |(_, change): &&(u64, Change)| {
             change.subject == subject && matches!(change.to, State::Open { .. })
         };
-        self.changes.iter().filter(is_it).map(|(at, _)| *at).collect()
+        self.changes
+            .iter()
+            .filter(is_it)
+            .map(|(at, _)| *at)
+            .collect()
     }
 
     fn model_opened(&self, model: usize) -> Vec<u64> {
@@ -264,7 +282,9 @@ fn requests_that_every_worker_answers_with_a_400_open_nothing() {
         };
         let pass = world.breakers.begin(&place, world.now_ms).expect("closed");
         let outcome = Outcome::of_error(Code::Invalid);
-        let changes = world.breakers.end(pass, outcome, world.now_ms, &mut world.rng);
+        let changes = world
+            .breakers
+            .end(pass, outcome, world.now_ms, &mut world.rng);
         assert_eq!(changes, []);
     }
     assert_eq!(world.breakers.counts(world.now_ms), [Counts::default(); 3]);
@@ -281,10 +301,16 @@ fn a_worker_that_fails_half_its_requests_is_out_soon_probed_and_back_when_well()
         }
         // Ten requests are configured; those under way at that moment come on top.
         let (sent, failed) = (world.workers[2].sent, world.workers[2].failed);
-        assert!(sent <= 25 && failed <= 12, "seed {seed}: {failed} of {sent}");
+        assert!(
+            sent <= 25 && failed <= 12,
+            "seed {seed}: {failed} of {sent}"
+        );
         world.run_ms(60_000);
         let share = f64::from(world.workers[2].sent - sent) / (60.0 * 50.0);
-        assert!(share < 0.05, "seed {seed}: it still had {share} of the requests");
+        assert!(
+            share < 0.05,
+            "seed {seed}: it still had {share} of the requests"
+        );
         let opened = world.opened(world.workers[2].id);
         let apart: Vec<u64> = opened.windows(2).map(|it| it[1] - it[0]).collect();
         assert!(opened.len() >= 4, "seed {seed}: it was probed");
@@ -358,7 +384,10 @@ fn a_machine_with_several_workers_that_loses_power_closes_no_model() {
         world.run_ms(10_000);
         assert_eq!(world.model_opened(0), NEVER, "seed {seed}");
         assert_eq!(world.region_opened(0), NEVER, "seed {seed}");
-        assert!((0..6).all(|n| world.worker(n) != State::Closed), "seed {seed}");
+        assert!(
+            (0..6).all(|n| world.worker(n) != State::Closed),
+            "seed {seed}"
+        );
     });
 }
 
@@ -395,7 +424,10 @@ fn a_region_that_is_cut_off_opens_its_breaker_and_no_models() {
         world.run_ms(5_000);
         (0..10).for_each(|worker| world.kill(worker));
         world.run_ms(20_000);
-        assert!((0..3).all(|it| world.model_opened(it).is_empty()), "seed {seed}");
+        assert!(
+            (0..3).all(|it| world.model_opened(it).is_empty()),
+            "seed {seed}"
+        );
         assert!(!world.region_opened(0).is_empty(), "seed {seed}");
         assert_eq!(world.region_opened(1), NEVER, "seed {seed}");
         assert_eq!(world.refused, 0, "seed {seed}: the other region serves");
@@ -423,7 +455,10 @@ fn a_worker_that_comes_and_goes_is_asked_less_and_less() {
             lost.push(world.workers[3].failed - before);
         }
         let (first, last) = (lost[0], lost[5]);
-        assert!(2 * last <= first, "seed {seed}: lost in each minute: {lost:?}");
+        assert!(
+            2 * last <= first,
+            "seed {seed}: lost in each minute: {lost:?}"
+        );
         assert_eq!(world.model_opened(0), NEVER, "seed {seed}");
     });
 }

@@ -115,7 +115,10 @@ fn a_worker_that_fails_five_times_in_a_row_is_left_alone_and_probed_later() {
     bench.now_ms = until_ms;
     assert_eq!(bench.verdict(1), Verdict::Probe);
     let (one, two) = (bench.begin(1), bench.begin(1));
-    assert!(matches!(bench.verdict(1), Verdict::No { .. }), "two at once");
+    assert!(
+        matches!(bench.verdict(1), Verdict::No { .. }),
+        "two at once"
+    );
     assert_eq!(bench.end(one, Outcome::Success), []);
     assert_eq!(bench.verdict(1), Verdict::Probe);
     let to = State::Closed;
@@ -175,14 +178,20 @@ fn open_time_doubles_up_to_its_bound_and_starts_anew_after_a_calm() {
         };
         longest = (longest * 2).min(60_000);
         let lasts = next - bench.now_ms;
-        assert!((longest / 2..=longest).contains(&lasts), "{lasts} {longest}");
+        assert!(
+            (longest / 2..=longest).contains(&lasts),
+            "{lasts} {longest}"
+        );
         until_ms = next;
     }
     bench.now_ms = until_ms;
     let _ = bench.once(1, Outcome::Success);
     let _ = bench.once(1, Outcome::Success);
     let until_ms = bench.fail_until_open(1);
-    assert!(until_ms - bench.now_ms >= 30_000, "it was not well for long");
+    assert!(
+        until_ms - bench.now_ms >= 30_000,
+        "it was not well for long"
+    );
     bench.now_ms = until_ms;
     let _ = bench.once(1, Outcome::Success);
     let _ = bench.once(1, Outcome::Success);
@@ -237,10 +246,24 @@ fn a_model_opens_by_several_workers_and_one_bad_worker_does_not_keep_it_open() {
 #[test]
 fn what_the_tenant_did_is_no_fault_and_what_the_worker_did_is() {
     use Code::*;
-    for code in [Invalid, Conflict, RateLimited, Overloaded, Deadline, Cancelled] {
+    for code in [
+        Invalid,
+        Conflict,
+        RateLimited,
+        Overloaded,
+        Deadline,
+        Cancelled,
+    ] {
         assert_eq!(Outcome::of_error(code), Outcome::Neutral, "{code:?}");
     }
-    for code in [NotFound, Forbidden, Unavailable, Internal, Unimplemented, Unknown] {
+    for code in [
+        NotFound,
+        Forbidden,
+        Unavailable,
+        Internal,
+        Unimplemented,
+        Unknown,
+    ] {
         assert_eq!(Outcome::of_error(code), Outcome::Fault, "{code:?}");
     }
 }

@@ -11,7 +11,16 @@
 //! The times must be those at which pieces came while somebody was ready to take them: a gap that a
 //! slow reader makes is not the worker's.
 //!
-//! TABLE
+//! By simulation (200 answers of 500 pieces, one after the other, ten seeds; the worst seed's times):
+//!
+//! | gaps | false alarms in 10,000 pieces | answers with one | patience, median | 99th percentile |
+//! |---|---|---|---|---|
+//! | regular: 20 ms ± 10 % | 0.00 | 0.0 % | 300 ms | 300 ms |
+//! | slow: 200 ms ± 10 % | 0.00 | 0.0 % | 782 ms | 1056 ms |
+//! | batches of 8 every 400 ms | 0.00 | 0.0 % | 1849 ms | 2606 ms |
+//! | 20 ms, a pause of up to 1 s in 1 % | 0.09 | 0.4 % | 2482 ms | 4133 ms |
+//! | log-normal, median 20 ms, σ = 1 | 0.25 | 1.2 % | 1351 ms | 8582 ms |
+//! | Pareto from 10 ms, exponent 1.5 | 1.94 | 9.6 % | 4577 ms | 30000 ms |
 
 /// The least that a piece is waited for: a machine that is busy starves a thread for as long.
 pub const LEAST_PATIENCE_MS: u64 = 300;
@@ -51,11 +60,13 @@ pub struct Pace {
     gaps: Gaps,
     most_ms: u64,
     last_ms: Option<u64>,
+    /// The gap that is under way is not the worker's.
+    is_unfit: bool,
 }
 
 impl Pace {
     /// Before the first piece. `learnt` are the gaps of an earlier answer of the same worker and
-    /// model, or else of the model; without any, the stall timeout holds until two gaps are known.
+    /// model; without any, the stall timeout holds until two gaps are known.
     #[must_use]
     pub fn new(stall_timeout_ms: u64, learnt: Option<Gaps>) -> Self {
         let learnt = learnt.unwrap_or_default();
@@ -66,12 +77,16 @@ impl Pace {
             },
             most_ms: stall_timeout_ms,
             last_ms: None,
+            is_unfit: false,
         }
     }
 
     /// A piece came. Whether it had been given up: then more patience is had from now on.
     pub fn piece(&mut self, now_ms: u64) -> bool {
         let before = self.last_ms.replace(now_ms);
+        if std::mem::take(&mut self.is_unfit) {
+            return false;
+        }
         let Some(gap_ms) = before.map(|before| now_ms.saturating_sub(before)) else {
             return false;
         };
@@ -86,22 +101,16 @@ impl Pace {
         if self.gaps.count < LEAST_GAPS {
             return self.most_ms;
         }
-        let patience = self.gaps.patience_ms();
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "it is positive, and a cast of what is too large is the maximum"
-        )]
-        let patience_ms = patience.ceil() as u64;
+        let patience_ms = millis(self.gaps.patience_ms());
         // A stall timeout that is configured shorter holds.
         patience_ms.max(LEAST_PATIENCE_MS).min(self.most_ms)
     }
 
-    /// When the next piece is given up, on the clock of [`Pace::piece`]; nothing before the first.
-    #[must_use]
-    pub fn deadline_ms(&self) -> Option<u64> {
-        let last_ms = self.last_ms?;
-        Some(last_ms.saturating_add(self.patience_ms()))
+    /// Nobody was ready to read until now: the wait for the next piece begins here, and what it will
+    /// have taken says nothing of the worker.
+    pub fn reads(&mut self, now_ms: u64) {
+        self.last_ms = Some(now_ms);
+        self.is_unfit = true;
     }
 
     /// What was learnt, for the next answer.
@@ -109,6 +118,45 @@ impl Pace {
     pub fn learnt(&self) -> Gaps {
         self.gaps
     }
+}
+
+/// Times from the turn of a request to its first piece: the worker reads the prompt, and what was
+/// given already.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct First {
+    gaps: Gaps,
+    /// The largest of the prompts of late, in tokens.
+    tokens: f64,
+}
+
+impl First {
+    /// So many tokens were read in so long.
+    pub fn add(&mut self, took_ms: u64, tokens: u32, most_ms: u64) {
+        let patience_ms = self.patience_ms(tokens).unwrap_or(most_ms);
+        self.gaps.add(took_ms, took_ms > patience_ms);
+        self.tokens = f64::from(tokens).max(self.tokens * (1.0 - FADES));
+    }
+
+    /// How long the first piece is waited for; nothing while too little is known. More where the
+    /// prompt is larger than those before, and never less than where it is not: what a cache
+    /// knows of it cannot be seen from here.
+    #[must_use]
+    pub fn patience_ms(&self, tokens: u32) -> Option<u64> {
+        if self.gaps.count < LEAST_GAPS {
+            return None;
+        }
+        let larger = (f64::from(tokens) / self.tokens.max(1.0)).max(1.0);
+        Some(millis(self.gaps.patience_ms() * larger).max(LEAST_PATIENCE_MS))
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "it is positive, and a cast of what is too large is the maximum"
+)]
+fn millis(ms: f64) -> u64 {
+    ms.ceil() as u64
 }
 
 impl Gaps {

@@ -76,7 +76,12 @@ impl QueueSettings {
             ),
             ("queue.tenant_percent", self.tenant_percent.into(), 1, 100),
             ("queue.high_weight", self.high_weight.into(), 1, MAX_WEIGHT),
-            ("queue.normal_weight", self.normal_weight.into(), 1, MAX_WEIGHT),
+            (
+                "queue.normal_weight",
+                self.normal_weight.into(),
+                1,
+                MAX_WEIGHT,
+            ),
             ("queue.low_weight", self.low_weight.into(), 1, MAX_WEIGHT),
             ("queue.retry_after_ms", self.retry_after_ms, 1, MAX_TIME_MS),
         ] {

@@ -152,7 +152,9 @@ impl World {
             let waited_ms = self.now_ms - request.came_ms;
             tenant.waits_ms.push(waited_ms);
             (tenant.estimates).extend(request.estimate_ms.map(|it| (it, waited_ms)));
-            let takes_ms = self.rng.random_range(2 * ANSWER_MS - LONGEST_MS..=LONGEST_MS);
+            let takes_ms = self
+                .rng
+                .random_range(2 * ANSWER_MS - LONGEST_MS..=LONGEST_MS);
             let ends_ms = self.now_ms + takes_ms;
             (self.running).push(Reverse((ends_ms, request.tenant, request.came_ms)));
         }
@@ -211,7 +213,10 @@ fn three_times_too_much_for_a_minute_is_served_at_capacity_in_time_and_by_weight
         }
         assert_eq!(overdue, 0, "seed {seed}: answered too late");
         let admitted = world.answered() + f64::from(late);
-        assert!(f64::from(late) <= 0.01 * admitted, "seed {seed}: {late} late");
+        assert!(
+            f64::from(late) <= 0.01 * admitted,
+            "seed {seed}: {late} late"
+        );
         // What cannot be served in time does not wait: about the deadline's worth of work does.
         assert!(world.longest < 200, "seed {seed}: {} waited", world.longest);
         println!(
@@ -232,9 +237,10 @@ fn the_wait_that_is_foretold_is_about_the_one_that_comes() {
         let tenants = [(2, Priority::Normal, flood), (1, Priority::Normal, flood)];
         let world = World::new(seed, &tenants).run();
         for tenant in &world.tenants {
-            let close = tenant.estimates.iter().filter(|(foretold, came)| {
-                foretold.abs_diff(*came) <= 150.max(came / 5)
-            });
+            let close = tenant
+                .estimates
+                .iter()
+                .filter(|(foretold, came)| foretold.abs_diff(*came) <= 150.max(came / 5));
             let share = close.count() as f64 / tenant.estimates.len() as f64;
             assert!(share > 0.9, "seed {seed}: {share}");
         }
@@ -253,7 +259,11 @@ fn the_burst_of_one_tenant_does_not_delay_another_within_its_share() {
         for tenant in [0, 2] {
             let tenant = &world.tenants[tenant];
             assert_eq!((tenant.shed, tenant.late), (0, 0), "seed {seed}");
-            assert!(tenant.wait_ms(99) < 200, "seed {seed}: {}", tenant.wait_ms(99));
+            assert!(
+                tenant.wait_ms(99) < 200,
+                "seed {seed}: {}",
+                tenant.wait_ms(99)
+            );
         }
         assert!(world.tenants[1].answered > 20, "seed {seed}");
     }
@@ -297,7 +307,11 @@ fn where_all_is_well_nobody_waits_and_nothing_is_shed() {
         let world = World::new(seed, &tenants).run();
         for tenant in &world.tenants {
             assert_eq!((tenant.shed, tenant.late), (0, 0), "seed {seed}");
-            assert!(tenant.wait_ms(99) <= 60, "seed {seed}: {}", tenant.wait_ms(99));
+            assert!(
+                tenant.wait_ms(99) <= 60,
+                "seed {seed}: {}",
+                tenant.wait_ms(99)
+            );
         }
     }
 }

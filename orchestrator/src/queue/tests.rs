@@ -51,7 +51,14 @@ fn paced() -> (Queue<u32>, u64) {
 #[test]
 fn tenants_take_turns_and_each_ones_requests_keep_their_order() {
     let mut queue = queue();
-    for (name, what) in [("a", 1), ("a", 2), ("a", 3), ("b", 10), ("b", 11), ("c", 20)] {
+    for (name, what) in [
+        ("a", 1),
+        ("a", 2),
+        ("a", 3),
+        ("b", 10),
+        ("b", 11),
+        ("c", 20),
+    ] {
         queue.push(entry(name, what), 0).expect("there is room");
     }
     assert_eq!(turns(&mut queue, 0), [1, 10, 20, 2, 11, 3]);
@@ -111,7 +118,12 @@ fn work_is_shared_and_not_the_number_of_requests() {
     }
     let served: Vec<u32> = turns(&mut queue, 400).into_iter().take(210).collect();
     let work = |of: u32| served.iter().filter(|it| **it == of).sum::<u32>();
-    assert!(work(100).abs_diff(work(5)) <= 105, "{} {}", work(100), work(5));
+    assert!(
+        work(100).abs_diff(work(5)) <= 105,
+        "{} {}",
+        work(100),
+        work(5)
+    );
 }
 
 #[test]
@@ -162,7 +174,9 @@ fn what_cannot_have_its_turn_in_time_is_refused_when_it_comes_and_told_when_to_c
 fn another_tenant_has_its_own_wait_and_not_that_of_the_flood() {
     let (mut queue, now_ms) = paced();
     for n in 0..400 {
-        queue.push(entry("flood", n), now_ms).expect("there is room");
+        queue
+            .push(entry("flood", n), now_ms)
+            .expect("there is room");
     }
     let lone = Entry {
         turn_by_ms: now_ms + 50,

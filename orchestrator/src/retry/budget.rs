@@ -50,7 +50,9 @@ mod tests {
     fn a_few_retries_are_always_allowed_and_more_with_the_traffic() {
         let (settings, mut budget) = (RetrySettings::default(), Budget::default());
         let taken = |budget: &mut Budget, now_ms| {
-            (0..1_000).filter(|_| budget.take(&settings, now_ms)).count()
+            (0..1_000)
+                .filter(|_| budget.take(&settings, now_ms))
+                .count()
         };
         assert_eq!(taken(&mut budget, 0), 10);
         assert_eq!(taken(&mut budget, 9_999), 0);

@@ -18,6 +18,9 @@ pub struct RetrySettings {
     pub base_ms: u64,
     /// Longest pause before any attempt.
     pub max_pause_ms: u64,
+    /// The longest `Retry-After` of a worker that is waited out, where no other worker is there;
+    /// callers are told of longer ones.
+    pub max_retry_after_ms: u64,
     /// Time that must be left after the pause: less is not enough for any answer.
     pub least_left_ms: u64,
     /// Retries for each hundred requests of late.
@@ -34,6 +37,7 @@ impl Default for RetrySettings {
             attempts: MAX_ATTEMPTS,
             base_ms: 50,
             max_pause_ms: 250,
+            max_retry_after_ms: 2_000,
             least_left_ms: 100,
             budget_percent: 20,
             budget_window_ms: 10_000,
@@ -49,13 +53,34 @@ impl RetrySettings {
     /// The first that is outside its limits.
     pub fn check(&self) -> Result<(), ConfigError> {
         let within = ConfigError::unless_within;
-        within("retry.attempts", self.attempts.into(), 1..=MAX_ATTEMPTS.into())?;
+        within(
+            "retry.attempts",
+            self.attempts.into(),
+            1..=MAX_ATTEMPTS.into(),
+        )?;
         within("retry.base_ms", self.base_ms, 0..=MAX_TIME_MS)?;
-        within("retry.max_pause_ms", self.max_pause_ms, self.base_ms..=MAX_TIME_MS)?;
+        within(
+            "retry.max_pause_ms",
+            self.max_pause_ms,
+            self.base_ms..=MAX_TIME_MS,
+        )?;
+        within(
+            "retry.max_retry_after_ms",
+            self.max_retry_after_ms,
+            0..=MAX_TIME_MS,
+        )?;
         within("retry.least_left_ms", self.least_left_ms, 0..=MAX_TIME_MS)?;
         within("retry.budget_percent", self.budget_percent.into(), 0..=100)?;
-        within("retry.budget_window_ms", self.budget_window_ms, 100..=MAX_TIME_MS)?;
-        within("retry.budget_least", self.budget_least.into(), 0..=1_000_000)
+        within(
+            "retry.budget_window_ms",
+            self.budget_window_ms,
+            100..=MAX_TIME_MS,
+        )?;
+        within(
+            "retry.budget_least",
+            self.budget_least.into(),
+            0..=1_000_000,
+        )
     }
 }
 
@@ -84,6 +109,7 @@ mod tests {
         assert!(refused(|s| s.attempts = 0).contains("retry.attempts"));
         assert!(refused(|s| s.base_ms = 251).contains("retry.max_pause_ms"));
         assert!(refused(|s| s.base_ms = u64::MAX).contains("retry.base_ms"));
+        assert!(refused(|s| s.max_retry_after_ms = u64::MAX).contains("max_retry_after_ms"));
         assert!(refused(|s| s.least_left_ms = u64::MAX).contains("retry.least_left_ms"));
         assert!(refused(|s| s.budget_percent = 101).contains("retry.budget_percent"));
         assert!(refused(|s| s.budget_window_ms = 99).contains("retry.budget_window_ms"));

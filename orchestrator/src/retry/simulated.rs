@@ -63,7 +63,10 @@ fn outage(seed: u64, share: f64) -> Load {
             let plan = plan(&settings, &situation, &mut budget, now_ms, &mut rng);
             if let Plan::Retry { after_ms, tries } = plan {
                 let again = Request { tries, ..request };
-                begins.entry(now_ms + after_ms.max(1)).or_default().push(again);
+                begins
+                    .entry(now_ms + after_ms.max(1))
+                    .or_default()
+                    .push(again);
             }
         }
     }
@@ -81,10 +84,16 @@ fn an_outage_of_all_workers_is_not_multiplied_by_retries() {
             let given: u32 = seconds.iter().map(|it| it.1).sum();
             // A pause carries a retry into the next second: a hundredth of the window.
             let most = f64::from(offered) * 1.2 * 1.01;
-            assert!(f64::from(given) <= most, "seed {seed}: {given} of {offered}");
+            assert!(
+                f64::from(given) <= most,
+                "seed {seed}: {given} of {offered}"
+            );
         }
         let during: u32 = load.seconds[20..40].iter().map(|it| it.1).sum();
-        assert!(during > 20_000 + 3_000, "seed {seed}: there were retries: {during}");
+        assert!(
+            during > 20_000 + 3_000,
+            "seed {seed}: there were retries: {during}"
+        );
         let well: u32 = load.seconds[..20].iter().map(|it| it.1).sum();
         assert_eq!(well, 20_000, "seed {seed}: none while all is well");
     }

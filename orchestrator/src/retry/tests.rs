@@ -96,6 +96,40 @@ fn a_worker_that_says_when_is_not_asked_before_and_never_after_the_deadline() {
 }
 
 #[test]
+fn callers_are_told_of_a_wait_that_is_too_long_to_hold_them() {
+    let settings = RetrySettings::default();
+    let asked = |retry_after_ms| Situation {
+        retry_after_ms: Some(retry_after_ms),
+        ..early(1, DAY)
+    };
+    let waits = planned(&settings, &asked(2_000), 1);
+    assert!(matches!(waits, Plan::Retry { .. }), "{waits:?}");
+    let told = planned(&settings, &asked(2_001), 1);
+    assert_eq!(told, Plan::GiveUp(Why::Later));
+}
+
+#[test]
+fn an_answer_that_had_begun_is_not_lost_for_want_of_budget_and_tried_as_often() {
+    let settings = RetrySettings {
+        budget_percent: 0,
+        budget_least: 0,
+        ..RetrySettings::default()
+    };
+    let between = |attempts| Situation {
+        failure: Failure::Between,
+        ..early(attempts, DAY)
+    };
+    assert!(matches!(
+        planned(&settings, &between(2), 1),
+        Plan::Retry { .. }
+    ));
+    assert_eq!(
+        planned(&settings, &between(3), 1),
+        Plan::GiveUp(Why::Attempts)
+    );
+}
+
+#[test]
 fn an_answer_that_had_begun_is_handed_over_at_once_outside_the_budget_and_counts_anew() {
     let settings = RetrySettings {
         budget_percent: 0,
@@ -135,6 +169,7 @@ fn failure() -> impl Strategy<Value = Failure> {
     prop_oneof![
         Just(Failure::Final),
         Just(Failure::Early),
+        Just(Failure::Between),
         Just(Failure::AfterProgress),
     ]
 }

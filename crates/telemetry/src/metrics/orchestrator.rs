@@ -21,8 +21,10 @@ pub struct OrchestratorMetrics {
     nodes: Family<RoleState, Gauge>,
     dispatches: Family<Outcome, Counter>,
     retries: Family<Reason, Counter>,
+    give_ups: Family<Reason, Counter>,
     hand_overs: Family<Reason, Counter>,
     joined: Counter,
+    false_alarms: Counter,
     receipts: Family<Outcome, Counter>,
     attempt_seconds: Histograms<Outcome>,
     accept_seconds: Histogram,
@@ -72,9 +74,18 @@ impl OrchestratorMetrics {
                 "Answers that another worker went on with, by the reason why the one before did not",
                 Family::default(),
             ),
+            false_alarms: d.counter(
+                "tether_orchestrator_false_alarms",
+                "Answers that were handed over since a piece was overdue, and whose worker went on",
+            ),
             joined: d.counter(
                 "tether_orchestrator_joined",
                 "Requests whose key was repeated while its answer was given, and that were given the same",
+            ),
+            give_ups: d.add(
+                "tether_orchestrator_give_ups",
+                "Requests that were not tried again after a worker failed, by why not",
+                Family::default(),
             ),
             receipts: d.add(
                 "tether_orchestrator_receipts",
@@ -167,6 +178,11 @@ impl OrchestratorMetrics {
         self.retries.get_or_create(&Reason { reason }).inc();
     }
 
+    /// A request is not tried again.
+    pub fn gave_up(&self, reason: &'static str) {
+        self.give_ups.get_or_create(&Reason { reason }).inc();
+    }
+
     /// Another worker goes on with an answer, and why the one before does not.
     pub fn handed_over(&self, reason: &'static str) {
         self.hand_overs.get_or_create(&Reason { reason }).inc();
@@ -175,6 +191,11 @@ impl OrchestratorMetrics {
     /// A repeated key joined the answer under way.
     pub fn joined(&self) {
         self.joined.inc();
+    }
+
+    /// A worker went on after its answer was handed over.
+    pub fn false_alarm(&self) {
+        self.false_alarms.inc();
     }
 
     /// An attempt at a worker ended.

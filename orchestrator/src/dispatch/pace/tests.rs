@@ -18,11 +18,9 @@ fn after(gaps: &[u64]) -> Pace {
 
 #[test]
 fn before_two_gaps_are_known_the_stall_timeout_holds() {
-    let pace = Pace::new(STALL_MS, None);
-    assert_eq!(pace.deadline_ms(), None, "the first piece has a time of its own");
-    assert_eq!(after(&[]).deadline_ms(), Some(5_000 + STALL_MS));
+    assert_eq!(after(&[]).patience_ms(), STALL_MS);
     assert_eq!(after(&[20]).patience_ms(), STALL_MS);
-    assert_eq!(after(&[20, 20]).patience_ms(), 20 * 2 * 9);
+    assert_eq!(after(&[20, 20]).patience_ms(), 20 * 3 * 9);
 }
 
 #[test]
@@ -30,8 +28,12 @@ fn what_an_answer_before_showed_holds_from_the_first_piece() {
     let learnt = after(&[200; 500]).learnt();
     let mut pace = Pace::new(STALL_MS, Some(learnt));
     pace.piece(0);
-    assert_eq!(pace.patience_ms(), 600, "200, twice, and half as much in doubt");
-    for n in 1..400 {
+    assert_eq!(
+        pace.patience_ms(),
+        900,
+        "200, three times, and half as much in doubt"
+    );
+    for n in 1..1_000 {
         pace.piece(10 * n);
     }
     let own = pace.patience_ms();
@@ -62,13 +64,16 @@ fn a_piece_that_came_after_it_was_given_up_makes_more_patient_for_a_while() {
     let mut gaps = vec![150; 300];
     let calm = after(&gaps).patience_ms();
     let mut pace = after(&gaps);
-    let at = pace.deadline_ms().expect("begun");
+    let at = pace.last_ms.expect("begun") + pace.patience_ms();
     assert!(!pace.clone().piece(at), "in time");
     assert!(pace.piece(at + 1));
     assert!(pace.patience_ms() >= 2 * calm);
     gaps.push(calm + 1);
-    gaps.extend([150; 2_000]);
-    assert!(after(&gaps).patience_ms() < calm + calm / 4, "and then less so");
+    gaps.extend([150; 4_000]);
+    assert!(
+        after(&gaps).patience_ms() < calm + calm / 4,
+        "and then less so"
+    );
 }
 
 #[test]
@@ -76,6 +81,36 @@ fn a_clock_that_goes_back_is_a_gap_of_nothing() {
     let mut pace = after(&[20; 50]);
     assert!(!pace.piece(0));
     assert!(pace.patience_ms() >= LEAST_PATIENCE_MS);
+}
+
+#[test]
+fn a_gap_in_which_nobody_read_is_not_learnt() {
+    let mut pace = after(&[20; 50]);
+    let before = pace.learnt();
+    pace.reads(1_000_000);
+    assert!(!pace.piece(1_060_000), "no false alarm");
+    assert_eq!(pace.learnt(), before);
+    pace.piece(1_060_020);
+    assert_ne!(pace.learnt(), before, "and the next one is");
+}
+
+#[test]
+fn a_larger_prompt_may_take_longer_and_a_smaller_one_no_less() {
+    let mut first = First::default();
+    assert_eq!(first.patience_ms(100), None);
+    for _ in 0..60 {
+        first.add(200, 100, 60_000);
+    }
+    let known = first.patience_ms(100).expect("known");
+    assert!((600..900).contains(&known), "{known}");
+    assert_eq!(first.patience_ms(10), Some(known));
+    let larger = first.patience_ms(1_000).expect("known");
+    assert!((10 * known - 10..=10 * known).contains(&larger), "{larger}");
+    first.add(4_000, 100, 60_000);
+    assert!(
+        first.patience_ms(100).expect("known") >= 2 * 4_000,
+        "it was wrong"
+    );
 }
 
 proptest! {

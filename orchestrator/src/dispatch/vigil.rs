@@ -1,0 +1,233 @@
+//! How long a worker that took an order is waited for: for its turn, for the first piece, for each
+//! further one. Pure: the time, and what was heard on the link, are passed in. (SCH-8)
+//!
+//! The times that are configured end an attempt. Long before them an answer whose next piece is
+//! overdue, by what was learnt of its worker, is *in doubt*, and goes to another worker if there is
+//! one. It is overdue sooner where nothing at all is heard of the worker: a process that lives is
+//! heard each half second, by keep-alives if by nothing else [T-LNK-5], so that its silence and the
+//! missing piece bear each other out. An engine that only stalls, as where it reads a large prompt
+//! of somebody else's, is given more time: leaving it means work for others.
+
+use super::pace::Pace;
+use super::paces::Learnt;
+
+/// How often a piece that does not come is looked after.
+pub(super) const LOOK_MS: u64 = 100;
+/// Nothing was heard for so long: a keep-alive and its way, and some more.
+const SILENCE_MS: u64 = 600;
+/// Times the patience that is had with a worker that is heard.
+const HEARD: u64 = 4;
+/// The least of it.
+const LEAST_HEARD_MS: u64 = 2_000;
+/// A look that comes so much later than it was due shows that this process was not run: what was not
+/// read in that time may have come.
+const LATE_MS: u64 = 50;
+
+/// The configured times, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// For the request's turn at the worker.
+    pub(super) queue_ms: u64,
+    /// From the turn to the first piece.
+    pub(super) first_ms: u64,
+    /// From one piece to the next.
+    pub(super) stall_ms: u64,
+}
+
+/// What follows from the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing yet.
+    Wait,
+    /// Another worker should go on, if there is one.
+    Doubt,
+    /// The request's turn did not come in time.
+    NoTurn,
+    /// The next piece did not come in time, whoever else is there.
+    Stalled,
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Queued,
+    Reading { tokens: u32 },
+    Giving,
+}
+
+/// The wait for a worker.
+#[derive(Clone, Debug)]
+pub(super) struct Vigil {
+    limits: Limits,
+    learnt: Learnt,
+    pace: Pace,
+    phase: Phase,
+    /// Since when the next event is waited for.
+    since_ms: u64,
+    look_ms: u64,
+    /// Datagrams that came on the link, and when the last of them was seen.
+    heard: u64,
+    heard_ms: u64,
+    is_quiet: bool,
+    /// We were not reading for a part of this wait.
+    is_unfit: bool,
+}
+
+impl Vigil {
+    /// Of a worker that has just accepted.
+    pub(super) fn new(limits: Limits, learnt: Learnt, heard: u64, now_ms: u64) -> Self {
+        Self {
+            limits,
+            learnt,
+            pace: Pace::new(limits.stall_ms, Some(learnt.gaps)),
+            phase: Phase::Queued,
+            since_ms: now_ms,
+            look_ms: now_ms,
+            heard,
+            heard_ms: now_ms,
+            is_quiet: false,
+            is_unfit: false,
+        }
+    }
+
+    /// Whether the request waits its turn.
+    pub(super) fn is_queued(&self) -> bool {
+        self.phase == Phase::Queued
+    }
+
+    /// The turn came; the prompt, and what was given already, have so many tokens.
+    pub(super) fn begun(&mut self, tokens: u32, now_ms: u64) {
+        self.phase = Phase::Reading { tokens };
+        self.waits(now_ms);
+    }
+
+    /// A part of what was given already is told again: the worker reads.
+    pub(super) fn told_again(&mut self, now_ms: u64) {
+        if self.phase == Phase::Queued {
+            self.phase = Phase::Reading { tokens: 0 };
+        }
+        self.waits(now_ms);
+    }
+
+    /// A piece came.
+    pub(super) fn piece(&mut self, now_ms: u64) {
+        let took_ms = now_ms.saturating_sub(self.since_ms);
+        match self.phase {
+            Phase::Reading { tokens } if tokens > 0 && !self.is_unfit => {
+                let first = &mut self.learnt.first;
+                first.add(took_ms, tokens, self.limits.first_ms);
+            }
+            _ => {}
+        }
+        self.phase = Phase::Giving;
+        self.pace.piece(now_ms);
+        self.waits(now_ms);
+    }
+
+    /// What came was given away; from now on the next is read. Where that took its time, since nobody
+    /// took what was given, the worker was held back, and the gap is not its own.
+    pub(super) fn reads(&mut self, now_ms: u64) {
+        if now_ms.saturating_sub(self.since_ms) > LATE_MS {
+            self.held_back(now_ms);
+        }
+    }
+
+    /// The link is quiet.
+    pub(super) fn quiet(&mut self, now_ms: u64) {
+        self.is_quiet = true;
+        self.look_ms = now_ms;
+    }
+
+    /// When to look again.
+    pub(super) fn wake_ms(&self) -> u64 {
+        match self.phase {
+            Phase::Queued if !self.is_quiet => self.end_ms(),
+            _ => self.look_ms.min(self.end_ms()),
+        }
+    }
+
+    /// Looks. `heard`: datagrams that came on the link so far.
+    pub(super) fn judge(&mut self, heard: u64, now_ms: u64) -> Verdict {
+        let late_ms = now_ms.saturating_sub(self.wake_ms());
+        if late_ms > LATE_MS {
+            self.held_back(self.since_ms.saturating_add(late_ms));
+            self.heard_ms = self.heard_ms.saturating_add(late_ms);
+            self.look_ms = now_ms.saturating_add(LATE_MS);
+            return Verdict::Wait;
+        }
+        if heard != self.heard {
+            (self.heard, self.heard_ms) = (heard, now_ms);
+        }
+        self.look_ms = now_ms.saturating_add(LOOK_MS);
+        if now_ms >= self.end_ms() {
+            return match self.phase {
+                Phase::Queued => Verdict::NoTurn,
+                Phase::Reading { .. } | Phase::Giving => Verdict::Stalled,
+            };
+        }
+        let is_overdue = self.is_quiet || {
+            let is_silent = now_ms.saturating_sub(self.heard_ms) >= SILENCE_MS;
+            let waited_ms = now_ms.saturating_sub(self.since_ms);
+            (self.patience_ms(is_silent)).is_some_and(|patience_ms| waited_ms >= patience_ms)
+        };
+        if is_overdue {
+            Verdict::Doubt
+        } else {
+            Verdict::Wait
+        }
+    }
+
+    /// What is known of the worker by now.
+    pub(super) fn learnt(&self) -> Learnt {
+        Learnt {
+            gaps: self.pace.learnt(),
+            ..self.learnt
+        }
+    }
+
+    fn patience_ms(&self, is_silent: bool) -> Option<u64> {
+        let patience_ms = match self.phase {
+            Phase::Queued => return None,
+            Phase::Reading { tokens } => self.learnt.first.patience_ms(tokens)?,
+            Phase::Giving => self.pace.patience_ms(),
+        };
+        Some(if is_silent {
+            patience_ms
+        } else {
+            patience_ms.saturating_mul(HEARD).max(LEAST_HEARD_MS)
+        })
+    }
+
+    fn end_ms(&self) -> u64 {
+        let limit_ms = match self.phase {
+            Phase::Queued => self.limits.queue_ms,
+            Phase::Reading { .. } => self.limits.first_ms,
+            Phase::Giving => self.limits.stall_ms,
+        };
+        self.since_ms.saturating_add(limit_ms)
+    }
+
+    /// The wait for the next event begins.
+    fn waits(&mut self, now_ms: u64) {
+        self.since_ms = now_ms;
+        self.look_ms = now_ms.saturating_add(LOOK_MS);
+        self.heard_ms = now_ms;
+        self.is_quiet = false;
+        self.is_unfit = false;
+    }
+
+    /// It begins later than it seemed.
+    fn held_back(&mut self, since_ms: u64) {
+        self.is_unfit = true;
+        self.since_ms = since_ms;
+        self.look_ms = since_ms.saturating_add(LOOK_MS);
+        self.heard_ms = self.heard_ms.max(since_ms);
+        if self.phase == Phase::Giving {
+            self.pace.reads(since_ms);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "vigil/tests.rs"]
+mod tests;
