@@ -131,6 +131,18 @@ pub enum State {
     HalfOpen,
 }
 
+impl State {
+    /// Its name, for people and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open { .. } => "open",
+            Self::HalfOpen => "half-open",
+        }
+    }
+}
+
 /// What a breaker stands before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
@@ -141,6 +153,21 @@ pub enum Subject {
     /// A region.
     Region(Region),
 }
+
+impl Subject {
+    /// Its kind, for metrics.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Worker(_) => KINDS[0],
+            Self::Model(_) => KINDS[1],
+            Self::Region(_) => KINDS[2],
+        }
+    }
+}
+
+/// The kinds of breakers, in the order of [`Breakers::counts`].
+pub const KINDS: [&str; 3] = ["worker", "model", "region"];
 
 impl From<NodeId> for Subject {
     fn from(worker: NodeId) -> Self {

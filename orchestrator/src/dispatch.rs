@@ -9,12 +9,14 @@
 //!
 //! * `intake` – from a call to a run, or to one that is under way
 //! * `log`, `running` – the answers under way
+//! * `turn`, `waiting` – who waits for a place at a worker
 //! * `run` – one worker after the other; `attempt` – one order to one of them, who is
 //!   reached by `reach`
 //! * `pace`, `vigil`, `watch` – when a worker is left for another, and whether that was too early
 //! * `check`, `outcome`, `receipt` – what comes back, judged
 
 mod attempt;
+pub(crate) mod breaking;
 mod check;
 mod intake;
 mod log;
@@ -29,7 +31,9 @@ mod recording;
 pub(crate) mod retries;
 mod run;
 pub(crate) mod running;
+mod turn;
 mod vigil;
+pub(crate) mod waiting;
 mod watch;
 
 use crate::catalogue::Catalogue;
@@ -37,9 +41,11 @@ use crate::clock;
 use crate::config::OrchestratorConfig;
 use crate::fleet::keeper::Fleet;
 use crate::job::Step;
+use crate::shares::Shares;
 use crate::store::{Holder, MetadataStore, StoreError};
 use crate::upkeep::UnrecordedEnd;
 use arc_swap::ArcSwap;
+use breaking::Breaking;
 use futures_util::FutureExt;
 use intake::Asked;
 use log::{AnswerLog, Reader};
@@ -63,6 +69,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Span;
+use waiting::Waiting;
 
 /// What dispatches.
 pub(crate) struct Dispatcher {
@@ -81,8 +88,14 @@ pub(crate) struct Dispatcher {
     pub(crate) running: Running,
     /// How quick workers are.
     pub(crate) paces: Paces,
+    /// What is left alone for a while.
+    pub(crate) breaking: Breaking,
     /// Whether what failed is tried again.
     pub(crate) retries: Retries,
+    /// Who waits for a place at a worker.
+    pub(crate) waiting: Waiting,
+    /// What part of the work each tenant gets meanwhile.
+    pub(crate) shares: Arc<ArcSwap<Shares>>,
     /// Their runs, so that the end can wait for them.
     pub(crate) open: TaskTracker,
     /// The jobs of those requests.
@@ -173,10 +186,7 @@ impl Dispatcher {
                 "the time for this request is over",
             )),
             // Another one goes on, or this one once it is back.
-            Interrupt::Stopped => End::Final(RpcError::new(
-                Code::Elsewhere,
-                "the orchestrator is stopping",
-            )),
+            Interrupt::Stopped => End::Final(stopping()),
         }
     }
 
@@ -213,6 +223,7 @@ impl Dispatcher {
             ),
         };
         Span::current().record("tether.attempts", run.progress.attempts());
+        self.waiting.wake();
         let recorded = self
             .store
             .step(run.holder, step.clone(), clock::now().unix_ms)
@@ -309,6 +320,10 @@ fn elsewhere() -> RpcError {
         Code::Elsewhere,
         "another orchestrator has this request by now",
     )
+}
+
+fn stopping() -> RpcError {
+    RpcError::new(Code::Elsewhere, "the orchestrator is stopping")
 }
 
 fn failed_here() -> RpcError {

@@ -8,6 +8,7 @@
 //! * [`breaker`] – what is left alone for a while, since what is sent there fails
 //! * [`queue`] – who waits, in which order, and who is told that it would be in vain
 //! * [`retry`] – whether what failed is tried again, and when; [`pace`] – when a piece is overdue
+//! * [`shares`] – what part of the work each tenant gets
 //! * [`job`] – the states of a job and the steps between them
 //! * [`catalogue`] – which models are known, and what a name means
 //! * [`directory`] – what gateways are told, and what of it changed
@@ -46,6 +47,7 @@ pub mod queue;
 pub mod releases;
 pub mod retry;
 pub mod score;
+pub mod shares;
 pub mod store;
 pub mod tenants;
 #[cfg(test)]

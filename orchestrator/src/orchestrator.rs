@@ -8,16 +8,18 @@ use crate::desk::Desk;
 use crate::directory::serve::Directory;
 use crate::discovery::{self, Intake, Joins, Own, Spreading};
 use crate::dispatch::Dispatcher;
+use crate::dispatch::breaking::Breaking;
 use crate::dispatch::open::OpenJobs;
 use crate::dispatch::paces::Paces;
 use crate::dispatch::retries::Retries;
 use crate::dispatch::running::Running;
+use crate::dispatch::waiting::Waiting;
 use crate::fleet::Snapshot;
 use crate::fleet::keeper::{Fleet, FleetSettings};
 use crate::releases::{self, ReleaseError};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{MetadataStore, Released, StoreError};
-use crate::tenants::{TenantsError, TenantsFile};
+use crate::tenants::{Parsed, TenantsError, TenantsFile};
 use crate::upkeep::{MAX_UNRECORDED, Upkeep};
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
@@ -134,7 +136,8 @@ pub async fn start_with_store(
     let io = |what: String| move |why| OrchestratorError::Io { what, why };
     let resolve = |path: &PathBuf| OrchestratorConfig::resolve(data_dir, path);
     let mut tenants_file = TenantsFile::new(resolve(&config.tenants));
-    let tenants = tenants_file.poll()?.unwrap_or_default();
+    let Parsed { tenants, shares } = tenants_file.poll()?.unwrap_or_default();
+    let shares = Arc::new(ArcSwap::from_pointee(shares));
     let releases: Vec<PathBuf> = config.releases.iter().map(resolve).collect();
     let releases = releases::load(&releases, &config.trusted_publishers)?;
     let token = admin::load_or_create(data_dir)?;
@@ -177,6 +180,8 @@ pub async fn start_with_store(
         now_ms,
         draining.clone(),
     ));
+    let breaking = Breaking::new(config.breakers, metrics.clone());
+    let waiting = Waiting::new(config.queue, metrics.clone());
     let (unrecorded, late) = mpsc::channel(MAX_UNRECORDED);
     let dispatcher = Arc::new(Dispatcher {
         id,
@@ -189,7 +194,10 @@ pub async fn start_with_store(
         permits: Semaphore::new(config.max_open),
         running: Running::default(),
         paces: Paces::default(),
+        breaking: breaking.clone(),
         retries: Retries::new(config.retry),
+        waiting: waiting.clone(),
+        shares: shares.clone(),
         open: TaskTracker::new(),
         jobs: OpenJobs::default(),
         unrecorded,
@@ -230,9 +238,14 @@ pub async fn start_with_store(
         stop.clone(),
     );
     tasks.spawn(carry);
+    tasks.spawn(dispatcher.clone().attend(stop.clone()));
     let own = Own::start(&node, epoch, fleet.clone(), dispatcher.jobs.clone());
     let uplinks = Uplinks::start(&node, PEERS);
-    tasks.spawn(directory.clone().follow_tenants(tenants_file));
+    tasks.spawn(
+        directory
+            .clone()
+            .follow_tenants(tenants_file, shares.clone()),
+    );
     let models = catalogue::keeper::Keeper {
         fleet: fleet.clone(),
         catalogue: catalogue.clone(),
@@ -259,6 +272,8 @@ pub async fn start_with_store(
         members,
         node: node.clone(),
         uplinks: uplinks.look(),
+        breaking,
+        waiting,
         weights: config.weights,
         ready: AtomicBool::new(false),
         token: Digest::of(token.as_bytes()),

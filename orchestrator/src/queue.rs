@@ -54,7 +54,18 @@ pub enum Priority {
 }
 
 impl Priority {
-    const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
+    /// All of them, the first first.
+    pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
+
+    /// Its name, for metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Normal => "normal",
+            Self::Low => "low",
+        }
+    }
 
     fn at(self) -> usize {
         match self {

@@ -8,6 +8,7 @@
 //! that can go on; where there is none it may be starved and come back, and its answer is lost only
 //! with its link or its time. [T-LNK-5]
 
+use super::breaking::Trial;
 use super::check::{Check, Seen};
 use super::log::{AnswerLog, MAX_LOG_BYTES, TooLong};
 use super::outcome::{End, of_worker_error, told};
@@ -40,6 +41,8 @@ pub(super) struct Opened {
     /// That it did, until the log has it.
     pub(super) untold: Option<Accepted>,
     pub(super) numerics_class: String,
+    /// What its breaker is to be told.
+    pub(super) trial: Option<Trial>,
     /// How long it is waited for.
     pub(super) vigil: Vigil,
     /// Whether it was left in doubt, for another one.
@@ -50,7 +53,8 @@ pub(super) struct Opened {
 
 impl Opened {
     /// With what is known here of its worker and of the request.
-    fn known(mut self, candidate: &Candidate, run: &Run) -> Self {
+    fn known(mut self, candidate: &Candidate, run: &Run, trial: Trial) -> Self {
+        self.trial = Some(trial);
         self.numerics_class = candidate.offer().numerics_class.clone();
         self.untold = self.untold.map(|accepted| Accepted {
             numerics_class: self.numerics_class.clone(),
@@ -68,9 +72,11 @@ impl Dispatcher {
         run: &mut Run,
         log: &AnswerLog,
         candidate: &Candidate,
+        trial: Trial,
         interrupt: &mut Interrupts,
     ) -> End {
         let busy = candidate.worker.occupy();
+        run.turn = None;
         let worker = candidate.worker.id();
         let order = WorkOrder {
             correlation: run.request.correlation,
@@ -92,22 +98,26 @@ impl Dispatcher {
             opened = self.open(run, worker, &order, &mut check) => opened,
         };
         let mut opened = match opened {
-            Ok(opened) => opened.known(candidate, run),
-            Err(end) => return end,
+            Ok(opened) => opened.known(candidate, run, trial),
+            Err(end) => {
+                trial.end(end.outcome());
+                return end;
+            }
         };
         let mut recording = Recording::default();
         let relayed = self.relay(run, log, &mut opened, &mut check, &mut recording, interrupt);
         let end = relayed.await;
         if opened.is_left {
             self.watch(Left {
-                worker,
                 model: order.model.clone(),
-                call: opened.call,
-                vigil: opened.vigil,
+                opened,
                 busy,
             });
         } else {
             (self.paces).learn(worker, &order.model, opened.vigil.learnt());
+            if let Some(trial) = opened.trial {
+                trial.end(end.outcome());
+            }
         }
         // What follows is recorded behind it, and a whole answer counts only with both.
         match (end, recording.settled().await) {
@@ -260,6 +270,7 @@ impl Dispatcher {
                 }
                 Ok(Seen::Chunk(chunk)) => {
                     opened.vigil.piece(now_ms());
+                    opened.trial.iter_mut().for_each(Trial::piece);
                     (vec![chunk], None)
                 }
                 Ok(Seen::Done(done)) => {

@@ -122,7 +122,7 @@ impl Dispatcher {
     }
 
     /// Makes a request a job. What comes back is reserved, on the disk.
-    pub(super) async fn take_in(&self, asked: Asked, _place: &Place) -> Result<Run, RpcError> {
+    pub(super) async fn take_in(&self, asked: Asked, place: &Place) -> Result<Run, RpcError> {
         let Asked {
             mut request,
             hash,
@@ -137,12 +137,14 @@ impl Dispatcher {
         Span::current().record("gen_ai.request.model", model.to_string());
         let servable = {
             let fleet = self.fleet.snapshot();
-            let mut candidates = self.candidates(&fleet, &model, &digest);
-            candidates.next().is_some()
+            !self.candidates(&fleet, &model, &digest).is_empty()
         };
         if !servable {
-            return Err(self.nothing_serves(&model.to_string()));
+            return Err(self.nothing_serves_now(&model, &digest));
         }
+        // Before it is a job: who would wait in vain costs no disk.
+        let wanted = (&model, digest);
+        let turn = self.turn(&request, wanted, deadline, place.log()).await?;
         let seed = (request.sampling.seed)
             .or(started.map(|started| started.seed))
             .unwrap_or_else(|| rand::rng().random::<u64>() >> (u64::BITS - SEED_BITS));
@@ -185,6 +187,7 @@ impl Dispatcher {
             created_ms: now_ms,
             began,
             deadline,
+            turn: Some(turn),
             progress: Progress::new(resume, has_logprobs),
         })
     }

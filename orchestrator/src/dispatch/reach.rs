@@ -54,6 +54,7 @@ impl Dispatcher {
                             worker,
                             vigil: Vigil::new(self.limits(), learnt, link.heard(), now_ms),
                             call,
+                            trial: None,
                             untold: Some(accepted),
                             numerics_class: String::new(),
                             is_left: false,

@@ -5,6 +5,7 @@ use super::log::AnswerLog;
 use super::open::Held;
 use super::outcome::{End, Refusals, told};
 use super::progress::Progress;
+use super::waiting::Turn;
 use super::{Dispatcher, Interrupts};
 use crate::clock;
 use crate::fleet::{Found, Snapshot};
@@ -33,6 +34,8 @@ pub(crate) struct Run {
     pub(super) created_ms: u64,
     pub(super) began: Instant,
     pub(super) deadline: tokio::time::Instant,
+    /// Its place, until a worker has it.
+    pub(super) turn: Option<Turn>,
     pub(super) progress: Progress,
 }
 
@@ -55,23 +58,33 @@ impl Dispatcher {
                 Ok(ranked) => ranked,
                 Err(end) => return end,
             };
-            let Some(best) = ranked.first() else {
+            // The places of a half-open breaker may have gone to others in between.
+            let tried = |it: &Ranked| self.breaking.begin(&it.candidate.worker, &run.model);
+            let chosen = ranked.iter().enumerate();
+            let mut chosen = chosen.filter_map(|(at, it)| Some((at, tried(it)?)));
+            let Some((at, trial)) = chosen.next() else {
+                if run.progress.has_begun() && !ranked.is_empty() {
+                    pause = LOOK;
+                    continue;
+                }
                 return self.nobody_is_left(run, refusals);
             };
+            let best = &ranked[at];
             if let Some(code) = last {
                 self.metrics.retried(code.as_str());
             }
             let has_begun = run.progress.has_begun();
             run.progress.ordered(best.candidate.worker.id());
             let span = attempt_span(run.progress.attempts(), best);
-            for other in ranked.iter().skip(1).take(EXPLAINED) {
+            for other in ranked.iter().skip(at + 1).take(EXPLAINED) {
                 span.in_scope(|| explain(other));
             }
             let began = Instant::now();
-            let attempt = self.attempt(run, log, &best.candidate, interrupt);
+            let attempt = self.attempt(run, log, &best.candidate, trial, interrupt);
             let end = attempt.instrument(span.clone()).await;
             span.record("tether.outcome", end.label());
             self.metrics.attempt(end.label(), began.elapsed());
+            self.waiting.wake();
             let End::Fault(fault) = end else {
                 return end;
             };
@@ -103,7 +116,7 @@ impl Dispatcher {
             return End::Final(told(nobody, true, self.config.retry_after_ms));
         }
         let told = refusals.told(self.config.retry_after_ms);
-        let nobody = || self.nothing_serves(&run.model.to_string());
+        let nobody = || self.nothing_serves_now(&run.model, &run.digest);
         End::Final(told.unwrap_or_else(nobody))
     }
 
@@ -215,17 +228,41 @@ impl Dispatcher {
         fleet: &'a Snapshot,
         model: &ModelRef,
         digest: &Digest,
-    ) -> impl Iterator<Item = Found<'a>> {
+    ) -> Vec<Found<'a>> {
+        let mut found = self.reachable(fleet, model, digest);
+        let _ = self.breaking.sift(&mut found, |it| it.worker, model);
+        found
+    }
+
+    /// The same, those included who are left alone by a breaker.
+    fn reachable<'a>(
+        &self,
+        fleet: &'a Snapshot,
+        model: &ModelRef,
+        digest: &Digest,
+    ) -> Vec<Found<'a>> {
         let now_mono_ms = clock::now().mono_ms;
         let is_linked = |worker: &NodeId| {
             let node = self.node.get();
             node.is_some_and(|node| node.linked(worker).is_some())
         };
-        let found = fleet.candidates(model, digest, &self.region, &mut rand::rng());
-        found.into_iter().filter(move |it| {
+        let mut found = fleet.candidates(model, digest, &self.region, &mut rand::rng());
+        found.retain(|it| {
             let worker = it.worker;
             worker.may_be_asked(|| is_linked(&worker.id()), now_mono_ms)
-        })
+        });
+        found
+    }
+
+    /// Nobody can serve an artifact; those who could are left alone for a while, where there are some.
+    pub(super) fn nothing_serves_now(&self, model: &ModelRef, digest: &Digest) -> RpcError {
+        let fleet = self.fleet.snapshot();
+        let mut found = self.reachable(&fleet, model, digest);
+        let error = self.nothing_serves(&model.to_string());
+        match self.breaking.sift(&mut found, |it| it.worker, model) {
+            Some(left_ms) if found.is_empty() => error.with_retry_after_ms(left_ms.max(1)),
+            _ => error,
+        }
     }
 
     /// Nobody can serve a model that is known, by this name.

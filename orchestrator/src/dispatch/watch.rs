@@ -6,45 +6,53 @@
 //! false alarm; so what was given up too early is not given up so again and again.
 
 use super::Dispatcher;
-use super::vigil::Vigil;
+use super::attempt::Opened;
+use crate::breaker::Outcome;
 use crate::clock;
 use crate::fleet::InFlight;
 use std::time::Duration;
-use tether_net::Call;
-use tether_wire::{ModelRef, NodeId};
+use tether_wire::ModelRef;
 
 /// An answer that went to another worker.
 pub(super) struct Left {
-    pub(super) worker: NodeId,
     pub(super) model: ModelRef,
-    pub(super) call: Call,
-    pub(super) vigil: Vigil,
+    pub(super) opened: Opened,
     /// It still has the request.
     pub(super) busy: InFlight,
 }
 
 impl Dispatcher {
     /// Follows it, bounded by the stall timeout, and ends its call.
-    pub(super) fn watch(&self, mut left: Left) {
+    pub(super) fn watch(&self, left: Left) {
+        let Left {
+            model,
+            mut opened,
+            busy,
+        } = left;
         let limit = Duration::from_millis(self.config.stall_timeout_ms);
         let (paces, metrics) = (self.paces.clone(), self.metrics.clone());
-        let draining = self.draining.clone();
+        let (draining, waiting) = (self.draining.clone(), self.waiting.clone());
         self.open.spawn(async move {
-            let quiet = left.call.link().until_quiet();
+            let quiet = opened.call.link().until_quiet();
             let lives = tokio::select! {
                 biased;
-                () = draining.cancelled() => false,
-                item = left.call.next() => matches!(item, Ok(Some(_))),
+                // Nobody is blamed for what was not waited for.
+                () = draining.cancelled() => return,
+                item = opened.call.next() => matches!(item, Ok(Some(_))),
                 () = quiet => false,
                 () = tokio::time::sleep(limit) => false,
             };
             if lives {
-                left.vigil.piece(clock::now().mono_ms);
-                paces.learn(left.worker, &left.model, left.vigil.learnt());
+                opened.vigil.piece(clock::now().mono_ms);
+                paces.learn(opened.worker, &model, opened.vigil.learnt());
                 metrics.false_alarm();
-                tracing::info!(worker = %left.worker.short(), "it goes on after its answer was handed over");
+                let worker = opened.worker.short();
+                tracing::info!(%worker, "it goes on after its answer was handed over");
+            } else if let Some(trial) = opened.trial {
+                trial.end(Outcome::Fault);
             }
-            drop(left.busy);
+            drop(busy);
+            waiting.wake();
         });
     }
 }

@@ -1,6 +1,6 @@
 //! The queues of all models, as much in them together as there is memory for. Pure.
 
-use super::{Entry, Queue, QueueSettings, Shed, Ticket, Turn, Why};
+use super::{Entry, Priority, Queue, QueueSettings, Shed, Ticket, Turn, Why};
 use std::collections::BTreeMap;
 use tether_wire::ModelRef;
 
@@ -95,6 +95,19 @@ impl<T> Queues<T> {
         self.queues.get(model)
     }
 
+    /// The models for which somebody waits.
+    #[must_use]
+    pub fn models(&self) -> Vec<ModelRef> {
+        let busy = self.queues.iter().filter(|(_, queue)| !queue.is_empty());
+        busy.map(|(model, _)| model.clone()).collect()
+    }
+
+    /// Requests of a priority that wait. Looks at each queue.
+    #[must_use]
+    pub fn waiting(&self, priority: Priority) -> usize {
+        self.queues.values().map(|it| it.waiting(priority)).sum()
+    }
+
     /// Requests that wait.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -138,7 +151,6 @@ impl<T> Queues<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Priority;
     use super::*;
     use tether_wire::TenantId;
 
@@ -181,6 +193,8 @@ mod tests {
         }
         assert_eq!(why(&mut queues, 9, entry(9, 1, 9)), Some(Why::Full));
         assert_eq!((queues.len(), queues.bytes), (6, 305));
+        assert_eq!(queues.waiting(Priority::Normal), 6);
+        assert_eq!(queues.models().len(), 6, "one has nobody left");
     }
 
     #[test]

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 const MAX_ENTRIES: u64 = 1_000_000;
 /// Most bytes that they may be configured to hold.
 const MAX_BYTES: u64 = 64 << 30;
+/// Most that workers may be given beyond their slots.
+const MAX_AHEAD_PERCENT: u64 = 10_000;
 /// The largest weight of a priority.
 const MAX_WEIGHT: u64 = 1_000;
 
@@ -31,6 +33,9 @@ pub struct QueueSettings {
     pub normal_weight: u32,
     /// Those of low priority: more than none, so that they come to their turn as well.
     pub low_weight: u32,
+    /// Requests that a worker is given beyond its slots, in percent of them and one at least: so that
+    /// it has the next one at hand when an answer ends. What is given waits there, and in no order.
+    pub ahead_percent: u32,
     /// What callers are told to wait, in milliseconds, while nothing is known of how fast the queue
     /// goes on.
     pub retry_after_ms: u64,
@@ -47,6 +52,7 @@ impl Default for QueueSettings {
             high_weight: 16,
             normal_weight: 4,
             low_weight: 1,
+            ahead_percent: 25,
             retry_after_ms: 1_000,
         }
     }
@@ -83,6 +89,12 @@ impl QueueSettings {
                 MAX_WEIGHT,
             ),
             ("queue.low_weight", self.low_weight.into(), 1, MAX_WEIGHT),
+            (
+                "queue.ahead_percent",
+                self.ahead_percent.into(),
+                0,
+                MAX_AHEAD_PERCENT,
+            ),
             ("queue.retry_after_ms", self.retry_after_ms, 1, MAX_TIME_MS),
         ] {
             ConfigError::unless_within(field, value, least..=most)?;
@@ -120,6 +132,7 @@ mod tests {
         assert!(refused(|s| s.high_weight = 0).contains("queue.high_weight"));
         assert!(refused(|s| s.normal_weight = 1_001).contains("queue.normal_weight"));
         assert!(refused(|s| s.low_weight = 0).contains("queue.low_weight"));
+        assert!(refused(|s| s.ahead_percent = 10_001).contains("queue.ahead_percent"));
         assert!(refused(|s| s.retry_after_ms = 0).contains("queue.retry_after_ms"));
     }
 }

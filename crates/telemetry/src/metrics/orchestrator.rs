@@ -1,6 +1,6 @@
 //! What an orchestrator decides.
 
-use super::labels::{Outcome, Reason, RoleState, State};
+use super::labels::{ByPriority, KindState, Outcome, Reason, RoleState, State};
 use super::registry::{
     FIRST_TOKEN_SECONDS, Histograms, REQUEST_SECONDS, Registry, SHORT_SECONDS, SIZES,
 };
@@ -25,6 +25,11 @@ pub struct OrchestratorMetrics {
     hand_overs: Family<Reason, Counter>,
     joined: Counter,
     false_alarms: Counter,
+    breakers: Family<KindState, Gauge>,
+    breaker_turns: Family<KindState, Counter>,
+    waiting: Family<ByPriority, Gauge>,
+    shed: Family<Reason, Counter>,
+    wait_seconds: Histogram,
     receipts: Family<Outcome, Counter>,
     attempt_seconds: Histograms<Outcome>,
     accept_seconds: Histogram,
@@ -86,6 +91,32 @@ impl OrchestratorMetrics {
                 "tether_orchestrator_give_ups",
                 "Requests that were not tried again after a worker failed, by why not",
                 Family::default(),
+            ),
+            breakers: d.add(
+                "tether_orchestrator_breakers",
+                "Breakers of workers, models and regions that are not closed",
+                Family::default(),
+            ),
+            breaker_turns: d.add(
+                "tether_orchestrator_breaker_turns",
+                "Times that a breaker opened or closed",
+                Family::default(),
+            ),
+            waiting: d.add(
+                "tether_orchestrator_requests_waiting",
+                "Requests that wait for a place at a worker, by priority",
+                Family::default(),
+            ),
+            shed: d.add(
+                "tether_orchestrator_requests_shed",
+                "Requests that were refused before they waited, by why",
+                Family::default(),
+            ),
+            wait_seconds: d.add_in(
+                "tether_orchestrator_wait_duration",
+                "Time for which requests that waited for a place did so",
+                Unit::Seconds,
+                REQUEST_SECONDS.new_metric(),
             ),
             receipts: d.add(
                 "tether_orchestrator_receipts",
@@ -176,6 +207,33 @@ impl OrchestratorMetrics {
     /// Another attempt is made.
     pub fn retried(&self, reason: &'static str) {
         self.retries.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// How many breakers of a kind are in a state.
+    pub fn set_breakers(&self, kind: &'static str, state: &'static str, count: usize) {
+        (self.breakers.get_or_create(&KindState { kind, state }))
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// A breaker opened or closed.
+    pub fn breaker_turned(&self, kind: &'static str, state: &'static str) {
+        (self.breaker_turns.get_or_create(&KindState { kind, state })).inc();
+    }
+
+    /// How many requests of a priority wait.
+    pub fn set_waiting(&self, priority: &'static str, count: usize) {
+        (self.waiting.get_or_create(&ByPriority { priority }))
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// A request was refused before it waited.
+    pub fn shed(&self, reason: &'static str) {
+        self.shed.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A request waited for so long, and had its turn or not.
+    pub fn waited(&self, waited: Duration) {
+        self.wait_seconds.observe(waited.as_secs_f64());
     }
 
     /// A request is not tried again.
