@@ -60,7 +60,8 @@ pub struct OrchestratorConfig {
     pub stall_timeout_ms: u64,
     /// Time for a whole answer. A job's lease lasts as long.
     pub answer_timeout_ms: u64,
-    /// Answers under way at once; the next is told to come again.
+    /// Requests under way at once, those that wait their turn among them; the next is told to come
+    /// again.
     pub max_open: usize,
     /// Workers in the fleet at once. Some more nodes are remembered after they went.
     pub max_workers: usize,
@@ -92,7 +93,7 @@ impl Default for OrchestratorConfig {
             hand_over_timeout_ms: 15_000,
             stall_timeout_ms: 30_000,
             answer_timeout_ms: 600_000,
-            max_open: 1_024,
+            max_open: 4_096,
             max_workers: 100_000,
             retry_after_ms: tether_wire::beat::BEAT_INTERVAL_MS,
             result_retention_ms: MAX_TIME_MS,

@@ -281,3 +281,38 @@ impl Drop for InFlight {
         self.0.ours.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::Roster;
+    use crate::testing::{beat, id, there};
+
+    #[test]
+    fn places_are_the_slots_and_one_at_hand_less_what_runs_there_for_anybody() {
+        let mut roster = Roster::default();
+        there(&mut roster, 1, |_| ());
+        let fleet = roster.snapshot();
+        let worker = fleet.worker(&id(1)).expect("there");
+        assert_eq!(
+            (worker.places(25), worker.places(100), worker.places(0)),
+            (5, 8, 5)
+        );
+        let ours = [worker.occupy(), worker.occupy()];
+        assert_eq!(worker.places(25), 3);
+        let mut said = beat(2);
+        (said.in_flight, said.queue_depth) = (3, 1);
+        worker.live.beat(&said, 0);
+        assert_eq!(worker.places(25), 1, "two are others'");
+        drop(ours);
+        assert_eq!(worker.places(25), 3, "at once, and not with the next beat");
+        worker.live.beat(&said, 0);
+        assert_eq!(
+            worker.places(25),
+            3,
+            "some ended while the beat was on its way"
+        );
+        worker.live.beat(&said, 0);
+        assert_eq!(worker.places(25), 1, "none of them is ours");
+    }
+}

@@ -2,6 +2,7 @@
 #![allow(unreachable_pub, reason = "the modules of a test are no library")]
 
 mod admin;
+mod breakers;
 mod directory;
 mod disk;
 mod dispatch;
@@ -19,3 +20,4 @@ mod spread;
 mod starved;
 mod survive;
 mod unreachable;
+mod waiting;
