@@ -107,6 +107,8 @@ impl Vigil {
             self.phase = Phase::Reading { tokens: 0 };
         }
         self.waits(now_ms);
+        // What follows was not read since the turn came.
+        self.is_unfit = true;
     }
 
     /// A piece came.

@@ -77,7 +77,6 @@ impl Waiting {
             return Entered::Turn(self.turn(&mut room, model));
         }
         let (tell, called) = oneshot::channel();
-        let estimate_ms = (room.queues.of(model)).and_then(|it| it.wait_ms(&entry, now_ms));
         let entry = Entry {
             tenant: entry.tenant,
             weight: entry.weight,
@@ -87,6 +86,7 @@ impl Waiting {
             turn_by_ms: entry.turn_by_ms,
             what: tell,
         };
+        let estimate_ms = (room.queues.of(model)).and_then(|it| it.wait_ms(&entry, now_ms));
         match room.queues.push(model, entry, now_ms) {
             Ok(ticket) => {
                 room.digests.insert(model.clone(), digest);

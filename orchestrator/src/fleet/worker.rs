@@ -284,7 +284,6 @@ impl Drop for InFlight {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::fleet::Roster;
     use crate::testing::{beat, id, there};
 

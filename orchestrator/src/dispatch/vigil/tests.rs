@@ -97,7 +97,7 @@ fn what_is_not_known_yet_is_waited_for_as_configured() {
     assert_eq!(told, Some((60_000, Verdict::Stalled)));
     let mut second = watched().begun(1_000).pieces(1, 10);
     let told = second.until(u64::MAX, false);
-    assert_eq!(told, Some((30_010, Verdict::Doubt)), "nothing is known");
+    assert_eq!(told, Some((30_010, Verdict::Stalled)), "nothing is known");
 }
 
 #[test]
