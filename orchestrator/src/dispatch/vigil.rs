@@ -114,12 +114,12 @@ impl Vigil {
     /// A piece came.
     pub(super) fn piece(&mut self, now_ms: u64) {
         let took_ms = now_ms.saturating_sub(self.since_ms);
-        match self.phase {
-            Phase::Reading { tokens } if tokens > 0 && !self.is_unfit => {
-                let first = &mut self.learnt.first;
-                first.add(took_ms, tokens, self.limits.first_ms);
-            }
-            _ => {}
+        if let Phase::Reading { tokens } = self.phase
+            && tokens > 0
+            && !self.is_unfit
+        {
+            let first = &mut self.learnt.first;
+            first.add(took_ms, tokens, self.limits.first_ms);
         }
         self.phase = Phase::Giving;
         self.pace.piece(now_ms);

@@ -44,7 +44,7 @@ pub enum Script {
     Receipt(Vec<u8>),
     /// Gives letters, so many in all, from wherever the transcript ends.
     Letters(u32),
-    /// The same, a few milliseconds apart, and says no more.
+    /// The same, a few milliseconds apart, and one more when the test lets it go on.
     Paced(u32),
     /// Fails every second order until the test says that it is well, and answers others.
     Flaky,
@@ -241,6 +241,10 @@ impl Scripted {
                     call.send(&chunk(position, &letter)).await?;
                     tokio::time::sleep(PACE).await;
                 }
+                let mut turn = self.turn.subscribe();
+                turn.wait_for(|came| *came).await.expect("lives");
+                let letter = letter(*of).to_string();
+                call.send(&chunk(*of, &letter)).await?;
                 std::future::pending::<()>().await;
             }
             Script::Flaky => {

@@ -208,25 +208,3 @@ async fn where_the_only_worker_is_killed_in_the_middle_the_answer_is_cut_off_by_
     let job = mesh.job(&wanted).await;
     assert_eq!((job.state, job.streamed), (JobState::Failed, true));
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_worker_whose_pace_is_known_is_followed_before_its_link_is_even_quiet() {
-    let mesh = Mesh::start().await;
-    let machine = Machine::new();
-    let dying = machine.worker(&mesh, 10, Script::Paced(40)).await;
-    let other = mesh.worker_with(11, Script::Letters(60), cold).await;
-    let mut answer = submit(&mesh, &request("a")).await;
-    for _ in 0..41 {
-        answer.next().await.expect("what it gives");
-    }
-    drop(machine);
-    answer.next().await.expect("what the other one gives");
-    assert!(
-        !is_only_quiet(&mesh, dying.id()),
-        "not for its silence alone"
-    );
-    answer.rest().await;
-    assert!(answer.is_whole(), "{:?}", answer.error);
-    assert_eq!(other.scripted.orders(), 1);
-    assert_eq!(mesh.metric("tether_orchestrator_false_alarms_total"), 0);
-}
