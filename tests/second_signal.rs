@@ -1,4 +1,5 @@
-//! A second SIGTERM, or ^C, while a process drains: it ends at once, and so do its engines.
+//! A second SIGTERM, or ^C, while a process drains: it ends at once, and so do its engines. An answer
+//! that a worker left so goes on once a worker is there again.
 
 mod support;
 
@@ -45,13 +46,15 @@ impl Read {
     fn was_cut_off(&self) -> bool {
         !self.text.contains("[DONE]") && !self.text.contains("\"finish_reason\":\"")
     }
+
+    fn end(&self) -> String {
+        let end: Vec<char> = self.text.chars().rev().take(400).collect();
+        end.into_iter().rev().collect()
+    }
 }
 
-fn cut_off(reading: JoinHandle<Read>) {
-    let read = runtime().block_on(reading).expect("the reader ends");
-    let end: String = read.text.chars().rev().take(400).collect();
-    let end: String = end.chars().rev().collect();
-    assert!(read.was_cut_off(), "it was drained to its end: {end}");
+fn read(reading: JoinHandle<Read>) -> Read {
+    runtime().block_on(reading).expect("the reader ends")
 }
 
 fn children(pid: u32) -> Vec<u32> {
@@ -75,7 +78,7 @@ fn worker_log(dir: &Path) -> String {
 }
 
 #[test]
-fn a_worker_that_is_told_twice_ends_in_the_middle_of_an_answer_and_leaves_no_engine() {
+fn a_worker_that_is_told_twice_ends_at_once_and_the_answer_goes_on_when_it_is_back() {
     let mesh = Mesh::start(&[]);
     let (_, worker) = mesh.workers()[0].clone();
     let engines = children(worker);
@@ -96,7 +99,8 @@ fn a_worker_that_is_told_twice_ends_in_the_middle_of_an_answer_and_leaves_no_eng
     eventually("and its engines", || {
         !engines.iter().any(|it| is_alive(*it))
     });
-    cut_off(reading);
+    let read = read(reading);
+    assert!(!read.was_cut_off(), "{}", read.end());
 }
 
 #[test]
@@ -117,5 +121,10 @@ fn a_mesh_that_is_told_twice_ends_in_the_middle_of_an_answer_and_leaves_nothing(
     eventually("no engine is left", || {
         !engines.iter().any(|it| is_alive(*it))
     });
-    cut_off(reading);
+    let read = read(reading);
+    assert!(
+        read.was_cut_off(),
+        "it was drained to its end: {}",
+        read.end()
+    );
 }

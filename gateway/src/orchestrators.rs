@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tether_net::{Link, Node, Uplinks};
 use tether_telemetry::metrics::GatewayMetrics;
-use tether_wire::{CorrelationId, Digest, NodeId};
+use tether_wire::CorrelationId;
 use tokio::sync::watch;
 
 /// Orchestrators that a gateway keeps links with at most; a region has a handful, and a request
@@ -51,7 +51,7 @@ impl Orchestrators {
     /// request which comes again comes to the same one.
     pub(crate) fn ranked(&self, correlation: &CorrelationId) -> Vec<Link> {
         let mut links = self.linked();
-        links.sort_by_key(|link| rank(correlation, &link.peer().id));
+        links.sort_by_key(|link| correlation.rank(&link.peer().id));
         links
     }
 
@@ -84,27 +84,5 @@ impl Orchestrators {
                 return;
             }
         }
-    }
-}
-
-/// Rank of an orchestrator for a request; the lowest is asked first.
-fn rank(correlation: &CorrelationId, orchestrator: &NodeId) -> Digest {
-    Digest::of(&[correlation.0.as_slice(), orchestrator.0.as_slice()].concat())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_request_that_comes_again_asks_in_the_same_order() {
-        let nodes: Vec<NodeId> = (0..5).map(|n| NodeId([n; 32])).collect();
-        let order = |request: u8| {
-            let mut nodes = nodes.clone();
-            nodes.sort_by_key(|node| rank(&CorrelationId([request; 16]), node));
-            nodes
-        };
-        assert_eq!(order(1), order(1));
-        assert!((2..20).any(|request| order(request)[0] != order(1)[0]));
     }
 }

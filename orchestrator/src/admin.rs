@@ -1,28 +1,33 @@
-//! HTTP for the operator of this machine: metrics, health, the fleet, topics. Loopback only.
+//! HTTP for the operator of this machine: metrics, health, the fleet, topics, dead letters. Loopback
+//! only.
 //!
 //! # Layout
 //!
 //! * `filter` – which workers are asked for
 //! * `rows` – the fleet as rows, and why a worker gets no work
 //! * `explain` – everything that is known of one node
+//! * `letters` – dead letters: shown, run again, dropped
 //! * `topics` – what this node announces and sees on the DHT
 //! * `token` – the secret that all of these but metrics and health need
 
 mod control;
 mod explain;
 mod filter;
+mod letters;
 mod rows;
 mod token;
 mod topics;
 
 pub use explain::{Explained, MAX_NAMED, Prefix};
 pub use filter::{DEFAULT_LIMIT, Filter, MAX_LIMIT, MAX_QUERY_BYTES, MAX_VALUES, states};
+pub use letters::{AttemptRow, LetterPage, LetterRow, MAX_LETTERS, Replayed};
 pub use rows::{FaultRow, FleetRow, Page};
 pub use token::{TOKEN_FILE, TokenError, load_or_create};
 pub use topics::Topics;
 
 use crate::catalogue::Catalogue;
 use crate::clock;
+use crate::dispatch::Dispatcher;
 use crate::dispatch::breaking::Breaking;
 use crate::dispatch::waiting::Waiting;
 use crate::fleet::Snapshot;
@@ -66,6 +71,8 @@ pub(crate) struct Admin {
     pub(crate) waiting: Waiting,
     /// By what requests are placed.
     pub(crate) weights: Weights,
+    /// Runs dead letters again.
+    pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) ready: AtomicBool,
     /// Hash of the token: comparing hashes tells nothing about the token by its time.
     pub(crate) token: Digest,
@@ -82,6 +89,7 @@ impl Admin {
             .route("/fleet", get(fleet))
             .route("/fleet/{worker}", get(explain))
             .route("/topics", get(topics))
+            .merge(letters::routes())
             .route("/control", control::route())
             .route_layer(middleware::from_fn_with_state(self.clone(), guard));
         let router = Router::new()

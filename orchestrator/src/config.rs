@@ -1,9 +1,14 @@
 //! What an orchestrator is told when it starts; everything is checked before a port is bound.
 
+mod store;
+
+pub use store::{StoreConfig, StoreKind};
+
 use crate::breaker::BreakerSettings;
 use crate::queue::QueueSettings;
 use crate::retry::RetrySettings;
 use crate::score::Weights;
+use crate::store::Retention;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -14,6 +19,9 @@ use tether_wire::NodeId;
 pub const MAX_RELEASES: usize = 1_024;
 /// Longest of any configured time: a day.
 pub const MAX_TIME_MS: u64 = 24 * 3_600_000;
+
+/// Longest time that dead letters are kept.
+pub const MAX_LETTER_RETENTION_MS: u64 = 30 * MAX_TIME_MS;
 
 /// The `[orchestrator]` section. Times are milliseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,14 +76,24 @@ pub struct OrchestratorConfig {
     /// What callers are told to wait when nothing can serve them: one heartbeat, after which the
     /// fleet may look different.
     pub retry_after_ms: u64,
-    /// How long ended jobs are kept, and with them the answers to repeated keys. (RSV-1)
+    /// Where jobs are kept.
+    pub store: StoreConfig,
+    /// How long ended jobs are remembered, and with them their keys. (RSV-1)
+    pub job_retention_ms: u64,
+    /// How long the answer to a request is kept whose caller gave an `Idempotency-Key`, for those who
+    /// come again with it. No longer than the job. (RSV-5)
     pub result_retention_ms: u64,
+    /// How long other answers are kept: only a gateway can come again for them.
+    pub unkeyed_retention_ms: u64,
+    /// How long the requests of failed jobs are kept for the operator. (RSV-3)
+    pub dead_letter_retention_ms: u64,
     /// Time that open answers get to finish when the orchestrator stops.
     pub drain_timeout_ms: u64,
 }
 
 impl Default for OrchestratorConfig {
     fn default() -> Self {
+        let kept = Retention::default();
         Self {
             tenants: PathBuf::from("tenants.toml"),
             releases: Vec::new(),
@@ -96,7 +114,11 @@ impl Default for OrchestratorConfig {
             max_open: 4_096,
             max_workers: 100_000,
             retry_after_ms: tether_wire::beat::BEAT_INTERVAL_MS,
-            result_retention_ms: MAX_TIME_MS,
+            store: StoreConfig::default(),
+            job_retention_ms: kept.job_ms,
+            result_retention_ms: kept.answer_ms,
+            unkeyed_retention_ms: kept.unkeyed_ms,
+            dead_letter_retention_ms: kept.dead_letter_ms,
             drain_timeout_ms: 20_000,
         }
     }
@@ -179,13 +201,29 @@ impl OrchestratorConfig {
             ("stall_timeout_ms", self.stall_timeout_ms),
             ("answer_timeout_ms", self.answer_timeout_ms),
             ("retry_after_ms", self.retry_after_ms),
-            ("result_retention_ms", self.result_retention_ms),
+            ("job_retention_ms", self.job_retention_ms),
             ("drain_timeout_ms", self.drain_timeout_ms),
         ] {
             check((1..=MAX_TIME_MS).contains(&value), field, &|| {
                 format!("is {value}, not between 1 and {MAX_TIME_MS} (a day)")
             })?;
         }
+        for (field, value) in [
+            ("result_retention_ms", self.result_retention_ms),
+            ("unkeyed_retention_ms", self.unkeyed_retention_ms),
+        ] {
+            let longest = self.job_retention_ms;
+            check((1..=longest).contains(&value), field, &|| {
+                format!("is {value}, not between 1 and job_retention_ms ({longest})")
+            })?;
+        }
+        self.store.check()?;
+        let letters = self.dead_letter_retention_ms;
+        check(
+            (1..=MAX_LETTER_RETENTION_MS).contains(&letters),
+            "dead_letter_retention_ms",
+            &|| format!("is {letters}, not between 1 and {MAX_LETTER_RETENTION_MS} (30 days)"),
+        )?;
         check(
             (1..=1_000_000).contains(&self.max_open),
             "max_open",
@@ -204,6 +242,16 @@ impl OrchestratorConfig {
         let others = settings.max_orchestrators + settings.max_gateways;
         settings.max_nodes = self.max_workers + others;
         settings
+    }
+
+    /// For how long what the store keeps is kept.
+    pub(crate) fn retention(&self) -> Retention {
+        Retention {
+            job_ms: self.job_retention_ms,
+            answer_ms: self.result_retention_ms,
+            unkeyed_ms: self.unkeyed_retention_ms,
+            dead_letter_ms: self.dead_letter_retention_ms,
+        }
     }
 
     /// A path as it is used: what the configuration's reader left relative starts at the data folder.
@@ -252,6 +300,15 @@ mod tests {
         assert!(refused(|c| c.releases = vec!["x".into(); 1_025]).contains("releases"));
         assert!(refused(|c| c.weights.queue = -1.0).contains("weights"));
         assert!(refused(|c| c.max_open = 0).contains("max_open"));
+        assert!(refused(|c| c.job_retention_ms = 0).contains("job_retention_ms"));
+        let longer = refused(|c| c.job_retention_ms = 60_000);
+        assert!(
+            longer.contains("result_retention_ms"),
+            "kept without its job"
+        );
+        assert!(refused(|c| c.unkeyed_retention_ms = 0).contains("unkeyed_retention_ms"));
+        let letters = refused(|c| c.dead_letter_retention_ms = u64::MAX);
+        assert!(letters.contains("dead_letter_retention_ms"));
         assert!(refused(|c| c.max_workers = 1_000_001).contains("max_workers"));
         assert!(refused(|c| c.tenants = PathBuf::new()).contains("tenants"));
     }

@@ -7,18 +7,21 @@
 //! The job is on the disk before a worker hears of it, and its end is on the disk before the
 //! gateway hears of that. Every path leads through [`Dispatcher::finish`], also that of a panic.
 //!
-//! * `intake` – from a call to a run, or to one that is under way
+//! * `intake` – from a call to a run, or to one that is under way; `claim` – what its job says
 //! * `log`, `running` – the answers under way
 //! * `turn`, `waiting` – who waits for a place at a worker
 //! * `run` – one worker after the other; `attempt` – one order to one of them, who is
 //!   reached by `reach`
 //! * `pace`, `vigil`, `watch` – when a worker is left for another, and whether that was too early
 //! * `check`, `outcome`, `receipt` – what comes back, judged
+//! * `letters` – what is kept of a request that failed; `replay` – such a request again
 
 mod attempt;
 pub(crate) mod breaking;
 mod check;
+mod claim;
 mod intake;
+mod letters;
 mod log;
 pub(crate) mod open;
 mod outcome;
@@ -28,6 +31,7 @@ mod progress;
 mod reach;
 mod receipt;
 mod recording;
+mod replay;
 pub(crate) mod retries;
 mod run;
 pub(crate) mod running;
@@ -40,17 +44,17 @@ use crate::catalogue::Catalogue;
 use crate::clock;
 use crate::config::OrchestratorConfig;
 use crate::fleet::keeper::Fleet;
-use crate::job::Step;
+use crate::job::{Answer, JobState, Step};
 use crate::shares::Shares;
 use crate::store::{Holder, MetadataStore, StoreError};
 use crate::upkeep::UnrecordedEnd;
 use arc_swap::ArcSwap;
 use breaking::Breaking;
 use futures_util::FutureExt;
-use intake::Asked;
-use log::{AnswerLog, Reader};
+use intake::{Asked, TakenIn};
+use log::{AnswerLog, Reader, TooLong};
 use open::{Held, OpenJobs};
-use outcome::End;
+use outcome::{End, is_refusal};
 use paces::Paces;
 use retries::Retries;
 use run::Run;
@@ -123,7 +127,8 @@ impl Dispatcher {
     pub(crate) async fn serve(self: Arc<Self>, mut call: Incoming) -> Result<(), RpcError> {
         let asked = self.receive(&mut call).await;
         let (asked, _permit) = asked.inspect_err(|error| self.refused(error))?;
-        let (reader, by) = self.enter(asked, &call).await?;
+        let traceparent = call.head().traceparent.clone();
+        let (reader, by) = self.enter(asked, traceparent.as_deref()).await?;
         let patience = Duration::from_millis(self.config.stall_timeout_ms);
         let given = deliver(&mut call, reader, patience);
         match by {
@@ -146,16 +151,8 @@ impl Dispatcher {
     async fn run(self: Arc<Self>, asked: Asked, place: Place) {
         let _counted = Counted::new(&self.metrics);
         let result = match self.take_in(asked, &place).await {
-            Ok(mut run) => {
-                let mut interrupt = self.interrupts(&run, &place);
-                let driven = self.drive(&mut run, place.log(), &mut interrupt);
-                let driven = AssertUnwindSafe(driven).catch_unwind();
-                let end = driven.await.unwrap_or_else(|_| {
-                    tracing::error!(job = %run.holder.job, "a request made the orchestrator panic");
-                    End::Final(failed_here())
-                });
-                self.finish(run, place.log(), end).await
-            }
+            Ok(TakenIn::Runs(run)) => self.see_through(*run, &place).await,
+            Ok(TakenIn::Answered(answer)) => self.give_again(&answer, place.log()).await,
             Err(error) => Err(error),
         };
         let outcome = result.as_ref().map_or_else(|e| e.code.as_str(), |()| "ok");
@@ -165,6 +162,32 @@ impl Dispatcher {
             tracing::info!(outcome, %error, "request ended without a whole answer");
         }
         place.end(result);
+    }
+
+    /// Drives a run to its end, and records that.
+    async fn see_through(&self, mut run: Run, place: &Place) -> Result<(), RpcError> {
+        let mut interrupt = self.interrupts(&run, place);
+        let driven = self.drive(&mut run, place.log(), &mut interrupt);
+        let driven = AssertUnwindSafe(driven).catch_unwind();
+        let end = driven.await.unwrap_or_else(|_| {
+            tracing::error!(job = %run.holder.job, "a request made the orchestrator panic");
+            End::Final(failed_here())
+        });
+        self.finish(run, place.log(), end).await
+    }
+
+    /// Gives an answer that is kept, as it was given. Ends where nobody is left to take it.
+    async fn give_again(&self, answer: &Answer, log: &AnswerLog) -> Result<(), RpcError> {
+        let given = async {
+            for event in answer.events() {
+                log.append(&event).await.map_err(|TooLong| failed_here())?;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            given = given => given,
+            () = self.stop.cancelled() => Err(stopping()),
+        }
     }
 
     fn interrupts(&self, run: &Run, place: &Place) -> Interrupts {
@@ -185,7 +208,6 @@ impl Dispatcher {
                 Code::Deadline,
                 "the time for this request is over",
             )),
-            // Another one goes on, or this one once it is back.
             Interrupt::Stopped => End::Final(stopping()),
         }
     }
@@ -196,27 +218,23 @@ impl Dispatcher {
             prompt_tokens: run.progress.prompt_tokens(),
             completion_tokens: run.progress.tokens(),
         };
+        // Encoded once: what is kept is what is given.
         let (step, result) = match end {
             End::Done(done) => {
-                let step = Step::Done {
-                    finish: done.finish,
-                    usage: done.usage,
-                };
                 let span = Span::current();
                 span.record("gen_ai.usage.input_tokens", done.usage.prompt_tokens);
                 span.record("gen_ai.usage.output_tokens", done.usage.completion_tokens);
-                (step, Ok(done))
+                let (finish, usage) = (done.finish, done.usage);
+                let last = codec::encode(&AnswerEvent::Done(done));
+                let answer = whole(&run, log, &last);
+                let step = Step::Done {
+                    finish,
+                    usage,
+                    answer,
+                };
+                (step, Ok(last))
             }
-            End::Final(error) | End::Fault(error) => {
-                let text = format!("{}: {error}", error.code.as_str());
-                (
-                    Step::Failed {
-                        error: text,
-                        usage: given,
-                    },
-                    Err(error),
-                )
-            }
+            End::Final(error) | End::Fault(error) => (failure(&run, &error, given), Err(error)),
             End::Cancelled => (
                 Step::Cancelled { usage: given },
                 Err(RpcError::new(Code::Cancelled, "the caller went away")),
@@ -235,6 +253,8 @@ impl Dispatcher {
                 tracing::warn!(job = %run.holder.job, "the job is another's by now");
                 return Err(elsewhere());
             }
+            // A connection broke behind the commit.
+            Err(_) if self.is_at(&run.holder, step.state()).await => {}
             Err(error) => {
                 tracing::error!(job = %run.holder.job, %error, "the end of a job could not be recorded");
                 self.record_later(run.holder, step, run.held);
@@ -244,10 +264,35 @@ impl Dispatcher {
                 )));
             }
         }
-        let done = codec::encode(&AnswerEvent::Done(result?));
+        let last = result?;
         // Whole and recorded; that nobody is there to read it by now changes neither.
-        let _ = log.append(&done).await;
+        let _ = log.append(&last).await;
         Ok(())
+    }
+}
+
+/// An answer that ends with this event, to be kept; nothing where it is too long for that.
+fn whole(run: &Run, log: &AnswerLog, last: &[u8]) -> Option<Arc<Answer>> {
+    let events = log.events();
+    let events = events.iter().map(AsRef::as_ref).chain([last]);
+    let answer = Answer::of(run.request.tenant.clone(), events);
+    if answer.is_none() {
+        tracing::info!(job = %run.holder.job, "the answer is too long to be kept");
+    }
+    answer.map(Arc::new)
+}
+
+/// The step of a run that ends with an error.
+fn failure(run: &Run, error: &RpcError, given: Usage) -> Step {
+    let text = format!("{}: {error}", error.code.as_str());
+    // What streamed once, also elsewhere, was not refused.
+    if !run.is_streaming && is_refusal(error.code) {
+        return Step::Refused { error: text };
+    }
+    Step::Failed {
+        error: text,
+        usage: given,
+        letter: run.failed.letter(|| run.as_asked(), error),
     }
 }
 
@@ -281,6 +326,15 @@ async fn deliver(
 }
 
 impl Dispatcher {
+    /// Whether the store has a job of this holder's in this state.
+    async fn is_at(&self, holder: &Holder, state: JobState) -> bool {
+        let found = self.store.job(holder.job).await;
+        found.is_ok_and(|job| {
+            let at = job.map(|job| (job.owner, job.fence, job.state));
+            at == Some((holder.owner, holder.fence, state))
+        })
+    }
+
     /// Leaves an end to upkeep. The caller is told that the answer does not count, so that it is
     /// not recorded as whole either.
     fn record_later(&self, holder: Holder, step: Step, held: Held) {
@@ -288,6 +342,13 @@ impl Dispatcher {
             Step::Done { usage, .. } => Step::Failed {
                 error: "internal: the end of the answer could not be recorded".to_owned(),
                 usage,
+                letter: None,
+            },
+            // What waits in memory is small.
+            Step::Failed { error, usage, .. } => Step::Failed {
+                error,
+                usage,
+                letter: None,
             },
             step => step,
         };
@@ -322,6 +383,7 @@ fn elsewhere() -> RpcError {
     )
 }
 
+/// Another one goes on, or this one once it is back.
 fn stopping() -> RpcError {
     RpcError::new(Code::Elsewhere, "the orchestrator is stopping")
 }

@@ -1,14 +1,30 @@
 //! A job and what may become of it: the one place that knows. (RSV-1, RSV-4)
 //!
 //! ```text
-//! reserved ──▶ dispatched ◀─▶ streaming ──▶ done
-//!    ▲   │        │  ▲ │          │
-//!    │   │        └──┘ └──────────┼──▶ failed | cancelled
-//!    │   └────────────────────────┘         │
-//!    └──────── the same request comes again under its key ──┘
+//! reserved ──▶ dispatched ──▶ streaming ──▶ done
+//!    ▲   │        │  ▲ │        │  ▲ │
+//!    │   │        └──┘ │        └──┘ ├──▶ failed | cancelled
+//!    │   └─────────────┴─▶ refused   │         │
+//!    └── the same request comes again under its key
 //! ```
 //!
-//! Prompts and answers are not part of it: only hashes and counts are kept.
+//! `docs/jobs.md` has the whole table; a test holds it against this module.
+//!
+//! # Layout
+//!
+//! * [`state`] – where a job stands
+//! * [`step`] – from where to where each step leads
+//! * [`kept`] – what is kept beside a job, sealed: answers and dead letters
+
+pub mod kept;
+pub mod state;
+pub mod step;
+#[cfg(test)]
+mod tests;
+
+pub use kept::{Answer, DeadLetter, FailedAttempt, MAX_ANSWER_BYTES};
+pub use state::JobState;
+pub use step::{Step, StepKind};
 
 use tether_wire::infer::{Finish, Usage};
 use tether_wire::{CorrelationId, Digest, ModelRef, NodeId, TenantId};
@@ -16,94 +32,29 @@ use tether_wire::{CorrelationId, Digest, ModelRef, NodeId, TenantId};
 /// Longest text of an error that is kept, in bytes.
 pub const MAX_ERROR_BYTES: usize = 512;
 
-/// Where a job stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum JobState {
-    /// Recorded, with its reservation; nothing was sent.
-    Reserved,
-    /// Given to a worker; nothing came back.
-    Dispatched,
-    /// Part of the answer was given to the tenant.
-    Streaming,
-    /// The whole answer was given.
-    Done,
-    /// It ended in an error.
-    Failed,
-    /// The tenant went away.
-    Cancelled,
-}
-
-impl JobState {
-    /// Every state.
-    pub const ALL: [Self; 6] = [
-        Self::Reserved,
-        Self::Dispatched,
-        Self::Streaming,
-        Self::Done,
-        Self::Failed,
-        Self::Cancelled,
-    ];
-
-    /// Its name in the store and on screen.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Reserved => "reserved",
-            Self::Dispatched => "dispatched",
-            Self::Streaming => "streaming",
-            Self::Done => "done",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    /// The state with this name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == name)
-    }
-
-    /// Whether the job is still under way, and its reservation with it.
-    #[must_use]
-    pub fn is_open(self) -> bool {
-        matches!(self, Self::Reserved | Self::Dispatched | Self::Streaming)
-    }
-
-    /// Whether a job in this state may come into the next one. Beginning anew
-    /// ([`Repeat::BeginAnew`]) is not a transition: it is another run under a higher fence.
-    #[must_use]
-    pub fn may_become(self, next: Self) -> bool {
-        use JobState::{Cancelled, Dispatched, Done, Failed, Reserved, Streaming};
-        match self {
-            Reserved => matches!(next, Dispatched | Failed | Cancelled),
-            // Dispatched again is the next attempt; done at once is an empty answer.
-            Dispatched => matches!(next, Dispatched | Streaming | Done | Failed | Cancelled),
-            // Dispatched from there is a hand-over: another worker goes on.
-            Streaming => matches!(next, Dispatched | Done | Failed | Cancelled),
-            Done | Failed | Cancelled => false,
-        }
-    }
-}
-
 /// What is recorded before anything is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewJob {
-    /// Its id.
+    /// Its id, which follows from tenant and key.
     pub correlation: CorrelationId,
     /// Whose it is.
     pub tenant: TenantId,
     /// The tenant's key for it; unique with the tenant.
     pub retry_token: String,
+    /// Whether the tenant gave that key: nobody else can come again with one that a gateway drew.
+    pub keyed: bool,
     /// Hash of model, input and sampling as the tenant gave them.
     pub request_hash: Digest,
     /// The model that it was resolved to.
     pub model: ModelRef,
-    /// The seed that the answer is a function of.
+    /// The seed that the answer is a function of, unless the job is there and has one.
     pub seed: u64,
     /// The orchestrator that runs it.
     pub owner: NodeId,
-    /// Unix milliseconds until which the owner holds it.
+    /// Unix milliseconds until which the owner holds it, at most.
     pub lease_until_ms: u64,
+    /// Unix milliseconds at which the caller's time is over.
+    pub deadline_ms: u64,
     /// Tokens that the reservation is for; nothing where the caller set no limit.
     pub max_tokens: Option<u32>,
     /// Unix milliseconds.
@@ -119,40 +70,51 @@ pub struct Job {
     pub tenant: TenantId,
     /// The tenant's key for it.
     pub retry_token: String,
+    /// Whether the tenant gave that key.
+    pub keyed: bool,
     /// Hash of the request.
     pub request_hash: Digest,
     /// The model.
     pub model: ModelRef,
     /// The artifact that the last attempt was for.
     pub digest: Option<Digest>,
-    /// The seed.
+    /// The numerics class of the last attempt's worker.
+    pub numerics_class: Option<String>,
+    /// The seed, that of the first run in all others.
     pub seed: u64,
     /// Where it stands.
     pub state: JobState,
     /// The orchestrator that runs it.
     pub owner: NodeId,
-    /// Unix milliseconds until which the owner holds it.
+    /// Unix milliseconds until which the owner holds it, at most; no longer than the owner lives.
     pub lease_until_ms: u64,
+    /// Unix milliseconds at which the caller's time is over; not known of jobs of earlier versions.
+    pub deadline_ms: Option<u64>,
     /// Grows whenever the job changes hands or begins anew; a lower one is refused.
     pub fence: u64,
-    /// Workers that it was given to so far.
+    /// Workers that it was given to so far, in this run.
     pub attempts: u32,
     /// The last of them.
     pub worker: Option<NodeId>,
+    /// Runs of it that failed.
+    pub failures: u32,
     /// Whether any of an answer was given to the tenant, in any of its runs.
     pub streamed: bool,
-    /// Tokens of the prompt and of what was given: what this job's worker read and made. Of several
-    /// answers to one request each is a job, whose worker read the prompt; a tenant's usage counts
-    /// that once. [T-INF-2]
+    /// Tokens of the prompt and of what was given: what this job's worker read and made. Set when
+    /// a run ends, never added, so that what is given again is billed once. Of several answers to one
+    /// request each is a job, whose worker read the prompt; a tenant's usage counts that once.
+    /// [T-INF-2]
     pub usage: Usage,
     /// Why the answer ended.
     pub finish: Option<Finish>,
-    /// Why the job failed.
+    /// Why the job failed or was refused.
     pub error: Option<String>,
     /// Unix milliseconds.
     pub created_ms: u64,
     /// Unix milliseconds.
     pub updated_ms: u64,
+    /// Unix milliseconds until which it is remembered, once it ended.
+    pub keep_until_ms: u64,
 }
 
 impl Job {
@@ -163,10 +125,10 @@ impl Job {
             Repeat::AnotherRequest
         } else if self.state.is_open() {
             Repeat::StillRunning
-        } else if self.state == JobState::Done {
-            Repeat::AlreadyAnswered
-        } else {
+        } else if self.state.begun_anew().is_some() {
             Repeat::BeginAnew
+        } else {
+            Repeat::AlreadyAnswered
         }
     }
 }
@@ -180,66 +142,8 @@ pub enum Repeat {
     StillRunning,
     /// The first request was answered in full.
     AlreadyAnswered,
-    /// The first request ended without a whole answer: it may run again, from the same seed, so that
-    /// the same answer is made.
+    /// The first request ended without a whole answer: it may run now.
     BeginAnew,
-}
-
-/// A step of a job.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// It is given to a worker.
-    Dispatched {
-        /// Which.
-        worker: NodeId,
-        /// For which artifact.
-        digest: Digest,
-        /// Which try this is, from 1.
-        attempt: u32,
-    },
-    /// The first piece of the answer goes to the tenant.
-    Streaming,
-    /// The whole answer came.
-    Done {
-        /// Why it ended.
-        finish: Finish,
-        /// Exact counts.
-        usage: Usage,
-    },
-    /// It ended in an error.
-    Failed {
-        /// Why.
-        error: String,
-        /// Tokens that were given until then.
-        usage: Usage,
-    },
-    /// The tenant went away.
-    Cancelled {
-        /// Tokens that were given until then.
-        usage: Usage,
-    },
-}
-
-impl Step {
-    /// The state that it leads to.
-    #[must_use]
-    pub fn state(&self) -> JobState {
-        match self {
-            Self::Dispatched { .. } => JobState::Dispatched,
-            Self::Streaming => JobState::Streaming,
-            Self::Done { .. } => JobState::Done,
-            Self::Failed { .. } => JobState::Failed,
-            Self::Cancelled { .. } => JobState::Cancelled,
-        }
-    }
-
-    /// The states that it may be taken from.
-    pub fn from_states(&self) -> impl Iterator<Item = JobState> {
-        let next = self.state();
-        JobState::ALL
-            .into_iter()
-            .filter(move |state| state.may_become(next))
-    }
 }
 
 /// Cuts an error's text at a character's border.
@@ -250,47 +154,4 @@ pub fn bounded_error(text: &str) -> &str {
         end -= 1;
     }
     &text[..end]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_job_that_ended_stays_as_it_ended() {
-        for ended in JobState::ALL.into_iter().filter(|s| !s.is_open()) {
-            for next in JobState::ALL {
-                assert!(!ended.may_become(next), "{ended:?} → {next:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn every_open_job_can_fail_and_be_cancelled_and_none_goes_back() {
-        use JobState::{Cancelled, Dispatched, Done, Failed, Reserved, Streaming};
-        for open in [Reserved, Dispatched, Streaming] {
-            assert!(open.may_become(Failed) && open.may_become(Cancelled));
-            assert!(!open.may_become(Reserved), "{open:?}");
-        }
-        assert!(!Reserved.may_become(Streaming) && !Reserved.may_become(Done));
-        assert!(Streaming.may_become(Dispatched), "a hand-over");
-        assert!(Dispatched.may_become(Dispatched), "the next attempt");
-        assert!(Streaming.may_become(Done));
-    }
-
-    #[test]
-    fn names_of_states_are_read_back() {
-        for state in JobState::ALL {
-            assert_eq!(JobState::from_name(state.as_str()), Some(state));
-        }
-        assert_eq!(JobState::from_name("x"), None);
-    }
-
-    #[test]
-    fn long_errors_are_cut_between_characters() {
-        let text = "é".repeat(MAX_ERROR_BYTES);
-        let cut = bounded_error(&text);
-        assert!(cut.len() <= MAX_ERROR_BYTES && cut.chars().all(|c| c == 'é'));
-        assert_eq!(bounded_error("short"), "short");
-    }
 }

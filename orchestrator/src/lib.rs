@@ -18,16 +18,18 @@
 //! * [`discovery`] – cards and beats from links, verified, into [`fleet`]; calls among orchestrators
 //! * `desk` – gives each call to who serves it
 //! * `dispatch` – a request from the gateway's call to its end
-//! * [`store`] – what must survive a crash; [`store::sqlite`] alone knows SQL
+//! * [`store`] – what must survive a crash; nothing outside it knows SQL
 //! * [`admin`] – HTTP on loopback
-//! * `upkeep` – late ends, abandoned jobs, old jobs
+//! * `lease` – says in the store that this orchestrator lives
+//! * `upkeep` – late ends, abandoned jobs, what was kept for its time
 //! * [`orchestrator`] – start and stop
 //!
 //! # Invariants
 //!
 //! * A job is on the disk before a worker hears of it, and its end before the gateway does.
 //! * No decision reads a clock or waits for I/O, and nothing here is locked across an await.
-//! * Prompts, answers and keys are neither stored nor logged.
+//! * Prompts and answers are stored only sealed under a key of their tenant; neither they nor keys
+//!   are logged.
 #![forbid(unsafe_code)]
 
 pub mod admin;
@@ -41,12 +43,14 @@ pub mod discovery;
 mod dispatch;
 pub mod fleet;
 pub mod job;
+mod lease;
 pub mod orchestrator;
 pub mod place;
 pub mod queue;
 pub mod releases;
 pub mod retry;
 pub mod score;
+mod secret_file;
 pub mod shares;
 pub mod store;
 pub mod tenants;

@@ -16,9 +16,11 @@ use crate::dispatch::running::Running;
 use crate::dispatch::waiting::Waiting;
 use crate::fleet::Snapshot;
 use crate::fleet::keeper::{Fleet, FleetSettings};
+use crate::lease::Life;
 use crate::releases::{self, ReleaseError};
+use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{MetadataStore, Released, StoreError};
+use crate::store::{MetadataStore, Opening, Released, StoreError};
 use crate::tenants::{Parsed, TenantsError, TenantsFile};
 use crate::upkeep::{MAX_UNRECORDED, Upkeep};
 use arc_swap::ArcSwap;
@@ -93,7 +95,7 @@ pub struct Orchestrator {
     stop: CancellationToken,
 }
 
-/// Starts an orchestrator with its store in the data folder. Everything is checked and opened
+/// Starts an orchestrator with the store that is configured. Everything is checked and opened
 /// before the node can be found.
 ///
 /// # Errors
@@ -111,12 +113,16 @@ pub async fn start(
         why,
     })?;
     let counted = metrics.clone();
-    let store = SqliteStore::open(
-        &data_dir.join(STORE_FILE),
-        clock::now().unix_ms,
-        Box::new(move |size, took| counted.committed(size, took)),
-    )?;
-    let store = Arc::new(store);
+    let opening = Opening {
+        now_ms: clock::now().unix_ms,
+        key_file: config.store.key_file(data_dir),
+        retention: config.retention(),
+        on_commit: Box::new(move |size, took| counted.committed(size, took)),
+    };
+    let store: Arc<dyn MetadataStore> = match config.store.place(data_dir)? {
+        None => Arc::new(SqliteStore::open(&data_dir.join(STORE_FILE), opening)?),
+        Some(place) => Arc::new(PostgresStore::connect(place, opening).await?),
+    };
     start_with_store(config, data_dir, node_config, store, metrics, registry).await
 }
 
@@ -154,6 +160,7 @@ pub async fn start_with_store(
         "no epoch can be kept in {}",
         data_dir.display()
     )))?;
+    let life = Life::begin(store.clone(), id, node_config.region.clone()).await?;
     release_open(&store, id, now_ms).await?;
     let known = store.known_models().await?;
     let on_disk = (known.iter())
@@ -259,10 +266,11 @@ pub async fn start_with_store(
         id,
         open: dispatcher.jobs.clone(),
         max_open: config.max_open,
-        retention_ms: config.result_retention_ms,
         unrecorded: late,
+        metrics: metrics.clone(),
     };
     tasks.spawn(upkeep.run(stop.clone()));
+    tasks.spawn(life.run(stop.clone()));
     let admin = Arc::new(Admin {
         registry,
         metrics,
@@ -275,6 +283,7 @@ pub async fn start_with_store(
         breaking,
         waiting,
         weights: config.weights,
+        dispatcher: dispatcher.clone(),
         ready: AtomicBool::new(false),
         token: Digest::of(token.as_bytes()),
     });

@@ -1,15 +1,18 @@
 //! What the store needs beside requests: ends that could not be recorded are recorded once it works
-//! again, jobs that nobody will end are released, old ones are forgotten. (RSV-4)
+//! again, jobs that nobody runs are looked after, what was kept for its time is forgotten. (RSV-4)
+
+mod orphans;
 
 use crate::clock;
 use crate::dispatch::open::{Held, OpenJobs};
 use crate::job::Step;
 use crate::store::{Holder, MetadataStore, StoreError};
+use orphans::Orphans;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+use tether_telemetry::metrics::OrchestratorMetrics;
 use tether_wire::NodeId;
-use tether_wire::infer::Usage;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -17,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 /// Ends that wait to be recorded at most, and as many on their way here. Those beyond are released
 /// as failed later, without their counts.
 pub(crate) const MAX_UNRECORDED: usize = 4_096;
-/// How often old jobs are forgotten and abandoned ones released.
-const UPKEEP: Duration = Duration::from_secs(30);
+/// How often old jobs are forgotten, and those that nobody runs are looked after.
+const UPKEEP: Duration = Duration::from_secs(10);
 /// Jobs that are forgotten or released in one go at most: the store serves others in between.
 const BATCH: u32 = 1_000;
 /// First pause before ends are recorded again; it doubles while the store fails.
@@ -42,8 +45,8 @@ pub(crate) struct Upkeep {
     pub(crate) id: NodeId,
     pub(crate) open: OpenJobs,
     pub(crate) max_open: usize,
-    pub(crate) retention_ms: u64,
     pub(crate) unrecorded: mpsc::Receiver<UnrecordedEnd>,
+    pub(crate) metrics: Arc<OrchestratorMetrics>,
 }
 
 impl Upkeep {
@@ -86,14 +89,27 @@ impl Upkeep {
         }
     }
 
+    fn orphans(&self) -> Orphans<'_> {
+        Orphans {
+            store: self.store.as_ref(),
+            id: self.id,
+            held: &self.open,
+            metrics: &self.metrics,
+        }
+    }
+
     async fn round(&self, stop: &CancellationToken) -> Result<(), StoreError> {
         let now_ms = clock::now().unix_ms;
         // What is held here cannot hide what is not, however much it is.
         let held = self.max_open.saturating_add(3 * MAX_UNRECORDED);
         let limit = BATCH.saturating_add(u32::try_from(held).unwrap_or(u32::MAX));
-        release_abandoned(self.store.as_ref(), &self.open, self.id, limit, now_ms).await?;
-        let before_ms = now_ms.saturating_sub(self.retention_ms);
-        while self.store.prune(before_ms, BATCH).await? == BATCH as usize && !stop.is_cancelled() {}
+        self.orphans().look_after(limit, now_ms).await?;
+        while !stop.is_cancelled() {
+            let pruned = self.store.prune(now_ms, BATCH).await?;
+            if !pruned.may_be_more(BATCH) {
+                break;
+            }
+        }
         Ok(())
     }
 }
@@ -119,37 +135,6 @@ async fn record(store: &dyn MetadataStore, waiting: &mut VecDeque<UnrecordedEnd>
         waiting.pop_front();
     }
     true
-}
-
-/// Fails jobs that are open and that nobody will end: ours that are not held, and those of owners
-/// whose lease is over. Who took a step meanwhile keeps the job.
-async fn release_abandoned(
-    store: &dyn MetadataStore,
-    open: &OpenJobs,
-    id: NodeId,
-    limit: u32,
-    now_ms: u64,
-) -> Result<usize, StoreError> {
-    let mut released = 0;
-    for holder in store.open_jobs(id, limit, now_ms).await? {
-        // After the store was read: a job is held from before its reservation to after its end.
-        if open.contains(&holder.job) {
-            continue;
-        }
-        let step = Step::Failed {
-            error: "nobody was left to end the job".to_owned(),
-            usage: Usage::default(),
-        };
-        match store.step(holder, step, now_ms).await {
-            Ok(()) => {
-                tracing::warn!(job = %holder.job, owner = %holder.owner, "an abandoned job is released");
-                released += 1;
-            }
-            Err(StoreError::Refused { .. }) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(released)
 }
 
 #[cfg(test)]

@@ -140,6 +140,13 @@ fn an_orchestrator_tells_of_its_fleet_its_topics_and_itself() {
     let scene = Scene::new();
     assert_eq!(scene.ok(&["fleet"]), "no workers");
     assert_eq!(scene.ok(&["fleet", "--json"]), "[]");
+    assert_eq!(scene.ok(&["dlq", "ls"]), "there are no dead letters");
+    assert_eq!(scene.ok(&["dlq", "ls", "--json"]), "[]");
+    let none = "00000000000000000000000000000000";
+    let unknown = "no such dead letter";
+    scene.fails(&["dlq", "show", none], FAILURE, &[unknown]);
+    scene.fails(&["dlq", "drop", none], FAILURE, &[unknown]);
+    scene.fails(&["dlq", "replay", none], FAILURE, &["1 of 1"]);
     assert_eq!(
         scene.ok(&["fleet", "--state", "suspect", "--region", "us"]),
         "0 of 0 workers"

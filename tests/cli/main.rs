@@ -12,5 +12,6 @@ mod folders;
 mod membership;
 mod operator;
 mod standard_error;
+mod store;
 #[path = "../support/mod.rs"]
 mod support;

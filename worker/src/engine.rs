@@ -21,6 +21,8 @@ mod reader;
 pub(crate) mod restart;
 mod spec;
 mod supervisor;
+#[cfg(feature = "mistralrs")]
+mod turns;
 
 #[cfg(feature = "mistralrs")]
 pub use crate::engine::mistralrs::alone;

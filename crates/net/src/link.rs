@@ -1,12 +1,14 @@
 //! A link to one peer: admitted by both sides, open to calls in both directions.
 
 pub(crate) mod greeting;
+mod ping;
 pub(crate) mod quiet;
 pub(crate) mod rivals;
 
 use crate::config::LinkLimits;
 use crate::rpc::{self, Call};
 use crate::transport::{CloseCode, Connection};
+use ping::Ping;
 use quiet::{Silence, Turn};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -16,7 +18,7 @@ use std::time::Duration;
 use tether_telemetry::metrics::NetMetrics;
 use tether_wire::link::{Hello, Peer};
 use tether_wire::rpc::RpcError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 /// What happens to links.
@@ -91,6 +93,9 @@ struct Inner {
     silence: Mutex<Silence>,
     /// What `silence` came to.
     quiet: watch::Sender<bool>,
+    ping: Mutex<Ping>,
+    /// Told when it is time for another look.
+    look: Arc<Notify>,
     down: CancellationToken,
     /// Why it went down; the first word counts.
     reason: OnceLock<String>,
@@ -104,6 +109,7 @@ impl Link {
         dialled_at: Vec<SocketAddr>,
         limits: Arc<LinkLimits>,
         metrics: Arc<NetMetrics>,
+        look: Arc<Notify>,
     ) -> Self {
         let incoming_calls = Arc::new(Semaphore::new(limits.max_calls_per_link as usize));
         Self {
@@ -119,6 +125,8 @@ impl Link {
                 joins: AtomicUsize::new(0),
                 silence: Mutex::default(),
                 quiet: watch::Sender::new(false),
+                ping: Mutex::default(),
+                look,
                 down: CancellationToken::new(),
                 reason: OnceLock::new(),
             }),
@@ -164,13 +172,6 @@ impl Link {
         *self.inner.quiet.borrow()
     }
 
-    /// Datagrams that came on it so far: more of them than before show that its peer lives. One that
-    /// lives is heard each half second. [T-LNK-5]
-    #[must_use]
-    pub fn heard(&self) -> u64 {
-        self.inner.connection.datagrams_received()
-    }
-
     /// Whether it goes through a relay: no direct way was found, or none yet.
     #[must_use]
     pub fn is_relayed(&self) -> bool {
@@ -213,6 +214,14 @@ impl Link {
                 _ = turns.wait_for(|now| *now == quiet) => {}
             }
         }
+    }
+
+    /// Nothing has come since `received_then` datagrams had come, though something should have.
+    fn unanswered(&self, received_then: u64) {
+        let inner = &self.inner;
+        let mut silence = inner.silence.lock().unwrap_or_else(PoisonError::into_inner);
+        silence.unanswered(received_then, inner.limits.quiet_after);
+        inner.look.notify_one();
     }
 
     /// Looks whether something was heard, `passed` after the look before.

@@ -27,7 +27,7 @@ use tether_wire::grant::Mesh;
 use tether_wire::link::Hello;
 use tether_wire::record::Record;
 use tether_wire::{NodeId, PROTOCOL_MAJOR, PROTOCOL_MINOR, Region, Role, Topic};
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -55,6 +55,8 @@ struct Inner {
     refusals: Mutex<LogBudget>,
     /// Random number of this run. [T-LNK-6]
     boot: u64,
+    /// Told by links that are to be looked at before it is time.
+    look: Arc<Notify>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -90,6 +92,7 @@ impl Node {
             dials: Dials::default(),
             refusals: Mutex::new(LogBudget::new(Instant::now())),
             boot: rand::random_range(1..=u64::MAX),
+            look: Arc::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             limits,

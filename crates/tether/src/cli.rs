@@ -3,9 +3,10 @@
 use crate::bench::BenchCommand;
 use crate::commands::{
     artifact::ArtifactCommand, chat::ChatArgs, completions::CompletionsArgs,
-    control::ControlCommand, fleet::FleetArgs, grant::GrantCommand, invite::InviteCommand,
-    keys::KeysCommand, mesh::MeshCommand, probe::ProbeArgs, receipt::ReceiptCommand,
-    revoke::RevokeArgs, settings::ConfigCommand, tenant::TenantCommand, topics::TopicsArgs,
+    control::ControlCommand, dlq::DlqCommand, fleet::FleetArgs, grant::GrantCommand,
+    invite::InviteCommand, keys::KeysCommand, mesh::MeshCommand, probe::ProbeArgs,
+    receipt::ReceiptCommand, revoke::RevokeArgs, settings::ConfigCommand, store::StoreCommand,
+    tenant::TenantCommand, topics::TopicsArgs,
 };
 use crate::exit;
 use crate::logging::LoggingArgs;
@@ -74,6 +75,12 @@ enum Command {
     /// Give tenants API keys
     #[command(subcommand)]
     Tenant(TenantCommand),
+    /// Look at requests that workers failed at, run them again or forget them
+    #[command(subcommand)]
+    Dlq(DlqCommand),
+    /// Check, back up, bring back and migrate an orchestrator's metadata store
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Check whether a bootstrap node or an HTTP endpoint answers
     Probe(ProbeArgs),
     /// Show the workers as the orchestrator sees them
@@ -114,6 +121,8 @@ impl Cli {
             Command::Artifact(command) => command.run().map(done),
             Command::Receipt(command) => command.run().map(done),
             Command::Tenant(command) => command.run().map(done),
+            Command::Dlq(command) => command.run().map(done),
+            Command::Store(command) => command.run().map(done),
             Command::Probe(args) => args.run().map(done),
             Command::Fleet(args) => args.run().map(done),
             Command::Topics(args) => args.run().map(done),

@@ -272,6 +272,11 @@ pub(crate) fn orchestrator(path: &Path) -> Result<Checked<OrchestratorFile>, Con
     for release in &mut file.orchestrator.releases {
         node::absolute(path, release);
     }
+    let store = &mut file.orchestrator.store;
+    let secrets = [&mut store.key_file, &mut store.password_file];
+    for file in secrets.into_iter().flatten() {
+        node::absolute(path, file);
+    }
     let section = &file.orchestrator;
     section
         .validate()

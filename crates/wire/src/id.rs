@@ -131,6 +131,13 @@ impl CorrelationId {
         hasher.finalize_xof().fill(&mut id);
         Self(id)
     }
+
+    /// Rank of an orchestrator for this request, by rendezvous hashing: the lowest is asked first,
+    /// and has the request once the one before it is lost. (FED-1) [T-INF-13]
+    #[must_use]
+    pub fn rank(&self, orchestrator: &NodeId) -> Digest {
+        Digest::of(&[self.0.as_slice(), orchestrator.0.as_slice()].concat())
+    }
 }
 
 /// Text with a rule, checked whenever it is made, also when it is decoded.
@@ -276,6 +283,18 @@ mod tests {
 
     fn serde_json_like(id: &NodeId) -> String {
         id.to_string()
+    }
+
+    #[test]
+    fn a_request_that_comes_again_asks_in_the_same_order_and_another_one_in_another() {
+        let nodes: Vec<NodeId> = (0..5).map(|n| NodeId([n; 32])).collect();
+        let order = |request: u8| {
+            let mut nodes = nodes.clone();
+            nodes.sort_by_key(|node| CorrelationId([request; 16]).rank(node));
+            nodes
+        };
+        assert_eq!(order(1), order(1));
+        assert!((2..20).any(|request| order(request)[0] != order(1)[0]));
     }
 
     #[test]

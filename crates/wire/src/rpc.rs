@@ -54,6 +54,8 @@ pub mod method {
     pub const JOIN: &str = "join";
     /// Gateway → orchestrator: answered by [`crate::directory::DirectoryUpdate`]s without end.
     pub const DIRECTORY: &str = "directory";
+    /// Any node → any node: ended at once, which says that the callee is there.
+    pub const PING: &str = "ping";
 }
 
 /// Opens a call.

@@ -1,13 +1,12 @@
 //! Which orchestrator is asked for an answer, and which one goes on with it. [T-LNK-5] [T-INF-13]
 //!
-//! A link that breaks or becomes quiet before anything was received is no answer: another
-//! orchestrator is asked, with the same correlation id, so that the work is known to be the same. So
-//! is one other, once, where an orchestrator is unavailable: it may be alone in that it stops, or in
-//! what it tried, but a request that fails wherever it comes is not carried to all.
+//! An orchestrator whose link breaks is lost, and so is one of which nothing is heard where there is
+//! another. Then another is looked for, or the same one once it is back, for as long as the patience
+//! allows, with the same correlation id, so that the work is known to be the same. Before the answer
+//! has begun that ends after a few: what kills whoever takes it is not carried to all.
 //!
-//! An answer that has begun goes on. Where its orchestrator is lost another is looked for, or the same
-//! one once it is back, for as long as the patience allows; one that is only quiet is left when there
-//! is another.
+//! Where an orchestrator is unavailable one other is asked, once: it may be alone in that it stops, or
+//! in what it tried, but a request that fails wherever it comes is not carried to all either.
 
 use super::decode;
 use crate::orchestrators::Orchestrators;
@@ -26,6 +25,10 @@ const LINK_LOSS_GRACE: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_millis(100);
 /// Longest pause before all orchestrators are asked again.
 const PAUSE_MS: u64 = 250;
+/// An orchestrator that is lost so soon after it was asked may have been lost by what it was asked.
+const SOON: Duration = Duration::from_secs(2);
+/// Most orchestrators that a request may lose like that before its answer begins.
+const MAX_LOST_SOON: usize = 3;
 /// Most orchestrators that are followed to another one in one search.
 const MAX_FOLLOWED: u32 = 4;
 
@@ -42,6 +45,9 @@ pub(super) struct Seeker {
     /// Why one was unavailable before the answer began.
     refusal: Option<RpcError>,
     has_begun: bool,
+    /// When the last one was asked, and how many were lost soon after.
+    asked_at: Instant,
+    lost_soon: usize,
     /// Until when one is looked for that goes on, while none was found.
     seeking_until: Option<Instant>,
 }
@@ -62,6 +68,8 @@ impl Seeker {
             asked: Vec::new(),
             refusal: None,
             has_begun: false,
+            asked_at: Instant::now(),
+            lost_soon: 0,
             seeking_until: None,
         }
     }
@@ -89,23 +97,26 @@ impl Seeker {
         }
         if is_lost {
             self.lose(peer);
-        }
-        if self.has_begun {
-            let passes = self.seeking_until.is_some() && may_pass(error.code);
-            if !is_lost && !passes {
+            self.lost_soon += usize::from(self.asked_at.elapsed() < SOON);
+            if !self.has_begun && self.lost_soon > MAX_LOST_SOON {
                 return Err(error);
             }
             return self.seek(error, started).await;
         }
+        // Who has been given nothing may come again, and is told so at once.
+        let is_shed = error.code == Code::Overloaded && !self.has_begun;
+        if self.seeking_until.is_some() && may_pass(error.code) && !is_shed {
+            return self.seek(error, started).await;
+        }
         match self.refusal.take() {
             // They share their jobs, and the first one had the request.
-            Some(refusal) if error.code == Code::Conflict => return Err(refusal),
-            _ if error.code != Code::Unavailable && !is_lost => return Err(error),
-            Some(_) if !is_lost => return Err(error),
-            refusal if is_lost => self.refusal = refusal,
-            _ => self.refusal = Some(error.clone()),
+            Some(refusal) if error.code == Code::Conflict => Err(refusal),
+            None if error.code == Code::Unavailable && !self.has_begun => {
+                self.refusal = Some(error.clone());
+                self.next_untried(error, started).await
+            }
+            _ => Err(error),
         }
-        self.next_untried(error, started).await
     }
 
     /// The next one that was not asked yet, in the order in which a request that comes again asks.
@@ -206,7 +217,7 @@ impl Seeker {
     }
 
     /// Submits the request to one of them.
-    async fn ask(&self, link: &Link, started: Option<Started>) -> Result<Call, RpcError> {
+    async fn ask(&mut self, link: &Link, started: Option<Started>) -> Result<Call, RpcError> {
         let mut request = self.request.clone();
         if started.is_some() || !self.lost.is_empty() {
             request.resume = Some(Resume {
@@ -214,6 +225,7 @@ impl Seeker {
                 started,
             });
         }
+        self.asked_at = Instant::now();
         let left = self.by.saturating_duration_since(Instant::now());
         let body = codec::encode(&request);
         drop(request);
@@ -244,8 +256,8 @@ pub(super) async fn event(
 ) -> Result<Option<AnswerEvent>, RpcError> {
     let link = call.link().clone();
     let doubted = async {
-        link.until_quiet().await;
-        while seeker.has_begun && link.is_up() && !seeker.has_other(&link) {
+        link.until_unanswered().await;
+        while link.is_up() && !seeker.has_other(&link) {
             tokio::time::sleep(LOOK).await;
         }
     };

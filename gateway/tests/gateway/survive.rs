@@ -69,6 +69,25 @@ async fn the_only_orchestrator_goes_on_once_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_orchestrator_that_dies_before_it_answers_is_asked_again_once_it_is_back() {
+    let world = World::new().await;
+    let (status, _, body) = send(world.chat("first-dies", false)).await;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(body["choices"][0]["message"]["content"], "Paris");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_kills_whoever_takes_it_is_given_up_after_a_few() {
+    let mut world = World::with(2, |_| ()).await;
+    let (status, _, body) = send(world.chat("kills", false)).await;
+    assert_eq!(status, 503, "{body}");
+    for _ in 0..4 {
+        within(world.reports.seen.recv()).await.expect("asked");
+    }
+    assert!(world.reports.seen.try_recv().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_orchestrator_of_which_nothing_is_heard_is_left_where_there_is_another() {
     let mut world = World::with(2, |_| ()).await;
     let response = within(world.chat("goes-silent", true).send())

@@ -344,6 +344,10 @@ async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<
             let why = "context_length_exceeded: 12 tokens do not fit into the context of 8";
             return Err(RpcError::new(Code::Invalid, why).with_param("messages"));
         }
+        "kills" => {
+            call.link().close("killed by the script");
+            return Ok(());
+        }
         "first-dies" if asked_first(&correlation) => {
             call.link().close("killed by the script");
             return Ok(());

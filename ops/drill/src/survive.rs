@@ -75,7 +75,8 @@ impl SurviveArgs {
             worker: WorkerSettings {
                 slots: 8,
                 engine: EngineSettings::Real {
-                    processes: 1,
+                    // Places for one more than are under way, also while one worker is dead.
+                    processes: 2,
                     hang_ms: 30_000,
                     step_ms: 60_000,
                 },

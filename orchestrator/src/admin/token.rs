@@ -1,18 +1,15 @@
 //! The admin token: in a file that only the operator's account can read.
 
+use crate::secret_file::{self, SecretError};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Name of the file in the data folder.
 pub const TOKEN_FILE: &str = "admin.token";
 /// Shortest token that is believed, in characters: 128 bits in hex.
 const MIN_TOKEN_LEN: usize = 32;
-/// Longest token.
-const MAX_TOKEN_LEN: u64 = 512;
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
@@ -45,59 +42,33 @@ pub enum TokenError {
 /// When it cannot be kept secret.
 pub fn load_or_create(data_dir: &Path) -> Result<String, TokenError> {
     let path = data_dir.join(TOKEN_FILE);
-    let io = |why: std::io::Error| TokenError::Io {
+    let io = |why: io::Error| TokenError::Io {
         path: path.clone(),
         why,
     };
-    let made = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path);
-    match made {
-        Ok(mut file) => {
+    let found = secret_file::read(&path).map_err(|error| match error {
+        SecretError::Io(why) => io(why),
+        SecretError::Open => TokenError::Open { path: path.clone() },
+    })?;
+    match found {
+        Some(token) if token.len() < MIN_TOKEN_LEN => Err(TokenError::Short { path }),
+        Some(token) => Ok(token),
+        None => {
             let mut secret = [0_u8; 32];
             OsRng
                 .try_fill_bytes(&mut secret)
-                .map_err(|error| io(std::io::Error::other(error)))?;
+                .map_err(|error| io(io::Error::other(error)))?;
             let token = tether_wire::Digest(secret).to_hex();
-            file.write_all(token.as_bytes()).map_err(io)?;
-            file.sync_all().map_err(io)?;
+            secret_file::make(&path, &token).map_err(io)?;
             Ok(token)
         }
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => read(&path),
-        Err(error) => Err(io(error)),
     }
-}
-
-fn read(path: &Path) -> Result<String, TokenError> {
-    let io = |why: std::io::Error| TokenError::Io {
-        path: path.to_owned(),
-        why,
-    };
-    let file = File::open(path).map_err(io)?;
-    let mode = file.metadata().map_err(io)?.permissions().mode();
-    if mode & 0o077 != 0 {
-        return Err(TokenError::Open {
-            path: path.to_owned(),
-        });
-    }
-    let mut text = String::new();
-    file.take(MAX_TOKEN_LEN)
-        .read_to_string(&mut text)
-        .map_err(io)?;
-    let token = text.trim();
-    if token.len() < MIN_TOKEN_LEN {
-        return Err(TokenError::Short {
-            path: path.to_owned(),
-        });
-    }
-    Ok(token.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn the_token_is_secret_and_stays_the_same() {

@@ -3,10 +3,10 @@
 //! The worker is read only as fast as the quickest of those who read the answer, so that a slow
 //! gateway holds the worker back and grows no memory.
 //!
-//! A worker whose link is quiet is as good as lost before it gave anything. One whose next piece is
-//! overdue ([`super::vigil`]), or whose link is quiet later on, is left as soon as there is another
-//! that can go on; where there is none it may be starved and come back, and its answer is lost only
-//! with its link or its time. [T-LNK-5]
+//! A worker of which nothing is heard, or whose next piece is overdue by its own pace
+//! ([`super::vigil`]), is left as soon as there is another that can go on. Where there
+//! is none it may be starved and come back: before it gave anything it is waited for a little, and
+//! from then on its answer is lost only with its link. [T-LNK-5]
 
 use super::breaking::Trial;
 use super::check::{Check, Seen};
@@ -95,7 +95,7 @@ impl Dispatcher {
         let opened = tokio::select! {
             biased;
             why = &mut *interrupt => return self.interrupted(why),
-            opened = self.open(run, worker, &order, &mut check) => opened,
+            opened = self.open(run, candidate, &order, &mut check) => opened,
         };
         let mut opened = match opened {
             Ok(opened) => opened.known(candidate, run, trial),
@@ -152,14 +152,16 @@ impl Dispatcher {
     async fn open(
         &self,
         run: &Run,
-        worker: NodeId,
+        candidate: &Candidate,
         order: &WorkOrder,
         check: &mut Check,
     ) -> Result<Opened, End> {
+        let worker = candidate.worker.id();
         let step = Step::Dispatched {
             worker,
             digest: order.digest,
             attempt: order.attempt,
+            numerics_class: candidate.offer().numerics_class.clone(),
         };
         let (recorded, opened) = tokio::join!(
             self.store.step(run.holder, step, clock::now().unix_ms),
@@ -192,7 +194,7 @@ impl Dispatcher {
     ) -> End {
         let worker = opened.worker;
         let now_ms = || clock::now().mono_ms;
-        let quiet = opened.call.link().until_quiet();
+        let quiet = opened.call.link().until_unanswered();
         tokio::pin!(quiet);
         let mut is_quiet = false;
         loop {
@@ -212,31 +214,32 @@ impl Dispatcher {
                 // What is there is read, however late this task has its turn.
                 seen = next(&mut opened.call, check) => seen,
                 () = sleep_until(wake) => {
-                    let heard = opened.call.link().heard();
-                    match opened.vigil.judge(heard, now_ms()) {
+                    let silent = opened.vigil.silent(now_ms());
+                    match opened.vigil.judge(now_ms()) {
                         vigil::Verdict::Wait => {}
                         vigil::Verdict::NoTurn => return self.queue_is_full(worker, run),
                         vigil::Verdict::Stalled => return self.is_stalled(worker).await,
-                        vigil::Verdict::Doubt => {
-                            if run.progress.can_go_on() && self.has_other(run) {
-                                opened.is_left = true;
-                                return self.is_stalled(worker).await;
-                            }
+                        vigil::Verdict::Doubt if self.may_leave(run, silent) => {
+                            opened.is_left = true;
+                            return if is_quiet {
+                                self.is_silent(worker).await
+                            } else {
+                                self.is_stalled(worker).await
+                            };
                         }
+                        vigil::Verdict::Doubt => {}
                     }
                     continue;
                 }
                 () = &mut quiet, if !is_quiet => {
-                    if !run.progress.has_begun() {
-                        return self.is_silent(worker).await;
-                    }
                     is_quiet = true;
                     opened.vigil.quiet(now_ms());
                     continue;
                 }
             };
             if std::mem::take(&mut is_quiet) {
-                quiet.set(opened.call.link().until_quiet());
+                opened.vigil.lively();
+                quiet.set(opened.call.link().until_unanswered());
             }
             let (pieces, done) = match seen {
                 // It waited long enough: not once more, at the end of another queue.
@@ -321,6 +324,10 @@ impl Dispatcher {
     ) -> Result<(), End> {
         if !run.progress.has_begun() && !pieces.is_empty() {
             self.metrics.first_chunk(run.began.elapsed());
+        }
+        // Another owner may have begun it.
+        if !run.is_streaming && !pieces.is_empty() {
+            run.is_streaming = true;
             let now_ms = clock::now().unix_ms;
             recording.begin(self.store.step(run.holder, Step::Streaming, now_ms));
         }

@@ -1,19 +1,21 @@
 //! From a `submit` call to a run: who calls, what for, and whether it may run or runs already.
 
+use super::claim::{Claim, conflict};
+use super::letters::FailedAttempts;
 use super::progress::Progress;
 use super::run::Run;
-use super::running::{Entered, Place};
+use super::running::Entered;
 use super::{Dispatcher, log};
 use crate::clock;
-use crate::job::{NewJob, Repeat};
-use crate::store::{Holder, Reserved, StoreError};
+use crate::job::{Answer, NewJob, Repeat};
+use crate::store::Holder;
 use rand::Rng;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tether_net::Incoming;
 use tether_telemetry::trace;
 use tether_wire::codec;
-use tether_wire::infer::{InferRequest, MAX_REQUEST_BYTES};
+use tether_wire::infer::{InferRequest, MAX_REQUEST_BYTES, Started};
 use tether_wire::rpc::{Code, RpcError};
 use tether_wire::{Digest, ModelRef, Role};
 use tokio::sync::SemaphorePermit;
@@ -40,6 +42,40 @@ pub(super) struct Asked {
     deadline: tokio::time::Instant,
 }
 
+impl Asked {
+    /// A request whose caller waits so long, where it says so, and no longer than any may.
+    pub(super) fn new(
+        request: InferRequest,
+        began: Instant,
+        timeout_ms: Option<u64>,
+        most_ms: u64,
+    ) -> Self {
+        let hash = Digest::of(&codec::encode(&(
+            &request.model,
+            &request.input,
+            &request.sampling,
+            &request.output,
+        )));
+        // A little before the caller gives up by itself, so that it can still be told.
+        let asked_ms = timeout_ms.map(|ms| ms.saturating_sub(TELL_MS.min(ms / 10)));
+        let allowed = Duration::from_millis(asked_ms.map_or(most_ms, |ms| ms.min(most_ms)));
+        Self {
+            request,
+            hash,
+            began,
+            deadline: tokio::time::Instant::from_std(began + allowed),
+        }
+    }
+}
+
+/// What becomes of a request that was taken in.
+pub(super) enum TakenIn {
+    /// It runs.
+    Runs(Box<Run>),
+    /// It was answered already.
+    Answered(Answer),
+}
+
 impl Dispatcher {
     /// Takes a call's request. What comes back holds a permit.
     pub(super) async fn receive(
@@ -53,6 +89,15 @@ impl Dispatcher {
                 format!("a {} may not submit requests", call.peer().role),
             ));
         }
+        let permit = self.permit()?;
+        let request = receive(call).await?;
+        let timeout_ms = call.head().timeout_ms;
+        let asked = Asked::new(request, began, timeout_ms, self.config.answer_timeout_ms);
+        Ok((asked, permit))
+    }
+
+    /// One more request may be under way.
+    pub(super) fn permit(&self) -> Result<SemaphorePermit<'_>, RpcError> {
         if self.draining.is_cancelled() || self.node.get().is_none() {
             return Err(RpcError::new(
                 Code::Unavailable,
@@ -67,25 +112,7 @@ impl Dispatcher {
         if self.running.bytes() > MAX_HELD_BYTES {
             return Err(overloaded("the answers under way are too long together"));
         }
-        let request = receive(call).await?;
-        let hash = Digest::of(&codec::encode(&(
-            &request.model,
-            &request.input,
-            &request.sampling,
-            &request.output,
-        )));
-        let limit = Duration::from_millis(self.config.answer_timeout_ms);
-        // A little before the caller gives up by itself, so that it can still be told.
-        let asked = (call.head().timeout_ms)
-            .map(|ms| Duration::from_millis(ms.saturating_sub(TELL_MS.min(ms / 10))));
-        let allowed = asked.map_or(limit, |asked| asked.min(limit));
-        let asked = Asked {
-            request,
-            hash,
-            began,
-            deadline: tokio::time::Instant::from_std(began + allowed),
-        };
-        Ok((asked, permit))
+        Ok(permit)
     }
 
     /// Comes with a request: its run is begun, or joined where it is under way. With the time that
@@ -93,13 +120,13 @@ impl Dispatcher {
     pub(super) async fn enter(
         self: &Arc<Self>,
         asked: Asked,
-        call: &Incoming,
+        traceparent: Option<&str>,
     ) -> Result<(log::Reader, Option<tokio::time::Instant>), RpcError> {
         let job = asked.request.correlation;
         loop {
             match self.running.enter(job, asked.hash) {
                 Entered::First(place, reader) => {
-                    let span = run_span(call, &asked.request);
+                    let span = run_span(traceparent, &asked.request);
                     // A task of its own: the caller's going away must not end it before it is
                     // recorded.
                     self.open
@@ -121,8 +148,9 @@ impl Dispatcher {
         }
     }
 
-    /// Makes a request a job. What comes back is reserved, on the disk.
-    pub(super) async fn take_in(&self, asked: Asked, place: &Place) -> Result<Run, RpcError> {
+    /// Makes a request a job, which is on the disk when this is over, or finds what became of it
+    /// before.
+    pub(super) async fn take_in(&self, asked: Asked, place: &Place) -> Result<TakenIn, RpcError> {
         let Asked {
             mut request,
             hash,
@@ -131,21 +159,24 @@ impl Dispatcher {
         } = asked;
         let resume = request.resume.take();
         let started = resume.as_ref().and_then(|it| it.started.as_ref());
-        let (model, digest) = self.resolve(&request.model)?;
-        // An answer goes on as what it began as, whatever is released meanwhile.
-        let digest = started.map_or(digest, |started| started.digest);
-        Span::current().record("gen_ai.request.model", model.to_string());
-        let servable = {
-            let fleet = self.fleet.snapshot();
-            !self.candidates(&fleet, &model, &digest).is_empty()
+        let (model, digest) = match self.servable(&request.model, started) {
+            Ok(found) => found,
+            Err(error) => return self.earlier(&request, &hash, error).await,
         };
-        if !servable {
-            return Err(self.nothing_serves_now(&model, &digest));
-        }
-        // Before it is a job: who would wait in vain costs no disk.
-        let wanted = (&model, digest);
-        let turn = self.turn(&request, wanted, deadline, place.log()).await?;
-        let seed = (request.sampling.seed)
+        Span::current().record("gen_ai.request.model", model.to_string());
+        // Before it is a job: who would wait in vain costs no disk. An answer that has begun elsewhere
+        // goes on at once, as one does here: somebody reads it.
+        let turn = if started.is_some() {
+            None
+        } else {
+            let turn = self.turn(&request, (&model, digest), deadline, place.log());
+            match turn.await {
+                Ok(turn) => Some(turn),
+                Err(error) => return self.earlier(&request, &hash, error).await,
+            }
+        };
+        let asked_seed = request.sampling.seed;
+        let seed = asked_seed
             .or(started.map(|started| started.seed))
             .unwrap_or_else(|| rand::rng().random::<u64>() >> (u64::BITS - SEED_BITS));
         let now_ms = clock::now().unix_ms;
@@ -153,43 +184,73 @@ impl Dispatcher {
             correlation: request.correlation,
             tenant: request.tenant.clone(),
             retry_token: request.retry_token.clone(),
+            keyed: request.keyed,
             request_hash: hash,
             model: model.clone(),
             seed,
             owner: self.id,
             lease_until_ms: now_ms.saturating_add(self.config.answer_timeout_ms),
+            deadline_ms: now_ms.saturating_add(left_ms(deadline)),
             max_tokens: request.sampling.max_tokens,
             now_ms,
         };
         let held = self.jobs.hold(request.correlation);
-        // One that begins anew has the seed of its first run.
-        let (fence, seed) = match self.store.reserve(job).await {
-            Ok(Reserved::New { fence, seed }) => (fence, seed),
-            Ok(Reserved::Repeated(repeat, job)) => {
-                tracing::info!(job = %job.correlation, state = job.state.as_str(), "key repeated");
-                return Err(conflict(repeat));
-            }
-            Err(error) => return Err(unrecorded(&error, self.config.retry_after_ms)),
+        let lost = resume.as_ref().map_or(&[][..], |it| &it.lost);
+        let claimed = match self.claim(job, lost, &held).await? {
+            Claim::Ours(claimed) => claimed,
+            Claim::Answered(answer) => return Ok(TakenIn::Answered(answer)),
         };
-        request.sampling.seed = Some(seed);
+        request.sampling.seed = Some(claimed.seed);
         let has_logprobs = request.sampling.top_logprobs.is_some();
-        Ok(Run {
+        Ok(TakenIn::Runs(Box::new(Run {
             holder: Holder {
                 job: request.correlation,
                 owner: self.id,
-                fence,
+                fence: claimed.fence,
             },
             held,
             request,
+            asked_seed,
             model,
             digest,
-            seed,
-            created_ms: now_ms,
+            seed: claimed.seed,
+            created_ms: claimed.created_ms,
             began,
             deadline,
-            turn: Some(turn),
-            progress: Progress::new(resume, has_logprobs),
-        })
+            turn,
+            is_streaming: claimed.is_streaming,
+            progress: Progress::new(resume, has_logprobs, claimed.attempts),
+            failed: FailedAttempts::default(),
+        })))
+    }
+
+    /// What a request is given that cannot run now: what was answered before needs no worker.
+    async fn earlier(
+        &self,
+        request: &InferRequest,
+        hash: &Digest,
+        error: RpcError,
+    ) -> Result<TakenIn, RpcError> {
+        match self.claim_earlier(request, hash).await? {
+            Some(Claim::Answered(answer)) => Ok(TakenIn::Answered(answer)),
+            _ => Err(error),
+        }
+    }
+
+    /// The model that a tenant means, and the artifact that answers, where somebody can serve it now.
+    fn servable(
+        &self,
+        text: &str,
+        started: Option<&Started>,
+    ) -> Result<(ModelRef, Digest), RpcError> {
+        let (model, digest) = self.resolve(text)?;
+        // An answer goes on as what it began as, whatever is released meanwhile.
+        let digest = started.map_or(digest, |started| started.digest);
+        let fleet = self.fleet.snapshot();
+        if self.candidates(&fleet, &model, &digest).is_empty() {
+            return Err(self.nothing_serves_now(&model, &digest));
+        }
+        Ok((model, digest))
     }
 
     /// The model that a tenant means, and its artifact. Where there is none: [`Code::NotFound`] for
@@ -210,8 +271,14 @@ impl Dispatcher {
     }
 }
 
+/// Milliseconds until then.
+fn left_ms(deadline: tokio::time::Instant) -> u64 {
+    let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+    u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The span of a run, in the trace of the call that began it.
-fn run_span(call: &Incoming, request: &InferRequest) -> Span {
+fn run_span(traceparent: Option<&str>, request: &InferRequest) -> Span {
     let span = tracing::info_span!(
         "orchestrator.dispatch",
         tether.role = "orchestrator",
@@ -223,7 +290,7 @@ fn run_span(call: &Incoming, request: &InferRequest) -> Span {
         gen_ai.usage.input_tokens = field::Empty,
         gen_ai.usage.output_tokens = field::Empty,
     );
-    trace::set_parent(&span, call.head().traceparent.as_deref());
+    trace::set_parent(&span, traceparent);
     span
 }
 
@@ -236,30 +303,4 @@ async fn receive(call: &mut Incoming) -> Result<InferRequest, RpcError> {
         codec::decode("request", &item, MAX_REQUEST_BYTES).map_err(|e| RpcError::invalid(&e))?;
     request.check().map_err(|e| RpcError::invalid(&e))?;
     Ok(request)
-}
-
-/// What a repeated key is answered with, as long as answers are not kept.
-fn conflict(repeat: Repeat) -> RpcError {
-    RpcError::new(
-        Code::Conflict,
-        match repeat {
-            Repeat::AnotherRequest => {
-                "this idempotency key was already used for another request; use a new key"
-            }
-            Repeat::StillRunning => "the request with this idempotency key is still running",
-            Repeat::AlreadyAnswered => {
-                "the request with this idempotency key was already answered; its answer is not kept"
-            }
-            Repeat::BeginAnew => "the request with this idempotency key may run again",
-        },
-    )
-}
-
-fn unrecorded(error: &StoreError, retry_after_ms: u64) -> RpcError {
-    tracing::error!(%error, "a job could not be reserved");
-    RpcError::new(
-        Code::Unavailable,
-        "the request could not be recorded, so that it was not run",
-    )
-    .with_retry_after_ms(retry_after_ms)
 }

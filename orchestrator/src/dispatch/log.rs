@@ -115,6 +115,11 @@ impl AnswerLog {
         Ok(())
     }
 
+    /// The events so far.
+    pub(crate) fn events(&self) -> Vec<Arc<[u8]>> {
+        self.0.state().events.clone()
+    }
+
     /// How it ended; only the first end counts.
     pub(crate) fn end(&self, end: Ended) {
         self.0.state().end.get_or_insert(end);

@@ -35,11 +35,19 @@ impl OpenJobs {
     }
 }
 
-/// A job that is held. A repeated key holds it as well, until it is told that the job is there.
+/// A job that is held. A repeated key holds it as well, also while its end waits to be
+/// recorded.
 #[derive(Debug)]
 pub(crate) struct Held {
     open: OpenJobs,
     job: CorrelationId,
+}
+
+impl Held {
+    /// Whether somebody else here holds it too.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.open.jobs().get(&self.job).is_some_and(|it| *it > 1)
+    }
 }
 
 impl Drop for Held {
@@ -63,7 +71,9 @@ mod tests {
         let (open, job) = (OpenJobs::default(), CorrelationId([1; 16]));
         let first = open.hold(job);
         let repeated = open.hold(job);
+        assert!(first.is_shared() && repeated.is_shared());
         drop(repeated);
+        assert!(!first.is_shared());
         assert_eq!(open.len(), 1);
         assert!(open.contains(&job));
         drop(first);

@@ -37,6 +37,12 @@ impl End {
     }
 }
 
+/// Whether an error is the tenant's own, or that the mesh shed the request: the job is refused then,
+/// where nothing was given, and has not failed.
+pub(crate) fn is_refusal(code: Code) -> bool {
+    Code::REFUSALS.contains(&code) || matches!(code, Code::Deadline | Code::Overloaded)
+}
+
 /// What a worker's own error means for the request.
 pub(crate) fn of_worker_error(error: RpcError) -> End {
     match error.code {
@@ -148,6 +154,21 @@ mod tests {
                 matches!(of_worker_error(error(code)), End::Fault(_)),
                 "{code:?}"
             );
+        }
+    }
+
+    #[test]
+    fn what_the_tenant_did_wrong_or_was_shed_is_no_failure_of_the_mesh() {
+        for code in [
+            Code::Invalid,
+            Code::Deadline,
+            Code::RateLimited,
+            Code::Overloaded,
+        ] {
+            assert!(is_refusal(code), "{code:?}");
+        }
+        for code in [Code::Unavailable, Code::Internal, Code::Unknown] {
+            assert!(!is_refusal(code), "{code:?}");
         }
     }
 

@@ -11,7 +11,7 @@ use tether_wire::receipt::hash::Given;
 /// How far an answer is.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Progress {
-    /// Orders that were given, of this owner.
+    /// Orders that were given, those of owners before included.
     attempts: u32,
     /// Those since the answer last made progress, and how often it changed hands.
     tries: Tries,
@@ -37,10 +37,14 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Of a request that nobody had, or that another orchestrator had.
-    pub(crate) fn new(resume: Option<Resume>, has_logprobs: bool) -> Self {
+    /// Of a request that nobody had, or that was ordered so often by another orchestrator.
+    pub(crate) fn new(resume: Option<Resume>, has_logprobs: bool, attempts: u32) -> Self {
+        let nothing = Self {
+            attempts,
+            ..Self::default()
+        };
         let Some(started) = resume.and_then(|resume| resume.started) else {
-            return Self::default();
+            return nothing;
         };
         Self {
             // Those that are told again come without logprobs, and this log has none.
@@ -50,7 +54,7 @@ impl Progress {
                 started.transcript
             },
             numerics_class: started.numerics_class,
-            ..Self::default()
+            ..nothing
         }
     }
 

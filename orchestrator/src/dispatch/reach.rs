@@ -4,7 +4,7 @@ use super::Dispatcher;
 use super::attempt::{Opened, next};
 use super::check::{Check, Seen};
 use super::outcome::End;
-use super::run::Run;
+use super::run::{LOOK, Run};
 use super::vigil::{self, Vigil};
 use crate::clock;
 use std::time::{Duration, Instant};
@@ -13,10 +13,13 @@ use tether_wire::codec;
 use tether_wire::infer::WorkOrder;
 use tether_wire::rpc::{Code, RpcError, method};
 use tether_wire::{NodeId, Role};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{sleep, timeout, timeout_at};
 
 /// Slack of the worker's deadline over ours, so that ours is the one that is told.
 const DEADLINE_SLACK: Duration = Duration::from_millis(500);
+/// How long a worker that does not answer may be starved, and is waited for, by a request that was given
+/// nothing and that nobody else can take.
+const SILENCE: Duration = Duration::from_millis(1_500);
 /// Bytes of an order for which one more millisecond is given: 4 MB in a second.
 const BYTES_PER_MS: usize = 4_096;
 
@@ -52,7 +55,7 @@ impl Dispatcher {
                         let now_ms = clock::now().mono_ms;
                         return Ok(Opened {
                             worker,
-                            vigil: Vigil::new(self.limits(), learnt, link.heard(), now_ms),
+                            vigil: Vigil::new(self.limits(), learnt, now_ms),
                             call,
                             trial: None,
                             untold: Some(accepted),
@@ -75,7 +78,7 @@ impl Dispatcher {
             tokio::select! {
                 biased;
                 opened = exchange => opened,
-                () = link.until_quiet() => Err(self.is_silent(worker).await),
+                () = self.given_up(&link, run) => Err(self.is_silent(worker).await),
             }
         };
         match timeout_at(by, exchange).await {
@@ -95,6 +98,21 @@ impl Dispatcher {
                 )))
             }
         }
+    }
+
+    /// Waits until a worker of which nothing is heard is left.
+    async fn given_up(&self, link: &Link, run: &Run) {
+        link.until_unanswered().await;
+        let since = Instant::now();
+        while link.is_up() && !self.may_leave(run, since.elapsed()) {
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Whether a worker is left of which nothing has been heard for so long.
+    pub(super) fn may_leave(&self, run: &Run, silent: Duration) -> bool {
+        let is_given_up = silent >= SILENCE && !run.progress.has_begun();
+        is_given_up || (run.progress.can_go_on() && self.has_other(run))
     }
 
     /// The worker's link is quiet, or was lost at this moment.

@@ -1,6 +1,7 @@
 //! A request under way: one worker after the other, until the answer is whole or nobody is left.
 //! (SCH-4, SCH-8)
 
+use super::letters::FailedAttempts;
 use super::log::AnswerLog;
 use super::open::Held;
 use super::outcome::{End, Refusals, told};
@@ -19,11 +20,13 @@ use tether_wire::{Digest, ModelRef, NodeId};
 use tracing::{Instrument, Span, field};
 
 /// How often a started answer without a worker looks for one.
-const LOOK: Duration = Duration::from_millis(100);
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 /// A request under way.
 pub(crate) struct Run {
     pub(super) request: InferRequest,
+    /// The seed that the tenant gave.
+    pub(super) asked_seed: Option<u64>,
     pub(super) model: ModelRef,
     /// The artifact that the model is bound to.
     pub(super) digest: Digest,
@@ -36,7 +39,20 @@ pub(crate) struct Run {
     pub(super) deadline: tokio::time::Instant,
     /// Its place, until a worker has it.
     pub(super) turn: Option<Turn>,
+    /// Whether the store has it as streaming.
+    pub(super) is_streaming: bool,
     pub(super) progress: Progress,
+    /// What was tried in vain.
+    pub(super) failed: FailedAttempts,
+}
+
+impl Run {
+    /// The request as the tenant made it.
+    pub(super) fn as_asked(&self) -> InferRequest {
+        let mut request = self.request.clone();
+        request.sampling.seed = self.asked_seed;
+        request
+    }
 }
 
 impl Dispatcher {
@@ -89,6 +105,8 @@ impl Dispatcher {
                 return end;
             };
             span.in_scope(|| log_fault(&fault));
+            let worker = best.candidate.worker.id();
+            run.failed.add(worker, &fault, clock::now().unix_ms);
             pause = match self.again(run, &fault) {
                 Ok(pause) => pause,
                 Err(Why::Deadline) => return End::Final(no_time()),

@@ -1,24 +1,22 @@
 //! How long a worker that took an order is waited for: for its turn, for the first piece, for each
 //! further one. Pure: the time, and what was heard on the link, are passed in. (SCH-8)
 //!
-//! The times that are configured end an attempt. Long before them an answer whose next piece is
-//! overdue, by what was learnt of its worker, is *in doubt*, and goes to another worker if there is
-//! one. It is overdue sooner where nothing at all is heard of the worker: a process that lives is
-//! heard each half second, by keep-alives if by nothing else [T-LNK-5], so that its silence and the
-//! missing piece bear each other out. An engine that only stalls, as where it reads a large prompt
-//! of somebody else's, is given more time: leaving it means work for others.
+//! The times that are configured end an attempt. Long before them an answer is *in doubt*, and goes
+//! to another worker if there is one: at once where the worker's link is quiet, since it was asked and
+//! said nothing [T-LNK-5], and where its process lives, when the next piece is overdue by what was
+//! learnt of its pace. An engine that pauses, as where it reads a large prompt of somebody else's, is
+//! given some times its pace: leaving it means work for others.
 
 use super::pace::Pace;
 use super::paces::Learnt;
+use std::time::Duration;
 
 /// How often a piece that does not come is looked after.
 pub(super) const LOOK_MS: u64 = 100;
-/// Nothing was heard for so long: a keep-alive and its way, and some more.
-const SILENCE_MS: u64 = 600;
-/// Times the patience that is had with a worker that is heard.
-const HEARD: u64 = 4;
+/// Times the patience that its pace tells.
+const PATIENCE: u64 = 4;
 /// The least of it.
-const LEAST_HEARD_MS: u64 = 2_000;
+const LEAST_PATIENCE_MS: u64 = 2_000;
 /// A look that comes so much later than it was due shows that this process was not run: what was not
 /// read in that time may have come.
 const LATE_MS: u64 = 50;
@@ -65,17 +63,15 @@ pub(super) struct Vigil {
     /// Since when the next event is waited for.
     since_ms: u64,
     look_ms: u64,
-    /// Datagrams that came on the link, and when the last of them was seen.
-    heard: u64,
-    heard_ms: u64,
-    is_quiet: bool,
+    /// Since when the link is quiet.
+    quiet_ms: Option<u64>,
     /// We were not reading for a part of this wait.
     is_unfit: bool,
 }
 
 impl Vigil {
     /// Of a worker that has just accepted.
-    pub(super) fn new(limits: Limits, learnt: Learnt, heard: u64, now_ms: u64) -> Self {
+    pub(super) fn new(limits: Limits, learnt: Learnt, now_ms: u64) -> Self {
         Self {
             limits,
             learnt,
@@ -83,9 +79,7 @@ impl Vigil {
             phase: Phase::Queued,
             since_ms: now_ms,
             look_ms: now_ms,
-            heard,
-            heard_ms: now_ms,
-            is_quiet: false,
+            quiet_ms: None,
             is_unfit: false,
         }
     }
@@ -136,29 +130,36 @@ impl Vigil {
 
     /// The link is quiet.
     pub(super) fn quiet(&mut self, now_ms: u64) {
-        self.is_quiet = true;
+        self.quiet_ms = Some(now_ms);
         self.look_ms = now_ms;
+    }
+
+    /// It is not any more.
+    pub(super) fn lively(&mut self) {
+        self.quiet_ms = None;
+    }
+
+    /// For how long it is.
+    pub(super) fn silent(&self, now_ms: u64) -> Duration {
+        let since_ms = self.quiet_ms.unwrap_or(now_ms);
+        Duration::from_millis(now_ms.saturating_sub(since_ms))
     }
 
     /// When to look again.
     pub(super) fn wake_ms(&self) -> u64 {
         match self.phase {
-            Phase::Queued if !self.is_quiet => self.end_ms(),
+            Phase::Queued if self.quiet_ms.is_none() => self.end_ms(),
             _ => self.look_ms.min(self.end_ms()),
         }
     }
 
-    /// Looks. `heard`: datagrams that came on the link so far.
-    pub(super) fn judge(&mut self, heard: u64, now_ms: u64) -> Verdict {
+    /// Looks.
+    pub(super) fn judge(&mut self, now_ms: u64) -> Verdict {
         let late_ms = now_ms.saturating_sub(self.wake_ms());
         if late_ms > LATE_MS {
             self.held_back(self.since_ms.saturating_add(late_ms));
-            self.heard_ms = self.heard_ms.saturating_add(late_ms);
             self.look_ms = now_ms.saturating_add(LATE_MS);
             return Verdict::Wait;
-        }
-        if heard != self.heard {
-            (self.heard, self.heard_ms) = (heard, now_ms);
         }
         self.look_ms = now_ms.saturating_add(LOOK_MS);
         if now_ms >= self.end_ms() {
@@ -167,11 +168,9 @@ impl Vigil {
                 Phase::Reading { .. } | Phase::Giving => Verdict::Stalled,
             };
         }
-        let is_overdue = self.is_quiet || {
-            let is_silent = now_ms.saturating_sub(self.heard_ms) >= SILENCE_MS;
-            let waited_ms = now_ms.saturating_sub(self.since_ms);
-            (self.patience_ms(is_silent)).is_some_and(|patience_ms| waited_ms >= patience_ms)
-        };
+        let waited_ms = now_ms.saturating_sub(self.since_ms);
+        let is_overdue = self.quiet_ms.is_some()
+            || (self.patience_ms()).is_some_and(|patience_ms| waited_ms >= patience_ms);
         if is_overdue {
             Verdict::Doubt
         } else {
@@ -187,17 +186,13 @@ impl Vigil {
         }
     }
 
-    fn patience_ms(&self, is_silent: bool) -> Option<u64> {
+    fn patience_ms(&self) -> Option<u64> {
         let patience_ms = match self.phase {
             Phase::Queued => return None,
             Phase::Reading { tokens } => self.learnt.first.patience_ms(tokens)?,
             Phase::Giving => self.pace.patience_ms(),
         };
-        Some(if is_silent {
-            patience_ms
-        } else {
-            patience_ms.saturating_mul(HEARD).max(LEAST_HEARD_MS)
-        })
+        Some(patience_ms.saturating_mul(PATIENCE).max(LEAST_PATIENCE_MS))
     }
 
     fn end_ms(&self) -> u64 {
@@ -213,8 +208,7 @@ impl Vigil {
     fn waits(&mut self, now_ms: u64) {
         self.since_ms = now_ms;
         self.look_ms = now_ms.saturating_add(LOOK_MS);
-        self.heard_ms = now_ms;
-        self.is_quiet = false;
+        self.quiet_ms = None;
         self.is_unfit = false;
     }
 
@@ -223,7 +217,6 @@ impl Vigil {
         self.is_unfit = true;
         self.since_ms = since_ms;
         self.look_ms = since_ms.saturating_add(LOOK_MS);
-        self.heard_ms = self.heard_ms.max(since_ms);
         if self.phase == Phase::Giving {
             self.pace.reads(since_ms);
         }

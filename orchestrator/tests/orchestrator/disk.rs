@@ -3,18 +3,19 @@
 use crate::mesh::{Answer, Mesh, PATIENCE, Worker, request, within};
 use crate::script::Script;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use tether_orchestrator::job::{Job, JobState, NewJob, Step};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use tether_orchestrator::job::{Answer as KeptAnswer, Job, JobState, NewJob, Step};
 use tether_orchestrator::store::{
-    Holder, KnownModel, MetadataStore, Released, Reserved, StoreError, StoreFuture,
+    Holder, KnownModel, Lease, LetterMark, MetadataStore, OpenJob, Pruned, Released, Reserved,
+    StoreError, StoreFuture, StoredLetter, TakeOver,
 };
 use tether_wire::infer::{AnswerEvent, Usage};
 use tether_wire::rpc::{Code, RpcError, method};
-use tether_wire::{CorrelationId, ModelRef, NodeId, codec};
+use tether_wire::{CorrelationId, ModelRef, NodeId, TenantId, codec};
 
 /// What goes wrong at the step to this state.
 #[derive(Clone, Copy)]
-enum Wrong {
+pub enum Wrong {
     Full(JobState),
     Reserve,
     Panic(JobState),
@@ -26,10 +27,19 @@ enum Wrong {
     Ends,
     /// Counting never ends.
     Count,
+    /// Nothing is written any more about a job once so much was: the power is gone.
+    Cut(usize),
 }
 
 /// Goes wrong until it is told that all is well.
-struct Faulty(Arc<dyn MetadataStore>, Wrong, Arc<AtomicBool>);
+struct Faulty(Arc<dyn MetadataStore>, Wrong, Arc<AtomicBool>, AtomicUsize);
+
+impl Faulty {
+    /// Whether the power is gone, with this write.
+    fn is_cut(&self) -> bool {
+        matches!(self.1, Wrong::Cut(after) if self.3.fetch_add(1, Ordering::SeqCst) >= after)
+    }
+}
 
 fn full<T>() -> StoreFuture<'static, T>
 where
@@ -42,11 +52,13 @@ impl MetadataStore for Faulty {
     fn reserve(&self, job: NewJob) -> StoreFuture<'_, Reserved> {
         match self.1 {
             Wrong::Reserve => full(),
+            _ if self.is_cut() => full(),
             _ => self.0.reserve(job),
         }
     }
     fn step(&self, holder: Holder, step: Step, now_ms: u64) -> StoreFuture<'_, ()> {
         match self.1 {
+            _ if self.is_cut() => full(),
             Wrong::Full(at) if at == step.state() => full(),
             Wrong::Ends if !step.state().is_open() && !self.2.load(Ordering::SeqCst) => full(),
             Wrong::Panic(at) if at == step.state() => panic!("on purpose"),
@@ -69,11 +81,50 @@ impl MetadataStore for Faulty {
     fn job(&self, id: CorrelationId) -> StoreFuture<'_, Option<Job>> {
         self.0.job(id)
     }
+    fn take_over(&self, order: TakeOver) -> StoreFuture<'_, Job> {
+        self.0.take_over(order)
+    }
     fn release_open(&self, owner: NodeId, why: String, now_ms: u64) -> StoreFuture<'_, Released> {
         self.0.release_open(owner, why, now_ms)
     }
-    fn open_jobs(&self, owner: NodeId, limit: u32, now_ms: u64) -> StoreFuture<'_, Vec<Holder>> {
-        self.0.open_jobs(owner, limit, now_ms)
+    fn open_jobs(&self, owner: NodeId, limit: u32, by_ms: u64) -> StoreFuture<'_, Vec<OpenJob>> {
+        self.0.open_jobs(owner, limit, by_ms)
+    }
+    fn answer(
+        &self,
+        tenant: TenantId,
+        job: CorrelationId,
+        now_ms: u64,
+    ) -> StoreFuture<'_, Option<KeptAnswer>> {
+        self.0.answer(tenant, job, now_ms)
+    }
+    fn dead_letters(
+        &self,
+        behind: Option<LetterMark>,
+        limit: u32,
+    ) -> StoreFuture<'_, Vec<StoredLetter>> {
+        self.0.dead_letters(behind, limit)
+    }
+    fn dead_letter(&self, job: CorrelationId) -> StoreFuture<'_, Option<(StoredLetter, Vec<u8>)>> {
+        self.0.dead_letter(job)
+    }
+    fn mark_replayed(&self, job: CorrelationId, replays: u32, now_ms: u64) -> StoreFuture<'_, ()> {
+        self.0.mark_replayed(job, replays, now_ms)
+    }
+    fn drop_dead_letter(&self, job: CorrelationId) -> StoreFuture<'_, bool> {
+        self.0.drop_dead_letter(job)
+    }
+    fn forget_key(&self, tenant: TenantId) -> StoreFuture<'_, bool> {
+        self.0.forget_key(tenant)
+    }
+    fn renew(&self, lease: Lease) -> StoreFuture<'_, ()> {
+        self.0.renew(lease)
+    }
+    fn retire(&self, orchestrator: NodeId) -> StoreFuture<'_, ()> {
+        self.0.retire(orchestrator)
+    }
+    fn live(&self, now_ms: u64) -> StoreFuture<'_, Vec<Lease>> {
+        self.0.live(now_ms)
     }
     fn note_models(&self, models: Vec<KnownModel>) -> StoreFuture<'_, ()> {
         self.0.note_models(models)
@@ -84,8 +135,8 @@ impl MetadataStore for Faulty {
     fn known_models(&self) -> StoreFuture<'_, Vec<KnownModel>> {
         self.0.known_models()
     }
-    fn prune(&self, before_ms: u64, limit: u32) -> StoreFuture<'_, usize> {
-        self.0.prune(before_ms, limit)
+    fn prune(&self, now_ms: u64, limit: u32) -> StoreFuture<'_, Pruned> {
+        self.0.prune(now_ms, limit)
     }
     fn counts(&self) -> StoreFuture<'_, Vec<(JobState, usize)>> {
         match self.1 {
@@ -98,12 +149,16 @@ impl MetadataStore for Faulty {
     }
 }
 
-async fn mesh(wrong: Wrong) -> Mesh {
+pub async fn mesh(wrong: Wrong) -> Mesh {
     mesh_until(wrong, Arc::default()).await
 }
 
 async fn mesh_until(wrong: Wrong, well: Arc<AtomicBool>) -> Mesh {
-    Mesh::with_store(|_| (), move |store| Arc::new(Faulty(store, wrong, well))).await
+    Mesh::with_store(
+        |_| (),
+        move |store| Arc::new(Faulty(store, wrong, well, AtomicUsize::new(0))),
+    )
+    .await
 }
 
 /// A request whose end is not taken until the disk is well again.
@@ -146,7 +201,10 @@ async fn an_end_that_a_full_disk_did_not_take_is_recorded_when_there_is_room_aga
 async fn a_key_whose_end_was_recorded_late_runs_again_where_nothing_was_given() {
     let refusal = RpcError::new(Code::Overloaded, "full");
     let (mesh, worker, job) = ends_late(Script::Refuse(refusal), Code::Overloaded).await;
-    assert_eq!((job.state, job.usage), (JobState::Failed, Usage::default()));
+    assert_eq!(
+        (job.state, job.usage),
+        (JobState::Refused, Usage::default())
+    );
     let orders = worker.scripted.orders();
     mesh.submit(&request("a")).await;
     assert_eq!(worker.scripted.orders(), orders + 1);

@@ -226,7 +226,7 @@ async fn a_turn_that_never_comes_is_told_as_overload_and_blames_nobody() {
         let fleet = mesh.orchestrator.fleet_snapshot();
         assert!(fleet.workers().all(|worker| !worker.is_suspect()));
         let job = mesh.job(&request("a")).await;
-        assert_eq!((job.state, job.attempts), (JobState::Failed, 1));
+        assert_eq!((job.state, job.attempts), (JobState::Refused, 1));
     }
 }
 

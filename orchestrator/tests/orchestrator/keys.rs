@@ -2,18 +2,17 @@
 
 use crate::mesh::{Mesh, request};
 use crate::script::Script;
-use tether_wire::infer::{Format, Input};
+use tether_orchestrator::job::JobState;
+use tether_wire::infer::{AnswerEvent, Format, Input};
 use tether_wire::rpc::{Code, RpcError};
 
 #[tokio::test]
-async fn a_repeated_key_never_runs_twice_and_says_why() {
+async fn a_key_of_an_answer_is_never_run_again_whatever_it_comes_with() {
     let mesh = Mesh::start().await;
     let worker = mesh.worker(10, Script::Answer(2)).await;
     assert!(mesh.submit(&request("a")).await.is_whole());
     let orders = worker.scripted.orders();
-    let again = mesh.submit(&request("a")).await;
-    assert_eq!(again.failed().code, Code::Conflict);
-    assert!(again.failed().message.contains("already answered"));
+    assert!(mesh.submit(&request("a")).await.is_whole());
     let mut other_input = request("a");
     other_input.input = Input::Text("something else".into());
     let mut other_form = request("a");
@@ -42,4 +41,28 @@ async fn a_key_whose_request_gave_nothing_may_run_again() {
         .await;
     assert!(mesh.submit(&request("a")).await.is_whole());
     assert_eq!(mesh.job(&request("a")).await.fence, 2);
+}
+
+#[tokio::test]
+async fn a_key_whose_answer_was_cut_runs_again_with_the_same_seed() {
+    let mesh = Mesh::start().await;
+    let mut bad = mesh.worker(10, Script::ChunkAndEnd).await;
+    let cut = mesh.submit(&request("a")).await;
+    assert_eq!(cut.failed().code, Code::Unavailable);
+    let job = mesh.job(&request("a")).await;
+    assert_eq!((job.state, job.failures), (JobState::Failed, 1));
+    let _good = mesh.worker(11, Script::Answer(2)).await;
+    let goodbye = bad.goodbye(5);
+    bad.send(&goodbye).await;
+    mesh.fleet("only the good one", |fleet| fleet.len() == 1)
+        .await;
+    let again = mesh.submit(&request("a")).await;
+    assert!(again.is_whole(), "{:?}", again.error);
+    let AnswerEvent::Accepted(accepted) = &again.events[0] else {
+        panic!("{:?}", again.events)
+    };
+    assert_eq!(accepted.seed, job.seed);
+    let whole = mesh.job(&request("a")).await;
+    assert_eq!((whole.seed, whole.fence), (job.seed, 2));
+    assert_eq!(whole.usage.completion_tokens, 2, "counted once");
 }

@@ -2,22 +2,27 @@
 #![allow(unreachable_pub, reason = "the modules of a test are no library")]
 
 mod admin;
+mod again;
 mod breakers;
+mod cuts;
 mod directory;
 mod disk;
 mod dispatch;
 mod explain;
 mod fleets;
 mod keys;
+mod letters;
 mod membership;
 mod mesh;
 mod presence;
 mod refusals;
 mod relay;
 mod script;
+mod shared;
 mod shutdown;
 mod spread;
 mod starved;
 mod survive;
+mod taken_over;
 mod unreachable;
 mod waiting;

@@ -11,8 +11,8 @@ use tether_net::testing::{LocalMesh, loopback, now_ms, region};
 use tether_net::{BoxFuture, Call, Incoming, Link, Node, NodeConfig, Service};
 use tether_orchestrator::job::Job;
 use tether_orchestrator::orchestrator::STORE_FILE;
-use tether_orchestrator::store::MetadataStore;
 use tether_orchestrator::store::sqlite::SqliteStore;
+use tether_orchestrator::store::{MetadataStore, Opening};
 use tether_orchestrator::{Orchestrator, OrchestratorConfig, start_with_store};
 use tether_telemetry::metrics::{OrchestratorMetrics, Registry};
 use tether_wire::beat::NodeState;
@@ -198,12 +198,7 @@ impl Mesh {
     }
 
     pub async fn submit(&self, request: &InferRequest) -> Answer {
-        let link = self.link().await;
-        let call = link
-            .call(method::SUBMIT, Some(PATIENCE), &codec::encode(request))
-            .await
-            .expect("called");
-        let mut answer = Answer::new(call);
+        let mut answer = submitted(&self.link().await, request).await;
         answer.rest().await;
         answer
     }
@@ -256,7 +251,7 @@ pub async fn boot(
 ) -> Orchestrator {
     let metrics = OrchestratorMetrics::register(registry);
     let path = data.join(STORE_FILE);
-    let store = SqliteStore::open(&path, now_ms(), Box::new(|_, _| ())).expect("a store");
+    let store = SqliteStore::open(&path, Opening::in_folder(data, now_ms())).expect("a store");
     let store = wrap(Arc::new(store));
     start_with_store(config, data, node, store, metrics, registry.clone())
         .await
@@ -374,7 +369,11 @@ pub fn cold(says: &mut Says) {
 }
 
 pub fn request(token: &str) -> InferRequest {
-    let tenant = TenantId::new("acme").expect("valid");
+    request_of("acme", token)
+}
+
+pub fn request_of(tenant: &str, token: &str) -> InferRequest {
+    let tenant = TenantId::new(tenant).expect("valid");
     InferRequest {
         correlation: CorrelationId::derive(&tenant, token),
         tenant,
@@ -386,6 +385,13 @@ pub fn request(token: &str) -> InferRequest {
         keyed: false,
         resume: None,
     }
+}
+
+/// Submits a request, and takes nothing of its answer yet.
+pub async fn submitted(link: &Link, request: &InferRequest) -> Answer {
+    let body = codec::encode(request);
+    let call = link.call(method::SUBMIT, Some(PATIENCE), &body).await;
+    Answer::new(call.expect("called"))
 }
 
 /// What came back for a request.

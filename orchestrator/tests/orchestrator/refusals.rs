@@ -87,6 +87,8 @@ async fn what_the_tenant_did_wrong_is_told_as_it_is_and_tried_once() {
     assert_eq!(first.scripted.orders() + second.scripted.orders(), 1);
     let suspects = mesh.orchestrator.fleet_snapshot();
     assert!(suspects.workers().all(|worker| !worker.is_suspect()));
+    let job = mesh.job(&request("a")).await;
+    assert_eq!((job.state, job.failures), (JobState::Refused, 0));
 }
 
 #[tokio::test]

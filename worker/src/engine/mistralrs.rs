@@ -43,6 +43,7 @@ use crate::device::Device;
 use crate::engine::child::answer::{Answer, Times};
 use crate::engine::kind::{Engine, Facts, LoadError};
 use crate::engine::protocol::{Continuation, Load, Task};
+use crate::engine::turns::{Turn, Turns};
 use crate::text::answering::Answering;
 use crate::text::calls::must_follow;
 use crate::text::prompt::{Prompt, TextModel};
@@ -54,8 +55,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tether_wire::infer::Format;
 use tether_wire::rpc::{Code, RpcError};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Responses of mistral.rs that wait to be drained, which happens at once.
 const RESPONSES: usize = 1_024;
@@ -84,7 +85,7 @@ struct Inner {
     requests: Sender<Request>,
     /// Keeps the engine's thread.
     _runner: Arc<mistralrs::MistralRs>,
-    turns: Semaphore,
+    turns: Turns,
     counting: Arc<Semaphore>,
     compiling: Arc<Semaphore>,
     next: AtomicUsize,
@@ -108,7 +109,7 @@ pub(crate) async fn load(load: &Load) -> Result<MistralEngine, LoadError> {
         continuation: load.continuation,
         requests,
         _runner: runner,
-        turns: Semaphore::new(sequences),
+        turns: Turns::new(sequences),
         counting: Arc::new(Semaphore::new(COUNTING)),
         compiling: Arc::new(Semaphore::new(COMPILING)),
         next: AtomicUsize::new(1),
@@ -158,7 +159,7 @@ impl Inner {
             mut transcript,
         } = begun?;
         // Held until the sequence is gone from the engine, also when the answer is cancelled.
-        let Some(_turn) = self.turn(answer).await else {
+        let Some(_turn) = self.turn(answer, !transcript.is_empty()).await else {
             return Ok(());
         };
         answer.started(prompt.len());
@@ -235,12 +236,12 @@ impl Inner {
         }
     }
 
-    /// Waits for a place in the engine, first come first served; nothing when cancelled meanwhile.
-    async fn turn(&self, answer: &Answer) -> Option<SemaphorePermit<'_>> {
+    /// Waits for a place in the engine; nothing when cancelled meanwhile.
+    async fn turn(&self, answer: &Answer, goes_on: bool) -> Option<Turn> {
         tokio::select! {
             biased;
             () = answer.cancellation().cancelled() => None,
-            turn = self.turns.acquire() => turn.ok(),
+            turn = self.turns.next(goes_on) => Some(turn),
         }
     }
 }

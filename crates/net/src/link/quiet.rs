@@ -45,6 +45,13 @@ impl Silence {
         self.quiet |= turns;
         turns.then_some(Turn::Quiet)
     }
+
+    /// Nothing has come since it was asked whether its peer is there, when `received_then` datagrams
+    /// had come: the next look finds it quiet, unless something came by then.
+    pub(crate) fn unanswered(&mut self, received_then: u64, quiet_after: Duration) {
+        self.received = received_then;
+        self.silent = quiet_after;
+    }
 }
 
 /// The time between looks. A node that was itself starved has not heard its peers either, and must
@@ -104,6 +111,19 @@ mod tests {
         for n in 0..1_000 {
             assert_eq!(link.look(n / 9, STEP, AFTER), None, "{n}");
         }
+    }
+
+    #[test]
+    fn one_that_does_not_answer_is_quiet_at_the_next_look_unless_it_was_heard() {
+        let mut link = Silence::default();
+        assert_eq!(link.look(7, STEP, AFTER), None);
+        link.unanswered(7, AFTER);
+        assert_eq!(link.look(8, Duration::ZERO, AFTER), None, "heard meanwhile");
+        link.unanswered(8, AFTER);
+        assert_eq!(link.look(8, Duration::ZERO, AFTER), Some(Turn::Quiet));
+        link.unanswered(8, AFTER);
+        assert_eq!(link.look(8, Duration::ZERO, AFTER), None, "told once");
+        assert_eq!(link.look(9, STEP, AFTER), Some(Turn::Lively));
     }
 
     #[test]

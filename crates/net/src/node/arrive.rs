@@ -162,6 +162,7 @@ async fn greet(
         Vec::new(),
         node.limits.clone(),
         config.metrics.clone(),
+        node.look.clone(),
     );
     // Which link is kept does not matter here: the dialler finds out by the same rule.
     let _ = run::install(node, link, place);

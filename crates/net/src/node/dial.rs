@@ -216,6 +216,7 @@ async fn connect(
         to.record.addresses.clone(),
         node.limits.clone(),
         metrics.clone(),
+        node.look.clone(),
     );
     match run::install(node, link, place) {
         Ok(link) => {

@@ -2,9 +2,10 @@
 //! that go through a relay, and sees when this machine has moved.
 
 use super::Inner;
+use crate::link::Link;
 use crate::link::quiet::Looks;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 
 /// One task for all links, until the node stops.
@@ -14,17 +15,24 @@ pub(super) async fn run(node: Arc<Inner>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = ticks.tick() => {}
+            _ = ticks.tick() => {
+                let passed = looks.passed(Instant::now());
+                node.endpoint.look_around().await;
+                let links = node.links.all();
+                node.links.count_relayed(&links);
+                look(&node, &links, passed);
+            }
+            () = node.look.notified() => look(&node, &node.links.all(), Duration::ZERO),
             () = node.stop.cancelled() => return,
         }
-        let passed = looks.passed(Instant::now());
-        node.endpoint.look_around().await;
-        let links = node.links.all();
-        node.links.count_relayed(&links);
-        for link in links {
-            if let Some(turn) = link.look(passed) {
-                node.links.turned(&link, turn);
-            }
+    }
+}
+
+/// Looks at each, `passed` after the look before.
+fn look(node: &Inner, links: &[Link], passed: Duration) {
+    for link in links {
+        if let Some(turn) = link.look(passed) {
+            node.links.turned(link, turn);
         }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tether_telemetry::metrics::Direction;
 use tether_wire::codec;
-use tether_wire::rpc::{CallHead, Code, Kind, RpcError};
+use tether_wire::rpc::{CallHead, Code, Kind, RpcError, method};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -50,6 +50,10 @@ pub(crate) async fn serve(link: Link, service: Arc<dyn Service>, send: SendHalf,
         }
     };
     let mut metrics = link.metrics().call(&head.method, Direction::Incoming);
+    if head.method == method::PING {
+        metrics.ended("ok");
+        return end(&writer, Ok(())).await;
+    }
     let method = head.method.clone();
     let deadline = head
         .timeout_ms

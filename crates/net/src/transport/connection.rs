@@ -7,6 +7,7 @@ use iroh::endpoint::{
 };
 use std::future::Future;
 use std::net::SocketAddr;
+use std::time::Duration;
 use tether_wire::NodeId;
 use tether_wire::link::RefusalCode;
 
@@ -106,6 +107,13 @@ impl Connection {
     /// connection's ids.
     pub(crate) fn datagrams_received(&self) -> u64 {
         self.0.stats().udp_rx.datagrams
+    }
+
+    /// Time to the peer and back, as of late, on the way that is used; nothing where none is chosen yet.
+    pub(crate) fn round_trip(&self) -> Duration {
+        let paths = self.0.paths();
+        let selected = paths.iter().find(|path| path.is_selected());
+        selected.map(|path| path.rtt()).unwrap_or_default()
     }
 
     /// Where its peer is seen; nothing while what is sent goes through a relay.

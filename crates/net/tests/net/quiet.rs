@@ -28,11 +28,19 @@ fn short() -> LinkLimits {
 
 /// A patient orchestrator and a worker on a runtime of its own, linked.
 async fn pair(mesh: &TestMesh, victim: &Starvable) -> (TestNode, TestNode) {
+    pair_with(mesh, victim, short()).await
+}
+
+async fn pair_with(
+    mesh: &TestMesh,
+    victim: &Starvable,
+    limits: LinkLimits,
+) -> (TestNode, TestNode) {
     let (mut config, registry) = mesh.config(Role::Orchestrator);
-    config.limits = short();
+    config.limits = limits.clone();
     let mut orchestrator = start((config, registry)).await;
     let (mut config, registry) = mesh.config(Role::Worker);
-    config.limits = short();
+    config.limits = limits;
     let worker = victim.run(start((config, registry))).await;
     let (node, id) = (worker.node.clone(), orchestrator.id());
     let linked = victim.run(async move { node.link(id, Role::Orchestrator).await });
@@ -79,6 +87,42 @@ async fn a_starved_peer_is_quiet_and_keeps_its_link_and_its_calls() {
         .metric("tether_net_links_quiet{role=\"worker\"} 0")
         .await;
     assert!(worker.node.linked(&orchestrator.id()).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_peer_knows_that_it_is_dead_long_before_its_silence_says_so() {
+    let (mesh, victim) = (TestMesh::new(), Starvable::new());
+    let patient = || LinkLimits {
+        quiet_after: PATIENCE,
+        idle_timeout: PATIENCE * 2,
+        ..LinkLimits::default()
+    };
+    let (mut orchestrator, worker) = pair_with(&mesh, &victim, patient()).await;
+    let link = orchestrator.up(worker.id()).await;
+    let asked = || {
+        let link = link.clone();
+        async move { link.until_unanswered().await }
+    };
+    // One that lives answers, to however many.
+    let asking = (0..50).map(|_| tokio::spawn(asked())).collect::<Vec<_>>();
+    let answered = "tether_net_calls_total{method=\"ping\",direction=\"outgoing\",outcome=\"ok\"}";
+    within(async {
+        while !orchestrator.registry.encode().contains(answered) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert!(!link.is_quiet());
+    let starved = victim.starve();
+    for asking in asking {
+        within(asking).await.expect("no panic");
+    }
+    assert!(link.is_quiet() && link.is_up());
+    let event = orchestrator.turn().await;
+    assert!(is_quiet_of(&event, worker.id()), "{event:?}");
+    drop(starved);
+    let event = orchestrator.turn().await;
+    assert!(is_lively_of(&event, worker.id()), "{event:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

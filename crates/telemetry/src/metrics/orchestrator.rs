@@ -30,6 +30,9 @@ pub struct OrchestratorMetrics {
     waiting: Family<ByPriority, Gauge>,
     shed: Family<Reason, Counter>,
     wait_seconds: Histogram,
+    answered_again: Counter,
+    taken_over: Family<Reason, Counter>,
+    abandoned: Counter,
     receipts: Family<Outcome, Counter>,
     attempt_seconds: Histograms<Outcome>,
     accept_seconds: Histogram,
@@ -117,6 +120,19 @@ impl OrchestratorMetrics {
                 "Time for which requests that waited for a place did so",
                 Unit::Seconds,
                 REQUEST_SECONDS.new_metric(),
+            ),
+            answered_again: d.counter(
+                "tether_orchestrator_answered_again",
+                "Requests whose key was repeated after its answer, and that were given what is kept",
+            ),
+            taken_over: d.add(
+                "tether_orchestrator_taken_over",
+                "Open jobs that this orchestrator took over, by why it could",
+                Family::default(),
+            ),
+            abandoned: d.counter(
+                "tether_orchestrator_abandoned",
+                "Open jobs that were ended as failed since nobody came for them",
             ),
             receipts: d.add(
                 "tether_orchestrator_receipts",
@@ -244,6 +260,21 @@ impl OrchestratorMetrics {
     /// Another worker goes on with an answer, and why the one before does not.
     pub fn handed_over(&self, reason: &'static str) {
         self.hand_overs.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A repeated key was answered with what is kept.
+    pub fn answered_again(&self) {
+        self.answered_again.inc();
+    }
+
+    /// An open job was taken over.
+    pub fn taken_over(&self, why: &'static str) {
+        self.taken_over.get_or_create(&Reason { reason: why }).inc();
+    }
+
+    /// Nobody came for an open job.
+    pub fn abandoned(&self) {
+        self.abandoned.inc();
     }
 
     /// A repeated key joined the answer under way.

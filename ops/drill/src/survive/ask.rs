@@ -18,7 +18,7 @@ impl Question {
         let to = 40 + 10 * (number % 12);
         Self {
             text: format!("Count to {to}."),
-            temperature: if number % 2 == 0 { 0.0 } else { 0.8 },
+            temperature: if number.is_multiple_of(2) { 0.0 } else { 0.8 },
             seed: number as u64,
         }
     }

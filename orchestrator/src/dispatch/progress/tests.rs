@@ -97,7 +97,7 @@ fn what_a_gateway_was_given_is_gone_on_from_unless_each_token_is_to_be_rated() {
             transcript: vec![5, 6],
         }),
     };
-    let mut progress = Progress::new(Some(resume.clone()), false);
+    let mut progress = Progress::new(Some(resume.clone()), false, 0);
     assert_eq!(progress.transcript(), [5, 6]);
     assert_eq!(progress.numerics_class(), Some("class"));
     assert!(!progress.has_begun() && progress.tokens() == 0);
@@ -106,6 +106,6 @@ fn what_a_gateway_was_given_is_gone_on_from_unless_each_token_is_to_be_rated() {
     progress.gave(&Chunk::new(2, vec![7], "z"), "class");
     assert_eq!(progress.transcript(), [5, 6, 7]);
     assert_eq!(progress.tokens(), 3);
-    let rated = Progress::new(Some(resume), true);
+    let rated = Progress::new(Some(resume), true, 0);
     assert!(rated.transcript().is_empty());
 }

@@ -1,15 +1,15 @@
-//! How many jobs are in each state, kept current beside the jobs, so that asking costs the same
-//! however many there are.
+//! What is followed in memory, in temporary tables of the one connection that writes.
 //!
-//! The counts live in memory, in a temporary table of the one connection that writes. Triggers
-//! move them with the jobs, so that they are undone with what is undone.
+//! How many jobs are in each state, so that asking costs the same however many there are: triggers
+//! move the counts with the jobs, so that they are undone with what is undone. And who lives: one
+//! process at a time has the file, so that whoever lived before it was opened lives no more.
 
 use super::disk;
 use crate::job::JobState;
 use crate::store::StoreError;
 use rusqlite::Connection;
 
-/// Counts the jobs that are there, once, and follows them from then on.
+/// Counts the jobs that are there, once, and follows them from then on; nobody lives yet.
 pub(super) fn follow(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch(
         "PRAGMA temp_store = MEMORY;
@@ -29,7 +29,13 @@ pub(super) fn follow(conn: &Connection) -> rusqlite::Result<()> {
          END;
          CREATE TEMP TRIGGER job_forgotten AFTER DELETE ON main.jobs BEGIN
              UPDATE job_counts SET jobs = jobs - 1 WHERE state = OLD.state;
-         END;",
+         END;
+         CREATE TEMP TABLE orchestrators (
+             id             BLOB    NOT NULL PRIMARY KEY CHECK (length(id) = 32),
+             region         TEXT    NOT NULL,
+             started_ms     INTEGER NOT NULL,
+             lease_until_ms INTEGER NOT NULL
+         ) STRICT;",
     )
 }
 

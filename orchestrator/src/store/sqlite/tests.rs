@@ -1,88 +1,83 @@
-//! What holds for every store, on SQLite: by what a job may become, what a power cut leaves, what
-//! shares a commit, what the file itself can be, and what is kept beside jobs.
+//! The suite on SQLite, and what holds for its kind alone: what a power cut leaves, what shares a
+//! commit, what the file itself can be, what is counted beside the jobs.
 
+mod backup;
 mod counts;
 mod durability;
-mod file;
+mod files;
 mod group_commit;
-mod jobs;
-mod models;
+mod killed;
+mod migration;
+mod power_cut;
 
 use super::*;
+use crate::job::{Job, JobState, Step};
+use crate::store::suite::*;
+use crate::store::{MetadataStore, Report, Reserved, Retention};
+use std::sync::Arc;
+use tempfile::TempDir;
 
-const OWNER: NodeId = NodeId([5; 32]);
+/// A folder for a store.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder"))
+    }
+
+    fn file(&self) -> std::path::PathBuf {
+        file_in(self.0.path())
+    }
+}
+
+impl Place for Folder {
+    fn folder(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn open_with(&self, opening: Opening) -> StoreFuture<'_, Arc<dyn MetadataStore>> {
+        Box::pin(async move {
+            let store = SqliteStore::open(&self.file(), opening)?;
+            Ok(Arc::new(store) as Arc<dyn MetadataStore>)
+        })
+    }
+
+    fn check(&self) -> StoreFuture<'_, Report> {
+        Box::pin(async move {
+            let key = Opening::in_folder(self.folder(), 1).key_file;
+            super::check(&self.file(), &key, 1).await
+        })
+    }
+
+    fn behind(&self, statements: Vec<Statement>) -> StoreFuture<'_, Vec<Rows>> {
+        Box::pin(async move {
+            let mut conn = file::connect(&self.file())?;
+            let behind = conn.transaction().map_err(disk)?;
+            let rows = execute_all(&behind, &statements)?;
+            behind.commit().map_err(disk)?;
+            Ok(rows)
+        })
+    }
+}
+
+fn file_in(dir: &Path) -> std::path::PathBuf {
+    dir.join("s.sqlite")
+}
 
 fn open(dir: &Path) -> SqliteStore {
-    SqliteStore::open(&dir.join("s.sqlite"), 1, Box::new(|_, _| ())).expect("opens")
+    SqliteStore::open(&file_in(dir), Opening::in_folder(dir, 1)).expect("opens")
 }
 
-fn job(token: &str) -> NewJob {
-    let tenant = TenantId::new("acme").expect("valid");
-    NewJob {
-        correlation: CorrelationId::derive(&tenant, token),
-        tenant,
-        retry_token: token.to_owned(),
-        request_hash: Digest([1; 32]),
-        model: "tiny@1.0".parse().expect("valid"),
-        seed: u64::MAX - 3,
-        owner: OWNER,
-        lease_until_ms: 10_000,
-        max_tokens: Some(9),
-        now_ms: 100,
-    }
+async fn place() -> Option<Folder> {
+    Some(Folder::new())
 }
 
-fn holder(token: &str, fence: u64) -> Holder {
-    Holder {
-        job: job(token).correlation,
-        owner: OWNER,
-        fence,
-    }
+mod suite {
+    crate::store::suite::suite!(super::super::place);
 }
 
-fn dispatched(attempt: u32) -> Step {
-    Step::Dispatched {
-        worker: NodeId([u8::try_from(attempt).expect("small"); 32]),
-        digest: Digest([7; 32]),
-        attempt,
-    }
-}
-
-fn done(completion_tokens: u32) -> Step {
-    Step::Done {
-        finish: Finish::Stop,
-        usage: Usage {
-            prompt_tokens: 4,
-            completion_tokens,
-        },
-    }
-}
-
-fn failed(completion_tokens: u32) -> Step {
-    Step::Failed {
-        error: "x".into(),
-        usage: Usage {
-            prompt_tokens: 0,
-            completion_tokens,
-        },
-    }
-}
-
-async fn reserved(store: &SqliteStore, token: &str) -> Result<u64, Repeat> {
-    match store.reserve(job(token)).await.expect("works") {
-        Reserved::New { fence, .. } => Ok(fence),
-        Reserved::Repeated(repeat, _) => Err(repeat),
-    }
-}
-
-async fn steps(store: &SqliteStore, token: &str, fence: u64, steps: Vec<Step>) {
-    for step in steps {
-        let taken = store.step(holder(token, fence), step, 200).await;
-        taken.expect("taken");
-    }
-}
-
-async fn read(store: &SqliteStore, token: &str) -> Job {
-    let found = store.job(job(token).correlation).await.expect("works");
-    found.expect("there")
+/// Records a job from inside a transaction.
+fn record(conn: &Connection, token: &str) -> Result<(), StoreError> {
+    let statements = crate::store::jobs::reserve(&job(token), &Retention::default());
+    execute_all(conn, &statements).map(|_| ())
 }

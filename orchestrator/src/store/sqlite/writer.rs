@@ -3,29 +3,29 @@
 //! A commit costs a flush of the disk, whatever it holds. While one flush runs the next operations
 //! gather, so that the store keeps up with any load at the price of one flush of delay.
 
+use super::file::Lock;
 use super::{counts, disk};
 use crate::job::JobState;
-use crate::store::StoreError;
+use crate::store::{MAX_GROUP, MAX_PENDING, OnCommit, StoreError};
 use rusqlite::Connection;
-use std::fs::File;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::{mpsc, oneshot, watch};
-
-/// Operations that wait for the writer at most; callers wait beyond.
-pub const MAX_PENDING: usize = 1_024;
-/// Operations that share one commit at most.
-pub const MAX_GROUP: usize = 256;
-
-/// Told of each commit that changed something: how many operations it held and how long it took.
-/// One that only read flushes nothing.
-pub type OnCommit = Box<dyn Fn(usize, Duration) + Send>;
 
 /// Tells the caller of an operation; it is given the fate of the commit.
 type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
-/// An operation: given the connection inside a transaction, or why there is none, it says whether
-/// what it did is to be kept, and how to reply once the commit is through.
-type Work = Box<dyn FnOnce(Result<&Connection, StoreError>) -> (bool, Reply) + Send>;
+/// An operation: given the connection inside a transaction, or why there is none.
+type Work = Box<dyn FnOnce(Result<&Connection, StoreError>) -> Worked + Send>;
+
+/// What an operation says when it is through.
+struct Worked {
+    /// Whether what it did is to be kept.
+    keep: bool,
+    /// Whether it is of those whose changes go to the disk.
+    is_durable: bool,
+    /// How to reply once the commit is through.
+    reply: Reply,
+}
 
 /// How many jobs are in each state, by the last commit.
 pub(super) type Counts = Result<Vec<(JobState, usize)>, StoreError>;
@@ -46,7 +46,7 @@ impl Writer {
     /// Starts the thread. It holds the lock of the file as long as it has it open.
     pub(super) fn start(
         conn: Connection,
-        lock: File,
+        lock: Lock,
         on_commit: OnCommit,
     ) -> std::io::Result<Self> {
         let (ops, inbox) = mpsc::channel(MAX_PENDING);
@@ -70,6 +70,22 @@ impl Writer {
         &self,
         operation: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.work(true, operation).await
+    }
+
+    /// The same of one that changes temporary tables only, for which nothing is flushed.
+    pub(super) async fn run_volatile<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.work(false, operation).await
+    }
+
+    async fn work<T: Send + 'static>(
+        &self,
+        is_durable: bool,
+        operation: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let (answer, wait) = oneshot::channel();
         let work: Work = Box::new(move |conn| {
             let result = conn.and_then(operation);
@@ -78,7 +94,11 @@ impl Writer {
             let reply: Reply = Box::new(move |commit| {
                 let _ = answer.send(result.and_then(|value| commit.map(|()| value)));
             });
-            (keep, reply)
+            Worked {
+                keep,
+                is_durable,
+                reply,
+            }
         });
         let sent = self.ops.send(Op::Work(work)).await;
         sent.map_err(|_| StoreError::Closed)?;
@@ -97,7 +117,7 @@ impl Writer {
 
 fn serve(
     conn: Connection,
-    lock: File,
+    lock: Lock,
     mut inbox: mpsc::Receiver<Op>,
     publish: &watch::Sender<Counts>,
     on_commit: &OnCommit,
@@ -166,11 +186,11 @@ fn commit(conn: &Connection, group: Vec<Work>) -> Committed {
             fate = conn.execute_batch("SAVEPOINT op").map_err(disk);
         }
         let before = conn.total_changes();
-        let (keep, reply) = work(fate.clone().map(|()| conn));
-        has_changed |= keep && conn.total_changes() != before;
-        replies.push(reply);
+        let worked = work(fate.clone().map(|()| conn));
+        has_changed |= worked.keep && worked.is_durable && conn.total_changes() != before;
+        replies.push(worked.reply);
         if fate.is_ok() {
-            let end = if keep {
+            let end = if worked.keep {
                 "RELEASE op"
             } else {
                 "ROLLBACK TO op; RELEASE op"

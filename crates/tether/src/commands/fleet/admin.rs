@@ -140,6 +140,24 @@ impl Admin {
         Ok(by)
     }
 
+    /// Has the orchestrator do something, which may take so long; its words about it.
+    pub(crate) async fn order(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        patience: Duration,
+    ) -> anyhow::Result<String> {
+        let url = format!("{}{path}", self.base);
+        let response = (self.client.request(method, &url))
+            .bearer_auth(&self.token)
+            .timeout(patience)
+            .send()
+            .await
+            .map_err(|error| http::unreachable(&url, &error))?;
+        self.check_token(&response, &url)?;
+        text(response, &url).await
+    }
+
     fn check_token(&self, response: &reqwest::Response, url: &str) -> anyhow::Result<()> {
         if response.status() == StatusCode::UNAUTHORIZED {
             bail!(

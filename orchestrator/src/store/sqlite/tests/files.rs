@@ -8,7 +8,7 @@ async fn opening_again_changes_nothing_and_two_at_once_are_refused() {
     let store = open(dir.path());
     reserved(&store, "a").await.expect("new");
     let path = dir.path().join("s.sqlite");
-    let second = SqliteStore::open(&path, 1, Box::new(|_, _| ()));
+    let second = SqliteStore::open(&path, Opening::in_folder(dir.path(), 1));
     assert!(matches!(second.err(), Some(StoreError::InUse(_))));
     store.close().await.expect("closes");
     assert_eq!(store.reserve(job("b")).await, Err(StoreError::Closed));
@@ -25,12 +25,14 @@ async fn opening_again_changes_nothing_and_two_at_once_are_refused() {
         .expect("runs")
         .collect::<Result<_, _>>()
         .expect("read");
-    let all: Vec<_> = (1..=schema::latest()).map(|version| (version, 1)).collect();
+    let all: Vec<_> = (1..=crate::store::migrations::latest())
+        .map(|version| (version, 1))
+        .collect();
     assert_eq!(versions, all);
     conn.execute("INSERT INTO schema_migrations VALUES (99, 'later', 1)", [])
         .expect("written");
     drop(conn);
-    let newer = SqliteStore::open(&path, 1, Box::new(|_, _| ())).err();
+    let newer = SqliteStore::open(&path, Opening::in_folder(dir.path(), 1)).err();
     assert!(matches!(newer, Some(StoreError::Newer { found: 99, .. })));
 }
 
@@ -40,7 +42,7 @@ async fn a_file_that_is_no_store_is_refused_in_words() {
     let path = dir.path().join("s.sqlite");
     std::fs::write(&path, vec![b'x'; 8_192]).expect("written");
     let refused = |why: &str| {
-        let error = SqliteStore::open(&path, 1, Box::new(|_, _| ())).err();
+        let error = SqliteStore::open(&path, Opening::in_folder(dir.path(), 1)).err();
         let error = error.expect(why);
         assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
         let text = error.to_string();
@@ -64,5 +66,5 @@ async fn a_file_that_is_no_store_is_refused_in_words() {
     std::fs::write(&path, bytes).expect("written");
     refused("a damaged page");
     let missing = dir.path().join("none").join("s.sqlite");
-    assert!(SqliteStore::open(&missing, 1, Box::new(|_, _| ())).is_err());
+    assert!(SqliteStore::open(&missing, Opening::in_folder(dir.path(), 1)).is_err());
 }

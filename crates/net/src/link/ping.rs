@@ -1,0 +1,117 @@
+//! Asking a peer whether it is there. [T-LNK-5]
+//!
+//! Keep-alives tell of a dead peer after two seconds. Who waits for an answer may ask: a peer that lives
+//! says something at once, and from one that says nothing the link is quiet. However many wait on a
+//! link, it is asked by one of them at a time, and not again for a while once it was heard.
+
+use super::Link;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared, WeakShared};
+use std::future::Future;
+use std::sync::PoisonError;
+use std::time::Duration;
+use tether_wire::rpc::method;
+use tokio::time::{Instant, sleep};
+
+/// How often whoever waits looks whether something has come; where nothing has, the peer is asked.
+const ASK_AFTER: Duration = Duration::from_millis(100);
+/// How long an answer holds.
+const HOLDS: Duration = Duration::from_millis(100);
+/// Shortest time that a peer has to answer: it may be busy, and what it is asked may be lost and sent anew.
+const ANSWER_WITHIN: Duration = Duration::from_millis(400);
+/// At least as many round trips.
+const ROUND_TRIPS: u32 = 4;
+/// Looks for an answer in that time. They are counted, not the time: a node that was starved itself
+/// has not heard the answer either.
+const LOOKS: u32 = 16;
+
+/// Whether the peer of one link is there.
+#[derive(Default)]
+pub(super) struct Ping {
+    /// While it is asked.
+    asking: Option<WeakShared<BoxFuture<'static, ()>>>,
+    heard: Option<Instant>,
+}
+
+impl Link {
+    /// Waits until it is quiet or down. Whenever nothing comes the peer is asked whether it is there, so
+    /// that one that is dead is known sooner than by its silence.
+    pub fn until_unanswered(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let link = self.clone();
+        async move {
+            let asking = async {
+                let received = || link.inner.connection.datagrams_received();
+                let mut before = received();
+                loop {
+                    sleep(ASK_AFTER).await;
+                    if received() == before {
+                        link.asked().await;
+                    }
+                    before = received();
+                }
+            };
+            tokio::select! {
+                biased;
+                () = link.until_quiet() => {}
+                () = asking => {}
+            }
+        }
+    }
+
+    /// Asks the peer whether it is there; where nothing is heard of it, the link is quiet.
+    async fn asked(&self) {
+        let asking = {
+            let mut ping = self
+                .inner
+                .ping
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if ping.heard.is_some_and(|at| at.elapsed() < HOLDS) {
+                return;
+            }
+            let under_way = ping.asking.as_ref().and_then(WeakShared::upgrade);
+            under_way.unwrap_or_else(|| {
+                let asking: Shared<BoxFuture<'static, ()>> = ask(self.clone()).boxed().shared();
+                ping.asking = asking.downgrade();
+                asking
+            })
+        };
+        asking.await;
+    }
+}
+
+/// Asks, and waits until anything is heard of the peer, for as long as that may take.
+async fn ask(link: Link) {
+    let connection = &link.inner.connection;
+    let before = connection.datagrams_received();
+    let within = ANSWER_WITHIN.max(connection.round_trip() * ROUND_TRIPS);
+    let call = async {
+        // Even an error is an answer.
+        if let Ok(mut call) = link.call(method::PING, Some(within), &[]).await {
+            call.finish_sending().await;
+            let _ = call.next().await;
+        }
+    };
+    let looks = async {
+        for _ in 0..LOOKS {
+            sleep(within / LOOKS).await;
+            if connection.datagrams_received() != before {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        () = call => {}
+        () = looks => {}
+    }
+    if connection.datagrams_received() != before {
+        let mut ping = link
+            .inner
+            .ping
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        ping.heard = Some(Instant::now());
+    } else if link.is_up() {
+        link.unanswered(before);
+    }
+}
