@@ -28,6 +28,8 @@ pub use topics::Topics;
 use crate::catalogue::Catalogue;
 use crate::clock;
 use crate::dispatch::Dispatcher;
+use crate::dispatch::breaking::Breaking;
+use crate::dispatch::waiting::Waiting;
 use crate::fleet::Snapshot;
 use crate::fleet::keeper::Fleet;
 use crate::score::Weights;
@@ -65,6 +67,8 @@ pub(crate) struct Admin {
     pub(crate) members: Members,
     pub(crate) node: Node,
     pub(crate) uplinks: UplinkLook,
+    pub(crate) breaking: Breaking,
+    pub(crate) waiting: Waiting,
     /// By what requests are placed.
     pub(crate) weights: Weights,
     /// Runs dead letters again.
@@ -173,6 +177,8 @@ impl Admin {
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     admin.count_jobs().await;
+    admin.breaking.count();
+    admin.waiting.count();
     let text = admin.registry.encode();
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()
 }
@@ -230,7 +236,7 @@ async fn fleet(
     let page = tokio::task::spawn_blocking(move || {
         let (fleet, catalogue) = (admin.fleet.snapshot(), admin.catalogue.load_full());
         let is_linked = |id: &NodeId| admin.is_linked(id);
-        let sight = sight(&fleet, &catalogue, &is_linked);
+        let sight = sight(&fleet, &catalogue, &admin.breaking, &is_linked);
         (sight.page(&filter, &outside), filter.counts)
     });
     match page.await {
@@ -246,11 +252,13 @@ async fn fleet(
 fn sight<'a>(
     fleet: &'a Snapshot,
     catalogue: &'a Catalogue,
+    breaking: &'a Breaking,
     is_linked: &'a dyn Fn(&NodeId) -> bool,
 ) -> Sight<'a> {
     Sight {
         fleet,
         catalogue,
+        breaking,
         is_linked,
         now_mono_ms: clock::now().mono_ms,
     }
@@ -284,7 +292,7 @@ async fn explain(State(admin): State<Arc<Admin>>, Path(worker): Path<String>) ->
             let catalogue = admin.catalogue.load_full();
             let is_linked = |id: &NodeId| admin.is_linked(id);
             let explaining = Explaining {
-                sight: sight(&fleet, &catalogue, &is_linked),
+                sight: sight(&fleet, &catalogue, &admin.breaking, &is_linked),
                 mesh: admin.node.mesh().id,
                 region: admin.node.region(),
                 weights: &admin.weights,

@@ -4,10 +4,14 @@ mod store;
 
 pub use store::{StoreConfig, StoreKind};
 
+use crate::breaker::BreakerSettings;
+use crate::queue::QueueSettings;
+use crate::retry::RetrySettings;
 use crate::score::Weights;
 use crate::store::Retention;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use tether_wire::NodeId;
 
@@ -41,9 +45,12 @@ pub struct OrchestratorConfig {
     /// Candidates whose score is within this much of the best count as equal, and one of them is
     /// drawn: orchestrators with the same stale view would otherwise all choose the same one.
     pub near_equal: f32,
-    /// Workers that one request is given to at most, one after the other, while none of the answer
-    /// was sent. From 1 to 3. (SCH-4)
-    pub attempts: u32,
+    /// When and how often a request is tried again at another worker. (SCH-4)
+    pub retry: RetrySettings,
+    /// When a worker, a model or a region is left alone for a while. (SCH-3)
+    pub breakers: BreakerSettings,
+    /// Who waits while all workers of a model are busy, and in which order. (SCH-5, SCH-7)
+    pub queue: QueueSettings,
     /// Time for a new link to a worker, where there is none.
     pub dial_timeout_ms: u64,
     /// Time in which a worker must say that it took an order. It has only to look at its queue, so
@@ -61,7 +68,8 @@ pub struct OrchestratorConfig {
     pub stall_timeout_ms: u64,
     /// Time for a whole answer. A job's lease lasts as long.
     pub answer_timeout_ms: u64,
-    /// Answers under way at once; the next is told to come again.
+    /// Requests under way at once, those that wait their turn among them; the next is told to come
+    /// again.
     pub max_open: usize,
     /// Workers in the fleet at once. Some more nodes are remembered after they went.
     pub max_workers: usize,
@@ -93,7 +101,9 @@ impl Default for OrchestratorConfig {
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)),
             weights: Weights::default(),
             near_equal: 0.05,
-            attempts: 2,
+            retry: RetrySettings::default(),
+            breakers: BreakerSettings::default(),
+            queue: QueueSettings::default(),
             dial_timeout_ms: 1_000,
             accept_timeout_ms: 750,
             queue_timeout_ms: 120_000,
@@ -101,7 +111,7 @@ impl Default for OrchestratorConfig {
             hand_over_timeout_ms: 15_000,
             stall_timeout_ms: 30_000,
             answer_timeout_ms: 600_000,
-            max_open: 1_024,
+            max_open: 4_096,
             max_workers: 100_000,
             retry_after_ms: tether_wire::beat::BEAT_INTERVAL_MS,
             store: StoreConfig::default(),
@@ -122,6 +132,25 @@ pub struct ConfigError {
     pub field: &'static str,
     /// What is wrong with it and what is allowed.
     pub why: String,
+}
+
+impl ConfigError {
+    /// Refuses a number outside its limits.
+    ///
+    /// # Errors
+    /// It is outside.
+    pub(crate) fn unless_within(
+        field: &'static str,
+        value: u64,
+        limits: RangeInclusive<u64>,
+    ) -> Result<(), Self> {
+        if limits.contains(&value) {
+            return Ok(());
+        }
+        let (least, most) = limits.into_inner();
+        let why = format!("is {value}, not between {least} and {most}");
+        Err(Self { field, why })
+    }
 }
 
 impl OrchestratorConfig {
@@ -160,9 +189,9 @@ impl OrchestratorConfig {
             "near_equal",
             &|| format!("is {}, not between 0 and 1", self.near_equal),
         )?;
-        check((1..=3).contains(&self.attempts), "attempts", &|| {
-            format!("is {}, not between 1 and 3", self.attempts)
-        })?;
+        self.retry.check()?;
+        self.breakers.check()?;
+        self.queue.check()?;
         for (field, value) in [
             ("dial_timeout_ms", self.dial_timeout_ms),
             ("accept_timeout_ms", self.accept_timeout_ms),
@@ -251,14 +280,17 @@ mod tests {
 
     #[test]
     fn a_misspelt_setting_is_refused_by_name() {
-        let error = toml::from_str::<OrchestratorConfig>("atempts = 2").expect_err("refused");
-        assert!(error.to_string().contains("atempts"), "{error}");
+        for text in ["max_opn = 2", "[retry]\natempts = 2"] {
+            let error = toml::from_str::<OrchestratorConfig>(text).expect_err("refused");
+            assert!(error.to_string().contains("unknown field"), "{error}");
+        }
     }
 
     #[test]
     fn each_setting_outside_its_limits_is_named() {
-        assert!(refused(|c| c.attempts = 4).contains("orchestrator.attempts is 4"));
-        assert!(refused(|c| c.attempts = 0).contains("attempts"));
+        assert!(refused(|c| c.retry.attempts = 4).contains("orchestrator.retry.attempts is 4"));
+        assert!(refused(|c| c.breakers.probes = 0).contains("breakers.probes"));
+        assert!(refused(|c| c.queue.entries = 0).contains("queue.entries"));
         assert!(refused(|c| c.near_equal = f32::NAN).contains("near_equal"));
         assert!(refused(|c| c.admin = ([0, 0, 0, 0], 1).into()).contains("loopback"));
         assert!(refused(|c| c.accept_timeout_ms = 0).contains("accept_timeout_ms"));

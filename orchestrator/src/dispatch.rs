@@ -9,12 +9,15 @@
 //!
 //! * `intake` – from a call to a run, or to one that is under way; `claim` – what its job says
 //! * `log`, `running` – the answers under way
-//! * `run` – one worker after the other; `attempt` – one order to one of them
+//! * `turn`, `waiting` – who waits for a place at a worker
+//! * `run` – one worker after the other; `attempt` – one order to one of them, who is
+//!   reached by `reach`
+//! * `pace`, `vigil`, `watch` – when a worker is left for another, and whether that was too early
 //! * `check`, `outcome`, `receipt` – what comes back, judged
 //! * `letters` – what is kept of a request that failed; `replay` – such a request again
 
 mod attempt;
-mod backoff;
+pub(crate) mod breaking;
 mod check;
 mod claim;
 mod intake;
@@ -22,26 +25,38 @@ mod letters;
 mod log;
 pub(crate) mod open;
 mod outcome;
+pub mod pace;
+pub(crate) mod paces;
 mod progress;
+mod reach;
 mod receipt;
 mod recording;
 mod replay;
+pub(crate) mod retries;
 mod run;
 pub(crate) mod running;
+mod turn;
+mod vigil;
+pub(crate) mod waiting;
+mod watch;
 
 use crate::catalogue::Catalogue;
 use crate::clock;
 use crate::config::OrchestratorConfig;
 use crate::fleet::keeper::Fleet;
 use crate::job::{Answer, JobState, Step};
+use crate::shares::Shares;
 use crate::store::{Holder, MetadataStore, StoreError};
 use crate::upkeep::UnrecordedEnd;
 use arc_swap::ArcSwap;
+use breaking::Breaking;
 use futures_util::FutureExt;
 use intake::{Asked, TakenIn};
 use log::{AnswerLog, Reader, TooLong};
 use open::{Held, OpenJobs};
 use outcome::{End, is_refusal};
+use paces::Paces;
+use retries::Retries;
 use run::Run;
 use running::{Place, Running};
 use std::future::Future;
@@ -58,6 +73,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Span;
+use waiting::Waiting;
 
 /// What dispatches.
 pub(crate) struct Dispatcher {
@@ -74,6 +90,16 @@ pub(crate) struct Dispatcher {
     pub(crate) permits: Semaphore,
     /// The answers under way.
     pub(crate) running: Running,
+    /// How quick workers are.
+    pub(crate) paces: Paces,
+    /// What is left alone for a while.
+    pub(crate) breaking: Breaking,
+    /// Whether what failed is tried again.
+    pub(crate) retries: Retries,
+    /// Who waits for a place at a worker.
+    pub(crate) waiting: Waiting,
+    /// What part of the work each tenant gets meanwhile.
+    pub(crate) shares: Arc<ArcSwap<Shares>>,
     /// Their runs, so that the end can wait for them.
     pub(crate) open: TaskTracker,
     /// The jobs of those requests.
@@ -124,7 +150,7 @@ impl Dispatcher {
     /// Runs a request to its end. Its callers may all go away: that ends it too, and is recorded.
     async fn run(self: Arc<Self>, asked: Asked, place: Place) {
         let _counted = Counted::new(&self.metrics);
-        let result = match self.take_in(asked).await {
+        let result = match self.take_in(asked, &place).await {
             Ok(TakenIn::Runs(run)) => self.see_through(*run, &place).await,
             Ok(TakenIn::Answered(answer)) => self.give_again(&answer, place.log()).await,
             Err(error) => Err(error),
@@ -215,6 +241,7 @@ impl Dispatcher {
             ),
         };
         Span::current().record("tether.attempts", run.progress.attempts());
+        self.waiting.wake();
         let recorded = self
             .store
             .step(run.holder, step.clone(), clock::now().unix_ms)

@@ -5,6 +5,10 @@
 //! Deciders, pure; time and randomness are passed in; who is there is decided by
 //! `tether-presence`:
 //! * [`place`], [`score`] – ranking of workers for a request
+//! * [`breaker`] – what is left alone for a while, since what is sent there fails
+//! * [`queue`] – who waits, in which order, and who is told that it would be in vain
+//! * [`retry`] – whether what failed is tried again, and when; [`pace`] – when a piece is overdue
+//! * [`shares`] – what part of the work each tenant gets
 //! * [`job`] – the states of a job and the steps between them
 //! * [`catalogue`] – which models are known, and what a name means
 //! * [`directory`] – what gateways are told, and what of it changed
@@ -29,6 +33,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod breaker;
 pub mod catalogue;
 mod clock;
 pub mod config;
@@ -41,14 +46,19 @@ pub mod job;
 mod lease;
 pub mod orchestrator;
 pub mod place;
+pub mod queue;
 pub mod releases;
+pub mod retry;
 pub mod score;
 mod secret_file;
+pub mod shares;
 pub mod store;
 pub mod tenants;
 #[cfg(test)]
 mod testing;
 mod upkeep;
+mod window;
 
 pub use config::{ConfigError, OrchestratorConfig};
+pub use dispatch::pace;
 pub use orchestrator::{Orchestrator, OrchestratorError, start, start_with_store};

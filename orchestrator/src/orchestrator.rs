@@ -8,8 +8,12 @@ use crate::desk::Desk;
 use crate::directory::serve::Directory;
 use crate::discovery::{self, Intake, Joins, Own, Spreading};
 use crate::dispatch::Dispatcher;
+use crate::dispatch::breaking::Breaking;
 use crate::dispatch::open::OpenJobs;
+use crate::dispatch::paces::Paces;
+use crate::dispatch::retries::Retries;
 use crate::dispatch::running::Running;
+use crate::dispatch::waiting::Waiting;
 use crate::fleet::Snapshot;
 use crate::fleet::keeper::{Fleet, FleetSettings};
 use crate::lease::Life;
@@ -17,7 +21,7 @@ use crate::releases::{self, ReleaseError};
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{MetadataStore, Opening, Released, StoreError};
-use crate::tenants::{TenantsError, TenantsFile};
+use crate::tenants::{Parsed, TenantsError, TenantsFile};
 use crate::upkeep::{MAX_UNRECORDED, Upkeep};
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
@@ -138,7 +142,8 @@ pub async fn start_with_store(
     let io = |what: String| move |why| OrchestratorError::Io { what, why };
     let resolve = |path: &PathBuf| OrchestratorConfig::resolve(data_dir, path);
     let mut tenants_file = TenantsFile::new(resolve(&config.tenants));
-    let tenants = tenants_file.poll()?.unwrap_or_default();
+    let Parsed { tenants, shares } = tenants_file.poll()?.unwrap_or_default();
+    let shares = Arc::new(ArcSwap::from_pointee(shares));
     let releases: Vec<PathBuf> = config.releases.iter().map(resolve).collect();
     let releases = releases::load(&releases, &config.trusted_publishers)?;
     let token = admin::load_or_create(data_dir)?;
@@ -182,6 +187,8 @@ pub async fn start_with_store(
         now_ms,
         draining.clone(),
     ));
+    let breaking = Breaking::new(config.breakers, metrics.clone());
+    let waiting = Waiting::new(config.queue, metrics.clone());
     let (unrecorded, late) = mpsc::channel(MAX_UNRECORDED);
     let dispatcher = Arc::new(Dispatcher {
         id,
@@ -193,6 +200,11 @@ pub async fn start_with_store(
         metrics: metrics.clone(),
         permits: Semaphore::new(config.max_open),
         running: Running::default(),
+        paces: Paces::default(),
+        breaking: breaking.clone(),
+        retries: Retries::new(config.retry),
+        waiting: waiting.clone(),
+        shares: shares.clone(),
         open: TaskTracker::new(),
         jobs: OpenJobs::default(),
         unrecorded,
@@ -233,9 +245,14 @@ pub async fn start_with_store(
         stop.clone(),
     );
     tasks.spawn(carry);
+    tasks.spawn(dispatcher.clone().attend(stop.clone()));
     let own = Own::start(&node, epoch, fleet.clone(), dispatcher.jobs.clone());
     let uplinks = Uplinks::start(&node, PEERS);
-    tasks.spawn(directory.clone().follow_tenants(tenants_file));
+    tasks.spawn(
+        directory
+            .clone()
+            .follow_tenants(tenants_file, shares.clone()),
+    );
     let models = catalogue::keeper::Keeper {
         fleet: fleet.clone(),
         catalogue: catalogue.clone(),
@@ -263,6 +280,8 @@ pub async fn start_with_store(
         members,
         node: node.clone(),
         uplinks: uplinks.look(),
+        breaking,
+        waiting,
         weights: config.weights,
         dispatcher: dispatcher.clone(),
         ready: AtomicBool::new(false),

@@ -4,10 +4,14 @@
 //! [[tenant]]
 //! id = "acme"
 //! key_hashes = ["<64 hex digits>"]
+//! weight = 2          # 1 where it is not there
+//! priority = "high"   # or "normal", as where it is not there, or "low"
 //! ```
 //!
 //! The keys themselves are nowhere. A file with a mistake is refused whole, with the line.
 
+use crate::queue::{MAX_WEIGHT, Priority};
+use crate::shares::{Share, Shares};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -61,13 +65,26 @@ struct File {
 struct Entry {
     id: Spanned<String>,
     key_hashes: Vec<Spanned<String>>,
+    #[serde(default)]
+    weight: Option<Spanned<u32>>,
+    #[serde(default)]
+    priority: Option<Priority>,
+}
+
+/// What a file says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parsed {
+    /// All tenants.
+    pub tenants: Tenants,
+    /// What part of the work each gets while there is too much.
+    pub shares: Shares,
 }
 
 /// Parses the text of a file. `path` is for the messages only.
 ///
 /// # Errors
 /// The first mistake, with its line.
-pub fn parse(path: &Path, text: &str) -> Result<Tenants, TenantsError> {
+pub fn parse(path: &Path, text: &str) -> Result<Parsed, TenantsError> {
     let mistake = |at: usize, why: String| TenantsError::Mistake {
         path: path.to_owned(),
         line: text[..at.min(text.len())].matches('\n').count() + 1,
@@ -79,7 +96,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Tenants, TenantsError> {
             error.message().to_owned(),
         )
     })?;
-    let mut tenants = Tenants::new();
+    let (mut tenants, mut shares) = (Tenants::new(), Shares::default());
     let mut owners: BTreeMap<Digest, TenantId> = BTreeMap::new();
     for entry in file.tenant {
         let at = entry.id.span().start;
@@ -102,6 +119,14 @@ pub fn parse(path: &Path, text: &str) -> Result<Tenants, TenantsError> {
             }
             key_hashes.push(hash);
         }
+        let weight = entry.weight.as_ref().map_or(1, |it| *it.get_ref());
+        if !(1..=MAX_WEIGHT).contains(&weight) {
+            let at = entry.weight.map_or(at, |it| it.span().start);
+            let why = format!("weight is {weight}, not between 1 and {MAX_WEIGHT}");
+            return Err(mistake(at, why));
+        }
+        let priority = entry.priority.unwrap_or(Priority::Normal);
+        shares.set(id.clone(), Share { weight, priority });
         let entry = TenantEntry {
             id: id.clone(),
             key_hashes,
@@ -110,7 +135,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Tenants, TenantsError> {
             return Err(mistake(at, format!("tenant `{id}` is there twice")));
         }
     }
-    Ok(tenants)
+    Ok(Parsed { tenants, shares })
 }
 
 /// The file, and what was last read of it.
@@ -128,7 +153,7 @@ impl TenantsFile {
     ///
     /// # Errors
     /// Why it is refused; told once for each change.
-    pub fn poll(&mut self) -> Result<Option<Tenants>, TenantsError> {
+    pub fn poll(&mut self) -> Result<Option<Parsed>, TenantsError> {
         let text = self.0.poll().map_err(|why| TenantsError::Read {
             path: self.0.path().to_owned(),
             why: why.to_string(),
@@ -158,10 +183,25 @@ mod tests {
             hash(1),
             hash(2)
         );
-        let tenants = parse(Path::new("t.toml"), &text).expect("read");
+        let Parsed { tenants, shares } = parse(Path::new("t.toml"), &text).expect("read");
+        assert_eq!(shares, Shares::default());
         assert_eq!(tenants.len(), 2);
         let a = &tenants[&TenantId::new("a").expect("valid")];
         assert_eq!(a.key_hashes, [Digest([1; 32]), Digest([2; 32])]);
+    }
+
+    #[test]
+    fn a_tenant_has_a_share_of_its_own_where_the_file_says_so() {
+        let text = "[[tenant]]\nid = \"a\"\nkey_hashes = []\nweight = 3\npriority = \"high\"\n\
+                    [[tenant]]\nid = \"b\"\nkey_hashes = []\n";
+        let shares = parse(Path::new("t.toml"), text).expect("read").shares;
+        let share = |id: &str| shares.of(&TenantId::new(id).expect("valid"));
+        let (weight, priority) = (3, Priority::High);
+        assert_eq!(share("a"), Share { weight, priority });
+        assert_eq!(share("b"), Share::default());
+        let one = |line: &str| refused(&format!("[[tenant]]\nid=\"a\"\nkey_hashes=[]\n{line}\n"));
+        assert!(one("weight = 0").contains("line 4: weight is 0, not between 1 and 1000"));
+        assert!(one("priority = \"highest\"").contains("line 4"));
     }
 
     #[test]
@@ -196,12 +236,15 @@ mod tests {
         assert!(file.poll().is_err(), "missing");
         assert_eq!(file.poll(), Ok(None), "told once");
         std::fs::write(&path, "[[tenant]]\nid=\"a\"\nkey_hashes=[]\n").expect("written");
-        assert_eq!(file.poll().expect("read").expect("changed").len(), 1);
+        assert_eq!(
+            file.poll().expect("read").expect("changed").tenants.len(),
+            1
+        );
         assert_eq!(file.poll(), Ok(None));
         std::fs::write(&path, "[[tenant]]\nid=\"a b\"\n").expect("written");
         assert!(file.poll().is_err());
         assert_eq!(file.poll(), Ok(None));
         std::fs::write(&path, "").expect("written");
-        assert_eq!(file.poll().expect("read"), Some(Tenants::new()));
+        assert_eq!(file.poll().expect("read"), Some(Parsed::default()));
     }
 }

@@ -1,7 +1,10 @@
 //! What the tests of this crate share.
 
+use crate::breaker::BreakerSettings;
+use crate::dispatch::breaking::Breaking;
 use crate::fleet::Roster;
 use tether_presence::{AdmittedCard, Effect};
+use tether_telemetry::metrics::{OrchestratorMetrics, Registry};
 use tether_wire::beat::NodeState;
 use tether_wire::card::{ModelOffer, WorkerCard};
 use tether_wire::{
@@ -137,4 +140,10 @@ pub(crate) fn there(roster: &mut Roster, n: u16, change: impl FnOnce(&mut Says))
     for effect in says(n, change) {
         roster.apply(effect);
     }
+}
+
+/// Breakers that are closed.
+pub(crate) fn breaking() -> Breaking {
+    let metrics = OrchestratorMetrics::register(&Registry::new());
+    Breaking::new(BreakerSettings::default(), metrics)
 }

@@ -276,7 +276,11 @@ impl Explaining<'_> {
         let may_be_asked =
             |it: &WorkerView| it.may_be_asked(|| (sight.is_linked)(&it.id()), sight.now_mono_ms);
         let mut found = (sight.fleet).candidates(&offer.model, &offer.digest, self.region, rng);
-        found.retain(|it| it.worker.id() != worker.id() && may_be_asked(it.worker));
+        found.retain(|it| {
+            it.worker.id() != worker.id()
+                && may_be_asked(it.worker)
+                && sight.is_open(it.worker, &offer.model).is_none()
+        });
         let others: Vec<Ranked> = (found.into_iter())
             .filter_map(|it| self.alone(it, rng))
             .collect();
@@ -286,6 +290,7 @@ impl Explaining<'_> {
             let is_out = worker.is_withdrawn() || !may_be_asked(worker);
             is_out.then(|| row.reasons.join("; "))
         });
+        let why_not = why_not.or_else(|| sight.is_open(worker, &offer.model));
         let offer_at = u32::try_from(at).unwrap_or(u32::MAX);
         let own = Found {
             worker,

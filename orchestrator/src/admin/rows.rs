@@ -4,14 +4,16 @@
 //! asks before it gives a request away. No rule is written here a second time.
 
 use super::filter::Filter;
+use crate::breaker::State;
 use crate::catalogue::Catalogue;
+use crate::dispatch::breaking::Breaking;
 use crate::fleet::{STATES, Snapshot, UNAVAILABLE, WorkerView};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tether_wire::beat::NodeState;
 use tether_wire::card::ModelOffer;
-use tether_wire::{NodeId, Region, Tier};
+use tether_wire::{ModelRef, NodeId, Region, Tier};
 
 /// Most nodes that are shown whose card has not come.
 pub(super) const MAX_UNCARDED: usize = 1_000;
@@ -50,6 +52,9 @@ pub struct FleetRow {
     pub reason: Option<String>,
     /// All that keeps it from work.
     pub reasons: Vec<String>,
+    /// Its breaker here: `closed`, `open` (nothing is given to it for a while, since too much of it
+    /// failed) or `half-open` (a few requests try whether it is well again).
+    pub breaker: &'static str,
     /// Whether this orchestrator has a link with it.
     pub linked: bool,
     /// What it should serve and does not, or offers and is not asked for.
@@ -95,6 +100,7 @@ pub(super) struct Outside {
 pub(super) struct Sight<'a> {
     pub(super) fleet: &'a Snapshot,
     pub(super) catalogue: &'a Catalogue,
+    pub(super) breaking: &'a Breaking,
     /// Whether there is a link with a worker.
     pub(super) is_linked: &'a dyn Fn(&NodeId) -> bool,
     pub(super) now_mono_ms: u64,
@@ -104,6 +110,7 @@ pub(super) struct Sight<'a> {
 struct Glance<'a> {
     worker: &'a Arc<WorkerView>,
     state: &'static str,
+    breaker: State,
     reasons: Vec<String>,
     refused: Vec<FaultRow>,
 }
@@ -171,6 +178,8 @@ impl Sight<'_> {
         if worker.is_withdrawn() && worker.state == NodeState::Serving {
             reasons.push("it has just gone, or takes no more work".to_owned());
         }
+        let breaker = self.breaking.of_worker(worker, self.now_mono_ms).state;
+        reasons.extend(self.barred("its", breaker));
         let state = match worker.state_name() {
             "serving" if nothing_left => UNAVAILABLE,
             state => state,
@@ -178,6 +187,7 @@ impl Sight<'_> {
         Glance {
             worker,
             state,
+            breaker,
             reasons,
             refused,
         }
@@ -199,6 +209,7 @@ impl Sight<'_> {
             engine: card.engine.clone(),
             reason: glance.reasons.first().cloned(),
             reasons: glance.reasons,
+            breaker: glance.breaker.as_str(),
             linked: (self.is_linked)(&worker.id()),
             faults: (card.faults.iter())
                 .map(|fault| FaultRow {
@@ -208,6 +219,36 @@ impl Sight<'_> {
                 .chain(glance.refused)
                 .collect(),
         }
+    }
+
+    /// What a breaker that is not closed means for requests.
+    fn barred(&self, whose: &str, breaker: State) -> Option<String> {
+        match breaker {
+            State::Closed => None,
+            State::Open { until_ms } => Some(format!(
+                "{whose} breaker is open for another {} ms: too many requests failed",
+                until_ms.saturating_sub(self.now_mono_ms)
+            )),
+            State::HalfOpen => Some(format!(
+                "{whose} breaker is half open: a few requests try whether it is well"
+            )),
+        }
+    }
+
+    /// Why nothing is asked for while a breaker of a worker, its model or its region is open.
+    pub(super) fn is_open(&self, worker: &WorkerView, model: &ModelRef) -> Option<String> {
+        let now_ms = self.now_mono_ms;
+        let breakers = [
+            ("its", self.breaking.of_worker(worker, now_ms)),
+            ("its model's", self.breaking.of_model(model, now_ms)),
+            (
+                "its region's",
+                self.breaking.of_region(worker.region(), now_ms),
+            ),
+        ];
+        let is_open = |state: State| matches!(state, State::Open { .. });
+        let mut open = breakers.into_iter().filter(|(_, it)| is_open(it.state));
+        open.find_map(|(whose, it)| self.barred(whose, it.state))
     }
 
     /// What a worker offers of which nothing is asked for.
@@ -259,6 +300,7 @@ fn outside_row(it: &Outside, state: &'static str, linked: bool) -> FleetRow {
         engine: String::new(),
         reason: Some(it.reason.clone()),
         reasons: vec![it.reason.clone()],
+        breaker: State::Closed.as_str(),
         linked,
         faults: Vec::new(),
     }

@@ -1,7 +1,9 @@
 //! Holds the current state of the directory, follows the tenants' file, and serves gateways.
 
 use super::{State, updates};
+use crate::shares::Shares;
 use crate::tenants::{Tenants, TenantsFile};
+use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::time::Duration;
 use tether_net::Incoming;
@@ -118,7 +120,11 @@ impl Directory {
     }
 
     /// Follows the tenants' file until the end. A file with a mistake changes nothing.
-    pub(crate) async fn follow_tenants(self: Arc<Self>, mut file: TenantsFile) {
+    pub(crate) async fn follow_tenants(
+        self: Arc<Self>,
+        mut file: TenantsFile,
+        shares: Arc<ArcSwap<Shares>>,
+    ) {
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -134,9 +140,10 @@ impl Directory {
             file = back;
             match result {
                 Ok(None) => {}
-                Ok(Some(tenants)) => {
-                    tracing::info!(tenants = tenants.len(), "tenants read again");
-                    self.set_tenants(tenants);
+                Ok(Some(read)) => {
+                    tracing::info!(tenants = read.tenants.len(), "tenants read again");
+                    self.set_tenants(read.tenants);
+                    shares.store(Arc::new(read.shares));
                 }
                 Err(error) => {
                     tracing::error!(%error, "tenants kept as they were");

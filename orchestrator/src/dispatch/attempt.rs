@@ -3,54 +3,58 @@
 //! The worker is read only as fast as the quickest of those who read the answer, so that a slow
 //! gateway holds the worker back and grows no memory.
 //!
-//! A worker of which nothing is heard is left as soon as there is another that can go on. Where there
+//! A worker of which nothing is heard, or whose next piece is overdue by its own pace
+//! ([`super::vigil`]), is left as soon as there is another that can go on. Where there
 //! is none it may be starved and come back: before it gave anything it is waited for a little, and
 //! from then on its answer is lost only with its link. [T-LNK-5]
 
+use super::breaking::Trial;
 use super::check::{Check, Seen};
 use super::log::{AnswerLog, MAX_LOG_BYTES, TooLong};
 use super::outcome::{End, of_worker_error, told};
 use super::receipt::{self, Verdict};
 use super::recording::Recording;
-use super::run::{LOOK, Run};
+use super::run::Run;
+use super::vigil::{self, Vigil};
+use super::watch::Left;
 use super::{Dispatcher, Interrupt, Interrupts, elsewhere};
 use crate::clock;
 use crate::fleet::Candidate;
 use crate::job::Step;
 use crate::store::StoreError;
 use std::future::Future;
-use std::time::{Duration, Instant};
-use tether_net::{Call, Link};
+use std::time::Duration;
+use tether_net::Call;
+use tether_wire::NodeId;
 use tether_wire::codec;
 use tether_wire::infer::{Accepted, AnswerEvent, Chunk, Done, MAX_EVENT_BYTES, WorkOrder};
-use tether_wire::rpc::{Code, RpcError, method};
-use tether_wire::{NodeId, Role};
-use tokio::time::{sleep, sleep_until, timeout, timeout_at};
+use tether_wire::rpc::{Code, RpcError};
+use tokio::time::{sleep_until, timeout};
 
 /// How long the worker may take to end the call after the end of the answer.
 const END_GRACE: Duration = Duration::from_millis(100);
-/// Slack of the worker's deadline over ours, so that ours is the one that is told.
-const DEADLINE_SLACK: Duration = Duration::from_millis(500);
-/// How long a worker that does not answer may be starved, and is waited for, by a request that was given
-/// nothing and that nobody else can take.
-const SILENCE: Duration = Duration::from_millis(1_500);
-/// Bytes of an order for which one more millisecond is given: 4 MB in a second.
-const BYTES_PER_MS: usize = 4_096;
 
 /// A call that a worker accepted.
-struct Opened {
-    worker: NodeId,
-    call: Call,
+pub(super) struct Opened {
+    pub(super) worker: NodeId,
+    pub(super) call: Call,
     /// That it did, until the log has it.
-    untold: Option<Accepted>,
-    numerics_class: String,
+    pub(super) untold: Option<Accepted>,
+    pub(super) numerics_class: String,
+    /// What its breaker is to be told.
+    pub(super) trial: Option<Trial>,
+    /// How long it is waited for.
+    pub(super) vigil: Vigil,
+    /// Whether it was left in doubt, for another one.
+    pub(super) is_left: bool,
     /// What is told again before the log has anything, to be given once all of it is there.
-    again: Vec<Chunk>,
+    pub(super) again: Vec<Chunk>,
 }
 
 impl Opened {
     /// With what is known here of its worker and of the request.
-    fn known(mut self, candidate: &Candidate, run: &Run) -> Self {
+    fn known(mut self, candidate: &Candidate, run: &Run, trial: Trial) -> Self {
+        self.trial = Some(trial);
         self.numerics_class = candidate.offer().numerics_class.clone();
         self.untold = self.untold.map(|accepted| Accepted {
             numerics_class: self.numerics_class.clone(),
@@ -68,9 +72,11 @@ impl Dispatcher {
         run: &mut Run,
         log: &AnswerLog,
         candidate: &Candidate,
+        trial: Trial,
         interrupt: &mut Interrupts,
     ) -> End {
-        let _busy = candidate.worker.occupy();
+        let busy = candidate.worker.occupy();
+        run.turn = None;
         let worker = candidate.worker.id();
         let order = WorkOrder {
             correlation: run.request.correlation,
@@ -91,12 +97,28 @@ impl Dispatcher {
             why = &mut *interrupt => return self.interrupted(why),
             opened = self.open(run, candidate, &order, &mut check) => opened,
         };
-        let opened = match opened {
-            Ok(opened) => opened.known(candidate, run),
-            Err(end) => return end,
+        let mut opened = match opened {
+            Ok(opened) => opened.known(candidate, run, trial),
+            Err(end) => {
+                trial.end(end.outcome());
+                return end;
+            }
         };
         let mut recording = Recording::default();
-        let end = (self.relay(run, log, opened, &mut check, &mut recording, interrupt)).await;
+        let relayed = self.relay(run, log, &mut opened, &mut check, &mut recording, interrupt);
+        let end = relayed.await;
+        if opened.is_left {
+            self.watch(Left {
+                model: order.model.clone(),
+                opened,
+                busy,
+            });
+        } else {
+            (self.paces).learn(worker, &order.model, opened.vigil.learnt());
+            if let Some(trial) = opened.trial {
+                trial.end(end.outcome());
+            }
+        }
         // What follows is recorded behind it, and a whole answer counts only with both.
         match (end, recording.settled().await) {
             (End::Done(_), Err(unrecorded)) => unrecorded,
@@ -159,193 +181,71 @@ impl Dispatcher {
         opened
     }
 
-    async fn accepted(
-        &self,
-        run: &Run,
-        worker: NodeId,
-        order: &WorkOrder,
-        check: &mut Check,
-    ) -> Result<Opened, End> {
-        let link = self.link(worker).await.map_err(End::Fault)?;
-        let body = codec::encode(order);
-        let began = Instant::now();
-        let extra_ms = u64::try_from(body.len() / BYTES_PER_MS).unwrap_or(u64::MAX);
-        let patience =
-            Duration::from_millis(self.config.accept_timeout_ms.saturating_add(extra_ms));
-        let left = run
-            .deadline
-            .saturating_duration_since(tokio::time::Instant::now());
-        let by = tokio::time::Instant::from_std(began + patience);
-        let exchange = async {
-            let mut call = link
-                .call(method::INFER, Some(left + DEADLINE_SLACK), &body)
-                .await
-                .map_err(End::Fault)?;
-            call.finish_sending().await;
-            loop {
-                match next(&mut call, check).await? {
-                    Seen::Accepted(accepted) => {
-                        return Ok(Opened {
-                            worker,
-                            call,
-                            untold: Some(accepted),
-                            numerics_class: String::new(),
-                            again: Vec::new(),
-                        });
-                    }
-                    Seen::Nothing => {}
-                    Seen::Begun(_) | Seen::Again(_) | Seen::Chunk(_) | Seen::Done(_) => {
-                        return Err(End::Fault(RpcError::new(
-                            Code::Internal,
-                            "the worker answers what it did not accept",
-                        )));
-                    }
-                }
-            }
-        };
-        let exchange = async {
-            tokio::select! {
-                biased;
-                opened = exchange => opened,
-                () = self.given_up(&link, run) => Err(self.is_silent(worker).await),
-            }
-        };
-        match timeout_at(by, exchange).await {
-            Ok(opened) => {
-                if opened.is_ok() {
-                    self.metrics.accepted(began.elapsed());
-                }
-                opened
-            }
-            Err(_) => {
-                self.fleet
-                    .suspect(worker, "it did not accept an order in time")
-                    .await;
-                Err(End::Fault(RpcError::new(
-                    Code::Unavailable,
-                    format!("worker {} does not answer", worker.short()),
-                )))
-            }
-        }
-    }
-
-    /// Waits until a worker of which nothing is heard is left.
-    async fn given_up(&self, link: &Link, run: &Run) {
-        link.until_unanswered().await;
-        let since = Instant::now();
-        while link.is_up() && !self.may_leave(run, since.elapsed()) {
-            sleep(LOOK).await;
-        }
-    }
-
-    /// Whether a worker is left of which nothing has been heard for so long.
-    fn may_leave(&self, run: &Run, silent: Duration) -> bool {
-        let is_given_up = silent >= SILENCE && !run.progress.has_begun();
-        is_given_up || (run.progress.can_go_on() && self.has_other(run))
-    }
-
-    /// The worker's link is quiet, or was lost at this moment.
-    async fn is_silent(&self, worker: NodeId) -> End {
-        self.fleet.suspect(worker, "its link is silent").await;
-        End::Fault(RpcError::new(
-            Code::Unavailable,
-            format!("nothing is heard of worker {}", worker.short()),
-        ))
-    }
-
-    /// The link to a worker: the one that it opened to us, or a new one. One that is quiet is not
-    /// dialled: a worker that was restarted links by itself, and others may serve at once.
-    async fn link(&self, worker: NodeId) -> Result<Link, RpcError> {
-        let unreachable = |why: String| {
-            RpcError::new(
-                Code::Unavailable,
-                format!("worker {} cannot be reached: {why}", worker.short()),
-            )
-        };
-        let Some(node) = self.node.get() else {
-            return Err(unreachable("this node is starting".to_owned()));
-        };
-        // Only one that is up, as it is for candidates.
-        if let Some(link) = node.linked(&worker) {
-            if link.is_quiet() {
-                self.fleet.suspect(worker, "its link is silent").await;
-                return Err(unreachable("nothing is heard of it".to_owned()));
-            }
-            return Ok(link);
-        }
-        let patience = Duration::from_millis(self.config.dial_timeout_ms);
-        let why = match timeout(patience, node.link(worker, Role::Worker)).await {
-            Ok(Ok(link)) => return Ok(link),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no link within {} ms", patience.as_millis()),
-        };
-        (self.fleet.unreachable(worker, "it cannot be linked")).await;
-        Err(unreachable(why))
-    }
-
     /// Takes the answer, one event at a time. Until the worker says that it turned to the request,
     /// the request waits its turn, and only that wait is bounded. [T-INF-8]
     async fn relay<'a>(
         &'a self,
         run: &mut Run,
         log: &AnswerLog,
-        mut opened: Opened,
+        opened: &mut Opened,
         check: &mut Check,
         recording: &mut Recording<'a>,
         interrupt: &mut Interrupts,
     ) -> End {
         let worker = opened.worker;
-        let within = |ms| tokio::time::Instant::now() + Duration::from_millis(ms);
-        let mut queued = true;
-        let mut by = within(self.config.queue_timeout_ms);
+        let now_ms = || clock::now().mono_ms;
         let quiet = opened.call.link().until_unanswered();
         tokio::pin!(quiet);
-        // Since when the worker may be dead. What it gave may be all that there is to be had.
-        let mut doubted: Option<Instant> = None;
+        let mut is_quiet = false;
         loop {
+            let wake = instant(opened.vigil.wake_ms());
             let seen = tokio::select! {
                 biased;
                 why = &mut *interrupt => return match why {
-                    Interrupt::Deadline if queued && !run.progress.has_begun() => {
+                    Interrupt::Deadline if opened.vigil.is_queued() && !run.progress.has_begun() => {
                         self.queue_is_full(worker, run)
                     }
                     why => self.interrupted(why),
                 },
-                () = sleep_until(by) => {
-                    if queued {
-                        return self.queue_is_full(worker, run);
-                    }
-                    self.fleet.suspect(worker, "its answer stalled").await;
-                    return End::Fault(RpcError::new(
-                        Code::Unavailable,
-                        format!("worker {} sends nothing any more", worker.short()),
-                    ));
-                }
                 recorded = recording.done() => match recorded {
                     Ok(()) => continue,
                     Err(end) => return end,
                 },
+                // What is there is read, however late this task has its turn.
                 seen = next(&mut opened.call, check) => seen,
-                () = &mut quiet, if doubted.is_none() => {
-                    doubted = Some(Instant::now());
-                    if self.may_leave(run, Duration::ZERO) {
-                        return self.is_silent(worker).await;
+                () = sleep_until(wake) => {
+                    let silent = opened.vigil.silent(now_ms());
+                    match opened.vigil.judge(now_ms()) {
+                        vigil::Verdict::Wait => {}
+                        vigil::Verdict::NoTurn => return self.queue_is_full(worker, run),
+                        vigil::Verdict::Stalled => return self.is_stalled(worker).await,
+                        vigil::Verdict::Doubt if self.may_leave(run, silent) => {
+                            opened.is_left = true;
+                            return if is_quiet {
+                                self.is_silent(worker).await
+                            } else {
+                                self.is_stalled(worker).await
+                            };
+                        }
+                        vigil::Verdict::Doubt => {}
                     }
                     continue;
                 }
-                () = sleep(LOOK), if doubted.is_some() => {
-                    if doubted.is_some_and(|at| self.may_leave(run, at.elapsed())) {
-                        return self.is_silent(worker).await;
-                    }
+                () = &mut quiet, if !is_quiet => {
+                    is_quiet = true;
+                    opened.vigil.quiet(now_ms());
                     continue;
                 }
             };
-            if doubted.take().is_some() {
+            if std::mem::take(&mut is_quiet) {
+                opened.vigil.lively();
                 quiet.set(opened.call.link().until_unanswered());
             }
             let (pieces, done) = match seen {
                 // It waited long enough: not once more, at the end of another queue.
-                Err(End::Fault(fault)) if queued && fault.code == Code::Overloaded => {
+                Err(End::Fault(fault))
+                    if opened.vigil.is_queued() && fault.code == Code::Overloaded =>
+                {
                     return self.gave_back(fault, run);
                 }
                 Err(end) => return end,
@@ -354,14 +254,16 @@ impl Dispatcher {
                     if let Err(end) = counted(run, worker, begun.prompt_tokens) {
                         return end;
                     }
-                    queued = false;
-                    by = within(self.config.first_token_timeout_ms);
+                    let given = u32::try_from(run.progress.transcript().len());
+                    let tokens = begun
+                        .prompt_tokens
+                        .saturating_add(given.unwrap_or(u32::MAX));
+                    opened.vigil.begun(tokens, now_ms());
                     continue;
                 }
                 Ok(Seen::Again(chunk)) => {
-                    queued = false;
-                    by = within(self.config.first_token_timeout_ms);
-                    if let Err(end) = told_again(run, &mut opened, chunk, check) {
+                    opened.vigil.told_again(now_ms());
+                    if let Err(end) = told_again(run, opened, chunk, check) {
                         return end;
                     }
                     if check.is_behind() || opened.again.is_empty() {
@@ -370,8 +272,8 @@ impl Dispatcher {
                     (std::mem::take(&mut opened.again), None)
                 }
                 Ok(Seen::Chunk(chunk)) => {
-                    queued = false;
-                    by = within(self.config.stall_timeout_ms);
+                    opened.vigil.piece(now_ms());
+                    opened.trial.iter_mut().for_each(Trial::piece);
                     (vec![chunk], None)
                 }
                 Ok(Seen::Done(done)) => {
@@ -383,7 +285,7 @@ impl Dispatcher {
                     (Vec::new(), Some(done))
                 }
             };
-            let given = self.give(run, log, &mut opened, pieces, recording);
+            let given = self.give(run, log, opened, pieces, recording);
             match unless(interrupt, given).await {
                 Ok(Ok(())) => {}
                 Ok(Err(end)) => return end,
@@ -392,6 +294,7 @@ impl Dispatcher {
             if let Some(done) = done {
                 return End::Done(done);
             }
+            opened.vigil.reads(now_ms());
         }
     }
 
@@ -451,6 +354,12 @@ impl Dispatcher {
     }
 }
 
+/// A moment of our clock, on that of timers.
+fn instant(mono_ms: u64) -> tokio::time::Instant {
+    let left_ms = mono_ms.saturating_sub(clock::now().mono_ms);
+    tokio::time::Instant::now() + Duration::from_millis(left_ms)
+}
+
 /// A piece of what was given already: held against the log, or kept until all of it is there.
 fn told_again(run: &Run, opened: &mut Opened, chunk: Chunk, check: &Check) -> Result<(), End> {
     if !run.progress.has_begun() {
@@ -498,7 +407,7 @@ async fn unless<T>(
 }
 
 /// The next event of the worker, checked.
-async fn next(call: &mut Call, check: &mut Check) -> Result<Seen, End> {
+pub(super) async fn next(call: &mut Call, check: &mut Check) -> Result<Seen, End> {
     let item = match call.next().await {
         Ok(Some(item)) => item,
         Ok(None) => {

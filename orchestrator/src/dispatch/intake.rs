@@ -150,7 +150,7 @@ impl Dispatcher {
 
     /// Makes a request a job, which is on the disk when this is over, or finds what became of it
     /// before.
-    pub(super) async fn take_in(&self, asked: Asked) -> Result<TakenIn, RpcError> {
+    pub(super) async fn take_in(&self, asked: Asked, place: &Place) -> Result<TakenIn, RpcError> {
         let Asked {
             mut request,
             hash,
@@ -161,14 +161,20 @@ impl Dispatcher {
         let started = resume.as_ref().and_then(|it| it.started.as_ref());
         let (model, digest) = match self.servable(&request.model, started) {
             Ok(found) => found,
-            Err(error) => {
-                return match self.claim_earlier(&request, &hash).await? {
-                    Some(Claim::Answered(answer)) => Ok(TakenIn::Answered(answer)),
-                    _ => Err(error),
-                };
-            }
+            Err(error) => return self.earlier(&request, &hash, error).await,
         };
         Span::current().record("gen_ai.request.model", model.to_string());
+        // Before it is a job: who would wait in vain costs no disk. An answer that has begun elsewhere
+        // goes on at once, as one does here: somebody reads it.
+        let turn = if started.is_some() {
+            None
+        } else {
+            let turn = self.turn(&request, (&model, digest), deadline, place.log());
+            match turn.await {
+                Ok(turn) => Some(turn),
+                Err(error) => return self.earlier(&request, &hash, error).await,
+            }
+        };
         let asked_seed = request.sampling.seed;
         let seed = asked_seed
             .or(started.map(|started| started.seed))
@@ -211,10 +217,24 @@ impl Dispatcher {
             created_ms: claimed.created_ms,
             began,
             deadline,
+            turn,
             is_streaming: claimed.is_streaming,
             progress: Progress::new(resume, has_logprobs, claimed.attempts),
             failed: FailedAttempts::default(),
         })))
+    }
+
+    /// What a request is given that cannot run now: what was answered before needs no worker.
+    async fn earlier(
+        &self,
+        request: &InferRequest,
+        hash: &Digest,
+        error: RpcError,
+    ) -> Result<TakenIn, RpcError> {
+        match self.claim_earlier(request, hash).await? {
+            Some(Claim::Answered(answer)) => Ok(TakenIn::Answered(answer)),
+            _ => Err(error),
+        }
     }
 
     /// The model that a tenant means, and the artifact that answers, where somebody can serve it now.
@@ -227,8 +247,8 @@ impl Dispatcher {
         // An answer goes on as what it began as, whatever is released meanwhile.
         let digest = started.map_or(digest, |started| started.digest);
         let fleet = self.fleet.snapshot();
-        if self.candidates(&fleet, &model, &digest).next().is_none() {
-            return Err(self.nothing_serves(&model.to_string()));
+        if self.candidates(&fleet, &model, &digest).is_empty() {
+            return Err(self.nothing_serves_now(&model, &digest));
         }
         Ok((model, digest))
     }

@@ -1,5 +1,6 @@
 //! How attempts and requests end, and what the gateway is told. Pure.
 
+use crate::breaker::Outcome;
 use tether_wire::infer::Done;
 use tether_wire::rpc::{Code, RpcError};
 
@@ -17,6 +18,15 @@ pub(crate) enum End {
 }
 
 impl End {
+    /// What it says of the worker. What no other worker would do better is not this one's fault.
+    pub(crate) fn outcome(&self) -> Outcome {
+        match self {
+            Self::Done(_) => Outcome::Success,
+            Self::Fault(error) => Outcome::of_error(error.code),
+            Self::Final(_) | Self::Cancelled => Outcome::Neutral,
+        }
+    }
+
     /// Its label in metrics and spans.
     pub(crate) fn label(&self) -> &'static str {
         match self {

@@ -1,28 +1,26 @@
 //! How far an answer is: what was given of it, by whom it may be continued, and how often it was
 //! tried. Pure. (SCH-4, SCH-8)
 //!
-//! Tries count from the last piece on: whoever gave something was no failed try. How often an answer
-//! may change hands is bounded apart.
+//! Whether it is tried again is decided by [`crate::retry`], by what is kept here.
 
+use crate::retry::{Failure, MAX_HAND_OVERS, Tries};
 use tether_wire::NodeId;
 use tether_wire::infer::{Chunk, Resume};
 use tether_wire::receipt::hash::Given;
-
-/// Most workers that one answer is continued by.
-pub(crate) const MAX_HAND_OVERS: u32 = 16;
 
 /// How far an answer is.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Progress {
     /// Orders that were given, those of owners before included.
     attempts: u32,
-    /// Those that failed since the last piece.
-    failed: u32,
+    /// Those since the answer last made progress, and how often it changed hands.
+    tries: Tries,
     /// Workers that had an order. Those that failed at it are asked again when no other is left.
     tried: Vec<NodeId>,
     /// Whether the last of them gave anything.
     has_given: bool,
-    hand_overs: u32,
+    /// Workers that asked to be left alone, and until when.
+    resting: Vec<(NodeId, u64)>,
     prompt_tokens: Option<u32>,
     /// Ids of the tokens that were given, or that a gateway says were.
     transcript: Vec<u32>,
@@ -36,17 +34,6 @@ pub(crate) struct Progress {
     given: Given,
     /// In which it was given.
     numerics_class: String,
-}
-
-/// What is to be done after a worker failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// Another worker gives the answer, from its beginning.
-    Retry,
-    /// Another worker goes on behind what was given.
-    HandOver,
-    /// Nobody is asked any more.
-    Stop,
 }
 
 impl Progress {
@@ -76,14 +63,16 @@ impl Progress {
         self.attempts
     }
 
-    /// Orders that failed since the last piece.
-    pub(crate) fn failed(&self) -> u32 {
-        self.failed
+    /// Workers that are not asked now.
+    pub(crate) fn not_now(&self, now_ms: u64) -> Vec<NodeId> {
+        let resting = self.resting.iter().filter(|(_, until)| *until > now_ms);
+        let resting = resting.map(|(worker, _)| *worker);
+        self.tried.iter().copied().chain(resting).collect()
     }
 
-    /// Workers that are not asked now.
-    pub(crate) fn tried(&self) -> &[NodeId] {
-        &self.tried
+    /// The last of those that had an order.
+    pub(crate) fn last(&self) -> Option<NodeId> {
+        self.tried.last().copied()
     }
 
     /// Tokens in the log.
@@ -114,12 +103,13 @@ impl Progress {
 
     /// Whether another worker can go on.
     pub(crate) fn can_go_on(&self) -> bool {
-        !self.is_nameless && self.hand_overs <= MAX_HAND_OVERS
+        !self.is_nameless && self.tries.hand_overs < MAX_HAND_OVERS
     }
 
     /// An order goes to a worker.
     pub(crate) fn ordered(&mut self, worker: NodeId) {
         self.attempts += 1;
+        self.tries.attempts = self.tries.attempts.max(1);
         self.tried.push(worker);
         self.has_given = false;
         // What one said who gave nothing binds nobody.
@@ -155,24 +145,44 @@ impl Progress {
         if self.numerics_class != numerics_class {
             numerics_class.clone_into(&mut self.numerics_class);
         }
-        if !self.has_given {
-            self.has_given = true;
-            self.failed = 0;
+        self.has_given = true;
+    }
+
+    /// How the last order failed. Of what a gateway was given elsewhere somebody waits as well.
+    pub(crate) fn failure(&self) -> Failure {
+        match (
+            self.has_given,
+            self.has_begun || !self.transcript.is_empty(),
+        ) {
+            // Nobody could go on.
+            _ if self.is_nameless => Failure::Final,
+            (true, _) => Failure::AfterProgress,
+            (false, true) => Failure::Between,
+            (false, false) => Failure::Early,
         }
     }
 
-    /// The worker failed; `most` failures are allowed between two pieces.
-    pub(crate) fn fails(&mut self, most: u32) -> Next {
-        self.failed += 1;
-        if self.has_given {
-            self.hand_overs += 1;
-            self.failed = 0;
+    /// What it went through, with the last order.
+    pub(crate) fn tries(&self) -> Tries {
+        self.tries
+    }
+
+    /// It is tried again.
+    pub(crate) fn again(&mut self, tries: Tries) {
+        self.tries = tries;
+    }
+
+    /// The last worker is to be left alone for a while; after it, it may be asked again.
+    pub(crate) fn rests(&mut self, until_ms: u64) {
+        if let Some(worker) = self.tried.pop() {
+            self.resting.retain(|(it, _)| *it != worker);
+            self.resting.push((worker, until_ms));
         }
-        match (self.has_begun, self.failed < most) {
-            (true, true) if self.can_go_on() => Next::HandOver,
-            (false, true) => Next::Retry,
-            _ => Next::Stop,
-        }
+    }
+
+    /// When the first of those that rest may be asked again.
+    pub(crate) fn rested_ms(&self) -> Option<u64> {
+        self.resting.iter().map(|(_, until_ms)| *until_ms).min()
     }
 
     /// Nobody else is left: all may be tried again, the last one when it is alone.

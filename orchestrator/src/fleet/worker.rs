@@ -37,6 +37,10 @@ pub(crate) struct Live {
     first_token_ms: AtomicU32,
     /// Requests that this orchestrator has running there.
     ours: AtomicU32,
+    /// The most of them since the last beat.
+    peak: AtomicU32,
+    /// Requests of others, by the last beat.
+    others: AtomicU32,
     suspect: AtomicBool,
     withdrawn: AtomicBool,
 }
@@ -49,6 +53,10 @@ impl Live {
         set(&self.queue_depth, beat.queue_depth);
         set(&self.in_flight, beat.in_flight);
         set(&self.first_token_ms, beat.first_token_ms);
+        // What ended while the beat was on its way is none of others'.
+        let peak = self.peak.swap(self.ours(), Ordering::Relaxed);
+        let said = beat.in_flight.saturating_add(beat.queue_depth);
+        set(&self.others, said.saturating_sub(peak));
         self.heard_mono_ms.store(heard_mono_ms, Ordering::Relaxed);
         let is_new = self.epoch.load(Ordering::Relaxed) != beat.epoch;
         if is_new {
@@ -176,6 +184,15 @@ impl WorkerView {
         (self.in_flight()).max(running.saturating_add(self.queue_depth()))
     }
 
+    /// Requests that it can be given until it has all its slots full and this share of them waiting.
+    pub(crate) fn places(&self, ahead_percent: u32) -> u32 {
+        let slots = self.card().capacity.max(1);
+        let ahead = u64::from(slots) * u64::from(ahead_percent) / 100;
+        let most = slots.saturating_add(u32::try_from(ahead).unwrap_or(u32::MAX).max(1));
+        let others = self.live.others.load(Ordering::Relaxed);
+        most.saturating_sub(self.in_flight().saturating_add(others))
+    }
+
     /// What placement weighs, for one of its models.
     pub(crate) fn traits<'a>(&'a self, offer: &ModelOffer) -> Traits<'a> {
         let card = self.card();
@@ -195,7 +212,8 @@ impl WorkerView {
     /// Counts one more request as running there, until the guard is dropped.
     #[must_use]
     pub fn occupy(&self) -> InFlight {
-        self.live.ours.fetch_add(1, Ordering::Relaxed);
+        let before = self.live.ours.fetch_add(1, Ordering::Relaxed);
+        let _ = (self.live.peak).fetch_max(before.saturating_add(1), Ordering::Relaxed);
         InFlight(self.live.clone())
     }
 
@@ -261,5 +279,39 @@ pub struct InFlight(Arc<Live>);
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.ours.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fleet::Roster;
+    use crate::testing::{beat, id, there};
+
+    #[test]
+    fn places_are_the_slots_and_one_at_hand_less_what_runs_there_for_anybody() {
+        let mut roster = Roster::default();
+        there(&mut roster, 1, |_| ());
+        let fleet = roster.snapshot();
+        let worker = fleet.worker(&id(1)).expect("there");
+        assert_eq!(
+            (worker.places(25), worker.places(100), worker.places(0)),
+            (5, 8, 5)
+        );
+        let ours = [worker.occupy(), worker.occupy()];
+        assert_eq!(worker.places(25), 3);
+        let mut said = beat(2);
+        (said.in_flight, said.queue_depth) = (3, 1);
+        worker.live.beat(&said, 0);
+        assert_eq!(worker.places(25), 1, "two are others'");
+        drop(ours);
+        assert_eq!(worker.places(25), 3, "at once, and not with the next beat");
+        worker.live.beat(&said, 0);
+        assert_eq!(
+            worker.places(25),
+            3,
+            "some ended while the beat was on its way"
+        );
+        worker.live.beat(&said, 0);
+        assert_eq!(worker.places(25), 1, "none of them is ours");
     }
 }

@@ -3,6 +3,7 @@
 
 mod admin;
 mod again;
+mod breakers;
 mod cuts;
 mod directory;
 mod disk;
@@ -24,3 +25,4 @@ mod starved;
 mod survive;
 mod taken_over;
 mod unreachable;
+mod waiting;

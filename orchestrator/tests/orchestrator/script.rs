@@ -9,6 +9,9 @@ use tether_wire::infer::{
 use tether_wire::rpc::{Code, RpcError};
 use tokio::sync::watch;
 
+/// From one piece to the next.
+const PACE: std::time::Duration = std::time::Duration::from_millis(5);
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Script {
     /// Answers with so many tokens.
@@ -41,6 +44,10 @@ pub enum Script {
     Receipt(Vec<u8>),
     /// Gives letters, so many in all, from wherever the transcript ends.
     Letters(u32),
+    /// The same, a few milliseconds apart, and one more when the test lets it go on.
+    Paced(u32),
+    /// Fails every second order until the test says that it is well, and answers others.
+    Flaky,
     /// Gives one letter more than was given, and ends the call.
     OneMore,
     /// The same as letters, up to so many, and then this.
@@ -154,6 +161,9 @@ impl Scripted {
         match &self.script {
             Script::Refuse(error) => return Err(error.clone()),
             Script::Silent => std::future::pending::<()>().await,
+            Script::Flaky if self.orders().is_multiple_of(2) && !*self.turn.borrow() => {
+                return Err(RpcError::new(Code::Internal, "its engine fell"));
+            }
             _ => {}
         }
         let accepted = Accepted {
@@ -223,6 +233,23 @@ impl Scripted {
             Script::Letters(of) => {
                 self.letters(call, &order.transcript, *of).await?;
                 call.send(&done(*of)).await?;
+            }
+            Script::Paced(of) => {
+                call.send(&begun()).await?;
+                for position in 0..*of {
+                    let letter = letter(position).to_string();
+                    call.send(&chunk(position, &letter)).await?;
+                    tokio::time::sleep(PACE).await;
+                }
+                let mut turn = self.turn.subscribe();
+                turn.wait_for(|came| *came).await.expect("lives");
+                let letter = letter(*of).to_string();
+                call.send(&chunk(*of, &letter)).await?;
+                std::future::pending::<()>().await;
+            }
+            Script::Flaky => {
+                call.send(&chunk(0, "x")).await?;
+                call.send(&done(1)).await?;
             }
             Script::OneMore => {
                 let given = u32::try_from(order.transcript.len()).expect("few");

@@ -84,6 +84,27 @@ async fn however_a_worker_ends_in_the_middle_another_goes_on_and_the_caller_cann
     }
 }
 
+/// Its link lives, and half a minute may pass between two pieces: only the pace tells.
+#[tokio::test]
+async fn an_engine_that_pauses_for_longer_than_ever_is_left_and_a_false_alarm_is_noticed() {
+    let mesh = Mesh::start().await;
+    let paused = mesh.worker(10, Script::Paced(40)).await;
+    let other = mesh.worker_with(11, Script::Letters(60), cold).await;
+    let answer = mesh.submit(&request("a")).await;
+    assert!(answer.is_whole(), "{:?}", answer.error);
+    assert_eq!(answer.text(), letters(60));
+    assert_eq!(last_transcript(&other).len(), 40);
+    let alarms = || mesh.metric("tether_orchestrator_false_alarms_total");
+    assert_eq!(alarms(), 0);
+    paused.scripted.turn.send_replace(true);
+    within("it is heard of again", async {
+        while alarms() == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn an_answer_may_change_hands_several_times() {
     let mesh = Mesh::start().await;

@@ -64,6 +64,14 @@ label_set!(
     RoleState { role: &'static str, state: &'static str }
 );
 label_set!(
+    /// One kind in one state.
+    KindState { kind: &'static str, state: &'static str }
+);
+label_set!(
+    /// One priority.
+    ByPriority { priority: &'static str }
+);
+label_set!(
     /// One code.
     ByCode { code: &'static str }
 );

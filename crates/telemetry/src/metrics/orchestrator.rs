@@ -1,6 +1,6 @@
 //! What an orchestrator decides.
 
-use super::labels::{Outcome, Reason, RoleState, State};
+use super::labels::{ByPriority, KindState, Outcome, Reason, RoleState, State};
 use super::registry::{
     FIRST_TOKEN_SECONDS, Histograms, REQUEST_SECONDS, Registry, SHORT_SECONDS, SIZES,
 };
@@ -21,8 +21,15 @@ pub struct OrchestratorMetrics {
     nodes: Family<RoleState, Gauge>,
     dispatches: Family<Outcome, Counter>,
     retries: Family<Reason, Counter>,
+    give_ups: Family<Reason, Counter>,
     hand_overs: Family<Reason, Counter>,
     joined: Counter,
+    false_alarms: Counter,
+    breakers: Family<KindState, Gauge>,
+    breaker_turns: Family<KindState, Counter>,
+    waiting: Family<ByPriority, Gauge>,
+    shed: Family<Reason, Counter>,
+    wait_seconds: Histogram,
     answered_again: Counter,
     taken_over: Family<Reason, Counter>,
     abandoned: Counter,
@@ -75,9 +82,44 @@ impl OrchestratorMetrics {
                 "Answers that another worker went on with, by the reason why the one before did not",
                 Family::default(),
             ),
+            false_alarms: d.counter(
+                "tether_orchestrator_false_alarms",
+                "Answers that were handed over since a piece was overdue, and whose worker went on",
+            ),
             joined: d.counter(
                 "tether_orchestrator_joined",
                 "Requests whose key was repeated while its answer was given, and that were given the same",
+            ),
+            give_ups: d.add(
+                "tether_orchestrator_give_ups",
+                "Requests that were not tried again after a worker failed, by why not",
+                Family::default(),
+            ),
+            breakers: d.add(
+                "tether_orchestrator_breakers",
+                "Breakers of workers, models and regions that are not closed",
+                Family::default(),
+            ),
+            breaker_turns: d.add(
+                "tether_orchestrator_breaker_turns",
+                "Times that a breaker opened or closed",
+                Family::default(),
+            ),
+            waiting: d.add(
+                "tether_orchestrator_requests_waiting",
+                "Requests that wait for a place at a worker, by priority",
+                Family::default(),
+            ),
+            shed: d.add(
+                "tether_orchestrator_requests_shed",
+                "Requests that were refused before they waited, by why",
+                Family::default(),
+            ),
+            wait_seconds: d.add_in(
+                "tether_orchestrator_wait_duration",
+                "Time for which requests that waited for a place did so",
+                Unit::Seconds,
+                REQUEST_SECONDS.new_metric(),
             ),
             answered_again: d.counter(
                 "tether_orchestrator_answered_again",
@@ -183,6 +225,38 @@ impl OrchestratorMetrics {
         self.retries.get_or_create(&Reason { reason }).inc();
     }
 
+    /// How many breakers of a kind are in a state.
+    pub fn set_breakers(&self, kind: &'static str, state: &'static str, count: usize) {
+        (self.breakers.get_or_create(&KindState { kind, state }))
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// A breaker opened or closed.
+    pub fn breaker_turned(&self, kind: &'static str, state: &'static str) {
+        (self.breaker_turns.get_or_create(&KindState { kind, state })).inc();
+    }
+
+    /// How many requests of a priority wait.
+    pub fn set_waiting(&self, priority: &'static str, count: usize) {
+        (self.waiting.get_or_create(&ByPriority { priority }))
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// A request was refused before it waited.
+    pub fn shed(&self, reason: &'static str) {
+        self.shed.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A request waited for so long, and had its turn or not.
+    pub fn waited(&self, waited: Duration) {
+        self.wait_seconds.observe(waited.as_secs_f64());
+    }
+
+    /// A request is not tried again.
+    pub fn gave_up(&self, reason: &'static str) {
+        self.give_ups.get_or_create(&Reason { reason }).inc();
+    }
+
     /// Another worker goes on with an answer, and why the one before does not.
     pub fn handed_over(&self, reason: &'static str) {
         self.hand_overs.get_or_create(&Reason { reason }).inc();
@@ -206,6 +280,11 @@ impl OrchestratorMetrics {
     /// A repeated key joined the answer under way.
     pub fn joined(&self) {
         self.joined.inc();
+    }
+
+    /// A worker went on after its answer was handed over.
+    pub fn false_alarm(&self) {
+        self.false_alarms.inc();
     }
 
     /// An attempt at a worker ended.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::catalogue::Catalogue;
 use crate::fleet::Roster;
-use crate::testing::{NOW, id, mesh, offer, region, there, verified};
+use crate::testing::{NOW, breaking, id, mesh, offer, region, there, verified};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tether_presence::{AdmittedCard, Effect, Event, Input, Now, Origin, Settings, Spread};
@@ -67,6 +67,7 @@ impl Scene {
             sight: Sight {
                 fleet: &fleet,
                 catalogue: &Catalogue::default(),
+                breaking: &breaking(),
                 is_linked: &|_| true,
                 now_mono_ms: now.mono_ms,
             },

@@ -3,7 +3,7 @@
 use super::*;
 use crate::catalogue::{Catalogue, Release};
 use crate::fleet::Roster;
-use crate::testing::{id, offer, region, there};
+use crate::testing::{breaking, id, offer, region, there};
 use tether_presence::Effect;
 use tether_wire::Digest;
 
@@ -14,6 +14,7 @@ fn page(fleet: &Snapshot, catalogue: &Catalogue, query: &[(&str, &str)], now: u6
     let sight = Sight {
         fleet,
         catalogue,
+        breaking: &breaking(),
         is_linked: &|_| false,
         now_mono_ms: now,
     };
@@ -43,7 +44,7 @@ fn a_row_has_exactly_the_fields_that_are_promised() {
             "id": id(1).to_hex(), "state": "suspect", "region": "local",
             "models": ["tiny@1.0"], "in_flight": 1, "queue_depth": 2,
             "heartbeat_age_ms": 250, "slots": 4, "tier": "trusted", "engine": "echo",
-            "reason": reason, "reasons": [reason], "linked": false, "faults": []
+            "reason": reason, "reasons": [reason], "breaker": "closed", "linked": false, "faults": []
         }])
     );
 }
@@ -122,6 +123,7 @@ fn a_node_without_a_card_is_shown_unless_its_region_or_model_is_asked_for() {
     let sight = Sight {
         fleet: &fleet,
         catalogue: &Catalogue::default(),
+        breaking: &breaking(),
         is_linked: &|_| true,
         now_mono_ms: 0,
     };

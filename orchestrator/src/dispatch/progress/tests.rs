@@ -2,8 +2,6 @@ use super::*;
 use tether_wire::Digest;
 use tether_wire::infer::Started;
 
-const MOST: u32 = 3;
-
 fn worker(n: u8) -> NodeId {
     NodeId([n; 32])
 }
@@ -14,53 +12,53 @@ fn piece(progress: &mut Progress) {
 }
 
 #[test]
-fn a_request_that_gave_nothing_is_tried_a_few_times() {
-    let mut progress = Progress::default();
-    for n in 1..MOST {
-        progress.ordered(worker(1));
-        assert_eq!(progress.fails(MOST), Next::Retry, "{n}");
-        assert_eq!(progress.failed(), n);
-    }
-    progress.ordered(worker(2));
-    assert_eq!(progress.fails(MOST), Next::Stop);
-    assert_eq!((progress.attempts(), progress.tried().len()), (MOST, 3));
-}
-
-#[test]
-fn who_gave_something_is_no_failed_try_and_is_not_asked_next() {
+fn how_an_order_failed_depends_on_what_it_and_those_before_gave() {
     let mut progress = Progress::default();
     progress.ordered(worker(1));
-    assert_eq!(progress.fails(MOST), Next::Retry);
+    assert_eq!(progress.failure(), Failure::Early);
     progress.ordered(worker(2));
     piece(&mut progress);
     piece(&mut progress);
-    assert_eq!(progress.fails(MOST), Next::HandOver);
-    assert_eq!(progress.failed(), 0);
-    assert_eq!(progress.tried(), [worker(1), worker(2)]);
+    assert_eq!(progress.failure(), Failure::AfterProgress);
+    assert_eq!(progress.not_now(0), [worker(1), worker(2)]);
     assert_eq!(progress.transcript(), [0, 1]);
     assert_eq!(progress.numerics_class(), Some("class"));
     progress.ordered(worker(3));
-    assert_eq!(progress.fails(MOST), Next::HandOver);
-    assert_eq!(progress.failed(), 1);
-    assert_eq!(progress.tried(), [worker(1), worker(2), worker(3)]);
+    assert_eq!(progress.failure(), Failure::Between, "it gave nothing");
+    assert_eq!(progress.not_now(0), [worker(1), worker(2), worker(3)]);
     progress.forgive();
-    assert_eq!(progress.tried(), [worker(3)], "it is asked last");
+    assert_eq!(progress.not_now(0), [worker(3)], "it is asked last");
     progress.forgive();
-    assert!(progress.tried().is_empty());
+    assert!(progress.not_now(0).is_empty());
 }
 
 #[test]
 fn an_answer_changes_hands_no_more_than_a_stated_number_of_times() {
     let mut progress = Progress::default();
-    for n in 0..MAX_HAND_OVERS {
-        progress.ordered(worker(1));
-        piece(&mut progress);
-        assert_eq!(progress.fails(MOST), Next::HandOver, "{n}");
-    }
     progress.ordered(worker(1));
     piece(&mut progress);
-    assert_eq!(progress.fails(MOST), Next::Stop);
-    assert_eq!(progress.tokens(), MAX_HAND_OVERS + 1);
+    let tries = |hand_overs| Tries {
+        attempts: 1,
+        hand_overs,
+    };
+    progress.again(tries(MAX_HAND_OVERS - 1));
+    assert!(progress.can_go_on());
+    progress.again(tries(MAX_HAND_OVERS));
+    assert!(!progress.can_go_on());
+}
+
+#[test]
+fn a_worker_that_asked_to_be_left_alone_is_asked_again_when_its_time_comes() {
+    let mut progress = Progress::default();
+    for (n, until_ms) in [(1, 900), (2, 500)] {
+        progress.ordered(worker(n));
+        progress.rests(until_ms);
+    }
+    progress.ordered(worker(3));
+    assert_eq!(progress.rested_ms(), Some(500));
+    assert_eq!(progress.not_now(499), [worker(3), worker(1), worker(2)]);
+    assert_eq!(progress.not_now(500), [worker(3), worker(1)]);
+    assert_eq!(progress.not_now(900), [worker(3)]);
 }
 
 #[test]
@@ -74,7 +72,7 @@ fn tokens_without_ids_cannot_be_gone_on_from() {
     progress.gave(&nameless, "");
     assert_eq!(progress.tokens(), 3);
     assert!(!progress.can_go_on());
-    assert_eq!(progress.fails(MOST), Next::Stop);
+    assert_eq!(progress.failure(), Failure::Final);
 }
 
 #[test]

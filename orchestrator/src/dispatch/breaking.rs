@@ -1,0 +1,155 @@
+//! The breakers, as those who dispatch, those who look and the metrics see them. (SCH-3)
+
+use crate::breaker::{
+    BreakerSettings, Breakers, Change, KINDS, Outcome, Pass, Place, Shown, State, Verdict,
+};
+use crate::clock;
+use crate::fleet::WorkerView;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tether_telemetry::metrics::OrchestratorMetrics;
+use tether_wire::{ModelRef, Region};
+
+/// All breakers. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Breaking {
+    breakers: Arc<Mutex<Breakers>>,
+    metrics: Arc<OrchestratorMetrics>,
+}
+
+impl Breaking {
+    /// Closed ones, by settings that were checked.
+    pub(crate) fn new(settings: BreakerSettings, metrics: Arc<OrchestratorMetrics>) -> Self {
+        Self {
+            breakers: Arc::new(Mutex::new(Breakers::new(settings))),
+            metrics,
+        }
+    }
+
+    /// Keeps those to whom requests for a model may go; when to ask again for the first of the
+    /// others.
+    pub(super) fn sift<T>(
+        &self,
+        found: &mut Vec<T>,
+        worker: impl Fn(&T) -> &WorkerView,
+        model: &ModelRef,
+    ) -> Option<u64> {
+        let (breakers, now_ms) = (self.breakers(), clock::now().mono_ms);
+        let mut first_ms: Option<u64> = None;
+        found.retain(
+            |it| match breakers.admits(&place(worker(it), model), now_ms) {
+                Verdict::Yes | Verdict::Probe => true,
+                Verdict::No { until_ms } => {
+                    let left_ms = until_ms.saturating_sub(now_ms);
+                    first_ms = Some(first_ms.map_or(left_ms, |first_ms| first_ms.min(left_ms)));
+                    false
+                }
+            },
+        );
+        first_ms
+    }
+
+    /// A request goes to a worker, if it still may.
+    pub(super) fn begin(&self, worker: &WorkerView, model: &ModelRef) -> Option<Trial> {
+        let begun = self
+            .breakers()
+            .begin(&place(worker, model), clock::now().mono_ms);
+        let pass = begun.ok()?;
+        Some(Trial {
+            breaking: self.clone(),
+            pass: Some(pass),
+            has_answered: false,
+        })
+    }
+
+    /// The breaker of a worker.
+    pub(crate) fn of_worker(&self, worker: &WorkerView, now_ms: u64) -> Shown {
+        self.breakers()
+            .of_worker(&worker.id(), worker.epoch(), now_ms)
+    }
+
+    /// The breaker of a model.
+    pub(crate) fn of_model(&self, model: &ModelRef, now_ms: u64) -> Shown {
+        self.breakers().of_model(model, now_ms)
+    }
+
+    /// The breaker of a region.
+    pub(crate) fn of_region(&self, region: &Region, now_ms: u64) -> Shown {
+        self.breakers().of_region(region, now_ms)
+    }
+
+    /// Takes the counts of those that are not closed over into the metrics.
+    pub(crate) fn count(&self) {
+        let counts = self.breakers().counts(clock::now().mono_ms);
+        for (kind, counts) in KINDS.into_iter().zip(counts) {
+            self.metrics.set_breakers(kind, "open", counts.open);
+            self.metrics
+                .set_breakers(kind, "half-open", counts.half_open);
+        }
+    }
+
+    fn tell(&self, changes: &[Change]) {
+        for change in changes {
+            self.metrics
+                .breaker_turned(change.subject.kind(), change.to.as_str());
+            match change.to {
+                State::Closed => tracing::info!(breaker = ?change.subject, "closed"),
+                State::HalfOpen => {}
+                State::Open { .. } => {
+                    tracing::warn!(breaker = ?change.subject, "open: too much of what is sent there fails");
+                }
+            }
+        }
+    }
+
+    /// Each change is one step, so that a panic elsewhere leaves nothing half done.
+    fn breakers(&self) -> MutexGuard<'_, Breakers> {
+        self.breakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn place<'a>(worker: &'a WorkerView, model: &'a ModelRef) -> Place<'a> {
+    Place {
+        worker: worker.id(),
+        epoch: worker.epoch(),
+        model,
+        region: worker.region(),
+    }
+}
+
+/// A request that was let through. Dropping it gives its place back and says nothing of the worker.
+#[derive(Debug)]
+pub(super) struct Trial {
+    breaking: Breaking,
+    pass: Option<Pass>,
+    has_answered: bool,
+}
+
+impl Trial {
+    /// A piece of its answer came; the first one counts.
+    pub(super) fn piece(&mut self) {
+        if std::mem::replace(&mut self.has_answered, true) {
+            return;
+        }
+        if let Some(pass) = &self.pass {
+            (self.breaking.breakers()).first_piece(pass, clock::now().mono_ms);
+        }
+    }
+
+    /// What became of it.
+    pub(super) fn end(mut self, outcome: Outcome) {
+        self.give_back(outcome);
+    }
+
+    fn give_back(&mut self, outcome: Outcome) {
+        let Some(pass) = self.pass.take() else { return };
+        let now_ms = clock::now().mono_ms;
+        let changes = (self.breaking.breakers()).end(pass, outcome, now_ms, &mut rand::rng());
+        self.breaking.tell(&changes);
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        self.give_back(Outcome::Neutral);
+    }
+}

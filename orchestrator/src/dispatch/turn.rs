@@ -1,0 +1,114 @@
+//! A request's turn: it goes on when there is a place for it at a worker, waits in its model's queue,
+//! or is told at once that it would wait in vain. (SCH-5, SCH-7)
+
+use super::Dispatcher;
+use super::log::AnswerLog;
+use super::waiting::{Entered, Turn};
+use crate::clock;
+use crate::queue::{Entry, MAX_RETRY_AFTER_MS, Shed, Why};
+use std::sync::Arc;
+use std::time::Duration;
+use tether_wire::infer::{InferRequest, PromptSize};
+use tether_wire::rpc::{Code, RpcError};
+use tether_wire::{Digest, ModelRef};
+use tokio_util::sync::CancellationToken;
+
+/// How often those who wait are looked after, whatever happens: workers tell of their load, and
+/// breakers let somebody through, without a word here.
+const LOOK: Duration = Duration::from_millis(100);
+/// Bytes of a prompt that are as much work as a token of an answer: reading is quicker than writing.
+const BYTES_OF_WORK: usize = 32;
+/// Tokens of an answer whose length nobody bounded, and of one that is bounded by more.
+const LIKELY_TOKENS: u32 = 256;
+const MOST_TOKENS: u32 = 2_048;
+
+impl Dispatcher {
+    /// Waits for the turn of a request.
+    pub(super) async fn turn(
+        &self,
+        request: &InferRequest,
+        (model, digest): (&ModelRef, Digest),
+        deadline: tokio::time::Instant,
+        log: &AnswerLog,
+    ) -> Result<Turn, RpcError> {
+        let now_ms = clock::now().mono_ms;
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        let wait_ms = (left_ms.saturating_sub(self.config.retry.least_left_ms))
+            .min(self.config.queue_timeout_ms);
+        let share = self.shares.load().of(&request.tenant);
+        let bytes = PromptSize::of(&request.input, &request.output).bytes();
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let tokens = request.sampling.max_tokens;
+        let read = u32::try_from(bytes / BYTES_OF_WORK).unwrap_or(u32::MAX);
+        let entry = Entry {
+            tenant: request.tenant.clone(),
+            weight: share.weight,
+            priority: share.priority,
+            work: read.saturating_add(tokens.unwrap_or(LIKELY_TOKENS).min(MOST_TOKENS)),
+            bytes,
+            turn_by_ms: now_ms.saturating_add(wait_ms),
+            what: (),
+        };
+        let free = self.free(model, &digest);
+        let mut waiter = match self.waiting.enter((model, digest), entry, free, now_ms) {
+            Entered::Turn(turn) => return Ok(turn),
+            Entered::Waits(waiter) => waiter,
+            Entered::Shed(shed) => return Err(refusal(&shed)),
+        };
+        let turn = tokio::select! {
+            biased;
+            () = log.abandoned() => {
+                return Err(RpcError::new(Code::Cancelled, "the caller went away"));
+            }
+            () = self.stop.cancelled() => return Err(super::stopping()),
+            turn = waiter.turn() => turn,
+            () = tokio::time::sleep_until(deadline) => None,
+        };
+        let waited_ms = clock::now().mono_ms.saturating_sub(now_ms);
+        (self.metrics).waited(Duration::from_millis(waited_ms));
+        turn.ok_or_else(|| {
+            let why = "every worker of this model is busy: the request had no turn in time";
+            let estimate_ms = waiter.estimate_ms().unwrap_or(self.config.retry_after_ms);
+            let estimate_ms = estimate_ms.clamp(1, MAX_RETRY_AFTER_MS);
+            RpcError::new(Code::Overloaded, why).with_retry_after_ms(estimate_ms)
+        })
+    }
+
+    /// Calls those whose turn it is, until the end.
+    pub(crate) async fn attend(self: Arc<Self>, stop: CancellationToken) {
+        let mut changes = self.fleet.changes();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.waiting.woken() => {}
+                _ = changes.changed(), if !self.waiting.is_empty() => {}
+                () = tokio::time::sleep(LOOK), if !self.waiting.is_empty() => {}
+            }
+            let free = |model: &ModelRef, digest: &Digest| self.free(model, digest);
+            self.waiting.call(free, clock::now().mono_ms);
+        }
+    }
+
+    /// Places at the workers of a model.
+    fn free(&self, model: &ModelRef, digest: &Digest) -> u32 {
+        let fleet = self.fleet.snapshot();
+        let found = self.candidates(&fleet, model, digest);
+        let ahead = self.config.queue.ahead_percent;
+        let places = found.iter().map(|it| it.worker.places(ahead));
+        places.fold(0, u32::saturating_add)
+    }
+}
+
+fn refusal(shed: &Shed<()>) -> RpcError {
+    let why = match shed.why {
+        Why::TooLate => {
+            "every worker of this model is busy: the request would have no turn in time"
+        }
+        Why::TenantFull => {
+            "every worker of this model is busy, and too many of this tenant's requests wait"
+        }
+        Why::Full => "every worker of this model is busy, and too many requests wait",
+    };
+    RpcError::new(Code::Overloaded, why).with_retry_after_ms(shed.retry_after_ms)
+}

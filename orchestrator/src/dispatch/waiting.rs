@@ -1,0 +1,249 @@
+//! Requests that wait for a free place at a worker of their model. (SCH-5, SCH-7)
+//!
+//! A request enters before it is a job, so that one that is refused costs no disk. Who finds a place
+//! free, and nobody waiting, goes on at once; who waits is called by [`Waiting::call`], which is asked
+//! whenever a place may have become free. A turn counts as a taken place until its request is given
+//! to a worker, which counts it from then on.
+
+use crate::queue::{Entry, Priority, QueueSettings, Queues, Shed, Ticket, Turn as Next};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tether_telemetry::metrics::OrchestratorMetrics;
+use tether_wire::{Digest, ModelRef};
+use tokio::sync::{Notify, oneshot};
+
+/// Who waits. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Waiting(Arc<Shared>);
+
+struct Shared {
+    room: Mutex<Room>,
+    /// A place may be free.
+    wake: Notify,
+    metrics: Arc<OrchestratorMetrics>,
+}
+
+struct Room {
+    queues: Queues<oneshot::Sender<Called>>,
+    /// Artifacts that are waited for, by model.
+    digests: HashMap<ModelRef, Digest>,
+    /// Turns that no worker counts yet.
+    turns: HashMap<ModelRef, u32>,
+}
+
+/// What comes of waiting.
+#[derive(Debug)]
+enum Called {
+    Turn(Turn),
+    /// Its time is over.
+    Late,
+}
+
+/// What a request that may wait gets.
+pub(super) enum Entered {
+    /// Its turn, at once.
+    Turn(Turn),
+    /// A place in the queue.
+    Waits(Waiter),
+    /// Nothing.
+    Shed(Shed<()>),
+}
+
+impl Waiting {
+    /// Nobody, by settings that were checked.
+    pub(crate) fn new(settings: QueueSettings, metrics: Arc<OrchestratorMetrics>) -> Self {
+        Self(Arc::new(Shared {
+            room: Mutex::new(Room {
+                queues: Queues::new(settings),
+                digests: HashMap::new(),
+                turns: HashMap::new(),
+            }),
+            wake: Notify::new(),
+            metrics,
+        }))
+    }
+
+    /// A request comes. `free`: places at the workers of its model.
+    pub(super) fn enter(
+        &self,
+        (model, digest): (&ModelRef, Digest),
+        entry: Entry<()>,
+        free: u32,
+        now_ms: u64,
+    ) -> Entered {
+        let mut room = self.room();
+        let is_first = room.queues.of(model).is_none_or(|queue| queue.is_empty());
+        if is_first && free > room.turns(model) {
+            return Entered::Turn(self.turn(&mut room, model));
+        }
+        let (tell, called) = oneshot::channel();
+        let entry = Entry {
+            tenant: entry.tenant,
+            weight: entry.weight,
+            priority: entry.priority,
+            work: entry.work,
+            bytes: entry.bytes,
+            turn_by_ms: entry.turn_by_ms,
+            what: tell,
+        };
+        let estimate_ms = (room.queues.of(model)).and_then(|it| it.wait_ms(&entry, now_ms));
+        match room.queues.push(model, entry, now_ms) {
+            Ok(ticket) => {
+                room.digests.insert(model.clone(), digest);
+                Entered::Waits(Waiter {
+                    waiting: self.clone(),
+                    model: model.clone(),
+                    ticket,
+                    called,
+                    estimate_ms,
+                })
+            }
+            Err(shed) => {
+                self.0.metrics.shed(shed.why.label());
+                Entered::Shed(Shed {
+                    why: shed.why,
+                    retry_after_ms: shed.retry_after_ms,
+                    what: (),
+                })
+            }
+        }
+    }
+
+    /// Calls those whose turn it is. `free`: places at the workers of a model.
+    pub(super) fn call(&self, free: impl Fn(&ModelRef, &Digest) -> u32, now_ms: u64) {
+        let mut called = Vec::new();
+        {
+            let mut room = self.room();
+            while let Some(late) = room.queues.take_late(now_ms) {
+                called.push((late, Called::Late));
+            }
+            for model in room.queues.models() {
+                let digest = room.digests.get(&model).copied();
+                let free = digest.map_or(0, |digest| free(&model, &digest));
+                while free > room.turns(&model) {
+                    match room.queues.take(&model, now_ms) {
+                        None => break,
+                        Some(Next::Late(late)) => called.push((late, Called::Late)),
+                        Some(Next::Serve(next)) => {
+                            called.push((next, Called::Turn(self.turn(&mut room, &model))));
+                        }
+                    }
+                }
+            }
+            let room = &mut *room;
+            (room.digests)
+                .retain(|model, _| room.queues.of(model).is_some_and(|it| !it.is_empty()));
+        }
+        for (tell, what) in called {
+            // Who went away meanwhile gives its turn back.
+            let _ = tell.send(what);
+        }
+    }
+
+    /// A place may be free.
+    pub(super) fn wake(&self) {
+        self.0.wake.notify_one();
+    }
+
+    /// Waits until a place may be free.
+    pub(super) async fn woken(&self) {
+        self.0.wake.notified().await;
+    }
+
+    /// Whether nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.room().queues.is_empty()
+    }
+
+    /// Takes the counts of those who wait over into the metrics.
+    pub(crate) fn count(&self) {
+        let room = self.room();
+        for priority in Priority::ALL {
+            let count = room.queues.waiting(priority);
+            self.0.metrics.set_waiting(priority.as_str(), count);
+        }
+    }
+
+    fn turn(&self, room: &mut Room, model: &ModelRef) -> Turn {
+        *room.turns.entry(model.clone()).or_default() += 1;
+        Turn {
+            waiting: self.clone(),
+            model: model.clone(),
+        }
+    }
+
+    /// Each change is one step, so that a panic elsewhere leaves nothing half done.
+    fn room(&self) -> MutexGuard<'_, Room> {
+        self.0.room.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Room {
+    fn turns(&self, model: &ModelRef) -> u32 {
+        self.turns.get(model).copied().unwrap_or_default()
+    }
+}
+
+/// A request that waits. Dropping it is going away.
+pub(super) struct Waiter {
+    waiting: Waiting,
+    model: ModelRef,
+    ticket: Ticket,
+    called: oneshot::Receiver<Called>,
+    estimate_ms: Option<u64>,
+}
+
+impl Waiter {
+    /// How long it was to be expected to wait, where that was known.
+    pub(super) fn estimate_ms(&self) -> Option<u64> {
+        self.estimate_ms
+    }
+
+    /// Its turn; nothing where its time was over first. Losing interest in the future and asking anew
+    /// loses nothing.
+    pub(super) async fn turn(&mut self) -> Option<Turn> {
+        match (&mut self.called).await {
+            Ok(Called::Turn(turn)) => Some(turn),
+            Ok(Called::Late) | Err(_) => None,
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let now_ms = crate::clock::now().mono_ms;
+        let gone = (self.waiting.room().queues).cancel(&self.model, self.ticket, now_ms);
+        drop(gone);
+    }
+}
+
+/// A place at some worker. Dropping it gives it back.
+pub(super) struct Turn {
+    waiting: Waiting,
+    model: ModelRef,
+}
+
+impl std::fmt::Debug for Turn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Turn({})", self.model)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        {
+            let mut room = self.waiting.room();
+            if let Some(turns) = room.turns.get_mut(&self.model) {
+                *turns -= 1;
+                if *turns == 0 {
+                    room.turns.remove(&self.model);
+                }
+            }
+        }
+        self.waiting.wake();
+    }
+}
+
+#[cfg(test)]
+#[path = "waiting/tests.rs"]
+mod tests;

@@ -1,0 +1,124 @@
+use super::*;
+use futures_util::FutureExt;
+use tether_telemetry::metrics::Registry;
+use tether_wire::TenantId;
+
+const DIGEST: Digest = Digest([1; 32]);
+
+fn waiting() -> Waiting {
+    let metrics = OrchestratorMetrics::register(&Registry::new());
+    Waiting::new(QueueSettings::default(), metrics)
+}
+
+fn model() -> ModelRef {
+    "m@1.0".parse().expect("valid")
+}
+
+fn enter(waiting: &Waiting, tenant: &str, free: u32) -> Entered {
+    let entry = Entry {
+        tenant: TenantId::new(tenant).expect("valid"),
+        weight: 1,
+        priority: Priority::Normal,
+        work: 1,
+        bytes: 1,
+        turn_by_ms: u64::MAX,
+        what: (),
+    };
+    waiting.enter((&model(), DIGEST), entry, free, 0)
+}
+
+#[track_caller]
+fn waits(entered: Entered) -> Waiter {
+    match entered {
+        Entered::Waits(waiter) => waiter,
+        Entered::Turn(_) => panic!("it has its turn"),
+        Entered::Shed(shed) => panic!("{shed:?}"),
+    }
+}
+
+#[track_caller]
+fn turn(entered: Entered) -> Turn {
+    match entered {
+        Entered::Turn(turn) => turn,
+        Entered::Waits(_) => panic!("it waits"),
+        Entered::Shed(shed) => panic!("{shed:?}"),
+    }
+}
+
+fn has_turn(waiter: &mut Waiter) -> Option<Turn> {
+    waiter.turn().now_or_never().flatten()
+}
+
+#[test]
+fn a_turn_is_a_taken_place_until_a_worker_counts_it() {
+    let waiting = waiting();
+    let first = turn(enter(&waiting, "a", 2));
+    let _second = turn(enter(&waiting, "a", 2));
+    let mut third = waits(enter(&waiting, "a", 2));
+    waiting.call(|_, _| 2, 0);
+    assert!(has_turn(&mut third).is_none());
+    drop(first);
+    waiting.call(|_, digest| if *digest == DIGEST { 2 } else { 0 }, 0);
+    assert!(has_turn(&mut third).is_some());
+    assert!(waiting.is_empty());
+}
+
+#[test]
+fn who_comes_while_others_wait_is_behind_them_though_a_place_is_free() {
+    let waiting = waiting();
+    let mut first = waits(enter(&waiting, "a", 0));
+    let mut second = waits(enter(&waiting, "a", 1));
+    waiting.call(|_, _| 1, 0);
+    let given = has_turn(&mut first).expect("it was first");
+    assert!(has_turn(&mut second).is_none());
+    drop(given);
+    waiting.call(|_, _| 1, 0);
+    assert!(has_turn(&mut second).is_some());
+}
+
+#[test]
+fn who_goes_away_gives_its_place_to_the_next() {
+    let waiting = waiting();
+    let gone = waits(enter(&waiting, "a", 0));
+    let late = waits(enter(&waiting, "a", 0));
+    let mut last = waits(enter(&waiting, "a", 0));
+    drop(gone);
+    // It is called, and goes before it hears of that.
+    waiting.call(|_, _| 1, 0);
+    drop(late);
+    waiting.call(|_, _| 1, 0);
+    assert!(has_turn(&mut last).is_some());
+    drop(last);
+    let room = waiting.room();
+    assert!(room.turns.is_empty() && room.digests.is_empty() && room.queues.is_empty());
+}
+
+#[test]
+fn whose_time_is_over_is_told_and_has_no_turn() {
+    let waiting = waiting();
+    let mut waiter = waits(enter(&waiting, "a", 0));
+    waiting.call(|_, _| 0, u64::MAX);
+    assert!(waiter.turn().now_or_never().expect("called").is_none());
+}
+
+#[test]
+fn a_tenant_that_floods_is_shed_and_leaves_room_for_others() {
+    let waiting = waiting();
+    let mut waiters = Vec::new();
+    let shed = loop {
+        match enter(&waiting, "flood", 0) {
+            Entered::Waits(waiter) => waiters.push(waiter),
+            Entered::Shed(shed) => break shed,
+            Entered::Turn(_) => panic!("no place is free"),
+        }
+    };
+    assert_eq!(waiters.len(), QueueSettings::default().entries / 2);
+    assert_eq!(shed.why.label(), "tenant-full");
+    assert!(shed.retry_after_ms > 0);
+    let mut other = waits(enter(&waiting, "other", 0));
+    waiting.call(|_, _| 2, 0);
+    assert!(
+        has_turn(&mut other).is_some(),
+        "it is not behind all of them"
+    );
+}
