@@ -160,7 +160,7 @@ mod tests {
 
     fn entry(tenant: usize, bytes: usize, turn_by_ms: u64) -> Entry<usize> {
         Entry {
-            tenant: TenantId::new(&format!("t{tenant}")).expect("valid"),
+            tenant: TenantId::new(format!("t{tenant}")).expect("valid"),
             weight: 1,
             priority: Priority::Normal,
             work: 1,

@@ -66,7 +66,7 @@ struct World {
 impl World {
     fn new(seed: u64, tenants: &[(u32, Priority, Comes)]) -> Self {
         let made = |(n, (weight, priority, comes)): (usize, &(u32, Priority, Comes))| Tenant {
-            id: TenantId::new(&format!("t{n}")).expect("valid"),
+            id: TenantId::new(format!("t{n}")).expect("valid"),
             weight: *weight,
             priority: *priority,
             comes: *comes,
