@@ -1,28 +1,56 @@
 //! Affinity of a worker to a request. Pure; each term is between 0 and 1 and recorded. (SCH-1)
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use tether_wire::{Digest, Region, Tier};
 
-/// How much each term counts; 0 leaves it out.
+/// Most that a term may count.
+const MAX_WEIGHT: f32 = 100.0;
+
+/// How much each term counts, from 0 to 100; 0 leaves it out.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Weights {
     /// The worker serves exactly the artifact that is wanted.
+    #[serde(deserialize_with = "weight")]
     pub model: f32,
     /// It stands in the region of the request.
+    #[serde(deserialize_with = "weight")]
     pub region: f32,
     /// Its accelerator is of the class that is wanted.
+    #[serde(deserialize_with = "weight")]
     pub gpu_class: f32,
     /// Little waits there: inverse of the load per slot.
+    #[serde(deserialize_with = "weight")]
     pub queue: f32,
     /// The model is loaded.
+    #[serde(deserialize_with = "weight")]
     pub warm: f32,
+    /// It was sent a prompt before that begins as this one. (SCH-2)
+    #[serde(deserialize_with = "weight")]
+    pub prefix: f32,
     /// It is trusted.
+    #[serde(deserialize_with = "weight")]
     pub trust: f32,
     /// It is cheap.
+    #[serde(deserialize_with = "weight")]
     pub price: f32,
     /// It was quick of late.
+    #[serde(deserialize_with = "weight")]
     pub latency: f32,
+}
+
+/// The value where it is within its limits, and otherwise what is wrong.
+pub(crate) fn ranged(value: f32, least: f32, most: f32) -> Result<f32, String> {
+    if (least..=most).contains(&value) {
+        return Ok(value);
+    }
+    Err(format!("is {value}, not between {least} and {most}"))
+}
+
+/// Refused where it is read, so that a mistake is told with its line.
+fn weight<'de, D: Deserializer<'de>>(from: D) -> Result<f32, D::Error> {
+    ranged(f32::deserialize(from)?, 0.0, MAX_WEIGHT).map_err(D::Error::custom)
 }
 
 impl Default for Weights {
@@ -34,6 +62,7 @@ impl Default for Weights {
             gpu_class: 0.5,
             queue: 2.0,
             warm: 1.0,
+            prefix: 1.0,
             trust: 0.5,
             price: 0.25,
             latency: 0.25,
@@ -42,13 +71,14 @@ impl Default for Weights {
 }
 
 impl Weights {
-    fn each(&self) -> [f32; 8] {
+    fn each(&self) -> [f32; TERMS] {
         [
             self.model,
             self.region,
             self.gpu_class,
             self.queue,
             self.warm,
+            self.prefix,
             self.trust,
             self.price,
             self.latency,
@@ -60,8 +90,8 @@ impl Weights {
     /// # Errors
     /// What is wrong.
     pub fn check(&self) -> Result<(), String> {
-        if self.each().iter().any(|w| !(0.0..=100.0).contains(w)) {
-            return Err("must each be between 0 and 100".to_owned());
+        if (self.each().iter()).any(|it| !(0.0..=MAX_WEIGHT).contains(it)) {
+            return Err(format!("must each be between 0 and {MAX_WEIGHT}"));
         }
         if self.each().iter().all(|w| *w == 0.0) {
             return Err("are all 0, so that every worker is as good as any".to_owned());
@@ -96,6 +126,9 @@ pub struct Traits<'a> {
     pub capacity: u32,
     /// Whether the model is loaded.
     pub warm: bool,
+    /// Blocks of the prompt's beginning that it was sent before; 0 where nothing is to be made of
+    /// that, as when it has too much to do.
+    pub prefix_blocks: u32,
     /// How far it is believed.
     pub tier: Tier,
     /// Micro-credits for a thousand tokens.
@@ -117,6 +150,8 @@ pub struct Terms {
     pub queue: f32,
     /// See [`Weights::warm`].
     pub warm: f32,
+    /// See [`Weights::prefix`].
+    pub prefix: f32,
     /// See [`Weights::trust`].
     pub trust: f32,
     /// See [`Weights::price`].
@@ -129,6 +164,11 @@ pub struct Terms {
 const HALF_PRICE_MICRO: f32 = 1_000.0;
 /// Time to the first token at which the term is one half: the objective of a small model.
 const HALF_LATENCY_MS: f32 = 200.0;
+/// Blocks at which the term is one half: what they save is some milliseconds even on a slow worker,
+/// and of a long beginning each further block matters less than that it is there at all.
+const HALF_PREFIX_BLOCKS: f32 = 4.0;
+/// Terms of the score.
+const TERMS: usize = 9;
 
 /// The terms of one worker for one request.
 #[must_use]
@@ -138,11 +178,12 @@ pub fn terms(wanted: &Wanted<'_>, worker: &Traits<'_>) -> Terms {
         clippy::cast_precision_loss,
         reason = "a score needs no more than seven digits"
     )]
-    let (load, slots, price, latency) = (
+    let (load, slots, price, latency, blocks) = (
         worker.load as f32,
         worker.capacity.max(1) as f32,
         worker.price_per_1k_micro as f32,
         worker.first_token_ms as f32,
+        worker.prefix_blocks as f32,
     );
     Terms {
         model: yes(wanted.digest.is_none_or(|digest| digest == worker.digest)),
@@ -152,6 +193,7 @@ pub fn terms(wanted: &Wanted<'_>, worker: &Traits<'_>) -> Terms {
             .is_none_or(|class| class == worker.gpu_class)),
         queue: 1.0 / (1.0 + load / slots),
         warm: yes(worker.warm),
+        prefix: blocks / (blocks + HALF_PREFIX_BLOCKS),
         trust: yes(worker.tier == Tier::Trusted),
         price: 1.0 / (1.0 + price / HALF_PRICE_MICRO),
         latency: if worker.first_token_ms == 0 {
@@ -171,6 +213,7 @@ pub fn score(terms: &Terms, weights: &Weights) -> f32 {
         terms.gpu_class,
         terms.queue,
         terms.warm,
+        terms.prefix,
         terms.trust,
         terms.price,
         terms.latency,
@@ -197,6 +240,7 @@ mod tests {
             load: 1,
             capacity: 4,
             warm: true,
+            prefix_blocks: 8,
             tier: Tier::Trusted,
             price_per_1k_micro: 100,
             first_token_ms: 100,
@@ -219,11 +263,12 @@ mod tests {
         let best = of(&base(&here));
         assert!((0.0..=1.0).contains(&best));
         type Worsen<'a> = (&'a str, fn(&mut Traits<'a>));
-        let worse: [Worsen<'_>; 7] = [
+        let worse: [Worsen<'_>; 8] = [
             ("model", |w| w.digest = Digest([2; 32])),
             ("gpu class", |w| w.gpu_class = "h100"),
             ("queue", |w| w.load = 5),
             ("warm", |w| w.warm = false),
+            ("prefix", |w| w.prefix_blocks = 2),
             ("trust", |w| w.tier = Tier::Untrusted),
             ("price", |w| w.price_per_1k_micro = 9_000),
             ("latency", |w| w.first_token_ms = 900),
@@ -261,7 +306,7 @@ mod tests {
         };
         assert!(weights.check().is_err());
         let zero = toml::from_str::<Weights>(
-            "model=0\nregion=0\ngpu_class=0\nqueue=0\nwarm=0\ntrust=0\nprice=0\nlatency=0",
+            "model=0\nregion=0\ngpu_class=0\nqueue=0\nwarm=0\nprefix=0\ntrust=0\nprice=0\nlatency=0",
         )
         .expect("read");
         assert!(zero.check().is_err());
