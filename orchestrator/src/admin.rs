@@ -1,31 +1,35 @@
-//! HTTP for the operator of this machine: metrics, health, the fleet, topics. Loopback only.
+//! HTTP for the operator of this machine: metrics, health, the fleet, requests, topics. Loopback only.
 //!
 //! # Layout
 //!
 //! * `filter` – which workers are asked for
 //! * `rows` – the fleet as rows, and why a worker gets no work
 //! * `explain` – everything that is known of one node
+//! * `requests` – why requests went where they went
 //! * `topics` – what this node announces and sees on the DHT
 //! * `token` – the secret that all of these but metrics and health need
 
 mod control;
 mod explain;
 mod filter;
+mod requests;
 mod rows;
 mod token;
 mod topics;
 
 pub use explain::{Explained, MAX_NAMED, Prefix};
 pub use filter::{DEFAULT_LIMIT, Filter, MAX_LIMIT, MAX_QUERY_BYTES, MAX_VALUES, states};
+pub use requests::RequestPrefix;
 pub use rows::{FaultRow, FleetRow, Page};
 pub use token::{TOKEN_FILE, TokenError, load_or_create};
 pub use topics::Topics;
 
 use crate::catalogue::Catalogue;
 use crate::clock;
+use crate::explained::Explanations;
 use crate::fleet::Snapshot;
 use crate::fleet::keeper::Fleet;
-use crate::score::Weights;
+use crate::placement::InForce;
 use crate::store::MetadataStore;
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -60,8 +64,10 @@ pub(crate) struct Admin {
     pub(crate) members: Members,
     pub(crate) node: Node,
     pub(crate) uplinks: UplinkLook,
-    /// By what requests are placed.
-    pub(crate) weights: Weights,
+    /// How requests are placed.
+    pub(crate) placement: InForce,
+    /// Why some went where they went.
+    pub(crate) explanations: Arc<Explanations>,
     pub(crate) ready: AtomicBool,
     /// Hash of the token: comparing hashes tells nothing about the token by its time.
     pub(crate) token: Digest,
@@ -77,6 +83,7 @@ impl Admin {
         let secret = Router::new()
             .route("/fleet", get(fleet))
             .route("/fleet/{worker}", get(explain))
+            .route("/requests/{id}", get(requests::explain))
             .route("/topics", get(topics))
             .route("/control", control::route())
             .route_layer(middleware::from_fn_with_state(self.clone(), guard));
@@ -279,7 +286,7 @@ async fn explain(State(admin): State<Arc<Admin>>, Path(worker): Path<String>) ->
                 sight: sight(&fleet, &catalogue, &is_linked),
                 mesh: admin.node.mesh().id,
                 region: admin.node.region(),
-                weights: &admin.weights,
+                placement: &admin.placement.load(),
                 link: admin.link(&known.id),
                 refused: (refusals.iter().find(|it| it.node == known.id))
                     .map(|it| explain::Refused::of(it, now_ms)),

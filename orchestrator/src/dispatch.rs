@@ -11,10 +11,12 @@
 //! * `log`, `running` – the answers under way
 //! * `run` – one worker after the other; `attempt` – one order to one of them
 //! * `check`, `outcome`, `receipt` – what comes back, judged
+//! * `explaining` – why it went where it went
 
 mod attempt;
 mod backoff;
 mod check;
+mod explaining;
 mod intake;
 mod log;
 pub(crate) mod open;
@@ -28,11 +30,15 @@ pub(crate) mod running;
 use crate::catalogue::Catalogue;
 use crate::clock;
 use crate::config::OrchestratorConfig;
+use crate::explained::Explanations;
 use crate::fleet::keeper::Fleet;
 use crate::job::Step;
+use crate::placement::InForce;
 use crate::store::{Holder, MetadataStore, StoreError};
 use crate::upkeep::UnrecordedEnd;
+use crate::warmth::Warmth;
 use arc_swap::ArcSwap;
+use explaining::Explaining;
 use futures_util::FutureExt;
 use intake::Asked;
 use log::{AnswerLog, Reader};
@@ -43,7 +49,7 @@ use running::{Place, Running};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tether_net::{Incoming, Node};
 use tether_telemetry::metrics::OrchestratorMetrics;
@@ -80,6 +86,12 @@ pub(crate) struct Dispatcher {
     pub(crate) draining: CancellationToken,
     /// No requests any more: those under way fail.
     pub(crate) stop: CancellationToken,
+    /// How requests are placed.
+    pub(crate) placement: InForce,
+    /// Which prompts were sent where.
+    pub(crate) warmth: Mutex<Warmth>,
+    /// Why requests went where they went.
+    pub(crate) explanations: Arc<Explanations>,
 }
 
 /// Why a request under way ends from outside.
@@ -119,6 +131,7 @@ impl Dispatcher {
     /// Runs a request to its end. Its callers may all go away: that ends it too, and is recorded.
     async fn run(self: Arc<Self>, asked: Asked, place: Place) {
         let _counted = Counted::new(&self.metrics);
+        let mut explaining = Explaining::of(&asked.request);
         let result = match self.take_in(asked, &place).await {
             Ok(mut run) => {
                 let mut interrupt = self.interrupts(&run, &place);
@@ -128,6 +141,7 @@ impl Dispatcher {
                     tracing::error!(job = %run.holder.job, "a request made the orchestrator panic");
                     End::Final(failed_here())
                 });
+                explaining.ran(&mut run);
                 self.finish(run, place.log(), end).await
             }
             Err(error) => Err(error),
@@ -138,6 +152,7 @@ impl Dispatcher {
         if let Err(error) = &result {
             tracing::info!(outcome, %error, "request ended without a whole answer");
         }
+        self.explain(explaining, outcome);
         place.end(result);
     }
 

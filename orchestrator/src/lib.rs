@@ -5,10 +5,12 @@
 //! Deciders, pure; time and randomness are passed in; who is there is decided by
 //! `tether-presence`:
 //! * [`place`], [`score`] – ranking of workers for a request
+//! * [`warmth`] – which prompts were sent where
+//! * [`explained`] – why requests went where they went, kept for people
 //! * [`job`] – the states of a job and the steps between them
 //! * [`catalogue`] – which models are known, and what a name means
 //! * [`directory`] – what gateways are told, and what of it changed
-//! * [`tenants`], [`releases`] – files that people and publishers write
+//! * [`tenants`], [`placement`], [`releases`] – files that people and publishers write
 //!
 //! Edges:
 //! * [`discovery`] – cards and beats from links, verified, into [`fleet`]; calls among orchestrators
@@ -34,17 +36,22 @@ mod desk;
 pub mod directory;
 pub mod discovery;
 mod dispatch;
+pub mod explained;
 pub mod fleet;
 pub mod job;
 pub mod orchestrator;
 pub mod place;
+pub mod placement;
 pub mod releases;
 pub mod score;
+#[cfg(any(test, feature = "testing"))]
+pub mod simulated;
 pub mod store;
 pub mod tenants;
 #[cfg(test)]
 mod testing;
 mod upkeep;
+pub mod warmth;
 
 pub use config::{ConfigError, OrchestratorConfig};
 pub use orchestrator::{Orchestrator, OrchestratorError, start, start_with_store};

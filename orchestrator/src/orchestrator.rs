@@ -10,8 +10,10 @@ use crate::discovery::{self, Intake, Joins, Own, Spreading};
 use crate::dispatch::Dispatcher;
 use crate::dispatch::open::OpenJobs;
 use crate::dispatch::running::Running;
+use crate::explained::Explanations;
 use crate::fleet::Snapshot;
 use crate::fleet::keeper::{Fleet, FleetSettings};
+use crate::placement::{InForce, PlacementError, PlacementFile};
 use crate::releases::{self, ReleaseError};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{MetadataStore, Released, StoreError};
@@ -21,7 +23,7 @@ use arc_swap::ArcSwap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tether_net::{NetError, Node, NodeConfig, Uplinks, epoch};
 use tether_telemetry::metrics::{OrchestratorMetrics, Registry};
@@ -58,6 +60,9 @@ pub enum OrchestratorError {
     /// The tenants' file is refused.
     #[error(transparent)]
     Tenants(#[from] TenantsError),
+    /// The placement file is refused.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
     /// A release is refused.
     #[error(transparent)]
     Release(#[from] ReleaseError),
@@ -161,10 +166,12 @@ pub async fn start_with_store(
         CancellationToken::new(),
         CancellationToken::new(),
     );
+    let (placement, placement_file) = placement_of(&config, data_dir)?;
+    let explanations = Arc::<Explanations>::default();
     let (fleet, outgoing) = Fleet::start(FleetSettings {
         id,
         presence: config.presence(),
-        weights: config.weights,
+        placement: placement.clone(),
         seed: rand::random(),
         metrics: metrics.clone(),
         stop: stop.clone(),
@@ -191,6 +198,9 @@ pub async fn start_with_store(
         unrecorded,
         draining,
         stop: cut,
+        placement: placement.clone(),
+        warmth: Mutex::default(),
+        explanations: explanations.clone(),
         config: config.clone(),
     });
     let members = node_config.members.clone();
@@ -229,6 +239,9 @@ pub async fn start_with_store(
     let own = Own::start(&node, epoch, fleet.clone(), dispatcher.jobs.clone());
     let uplinks = Uplinks::start(&node, PEERS);
     tasks.spawn(directory.clone().follow_tenants(tenants_file));
+    if let Some(file) = placement_file {
+        tasks.spawn(file.follow(placement, stop.clone()));
+    }
     let models = catalogue::keeper::Keeper {
         fleet: fleet.clone(),
         catalogue: catalogue.clone(),
@@ -255,7 +268,8 @@ pub async fn start_with_store(
         members,
         node: node.clone(),
         uplinks: uplinks.look(),
-        weights: config.weights,
+        placement: placement.clone(),
+        explanations,
         ready: AtomicBool::new(false),
         token: Digest::of(token.as_bytes()),
     });
@@ -286,6 +300,19 @@ pub async fn start_with_store(
         tasks,
         stop,
     })
+}
+
+/// How requests are placed from the start on, and the file to follow where there is one.
+fn placement_of(
+    config: &OrchestratorConfig,
+    data_dir: &Path,
+) -> Result<(InForce, Option<PlacementFile>), PlacementError> {
+    let Some(path) = &config.placement_file else {
+        return Ok((config.placement.clone().in_force(), None));
+    };
+    let mut file = PlacementFile::new(OrchestratorConfig::resolve(data_dir, path));
+    let placement = file.poll()?.unwrap_or_default();
+    Ok((placement.in_force(), Some(file)))
 }
 
 /// Accounts for what a crash left open. (RSV-4)

@@ -254,11 +254,15 @@ mod tests {
         assert!(refused("near_equal = \n").contains("line 1"));
         let zero = ["model", "region", "gpu_class", "queue", "warm"];
         let zero = zero.map(|name| format!("{name} = 0\n")).concat();
-        let text = format!(
-            "\n[weights]\n{zero}prefix = 0\ntrust = 0\nprice = 0\nlatency = 0\n"
+        let text = format!("\n[weights]\n{zero}prefix = 0\ntrust = 0\nprice = 0\nlatency = 0\n");
+        assert!(
+            refused(&text).contains("line 2: `weights` are all 0"),
+            "{}",
+            refused(&text)
         );
-        assert!(refused(&text).contains("line 2: `weights` are all 0"), "{}", refused(&text));
-        let many: String = (0..=MAX_GPU_CLASSES).map(|n| format!("m{n} = \"x\"\n")).collect();
+        let many: String = (0..=MAX_GPU_CLASSES)
+            .map(|n| format!("m{n} = \"x\"\n"))
+            .collect();
         assert!(refused(&format!("[gpu_class]\n{many}")).contains("more than 1024 models"));
     }
 

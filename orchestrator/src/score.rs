@@ -126,9 +126,6 @@ pub struct Traits<'a> {
     pub capacity: u32,
     /// Whether the model is loaded.
     pub warm: bool,
-    /// Blocks of the prompt's beginning that it was sent before; 0 where nothing is to be made of
-    /// that, as when it has too much to do.
-    pub prefix_blocks: u32,
     /// How far it is believed.
     pub tier: Tier,
     /// Micro-credits for a thousand tokens.
@@ -170,7 +167,19 @@ const HALF_PREFIX_BLOCKS: f32 = 4.0;
 /// Terms of the score.
 const TERMS: usize = 9;
 
-/// The terms of one worker for one request.
+/// The term of a worker that was sent so many blocks of the prompt's beginning before. It counts only
+/// where the worker has not too much to do, which nobody knows who sees but one of them.
+#[must_use]
+pub fn prefix(blocks: u32) -> f32 {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a score needs no more than seven digits"
+    )]
+    let blocks = blocks as f32;
+    blocks / (blocks + HALF_PREFIX_BLOCKS)
+}
+
+/// The terms of one worker for one request, without that of the prefix.
 #[must_use]
 pub fn terms(wanted: &Wanted<'_>, worker: &Traits<'_>) -> Terms {
     let yes = |it: bool| if it { 1.0 } else { 0.0 };
@@ -178,12 +187,11 @@ pub fn terms(wanted: &Wanted<'_>, worker: &Traits<'_>) -> Terms {
         clippy::cast_precision_loss,
         reason = "a score needs no more than seven digits"
     )]
-    let (load, slots, price, latency, blocks) = (
+    let (load, slots, price, latency) = (
         worker.load as f32,
         worker.capacity.max(1) as f32,
         worker.price_per_1k_micro as f32,
         worker.first_token_ms as f32,
-        worker.prefix_blocks as f32,
     );
     Terms {
         model: yes(wanted.digest.is_none_or(|digest| digest == worker.digest)),
@@ -193,7 +201,7 @@ pub fn terms(wanted: &Wanted<'_>, worker: &Traits<'_>) -> Terms {
             .is_none_or(|class| class == worker.gpu_class)),
         queue: 1.0 / (1.0 + load / slots),
         warm: yes(worker.warm),
-        prefix: blocks / (blocks + HALF_PREFIX_BLOCKS),
+        prefix: 0.0,
         trust: yes(worker.tier == Tier::Trusted),
         price: 1.0 / (1.0 + price / HALF_PRICE_MICRO),
         latency: if worker.first_token_ms == 0 {
@@ -240,7 +248,6 @@ mod tests {
             load: 1,
             capacity: 4,
             warm: true,
-            prefix_blocks: 8,
             tier: Tier::Trusted,
             price_per_1k_micro: 100,
             first_token_ms: 100,
@@ -263,12 +270,11 @@ mod tests {
         let best = of(&base(&here));
         assert!((0.0..=1.0).contains(&best));
         type Worsen<'a> = (&'a str, fn(&mut Traits<'a>));
-        let worse: [Worsen<'_>; 8] = [
+        let worse: [Worsen<'_>; 7] = [
             ("model", |w| w.digest = Digest([2; 32])),
             ("gpu class", |w| w.gpu_class = "h100"),
             ("queue", |w| w.load = 5),
             ("warm", |w| w.warm = false),
-            ("prefix", |w| w.prefix_blocks = 2),
             ("trust", |w| w.tier = Tier::Untrusted),
             ("price", |w| w.price_per_1k_micro = 9_000),
             ("latency", |w| w.first_token_ms = 900),
@@ -279,6 +285,28 @@ mod tests {
             assert!(of(&worker) < best, "{name}");
         }
         assert!(of(&base(&away)) < best, "region");
+    }
+
+    #[test]
+    fn the_more_of_a_prompt_was_sent_before_the_more_it_counts() {
+        assert_eq!(prefix(0), 0.0);
+        assert_eq!(prefix(4), 0.5);
+        assert!(prefix(64) > prefix(8) && prefix(64) < 1.0);
+        let here = here();
+        let cold = terms(
+            &Wanted {
+                region: &here,
+                digest: None,
+                gpu_class: None,
+            },
+            &base(&here),
+        );
+        let warm = Terms {
+            prefix: prefix(8),
+            ..cold
+        };
+        let weights = Weights::default();
+        assert!(score(&warm, &weights) > score(&cold, &weights));
     }
 
     #[test]

@@ -5,8 +5,10 @@ use super::run::Run;
 use super::running::{Entered, Place};
 use super::{Dispatcher, log};
 use crate::clock;
+use crate::explained::Orders;
 use crate::job::{NewJob, Repeat};
 use crate::store::{Holder, Reserved, StoreError};
+use crate::warmth::Warm;
 use rand::Rng;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,7 +35,7 @@ const MAX_HELD_BYTES: usize = 1024 * 1024 * 1024;
 
 /// A request that came, and is to be answered.
 pub(super) struct Asked {
-    request: InferRequest,
+    pub(super) request: InferRequest,
     /// Of what the tenant asked, before the seed is filled in.
     hash: Digest,
     began: Instant,
@@ -137,7 +139,7 @@ impl Dispatcher {
         Span::current().record("gen_ai.request.model", model.to_string());
         let servable = {
             let fleet = self.fleet.snapshot();
-            let mut candidates = self.candidates(&fleet, &model, &digest);
+            let mut candidates = self.candidates(&fleet, (&model, &digest), &Warm::default());
             candidates.next().is_some()
         };
         if !servable {
@@ -186,6 +188,7 @@ impl Dispatcher {
             began,
             deadline,
             progress: Progress::new(resume, has_logprobs),
+            orders: Orders::default(),
         })
     }
 

@@ -7,9 +7,12 @@ use super::outcome::{End, Refusals, told};
 use super::progress::{Next, Progress};
 use super::{Dispatcher, Interrupts, backoff};
 use crate::clock;
+use crate::explained::{self, Orders};
 use crate::fleet::{Found, Snapshot};
-use crate::place::{Query, Ranked, place};
+use crate::place::{Placed, Query, Ranked, place};
 use crate::store::Holder;
+use crate::warmth::{Home, Warm, Warmth};
+use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tether_wire::infer::InferRequest;
 use tether_wire::rpc::{Code, RpcError};
@@ -33,6 +36,8 @@ pub(crate) struct Run {
     pub(super) began: Instant,
     pub(super) deadline: tokio::time::Instant,
     pub(super) progress: Progress,
+    /// Who got it, and why.
+    pub(super) orders: Orders,
 }
 
 impl Dispatcher {
@@ -48,11 +53,11 @@ impl Dispatcher {
         let mut refusals = Refusals::default();
         loop {
             let found = self.find(run, last.is_some(), interrupt).await;
-            let ranked = match found {
-                Ok(ranked) => ranked,
+            let placed = match found {
+                Ok(placed) => placed,
                 Err(end) => return end,
             };
-            let Some(best) = ranked.first() else {
+            let Some(best) = placed.best() else {
                 if run.progress.has_begun() {
                     let nobody = RpcError::new(Code::Unavailable, "nobody is left");
                     return End::Final(told(nobody, true, self.config.retry_after_ms));
@@ -66,14 +71,15 @@ impl Dispatcher {
             }
             let has_begun = run.progress.has_begun();
             run.progress.ordered(best.candidate.worker.id());
+            self.sends(run, best);
+            (run.orders).gave(&placed, run.began.elapsed());
             let span = attempt_span(run.progress.attempts(), best);
-            for other in ranked.iter().skip(1).take(EXPLAINED) {
-                span.in_scope(|| explain(other));
-            }
+            span.in_scope(|| explain(&placed));
             let began = Instant::now();
             let attempt = self.attempt(run, log, &best.candidate, interrupt);
             let end = attempt.instrument(span.clone()).await;
             span.record("tether.outcome", end.label());
+            run.orders.ended(end.label());
             self.metrics.attempt(end.label(), began.elapsed());
             let End::Fault(fault) = end else {
                 return end;
@@ -110,7 +116,7 @@ impl Dispatcher {
         run: &mut Run,
         has_failed: bool,
         interrupt: &mut Interrupts,
-    ) -> Result<Vec<Ranked>, End> {
+    ) -> Result<Placed, End> {
         let patience = Duration::from_millis(self.config.hand_over_timeout_ms);
         let by = tokio::time::Instant::now() + patience;
         // Who was given some of an answer waits for the next piece, not for the first.
@@ -121,20 +127,20 @@ impl Dispatcher {
             Duration::ZERO
         };
         loop {
-            let mut ranked = self.rank(run);
-            if ranked.is_empty() && run.progress.has_begun() {
+            let mut placed = self.rank(run);
+            if placed.ranked.is_empty() && run.progress.has_begun() {
                 run.progress.forgive();
-                ranked = self.rank(run);
+                placed = self.rank(run);
             }
-            let waits = ranked.is_empty() && run.progress.has_begun();
+            let waits = placed.ranked.is_empty() && run.progress.has_begun();
             if waits {
                 if tokio::time::Instant::now() >= by {
-                    return Ok(ranked);
+                    return Ok(placed);
                 }
                 pause = pause.max(LOOK);
             }
-            if pause.is_zero() || (ranked.is_empty() && !waits) {
-                return Ok(ranked);
+            if pause.is_zero() || (placed.ranked.is_empty() && !waits) {
+                return Ok(placed);
             }
             tokio::select! {
                 biased;
@@ -146,39 +152,55 @@ impl Dispatcher {
 
     /// Whether somebody else can go on who is not in doubt.
     pub(super) fn has_other(&self, run: &Run) -> bool {
-        let ranked = self.rank(run);
-        ranked.first().is_some_and(|best| !best.suspect)
+        self.rank(run).best().is_some_and(|best| !best.suspect)
     }
 
-    fn rank(&self, run: &Run) -> Vec<Ranked> {
+    fn rank(&self, run: &Run) -> Placed {
         let fleet = self.fleet.snapshot();
+        let (placement, prefix) = (self.placement.load(), &run.request.prefix);
+        let now_ms = clock::now().mono_ms;
+        let warm = self.warmth().find(&run.digest, prefix, now_ms);
         let query = Query {
             region: &self.region,
+            gpu_class: placement.gpu_class(&run.model.name),
             tried: run.progress.tried(),
             numerics_class: run.progress.numerics_class(),
+            warm: &warm,
         };
-        place(
-            self.candidates(&fleet, &run.model, &run.digest),
-            &query,
-            &self.config.weights,
-            self.config.near_equal,
-            &mut rand::rng(),
-        )
+        let candidates = self.candidates(&fleet, (&run.model, &run.digest), &warm);
+        place(candidates, &query, &placement, &mut rand::rng())
     }
 
-    /// The best of those who serve an artifact and can be asked now.
+    /// Remembers that the prompt goes to a worker, so that what begins alike can follow it.
+    fn sends(&self, run: &Run, to: &Ranked) {
+        let worker = &to.candidate.worker;
+        let home = Home {
+            worker: worker.id(),
+            epoch: worker.epoch(),
+        };
+        let now_ms = clock::now().mono_ms;
+        (self.warmth()).sent(&run.digest, &run.request.prefix, home, now_ms);
+    }
+
+    /// Each change is one step, so that a panic elsewhere leaves nothing half done.
+    fn warmth(&self) -> MutexGuard<'_, Warmth> {
+        self.warmth.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The best of those who serve an artifact and can be asked now, and those that were sent the
+    /// prompt's beginning.
     pub(super) fn candidates<'a>(
         &self,
         fleet: &'a Snapshot,
-        model: &ModelRef,
-        digest: &Digest,
+        model: (&ModelRef, &Digest),
+        warm: &Warm,
     ) -> impl Iterator<Item = Found<'a>> {
         let now_mono_ms = clock::now().mono_ms;
         let is_linked = |worker: &NodeId| {
             let node = self.node.get();
             node.is_some_and(|node| node.linked(worker).is_some())
         };
-        let found = fleet.candidates(model, digest, &self.region, &mut rand::rng());
+        let found = fleet.candidates(model, &self.region, warm, &mut rand::rng());
         found.into_iter().filter(move |it| {
             let worker = it.worker;
             worker.may_be_asked(|| is_linked(&worker.id()), now_mono_ms)
@@ -198,7 +220,7 @@ impl Dispatcher {
     }
 }
 
-/// Candidates whose terms are recorded beside the chosen one.
+/// Candidates whose terms are recorded in a trace, the chosen one first.
 const EXPLAINED: usize = 8;
 
 fn attempt_span(attempt: u32, chosen: &Ranked) -> Span {
@@ -212,7 +234,6 @@ fn attempt_span(attempt: u32, chosen: &Ranked) -> Span {
         tether.suspect = chosen.suspect,
         tether.outcome = field::Empty,
     );
-    span.in_scope(|| explain(chosen));
     span
 }
 
@@ -225,13 +246,22 @@ fn log_fault(fault: &RpcError) {
     }
 }
 
-/// Records why a candidate has its rank.
-fn explain(candidate: &Ranked) {
+/// Records who was chosen and why, and the terms of the best.
+fn explain(placed: &Placed) {
+    let Some(chosen) = placed.best() else { return };
     tracing::debug!(
-        worker = %candidate.candidate.worker.id().short(),
-        score = candidate.score,
-        suspect = candidate.suspect,
-        terms = ?candidate.terms,
-        "candidate"
+        worker = %chosen.candidate.worker.id().short(),
+        reason = explained::reason(placed),
+        looked_at = placed.choice.looked_at,
+        "placed"
     );
+    for candidate in placed.ranked.iter().take(EXPLAINED) {
+        tracing::debug!(
+            worker = %candidate.candidate.worker.id().short(),
+            score = candidate.score,
+            suspect = candidate.suspect,
+            terms = ?candidate.terms,
+            "candidate"
+        );
+    }
 }

@@ -6,6 +6,7 @@ use super::merit::Merits;
 use super::*;
 use crate::score::Weights;
 use crate::testing::{Says, id, offer, region, there};
+use crate::warmth::Warm;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::BTreeSet;
@@ -20,7 +21,7 @@ fn model() -> ModelRef {
 fn candidates(fleet: &Snapshot, seed: u64) -> Vec<Candidate> {
     let mut rng = StdRng::seed_from_u64(seed);
     let (digest, here) = (Digest([7; 32]), region("local"));
-    let found = fleet.candidates(&model(), &digest, &here, &mut rng);
+    let found = fleet.candidates((&model(), &digest), &here, &Warm::default(), &mut rng);
     found.into_iter().map(Found::to_owned).collect()
 }
 

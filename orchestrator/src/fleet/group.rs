@@ -26,7 +26,7 @@ pub(crate) const RANKED: usize = 4_096;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Look {
     /// In all, where there are so many.
-    all: usize,
+    pub(crate) all: usize,
     /// The best of those that are ready. The rest of them take turns: all who ask would otherwise
     /// go to the same few.
     best: usize,
@@ -138,6 +138,13 @@ impl Group {
         if !found[before..].iter().any(is_well) {
             found.extend(rest.map(Candidate::found));
         }
+    }
+
+    /// All of them.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn find_all<'a>(&'a self, found: &mut Vec<Found<'a>>) {
+        let all = self.serving.iter();
+        found.extend(all.filter_map(|worker| self.kind.found(worker)));
     }
 
     /// One that offers the artifact, whether it takes work or not.

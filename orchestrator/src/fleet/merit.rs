@@ -8,7 +8,7 @@ use tether_wire::card::ModelOffer;
 /// Steps of the score within which workers are equals.
 const STEPS: f32 = 32.0;
 
-/// Orders workers as placement would, for a request from their own region.
+/// Orders workers as placement would, for a request from their own region that begins like no other.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Merits {
     pub(crate) weights: Weights,

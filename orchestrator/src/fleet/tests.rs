@@ -131,7 +131,7 @@ fn nothing_is_kept_of_workers_that_are_gone() {
 }
 
 #[test]
-fn load_is_what_it_said_or_what_we_gave_whichever_is_more() {
+fn load_is_what_others_had_when_it_was_heard_and_what_we_have_now() {
     let mut roster = Roster::default();
     there(&mut roster, 1, |it| {
         it.beat.in_flight = 1;
@@ -141,9 +141,15 @@ fn load_is_what_it_said_or_what_we_gave_whichever_is_more() {
     let view = fleet.worker(&id(1)).expect("there");
     assert_eq!(view.load(), 4);
     let busy: Vec<_> = (0..5).map(|_| view.occupy()).collect();
-    assert_eq!(view.load(), 5);
+    assert_eq!(view.load(), 9, "given since, so that it did not tell of it");
+    let [_, beat] = says(1, |it| {
+        it.beat.seq = 2;
+        it.beat.in_flight = 6;
+    });
+    roster.apply(beat);
+    assert_eq!(view.load(), 6, "five of them are ours");
     drop(busy);
-    assert_eq!(view.load(), 4);
+    assert_eq!(view.load(), 1, "and have ended");
 }
 
 #[test]

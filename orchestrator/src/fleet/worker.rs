@@ -33,7 +33,8 @@ pub(crate) struct Live {
     heard_mono_ms: AtomicU64,
     redial_mono_ms: AtomicU64,
     queue_depth: AtomicU32,
-    in_flight: AtomicU32,
+    /// Requests of others that run or wait there, when it was last heard.
+    others: AtomicU32,
     first_token_ms: AtomicU32,
     /// Requests that this orchestrator has running there.
     ours: AtomicU32,
@@ -47,7 +48,9 @@ impl Live {
     pub(crate) fn beat(&self, beat: &Beat, heard_mono_ms: u64) -> bool {
         let set = |at: &AtomicU32, value| at.store(value, Ordering::Relaxed);
         set(&self.queue_depth, beat.queue_depth);
-        set(&self.in_flight, beat.in_flight);
+        // What we had given it is among what it says that it has.
+        let all = beat.in_flight.saturating_add(beat.queue_depth);
+        set(&self.others, all.saturating_sub(self.ours()));
         set(&self.first_token_ms, beat.first_token_ms);
         self.heard_mono_ms.store(heard_mono_ms, Ordering::Relaxed);
         let is_new = self.epoch.load(Ordering::Relaxed) != beat.epoch;
@@ -167,13 +170,12 @@ impl WorkerView {
         self.live.ours()
     }
 
-    /// Requests that run or wait there by the best knowledge: what it said last, or what we gave
-    /// it since, whichever is more.
+    /// Requests that run or wait there by the best knowledge: those of others when it was last heard,
+    /// and ours of now.
     #[must_use]
     pub fn load(&self) -> u32 {
-        let running = self.live.in_flight.load(Ordering::Relaxed);
-        // What waits there is among what we gave: it is not counted twice.
-        (self.in_flight()).max(running.saturating_add(self.queue_depth()))
+        let others = self.live.others.load(Ordering::Relaxed);
+        self.in_flight().saturating_add(others)
     }
 
     /// What placement weighs, for one of its models.

@@ -214,7 +214,11 @@ mod tests {
         let mut blocks: Vec<u64> = prefix.blocks().collect();
         blocks.sort_unstable();
         blocks.dedup();
-        assert_eq!(blocks.len(), MAX_PREFIX_BLOCKS, "equal blocks, other hashes");
+        assert_eq!(
+            blocks.len(),
+            MAX_PREFIX_BLOCKS,
+            "equal blocks, other hashes"
+        );
     }
 
     #[test]

@@ -10,8 +10,8 @@ use tether_wire::grant::chain::pass_on;
 use tether_wire::grant::{Access, Mesh};
 use tether_wire::infer::{
     Accepted, AnswerEvent, Begun, CallDelta, Chunk, Done, Finish, Format, InferRequest, Input,
-    Message, Output, Prefix, Resume, Sampling, Speaker, Started, TokenLogprob, Tool, ToolCall, ToolChoice,
-    TopLogprob, Usage, WorkOrder,
+    Message, Output, Prefix, Resume, Sampling, Speaker, Started, TokenLogprob, Tool, ToolCall,
+    ToolChoice, TopLogprob, Usage, WorkOrder,
 };
 use tether_wire::invite::{Joined, Token};
 use tether_wire::link::{Hello, HelloAnswer, Refusal, RefusalCode};

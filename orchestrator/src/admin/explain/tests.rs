@@ -72,7 +72,7 @@ impl Scene {
             },
             mesh: mesh(),
             region: &region("local"),
-            weights: &Weights::default(),
+            placement: &Placement::default(),
             link: "direct",
             refused: None,
         };
