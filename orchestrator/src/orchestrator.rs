@@ -240,7 +240,7 @@ pub async fn start_with_store(
     let uplinks = Uplinks::start(&node, PEERS);
     tasks.spawn(directory.clone().follow_tenants(tenants_file));
     if let Some(file) = placement_file {
-        tasks.spawn(file.follow(placement, stop.clone()));
+        tasks.spawn(file.follow(placement.clone(), stop.clone()));
     }
     let models = catalogue::keeper::Keeper {
         fleet: fleet.clone(),

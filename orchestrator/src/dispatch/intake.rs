@@ -138,8 +138,8 @@ impl Dispatcher {
         let digest = started.map_or(digest, |started| started.digest);
         Span::current().record("gen_ai.request.model", model.to_string());
         let servable = {
-            let fleet = self.fleet.snapshot();
-            let mut candidates = self.candidates(&fleet, (&model, &digest), &Warm::default());
+            let (fleet, cold) = (self.fleet.snapshot(), Warm::default());
+            let mut candidates = self.candidates(&fleet, (&model, &digest), &cold);
             candidates.next().is_some()
         };
         if !servable {

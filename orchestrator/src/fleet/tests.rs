@@ -1,5 +1,6 @@
 use super::*;
 use crate::testing::{id, offer, region, says, there};
+use crate::warmth::Warm;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tether_presence::{Effect, Gone};
@@ -13,7 +14,7 @@ fn model(text: &str) -> ModelRef {
 fn candidates(fleet: &Snapshot, text: &str, digest: u8) -> Vec<NodeId> {
     let mut rng = StdRng::seed_from_u64(1);
     let (digest, here) = (Digest([digest; 32]), region("local"));
-    let found = fleet.candidates(&model(text), &digest, &here, &mut rng);
+    let found = fleet.candidates((&model(text), &digest), &here, &Warm::default(), &mut rng);
     let asked = found
         .iter()
         .filter(|it| it.worker.may_be_asked(|| false, 0));

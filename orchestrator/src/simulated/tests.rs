@@ -1,7 +1,10 @@
 //! What users would notice of how requests are placed, over simulated time.
 
-use super::{Outcome, Policy, Traffic};
+use super::{Crowd, Outcome, Policy, Shape, Traffic};
 use crate::placement::Placement;
+use crate::warmth::Warm;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 
 fn outcomes<const N: usize>(traffic: &Traffic, policies: [Policy; N]) -> [Outcome; N] {
     let placement = Placement::default();
@@ -55,4 +58,30 @@ fn prompts_that_begin_alike_go_where_they_went_and_make_no_hotspot() {
         assert!(ours.hottest_load < random.hottest_load, "{ours:?}");
         assert!(ours.waited < 0.05, "{ours:?}");
     }
+}
+
+#[test]
+fn no_candidate_costs_an_allocation_however_many_are_looked_at() {
+    let placement = Placement::default();
+    let of = |workers| {
+        let shape = Shape {
+            workers,
+            artifacts: 1,
+            regions: 1,
+            slots: 4,
+        };
+        let crowd = Crowd::new(shape, &placement, 1);
+        let fleet = crowd.snapshot();
+        let mut rng = StdRng::seed_from_u64(1);
+        let warm = Warm::default();
+        let mut looked_at = 0;
+        let counted = allocation_counter::measure(|| {
+            let placed = crowd.place(&fleet, (0, 0), &warm, &placement, &mut rng);
+            looked_at = placed.choice.looked_at;
+        });
+        (looked_at, counted.count_total)
+    };
+    let ((few, for_few), (many, for_many)) = (of(2), of(1_000));
+    assert!(few == 2 && many > 10 * few, "{few}, {many}");
+    assert!(for_many <= for_few, "{for_many} allocations, and {for_few} for {few}");
 }

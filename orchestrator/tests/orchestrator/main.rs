@@ -10,6 +10,7 @@ mod fleets;
 mod keys;
 mod membership;
 mod mesh;
+mod placed;
 mod presence;
 mod refusals;
 mod relay;
