@@ -83,7 +83,7 @@ impl Scene {
         for n in 0..self.crowd.shape().workers {
             if self.rng.random_range(0..100) < percent {
                 let load = self.rng.random_range(0..=16) * self.rng.random_range(0..=16) / 16;
-                self.crowd.says(n, load);
+                self.crowd.says(n, load, 0);
             }
         }
     }
@@ -106,7 +106,7 @@ impl Scene {
     /// As dispatch does it.
     fn sampled(&mut self, asked: &Asked) -> Placed {
         let warm = self.warm(asked);
-        let what = (asked.artifact, asked.region);
+        let what = (asked.artifact, asked.region, 0);
         let (placement, rng) = (&self.placement, &mut self.rng);
         (self.crowd).place(&self.fleet, what, &warm, placement, rng)
     }
@@ -114,7 +114,7 @@ impl Scene {
     /// By a look at all of them.
     fn scanned(&mut self, asked: &Asked) -> Placed {
         let warm = self.warm(asked);
-        let what = (asked.artifact, asked.region);
+        let what = (asked.artifact, asked.region, 0);
         let (placement, rng) = (&self.placement, &mut self.rng);
         (self.crowd).place_among_all(&self.fleet, what, &warm, placement, rng)
     }

@@ -73,8 +73,8 @@ pub struct Considered {
     pub score: f32,
     /// The terms, before weighting.
     pub terms: Terms,
-    /// Requests that ran or waited there, as far as was known.
-    pub load: u32,
+    /// Requests that ran or waited there, by the best knowledge.
+    pub load: f32,
     /// Requests that it runs at once.
     pub slots: u32,
     /// Blocks of the prompt's beginning that it was sent before.

@@ -4,8 +4,10 @@
 //! the fleet is. Nothing is allocated for each of them.
 //!
 //! Orchestrators do not agree on a worker, and what they know of others' requests is as old as the last
-//! heartbeats. Two things keep them from all going to the same one: what each has given itself counts
-//! at once, and among those nearly as good as the best one is drawn.
+//! heartbeats. Three things keep them from all going to the same one: what each has given itself counts
+//! at once; what a worker said is believed the less the older it is, and the mean of all instead; and
+//! among those nearly as good as the best one is drawn. (Mitzenmacher, How useful is old information?,
+//! 2000)
 //!
 //! Who was sent a prompt's beginning before is preferred for it, but only as long as its load is within
 //! a bound on the mean: consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam, 2016),
@@ -14,7 +16,7 @@
 
 use crate::fleet::{Candidate, Found};
 use crate::placement::Placement;
-use crate::score::{self, Terms, Wanted, Weights};
+use crate::score::{self, Terms, Wanted};
 use crate::warmth::Warm;
 use rand::Rng;
 use std::fmt;
@@ -34,6 +36,8 @@ pub struct Query<'a> {
     pub numerics_class: Option<&'a str>,
     /// Where the beginning of its prompt was sent.
     pub warm: &'a Warm,
+    /// Now, on the clock that only goes forward.
+    pub now_mono_ms: u64,
 }
 
 /// A candidate with the reasons for its rank.
@@ -45,8 +49,8 @@ pub struct Ranked {
     pub score: f32,
     /// The terms.
     pub terms: Terms,
-    /// Requests that run or wait there.
-    pub load: u32,
+    /// Requests that run or wait there, by the best knowledge.
+    pub load: f32,
     /// Blocks of the prompt's beginning that it was sent before.
     pub prefix_blocks: u32,
     /// Whether it has too much to do for that to count.
@@ -104,12 +108,17 @@ struct Scored<'a> {
     order: u64,
     score: f32,
     terms: Terms,
-    load: u32,
+    load: f32,
     prefix_blocks: u32,
     over_bound: bool,
     suspect: bool,
     other_class: bool,
 }
+
+/// Age of a beat at which what it says of others' requests is believed by a third, and their mean by
+/// two thirds. Answers take some seconds, so that a load of five seconds ago says little of that of
+/// now, and what all orchestrators heard at once all of them act upon.
+const BELIEVED_MS: f32 = 1_000.0;
 
 /// How many of the best are given back: more than a request is ever given to, and enough to see why
 /// others were not chosen.
@@ -127,21 +136,23 @@ pub fn place<'a>(
 ) -> Placed {
     let candidates = candidates.into_iter();
     let mut scored: Vec<Scored<'a>> = Vec::with_capacity(candidates.size_hint().1.unwrap_or(0));
-    let mut bound = Bound::new(placement.prefix_load);
+    let mut said = Loads::default();
     for found in candidates.filter(|found| !query.tried.contains(&found.worker.id())) {
-        let one = look(found, query, &placement.weights);
+        let one = look(found, query);
         if !one.suspect {
-            bound.count(one.load, found.worker.card().capacity);
+            said.count(precise(found.worker.others()), slots(&found));
         }
         scored.push(one);
     }
-    for one in scored.iter_mut().filter(|one| one.prefix_blocks > 0) {
-        let capacity = one.found.worker.card().capacity;
-        one.over_bound = !bound.has_room(one.load, capacity);
-        if !one.over_bound {
-            one.terms.prefix = score::prefix(one.prefix_blocks);
-            one.rate(&placement.weights);
+    let mut loads = Loads::default();
+    for one in &mut scored {
+        one.load = load(&one.found, said.mean(), query.now_mono_ms);
+        if !one.suspect {
+            loads.count(one.load, slots(&one.found));
         }
+    }
+    for one in &mut scored {
+        one.weigh(query, placement, &loads);
     }
     scored.sort_unstable_by(|a, b| {
         let ids = || a.found.worker.id().cmp(&b.found.worker.id());
@@ -156,33 +167,62 @@ pub fn place<'a>(
     Placed { ranked, choice }
 }
 
-fn look<'a>(found: Found<'a>, query: &Query<'_>, weights: &Weights) -> Scored<'a> {
-    let wanted = Wanted {
-        region: query.region,
-        // Those of another artifact are no candidates.
-        digest: None,
-        gpu_class: query.gpu_class,
-    };
+fn look<'a>(found: Found<'a>, query: &Query<'_>) -> Scored<'a> {
     let (worker, offer) = (found.worker, found.offer());
-    let traits = worker.traits(offer);
-    let mut scored = Scored {
+    Scored {
         found,
         order: 0,
         score: 0.0,
-        terms: score::terms(&wanted, &traits),
-        load: traits.load,
+        terms: Terms::default(),
+        load: 0.0,
         prefix_blocks: query.warm.at(&worker.id, worker.epoch()),
         over_bound: false,
         suspect: worker.is_suspect(),
         other_class: (query.numerics_class).is_some_and(|class| class != offer.numerics_class),
-    };
-    scored.rate(weights);
-    scored
+    }
+}
+
+/// What a worker has to do by the best knowledge: ours exactly, and of others what it said, as far as
+/// that is believed, and otherwise the mean of a slot.
+fn load(found: &Found<'_>, mean: f32, now_mono_ms: u64) -> f32 {
+    let worker = found.worker;
+    let age_ms = now_mono_ms.saturating_sub(worker.heard_mono_ms());
+    let age_ms = precise(u32::try_from(age_ms).unwrap_or(u32::MAX));
+    let believed = (-age_ms / BELIEVED_MS).exp();
+    let usual = mean * slots(found);
+    precise(worker.in_flight()) + usual + (precise(worker.others()) - usual) * believed
+}
+
+fn slots(found: &Found<'_>) -> f32 {
+    precise(found.worker.card().capacity.max(1))
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a score needs no more than seven digits"
+)]
+fn precise(count: u32) -> f32 {
+    count as f32
 }
 
 impl Scored<'_> {
-    fn rate(&mut self, weights: &Weights) {
-        self.score = score::score(&self.terms, weights);
+    fn weigh(&mut self, query: &Query<'_>, placement: &Placement, loads: &Loads) {
+        let wanted = Wanted {
+            region: query.region,
+            // Those of another artifact are no candidates.
+            digest: None,
+            gpu_class: query.gpu_class,
+        };
+        let traits = (self.found.worker).traits(self.found.offer(), self.load);
+        self.terms = score::terms(&wanted, &traits);
+        if self.prefix_blocks > 0 {
+            let most = loads.bound(placement.prefix_load, slots(&self.found));
+            self.over_bound = self.load + 1.0 > most;
+            if !self.over_bound {
+                self.terms.prefix = score::prefix(self.prefix_blocks);
+            }
+        }
+        self.score = score::score(&self.terms, &placement.weights);
         // The bits of numbers that are not negative are in the order of the numbers.
         self.order = (self.kind() << 32) | u64::from(u32::MAX - self.score.max(0.0).to_bits());
     }
@@ -206,41 +246,28 @@ impl Scored<'_> {
     }
 }
 
-/// Up to which load a worker has the prefixes that were sent to it: so many times the mean load of a
-/// slot, the request counted, and whole requests. Who has less than the mean is always within it.
-#[derive(Clone, Copy, Debug)]
-struct Bound {
-    most: f32,
-    load: u64,
-    slots: u64,
+/// What several workers have to do together.
+#[derive(Clone, Copy, Debug, Default)]
+struct Loads {
+    all: f32,
+    slots: f32,
 }
 
-impl Bound {
-    fn new(most: f32) -> Self {
-        Self {
-            most,
-            load: 1,
-            slots: 0,
-        }
+impl Loads {
+    fn count(&mut self, load: f32, slots: f32) {
+        self.all += load;
+        self.slots += slots;
     }
 
-    fn count(&mut self, load: u32, capacity: u32) {
-        self.load += u64::from(load);
-        self.slots += u64::from(capacity.max(1));
+    /// Of a slot.
+    fn mean(&self) -> f32 {
+        self.all / self.slots.max(1.0)
     }
 
-    fn has_room(&self, load: u32, capacity: u32) -> bool {
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a bound on a mean needs no more than seven digits"
-        )]
-        let (all, slots, own, load) = (
-            self.load as f32,
-            self.slots.max(1) as f32,
-            capacity.max(1) as f32,
-            load as f32,
-        );
-        load + 1.0 <= (self.most * all / slots * own).ceil()
+    /// Up to which load a worker has the prefixes that were sent to it: so many times the mean load of
+    /// a slot, the request counted, and whole requests. Who has less than the mean is within it.
+    fn bound(&self, most: f32, slots: f32) -> f32 {
+        (most * (self.all + 1.0) / self.slots.max(1.0) * slots).ceil()
     }
 }
 

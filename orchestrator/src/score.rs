@@ -121,7 +121,7 @@ pub struct Traits<'a> {
     /// Class of its accelerator.
     pub gpu_class: &'a str,
     /// Requests that run or wait there, by the best knowledge.
-    pub load: u32,
+    pub load: f32,
     /// Requests that it runs at once.
     pub capacity: u32,
     /// Whether the model is loaded.
@@ -135,7 +135,7 @@ pub struct Traits<'a> {
 }
 
 /// The terms of one candidate, each between 0 and 1, before weighting.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Terms {
     /// See [`Weights::model`].
     pub model: f32,
@@ -187,8 +187,7 @@ pub fn terms(wanted: &Wanted<'_>, worker: &Traits<'_>) -> Terms {
         clippy::cast_precision_loss,
         reason = "a score needs no more than seven digits"
     )]
-    let (load, slots, price, latency) = (
-        worker.load as f32,
+    let (slots, price, latency) = (
         worker.capacity.max(1) as f32,
         worker.price_per_1k_micro as f32,
         worker.first_token_ms as f32,
@@ -199,7 +198,7 @@ pub fn terms(wanted: &Wanted<'_>, worker: &Traits<'_>) -> Terms {
         gpu_class: yes(wanted
             .gpu_class
             .is_none_or(|class| class == worker.gpu_class)),
-        queue: 1.0 / (1.0 + load / slots),
+        queue: 1.0 / (1.0 + worker.load / slots),
         warm: yes(worker.warm),
         prefix: 0.0,
         trust: yes(worker.tier == Tier::Trusted),
@@ -245,7 +244,7 @@ mod tests {
             region,
             digest: Digest([1; 32]),
             gpu_class: "cpu",
-            load: 1,
+            load: 1.0,
             capacity: 4,
             warm: true,
             tier: Tier::Trusted,
@@ -273,7 +272,7 @@ mod tests {
         let worse: [Worsen<'_>; 7] = [
             ("model", |w| w.digest = Digest([2; 32])),
             ("gpu class", |w| w.gpu_class = "h100"),
-            ("queue", |w| w.load = 5),
+            ("queue", |w| w.load = 5.0),
             ("warm", |w| w.warm = false),
             ("trust", |w| w.tier = Tier::Untrusted),
             ("price", |w| w.price_per_1k_micro = 9_000),

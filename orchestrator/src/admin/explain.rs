@@ -333,6 +333,7 @@ impl Explaining<'_> {
             tried: &[],
             numerics_class: None,
             warm: &Warm::default(),
+            now_mono_ms: self.sight.now_mono_ms,
         };
         place([found], &query, self.placement, rng).ranked.pop()
     }

@@ -166,6 +166,7 @@ impl Dispatcher {
             tried: run.progress.tried(),
             numerics_class: run.progress.numerics_class(),
             warm: &warm,
+            now_mono_ms: now_ms,
         };
         let candidates = self.candidates(&fleet, (&run.model, &run.digest), &warm);
         place(candidates, &query, &placement, &mut rand::rng())

@@ -39,6 +39,7 @@ fn placed(busy: u32, suspect: bool) -> Placed {
         tried: &[],
         numerics_class: None,
         warm: &warm,
+        now_mono_ms: 0,
     };
     place(found, &query, &Placement::default(), &mut rng)
 }

@@ -79,9 +79,9 @@ impl Everyone {
     }
 
     /// A beat of it says that so many requests run or wait there.
-    pub(crate) fn says(&self, id: &NodeId, load: u32) {
+    pub(crate) fn says(&self, id: &NodeId, load: u32, now_ms: u64) {
         if let Some(view) = self.views.get(id) {
-            view.live.beat(&beat(load), 0);
+            view.live.beat(&beat(load), now_ms);
         }
     }
 

@@ -32,7 +32,12 @@ impl Merits {
             digest: None::<Digest>,
             gpu_class: None,
         };
-        let score = score(&terms(&wanted, &worker.traits(offer)), &self.weights);
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a score needs no more than seven digits"
+        )]
+        let traits = worker.traits(offer, worker.load() as f32);
+        let score = score(&terms(&wanted, &traits), &self.weights);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,

@@ -174,18 +174,22 @@ impl WorkerView {
     /// and ours of now.
     #[must_use]
     pub fn load(&self) -> u32 {
-        let others = self.live.others.load(Ordering::Relaxed);
-        self.in_flight().saturating_add(others)
+        self.in_flight().saturating_add(self.others())
     }
 
-    /// What placement weighs, for one of its models.
-    pub(crate) fn traits<'a>(&'a self, offer: &ModelOffer) -> Traits<'a> {
+    /// Requests of others that ran or waited there when it was last heard.
+    pub(crate) fn others(&self) -> u32 {
+        self.live.others.load(Ordering::Relaxed)
+    }
+
+    /// What placement weighs, for one of its models, with so much to do.
+    pub(crate) fn traits<'a>(&'a self, offer: &ModelOffer, load: f32) -> Traits<'a> {
         let card = self.card();
         Traits {
             region: self.region(),
             digest: offer.digest,
             gpu_class: &card.gpu_class,
-            load: self.load(),
+            load,
             capacity: card.capacity,
             warm: offer.warm,
             tier: self.tier,

@@ -52,6 +52,7 @@ impl Scene {
             tried,
             numerics_class: None,
             warm,
+            now_mono_ms: 0,
         };
         let model = (&self.model, &MODEL);
         let found = fleet.candidates(model, &self.region, warm, rng);
@@ -232,11 +233,7 @@ fn affinity_gives_nobody_more_than_its_bound_whatever_is_asked() {
                 assert_eq!(best.candidate.worker.id(), id(7));
                 let mean = given as f32 / 10.0;
                 let bound = (most * mean).ceil();
-                assert!(
-                    (best.load + 1) as f32 <= bound,
-                    "{} of {bound}",
-                    best.load + 1
-                );
+                assert!(best.load + 1.0 <= bound, "{} of {bound}", best.load);
                 guards.push(best.candidate.worker.occupy());
             } else {
                 // Whoever it is, all others are alike.
@@ -288,4 +285,42 @@ fn a_model_goes_to_the_class_of_accelerator_that_it_is_best_given_to() {
             (1.0, 0.0)
         );
     }
+}
+
+#[test]
+fn what_a_worker_said_long_ago_is_believed_less_and_what_we_gave_it_is_not() {
+    let mut scene = Scene::new(2);
+    scene.worker(0, |it| it.beat.in_flight = 4);
+    let fleet = scene.roster.snapshot();
+    let _ours = fleet.worker(&id(1)).expect("there").occupy();
+    let mut rng = StdRng::seed_from_u64(13);
+    let mut loads = |now_mono_ms| {
+        let cold = Warm::default();
+        let query = Query {
+            region: &scene.region,
+            gpu_class: None,
+            tried: &[],
+            numerics_class: None,
+            warm: &cold,
+            now_mono_ms,
+        };
+        let model = (&scene.model, &MODEL);
+        let found = fleet.candidates(model, &scene.region, &cold, &mut rng);
+        let ranked = place(found, &query, &Placement::default(), &mut rng).ranked;
+        [0, 1].map(|n| {
+            let it = ranked.iter().find(|it| it.candidate.worker.id() == id(n));
+            it.expect("looked at").load
+        })
+    };
+    assert_eq!(loads(0), [4.0, 1.0]);
+    let [busy, idle] = loads(1_000);
+    assert!(
+        (2.5..3.0).contains(&busy) && (2.0..2.5).contains(&idle),
+        "{busy} {idle}"
+    );
+    let [busy, idle] = loads(60_000);
+    assert!(
+        (busy - 2.0).abs() < 0.01 && (idle - 3.0).abs() < 0.01,
+        "{busy} {idle}"
+    );
 }

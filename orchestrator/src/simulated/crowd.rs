@@ -94,9 +94,9 @@ impl Crowd {
         self.models[n % self.models.len()].1
     }
 
-    /// A beat of worker `n` says that so many requests run and wait there.
-    pub fn says(&self, n: usize, load: u32) {
-        self.everyone.says(&self.ids[n], load);
+    /// A beat of worker `n` says at a time that so many requests run and wait there.
+    pub fn says(&self, n: usize, load: u32, now_ms: u64) {
+        self.everyone.says(&self.ids[n], load, now_ms);
     }
 
     /// This orchestrator gives worker `n` a request, until the guard is dropped.
@@ -137,11 +137,11 @@ impl Crowd {
         self.everyone.snapshot()
     }
 
-    /// Places a request for artifact `n` from a region, as dispatch does.
+    /// Places a request for artifact `n` from a region at a time, as dispatch does.
     pub fn place(
         &self,
         fleet: &Snapshot,
-        (artifact, region): (usize, usize),
+        (artifact, region, now_ms): (usize, usize, u64),
         warm: &Warm,
         placement: &Placement,
         rng: &mut impl Rng,
@@ -149,14 +149,14 @@ impl Crowd {
         let (model, digest) = &self.models[artifact % self.models.len()];
         let region = &self.regions[region % self.regions.len()];
         let found = fleet.candidates((model, digest), region, warm, rng);
-        place(found, &query(region, warm), placement, rng)
+        place(found, &query(region, warm, now_ms), placement, rng)
     }
 
     /// The same by a look at everybody who serves the artifact.
     pub fn place_among_all(
         &self,
         fleet: &Snapshot,
-        (artifact, region): (usize, usize),
+        (artifact, region, now_ms): (usize, usize, u64),
         warm: &Warm,
         placement: &Placement,
         rng: &mut impl Rng,
@@ -164,16 +164,17 @@ impl Crowd {
         let (model, digest) = &self.models[artifact % self.models.len()];
         let region = &self.regions[region % self.regions.len()];
         let found: Vec<Found<'_>> = fleet.everyone(model, digest);
-        place(found, &query(region, warm), placement, rng)
+        place(found, &query(region, warm, now_ms), placement, rng)
     }
 }
 
-fn query<'a>(region: &'a Region, warm: &'a Warm) -> Query<'a> {
+fn query<'a>(region: &'a Region, warm: &'a Warm, now_mono_ms: u64) -> Query<'a> {
     Query {
         region,
         gpu_class: None,
         tried: &[],
         numerics_class: None,
         warm,
+        now_mono_ms,
     }
 }

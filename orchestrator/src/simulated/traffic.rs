@@ -211,7 +211,7 @@ impl<'a> Run<'a> {
             Event::Beats { worker } => {
                 let load = self.workers[worker].load;
                 for it in &mut self.orchestrators {
-                    it.crowd.says(worker, load);
+                    it.crowd.says(worker, load, at_us / 1_000);
                     it.said[worker] = load;
                 }
                 self.later(at_us + BEAT_INTERVAL_MS * 1_000, event);
@@ -280,14 +280,16 @@ impl<'a> Run<'a> {
             }
             Policy::Load => {
                 let cold = Warm::default();
-                let placed = (it.crowd).place(&it.fleet, (0, 0), &cold, &self.placement, rng);
+                let placed =
+                    (it.crowd).place(&it.fleet, (0, 0, now_ms), &cold, &self.placement, rng);
                 let best = placed.best().map(|it| it.candidate.worker.id());
                 best.and_then(|it_is| it.crowd.number(&it_is)).unwrap_or(0)
             }
             Policy::Affinity => {
                 let (artifact, prefix) = (it.crowd.artifact(0), prompt(beginning, self.came));
                 let warm = it.warmth.find(&artifact, &prefix, now_ms);
-                let placed = (it.crowd).place(&it.fleet, (0, 0), &warm, &self.placement, rng);
+                let placed =
+                    (it.crowd).place(&it.fleet, (0, 0, now_ms), &warm, &self.placement, rng);
                 let Some(best) = placed.best().map(|it| it.candidate.worker.id()) else {
                     return 0;
                 };

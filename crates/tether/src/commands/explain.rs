@@ -135,10 +135,10 @@ fn explanation(kept: &Value, now_ms: u64) -> String {
 fn considered(candidate: &Value) -> String {
     let worker = text(&candidate["worker"]);
     let mut said = format!(
-        "{} scores {:.3}, {} of {} slots taken",
+        "{} scores {:.3}, has {:.1} to do for {} slots",
         worker.get(..8).unwrap_or(&worker),
         candidate["score"].as_f64().unwrap_or_default(),
-        number(&candidate["load"]),
+        candidate["load"].as_f64().unwrap_or_default(),
         number(&candidate["slots"]),
     );
     match (
@@ -216,7 +216,7 @@ mod tests {
             "prefix    12 blocks",
             "weights   queue 2.00\n",
             "order 1   after 2 ms to aaaabbbbcccc: unavailable\n            the best of 2\n",
-            "aaaabbbb scores 0.750, 1 of 4 slots taken, was sent 8 blocks before\n",
+            "aaaabbbb scores 0.750, has 1.0 to do for 4 slots, was sent 8 blocks before\n",
             "does not count: too much to do, in doubt, of another numerics class",
             "and 3 more orders",
         ] {
