@@ -34,16 +34,17 @@ pub(crate) struct Look {
     drawn: usize,
 }
 
-/// In the region of the request.
+/// In the region of the request. More cost more, and serve worse where several orchestrators choose by
+/// what is some seconds old: the more are looked at the more choose the same ones.
 pub(crate) const HERE: Look = Look {
-    all: 40,
-    best: 16,
+    all: 24,
+    best: 8,
     drawn: 8,
 };
 /// In another region.
 pub(crate) const AWAY: Look = Look {
-    all: 8,
-    best: 4,
+    all: 4,
+    best: 2,
     drawn: 0,
 };
 
