@@ -155,7 +155,7 @@ fn more(piece: &Piece) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tether_wire::infer::{Input, Output, Sampling};
+    use tether_wire::infer::{Input, Output, Prefix, Sampling};
 
     fn request(retry_token: &str, seed: Option<u64>) -> InferRequest {
         let tenant = "acme".parse().expect("valid");
@@ -171,6 +171,7 @@ mod tests {
             },
             output: Output::default(),
             keyed: false,
+            prefix: Prefix::default(),
             resume: None,
         }
     }

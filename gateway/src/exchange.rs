@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tether_telemetry::trace;
 use tether_wire::CorrelationId;
-use tether_wire::infer::{Accepted, InferRequest, Input, Usage};
+use tether_wire::infer::{Accepted, InferRequest, Input, Prefix, Usage};
 use tracing::{Instrument, Span, field};
 
 /// `POST /v1/chat/completions`.
@@ -128,14 +128,17 @@ impl Exchange {
         let retry_token = request_id::retry_token(&parts.headers)?;
         let correlation = CorrelationId::derive(&tenant, &retry_token);
         span.record("tether.correlation_id", correlation.to_hex());
+        let input = Input::Chat(std::mem::take(&mut chat.messages));
+        let output = std::mem::take(&mut chat.output);
         let request = InferRequest {
+            prefix: Prefix::of(&tenant, &input, &output),
             tenant,
             correlation,
             retry_token,
             model: chat.model.clone(),
-            input: Input::Chat(std::mem::take(&mut chat.messages)),
+            input,
             sampling: chat.sampling.clone(),
-            output: std::mem::take(&mut chat.output),
+            output,
             keyed: request_id::is_keyed(&parts.headers),
             resume: None,
         };

@@ -1,5 +1,5 @@
-//! HTTP for the operator of this machine: metrics, health, the fleet, topics, dead letters. Loopback
-//! only.
+//! HTTP for the operator of this machine: metrics, health, the fleet, requests, topics, dead letters.
+//! Loopback only.
 //!
 //! # Layout
 //!
@@ -7,6 +7,7 @@
 //! * `rows` – the fleet as rows, and why a worker gets no work
 //! * `explain` – everything that is known of one node
 //! * `letters` – dead letters: shown, run again, dropped
+//! * `requests` – why requests went where they went
 //! * `topics` – what this node announces and sees on the DHT
 //! * `token` – the secret that all of these but metrics and health need
 
@@ -14,6 +15,7 @@ mod control;
 mod explain;
 mod filter;
 mod letters;
+mod requests;
 mod rows;
 mod token;
 mod topics;
@@ -21,6 +23,7 @@ mod topics;
 pub use explain::{Explained, MAX_NAMED, Prefix};
 pub use filter::{DEFAULT_LIMIT, Filter, MAX_LIMIT, MAX_QUERY_BYTES, MAX_VALUES, states};
 pub use letters::{AttemptRow, LetterPage, LetterRow, MAX_LETTERS, Replayed};
+pub use requests::RequestPrefix;
 pub use rows::{FaultRow, FleetRow, Page};
 pub use token::{TOKEN_FILE, TokenError, load_or_create};
 pub use topics::Topics;
@@ -30,9 +33,10 @@ use crate::clock;
 use crate::dispatch::Dispatcher;
 use crate::dispatch::breaking::Breaking;
 use crate::dispatch::waiting::Waiting;
+use crate::explained::Explanations;
 use crate::fleet::Snapshot;
 use crate::fleet::keeper::Fleet;
-use crate::score::Weights;
+use crate::placement::InForce;
 use crate::store::MetadataStore;
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -69,8 +73,10 @@ pub(crate) struct Admin {
     pub(crate) uplinks: UplinkLook,
     pub(crate) breaking: Breaking,
     pub(crate) waiting: Waiting,
-    /// By what requests are placed.
-    pub(crate) weights: Weights,
+    /// How requests are placed.
+    pub(crate) placement: InForce,
+    /// Why some went where they went.
+    pub(crate) explanations: Arc<Explanations>,
     /// Runs dead letters again.
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) ready: AtomicBool,
@@ -88,6 +94,7 @@ impl Admin {
         let secret = Router::new()
             .route("/fleet", get(fleet))
             .route("/fleet/{worker}", get(explain))
+            .route("/requests/{id}", get(requests::explain))
             .route("/topics", get(topics))
             .merge(letters::routes())
             .route("/control", control::route())
@@ -295,7 +302,7 @@ async fn explain(State(admin): State<Arc<Admin>>, Path(worker): Path<String>) ->
                 sight: sight(&fleet, &catalogue, &admin.breaking, &is_linked),
                 mesh: admin.node.mesh().id,
                 region: admin.node.region(),
-                weights: &admin.weights,
+                placement: &admin.placement.load(),
                 link: admin.link(&known.id),
                 refused: (refusals.iter().find(|it| it.node == known.id))
                     .map(|it| explain::Refused::of(it, now_ms)),

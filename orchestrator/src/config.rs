@@ -5,9 +5,9 @@ mod store;
 pub use store::{StoreConfig, StoreKind};
 
 use crate::breaker::BreakerSettings;
+use crate::placement::Placement;
 use crate::queue::QueueSettings;
 use crate::retry::RetrySettings;
-use crate::score::Weights;
 use crate::store::Retention;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -40,11 +40,6 @@ pub struct OrchestratorConfig {
     /// HTTP for the operator of this machine: `/metrics`, `/healthz`, `/readyz`, `/fleet`,
     /// `/topics`. Only loopback is allowed; port 0 takes a free one.
     pub admin: SocketAddr,
-    /// How much each term of the affinity score counts. (SCH-1)
-    pub weights: Weights,
-    /// Candidates whose score is within this much of the best count as equal, and one of them is
-    /// drawn: orchestrators with the same stale view would otherwise all choose the same one.
-    pub near_equal: f32,
     /// When and how often a request is tried again at another worker. (SCH-4)
     pub retry: RetrySettings,
     /// When a worker, a model or a region is left alone for a while. (SCH-3)
@@ -89,6 +84,11 @@ pub struct OrchestratorConfig {
     pub dead_letter_retention_ms: u64,
     /// Time that open answers get to finish when the orchestrator stops.
     pub drain_timeout_ms: u64,
+    /// File with what otherwise stands in `[orchestrator.placement]`. Read again when it changes; one
+    /// with a mistake is refused and the last good one kept. Relative paths as above.
+    pub placement_file: Option<PathBuf>,
+    /// How requests are placed. (SCH-1, SCH-2)
+    pub placement: Placement,
 }
 
 impl Default for OrchestratorConfig {
@@ -99,8 +99,6 @@ impl Default for OrchestratorConfig {
             releases: Vec::new(),
             trusted_publishers: Vec::new(),
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)),
-            weights: Weights::default(),
-            near_equal: 0.05,
             retry: RetrySettings::default(),
             breakers: BreakerSettings::default(),
             queue: QueueSettings::default(),
@@ -120,6 +118,8 @@ impl Default for OrchestratorConfig {
             unkeyed_retention_ms: kept.unkeyed_ms,
             dead_letter_retention_ms: kept.dead_letter_ms,
             drain_timeout_ms: 20_000,
+            placement_file: None,
+            placement: Placement::default(),
         }
     }
 }
@@ -180,15 +180,14 @@ impl OrchestratorConfig {
         check(self.admin.ip().is_loopback(), "admin", &|| {
             format!("is {}, not a loopback address", self.admin)
         })?;
-        self.weights.check().map_err(|why| ConfigError {
-            field: "weights",
-            why,
+        self.placement.check().map_err(|(field, why)| ConfigError {
+            field: "placement",
+            why: format!("is refused: `{field}` {why}"),
         })?;
-        check(
-            (0.0..=1.0).contains(&self.near_equal),
-            "near_equal",
-            &|| format!("is {}, not between 0 and 1", self.near_equal),
-        )?;
+        let has_one_place = self.placement_file.is_none() || self.placement == Placement::default();
+        check(has_one_place, "placement", &|| {
+            "stands beside orchestrator.placement_file: write it into that file".to_owned()
+        })?;
         self.retry.check()?;
         self.breakers.check()?;
         self.queue.check()?;
@@ -291,14 +290,21 @@ mod tests {
         assert!(refused(|c| c.retry.attempts = 4).contains("orchestrator.retry.attempts is 4"));
         assert!(refused(|c| c.breakers.probes = 0).contains("breakers.probes"));
         assert!(refused(|c| c.queue.entries = 0).contains("queue.entries"));
-        assert!(refused(|c| c.near_equal = f32::NAN).contains("near_equal"));
+        assert!(refused(|c| c.placement.near_equal = f32::NAN).contains("near_equal"));
+        assert!(refused(|c| c.placement.prefix_load = 0.9).contains("prefix_load"));
+        assert!(refused(|c| c.placement.explained = 1.1).contains("explained"));
         assert!(refused(|c| c.admin = ([0, 0, 0, 0], 1).into()).contains("loopback"));
         assert!(refused(|c| c.accept_timeout_ms = 0).contains("accept_timeout_ms"));
         assert!(refused(|c| c.queue_timeout_ms = 0).contains("queue_timeout_ms"));
         assert!(refused(|c| c.drain_timeout_ms = MAX_TIME_MS + 1).contains("drain_timeout_ms"));
         assert!(refused(|c| c.releases = vec!["x".into()]).contains("trusted_publishers"));
         assert!(refused(|c| c.releases = vec!["x".into(); 1_025]).contains("releases"));
-        assert!(refused(|c| c.weights.queue = -1.0).contains("weights"));
+        assert!(refused(|c| c.placement.weights.queue = -1.0).contains("weights"));
+        let two_places = refused(|c| {
+            c.placement_file = Some("placement.toml".into());
+            c.placement.near_equal = 0.1;
+        });
+        assert!(two_places.contains("placement_file"), "{two_places}");
         assert!(refused(|c| c.max_open = 0).contains("max_open"));
         assert!(refused(|c| c.job_retention_ms = 0).contains("job_retention_ms"));
         let longer = refused(|c| c.job_retention_ms = 60_000);

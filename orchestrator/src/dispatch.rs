@@ -10,16 +10,18 @@
 //! * `intake` – from a call to a run, or to one that is under way; `claim` – what its job says
 //! * `log`, `running` – the answers under way
 //! * `turn`, `waiting` – who waits for a place at a worker
-//! * `run` – one worker after the other; `attempt` – one order to one of them, who is
-//!   reached by `reach`
+//! * `run` – one worker after the other; `search` – who they may be; `attempt` – one order to one of
+//!   them, who is reached by `reach`
 //! * `pace`, `vigil`, `watch` – when a worker is left for another, and whether that was too early
 //! * `check`, `outcome`, `receipt` – what comes back, judged
 //! * `letters` – what is kept of a request that failed; `replay` – such a request again
+//! * `explaining` – why it went where it went
 
 mod attempt;
 pub(crate) mod breaking;
 mod check;
 mod claim;
+mod explaining;
 mod intake;
 mod letters;
 mod log;
@@ -35,6 +37,7 @@ mod replay;
 pub(crate) mod retries;
 mod run;
 pub(crate) mod running;
+mod search;
 mod turn;
 mod vigil;
 pub(crate) mod waiting;
@@ -43,13 +46,17 @@ mod watch;
 use crate::catalogue::Catalogue;
 use crate::clock;
 use crate::config::OrchestratorConfig;
+use crate::explained::Explanations;
 use crate::fleet::keeper::Fleet;
 use crate::job::{Answer, JobState, Step};
+use crate::placement::InForce;
 use crate::shares::Shares;
 use crate::store::{Holder, MetadataStore, StoreError};
 use crate::upkeep::UnrecordedEnd;
+use crate::warmth::Warmth;
 use arc_swap::ArcSwap;
 use breaking::Breaking;
+use explaining::Explaining;
 use futures_util::FutureExt;
 use intake::{Asked, TakenIn};
 use log::{AnswerLog, Reader, TooLong};
@@ -62,7 +69,7 @@ use running::{Place, Running};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tether_net::{Incoming, Node};
 use tether_telemetry::metrics::OrchestratorMetrics;
@@ -110,6 +117,12 @@ pub(crate) struct Dispatcher {
     pub(crate) draining: CancellationToken,
     /// No requests any more: those under way fail.
     pub(crate) stop: CancellationToken,
+    /// How requests are placed.
+    pub(crate) placement: InForce,
+    /// Which prompts were sent where.
+    pub(crate) warmth: Mutex<Warmth>,
+    /// Why requests went where they went.
+    pub(crate) explanations: Arc<Explanations>,
 }
 
 /// Why a request under way ends from outside.
@@ -150,8 +163,9 @@ impl Dispatcher {
     /// Runs a request to its end. Its callers may all go away: that ends it too, and is recorded.
     async fn run(self: Arc<Self>, asked: Asked, place: Place) {
         let _counted = Counted::new(&self.metrics);
-        let result = match self.take_in(asked, &place).await {
-            Ok(TakenIn::Runs(run)) => self.see_through(*run, &place).await,
+        let mut explaining = Explaining::of(&asked.request);
+        let result = match self.take_in(asked, &place, &mut explaining).await {
+            Ok(TakenIn::Runs(run)) => self.see_through(*run, &place, &mut explaining).await,
             Ok(TakenIn::Answered(answer)) => self.give_again(&answer, place.log()).await,
             Err(error) => Err(error),
         };
@@ -161,11 +175,17 @@ impl Dispatcher {
         if let Err(error) = &result {
             tracing::info!(outcome, %error, "request ended without a whole answer");
         }
+        self.explain(explaining, outcome);
         place.end(result);
     }
 
     /// Drives a run to its end, and records that.
-    async fn see_through(&self, mut run: Run, place: &Place) -> Result<(), RpcError> {
+    async fn see_through(
+        &self,
+        mut run: Run,
+        place: &Place,
+        explaining: &mut Explaining,
+    ) -> Result<(), RpcError> {
         let mut interrupt = self.interrupts(&run, place);
         let driven = self.drive(&mut run, place.log(), &mut interrupt);
         let driven = AssertUnwindSafe(driven).catch_unwind();
@@ -173,6 +193,7 @@ impl Dispatcher {
             tracing::error!(job = %run.holder.job, "a request made the orchestrator panic");
             End::Final(failed_here())
         });
+        explaining.ran(&mut run);
         self.finish(run, place.log(), end).await
     }
 

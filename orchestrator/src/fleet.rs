@@ -16,8 +16,11 @@
 //! * `roll`, `offerings` – memory that snapshots and workers share
 //! * `refusals` – what was refused of whom, for people
 //! * `watch` – what does not count as silence
+//! * `everyone` – a fleet put in by hand, for tests and benchmarks
 
 mod candidate;
+#[cfg(any(test, feature = "testing"))]
+mod everyone;
 mod faulted;
 mod group;
 mod handle;
@@ -33,6 +36,8 @@ mod watch;
 mod worker;
 
 pub use candidate::{Candidate, Found};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use everyone::Everyone;
 pub use faulted::{MAX_FAULTED, MAX_UNTRUSTED_FAULTED};
 pub use index::{MAX_GROUPS, MAX_UNTRUSTED_GROUPS};
 pub use refusals::{MAX_REFUSALS, Refusal};

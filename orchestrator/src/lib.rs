@@ -5,6 +5,8 @@
 //! Deciders, pure; time and randomness are passed in; who is there is decided by
 //! `tether-presence`:
 //! * [`place`], [`score`] – ranking of workers for a request
+//! * [`warmth`] – which prompts were sent where
+//! * [`explained`] – why requests went where they went, kept for people
 //! * [`breaker`] – what is left alone for a while, since what is sent there fails
 //! * [`queue`] – who waits, in which order, and who is told that it would be in vain
 //! * [`retry`] – whether what failed is tried again, and when; [`pace`] – when a piece is overdue
@@ -12,7 +14,7 @@
 //! * [`job`] – the states of a job and the steps between them
 //! * [`catalogue`] – which models are known, and what a name means
 //! * [`directory`] – what gateways are told, and what of it changed
-//! * [`tenants`], [`releases`] – files that people and publishers write
+//! * [`tenants`], [`placement`], [`releases`] – files that people and publishers write
 //!
 //! Edges:
 //! * [`discovery`] – cards and beats from links, verified, into [`fleet`]; calls among orchestrators
@@ -41,22 +43,27 @@ mod desk;
 pub mod directory;
 pub mod discovery;
 mod dispatch;
+pub mod explained;
 pub mod fleet;
 pub mod job;
 mod lease;
 pub mod orchestrator;
 pub mod place;
+pub mod placement;
 pub mod queue;
 pub mod releases;
 pub mod retry;
 pub mod score;
 mod secret_file;
 pub mod shares;
+#[cfg(any(test, feature = "testing"))]
+pub mod simulated;
 pub mod store;
 pub mod tenants;
 #[cfg(test)]
 mod testing;
 mod upkeep;
+pub mod warmth;
 mod window;
 
 pub use config::{ConfigError, OrchestratorConfig};

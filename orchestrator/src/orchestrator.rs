@@ -14,9 +14,11 @@ use crate::dispatch::paces::Paces;
 use crate::dispatch::retries::Retries;
 use crate::dispatch::running::Running;
 use crate::dispatch::waiting::Waiting;
+use crate::explained::Explanations;
 use crate::fleet::Snapshot;
 use crate::fleet::keeper::{Fleet, FleetSettings};
 use crate::lease::Life;
+use crate::placement::{InForce, PlacementError, PlacementFile};
 use crate::releases::{self, ReleaseError};
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
@@ -27,7 +29,7 @@ use arc_swap::ArcSwap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tether_net::{NetError, Node, NodeConfig, Uplinks, epoch};
 use tether_telemetry::metrics::{OrchestratorMetrics, Registry};
@@ -64,6 +66,9 @@ pub enum OrchestratorError {
     /// The tenants' file is refused.
     #[error(transparent)]
     Tenants(#[from] TenantsError),
+    /// The placement file is refused.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
     /// A release is refused.
     #[error(transparent)]
     Release(#[from] ReleaseError),
@@ -173,10 +178,12 @@ pub async fn start_with_store(
         CancellationToken::new(),
         CancellationToken::new(),
     );
+    let (placement, placement_file) = placement_of(&config, data_dir)?;
+    let explanations = Arc::<Explanations>::default();
     let (fleet, outgoing) = Fleet::start(FleetSettings {
         id,
         presence: config.presence(),
-        weights: config.weights,
+        placement: placement.clone(),
         seed: rand::random(),
         metrics: metrics.clone(),
         stop: stop.clone(),
@@ -210,6 +217,9 @@ pub async fn start_with_store(
         unrecorded,
         draining,
         stop: cut,
+        placement: placement.clone(),
+        warmth: Mutex::default(),
+        explanations: explanations.clone(),
         config: config.clone(),
     });
     let members = node_config.members.clone();
@@ -253,6 +263,9 @@ pub async fn start_with_store(
             .clone()
             .follow_tenants(tenants_file, shares.clone()),
     );
+    if let Some(file) = placement_file {
+        tasks.spawn(file.follow(placement.clone(), stop.clone()));
+    }
     let models = catalogue::keeper::Keeper {
         fleet: fleet.clone(),
         catalogue: catalogue.clone(),
@@ -282,7 +295,8 @@ pub async fn start_with_store(
         uplinks: uplinks.look(),
         breaking,
         waiting,
-        weights: config.weights,
+        placement: placement.clone(),
+        explanations,
         dispatcher: dispatcher.clone(),
         ready: AtomicBool::new(false),
         token: Digest::of(token.as_bytes()),
@@ -314,6 +328,19 @@ pub async fn start_with_store(
         tasks,
         stop,
     })
+}
+
+/// How requests are placed from the start on, and the file to follow where there is one.
+fn placement_of(
+    config: &OrchestratorConfig,
+    data_dir: &Path,
+) -> Result<(InForce, Option<PlacementFile>), PlacementError> {
+    let Some(path) = &config.placement_file else {
+        return Ok((config.placement.clone().in_force(), None));
+    };
+    let mut file = PlacementFile::new(OrchestratorConfig::resolve(data_dir, path));
+    let placement = file.poll()?.unwrap_or_default();
+    Ok((placement.in_force(), Some(file)))
 }
 
 /// Accounts for what a crash left open. (RSV-4)

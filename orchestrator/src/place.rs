@@ -1,11 +1,25 @@
-//! Which worker gets a request. Pure: candidates and randomness in, a ranked list out. (SCH-1)
+//! Which worker gets a request. Pure: candidates and randomness in, a ranked list out. (SCH-1, SCH-2)
 //!
 //! The candidates are what [`crate::fleet::Snapshot::candidates`] finds: some dozens, however large
-//! the fleet is.
+//! the fleet is. Nothing is allocated for each of them.
+//!
+//! Orchestrators do not agree on a worker, and what they know of others' requests is as old as the last
+//! heartbeats. Three things keep them from all going to the same one: what each has given itself counts
+//! at once; what a worker said is believed the less the older it is, and the mean of all instead; and
+//! among those nearly as good as the best one is drawn. (Mitzenmacher, How useful is old information?,
+//! 2000)
+//!
+//! Who was sent a prompt's beginning before is preferred for it, but only as long as its load is within
+//! a bound on the mean: consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam, 2016),
+//! by what was sent where instead of by a hash. So a beginning that everybody uses spreads over as many
+//! workers as it needs, and no worker becomes a hotspot for being warm.
 
 use crate::fleet::{Candidate, Found};
-use crate::score::{Terms, Wanted, Weights, score, terms};
+use crate::placement::Placement;
+use crate::score::{self, Terms, Wanted};
+use crate::warmth::Warm;
 use rand::Rng;
+use std::fmt;
 use tether_wire::{NodeId, Region};
 
 /// What is to be placed.
@@ -13,11 +27,17 @@ use tether_wire::{NodeId, Region};
 pub struct Query<'a> {
     /// The region of the request.
     pub region: &'a Region,
+    /// The class of accelerator that its model is best given to.
+    pub gpu_class: Option<&'a str>,
     /// Workers that were tried already.
     pub tried: &'a [NodeId],
     /// The class in which an answer is to go on: those of another come after all of it, since theirs
     /// is not provably the answer that would have come.
     pub numerics_class: Option<&'a str>,
+    /// Where the beginning of its prompt was sent.
+    pub warm: &'a Warm,
+    /// Now, on the clock that only goes forward.
+    pub now_mono_ms: u64,
 }
 
 /// A candidate with the reasons for its rank.
@@ -29,18 +49,92 @@ pub struct Ranked {
     pub score: f32,
     /// The terms.
     pub terms: Terms,
+    /// Requests that run or wait there, by the best knowledge.
+    pub load: f32,
+    /// Blocks of the prompt's beginning that it was sent before.
+    pub prefix_blocks: u32,
+    /// Whether it has too much to do for that to count.
+    pub over_bound: bool,
     /// Whether it may be dead, so that all others come first.
     pub suspect: bool,
+    /// Whether it is of another numerics class than the answer.
+    pub other_class: bool,
+}
+
+/// How the first of those that are ranked became the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// Candidates.
+    pub looked_at: usize,
+    /// Those as good as the best, among which it was drawn.
+    pub equals: usize,
+}
+
+/// Candidates in their order.
+#[derive(Clone, Debug, Default)]
+pub struct Placed {
+    /// The best, of which the first is to have the request.
+    pub ranked: Vec<Ranked>,
+    /// How that one was chosen.
+    pub choice: Choice,
+    /// Workers that were no candidates, since a breaker leaves them alone.
+    pub left_alone: Vec<NodeId>,
+}
+
+impl Placed {
+    /// Who is to have the request.
+    #[must_use]
+    pub fn best(&self) -> Option<&Ranked> {
+        self.ranked.first()
+    }
+
+    /// The first ones cannot have it: breakers let nothing more through to them.
+    pub(crate) fn pass_over(&mut self, first: usize) {
+        if first == 0 {
+            return;
+        }
+        let passed = self.ranked.drain(..first);
+        self.left_alone
+            .extend(passed.map(|it| it.candidate.worker.id()));
+        self.choice = Choice {
+            looked_at: self.choice.looked_at.saturating_sub(first),
+            equals: 1,
+        };
+    }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.looked_at, self.equals) {
+            (0, _) => f.write_str("nobody could be asked"),
+            (1, _) => f.write_str("the only one that could be asked"),
+            (of, 0 | 1) => write!(f, "the best of {of}"),
+            (of, equals) => write!(
+                f,
+                "the less loaded of two that were drawn among {equals} as good as the best of {of}"
+            ),
+        }
+    }
 }
 
 /// A candidate, lent, with its rank.
 struct Scored<'a> {
     found: Found<'a>,
+    /// Less is better.
+    order: u64,
     score: f32,
     terms: Terms,
+    load: f32,
+    prefix_blocks: u32,
+    over_bound: bool,
     suspect: bool,
     other_class: bool,
 }
+
+/// Age of a beat at which what it says of others' requests is believed by a third, and their mean by
+/// two thirds. Answers take some seconds, so that a load of five seconds ago says little of that of
+/// now, and what all orchestrators heard at once all of them act upon.
+const BELIEVED_MS: f32 = 1_000.0;
 
 /// How many of the best are given back: more than a request is ever given to, and enough to see why
 /// others were not chosen.
@@ -53,60 +147,160 @@ pub const RANKED: usize = 16;
 pub fn place<'a>(
     candidates: impl IntoIterator<Item = Found<'a>>,
     query: &Query<'_>,
-    weights: &Weights,
-    near_equal: f32,
+    placement: &Placement,
     rng: &mut impl Rng,
-) -> Vec<Ranked> {
-    let mut scored: Vec<Scored<'a>> = (candidates.into_iter())
-        .filter(|found| !query.tried.contains(&found.worker.id()))
-        .map(|found| rank(found, query, weights))
-        .collect();
+) -> Placed {
+    let candidates = candidates.into_iter();
+    let mut scored: Vec<Scored<'a>> = Vec::with_capacity(candidates.size_hint().1.unwrap_or(0));
+    let mut said = Loads::default();
+    for found in candidates.filter(|found| !query.tried.contains(&found.worker.id())) {
+        let one = look(found, query);
+        if !one.suspect {
+            said.count(precise(found.worker.others()), slots(&found));
+        }
+        scored.push(one);
+    }
+    let mut loads = Loads::default();
+    for one in &mut scored {
+        one.load = load(&one.found, said.mean(), query.now_mono_ms);
+        if !one.suspect {
+            loads.count(one.load, slots(&one.found));
+        }
+    }
+    for one in &mut scored {
+        one.weigh(query, placement, &loads);
+    }
     scored.sort_unstable_by(|a, b| {
-        (a.suspect.cmp(&b.suspect))
-            .then(a.other_class.cmp(&b.other_class))
-            .then(b.score.total_cmp(&a.score))
-            .then_with(|| a.found.worker.id().cmp(&b.found.worker.id()))
+        let ids = || a.found.worker.id().cmp(&b.found.worker.id());
+        a.order.cmp(&b.order).then_with(ids)
     });
-    draw_first(&mut scored, near_equal, rng);
-    let best = scored.into_iter().take(RANKED);
-    best.map(|it| Ranked {
-        candidate: it.found.to_owned(),
-        score: it.score,
-        terms: it.terms,
-        suspect: it.suspect,
-    })
-    .collect()
-}
-
-fn rank<'a>(found: Found<'a>, query: &Query<'_>, weights: &Weights) -> Scored<'a> {
-    let wanted = Wanted {
-        region: query.region,
-        // Those of another artifact are no candidates.
-        digest: None,
-        gpu_class: None,
+    let choice = Choice {
+        looked_at: scored.len(),
+        equals: draw_first(&mut scored, placement.near_equal, rng),
     };
-    let terms = terms(&wanted, &found.worker.traits(found.offer()));
-    Scored {
-        found,
-        score: score(&terms, weights),
-        terms,
-        suspect: found.worker.is_suspect(),
-        other_class: (query.numerics_class)
-            .is_some_and(|class| class != found.offer().numerics_class),
+    let best = scored.into_iter().take(RANKED);
+    let ranked = best.map(Scored::into_ranked).collect();
+    Placed {
+        ranked,
+        choice,
+        left_alone: Vec::new(),
     }
 }
 
-/// Moves the drawn one to the front; the rest keeps its order.
-fn draw_first(ranked: &mut [Scored<'_>], near_equal: f32, rng: &mut impl Rng) {
-    let Some(best) = ranked.first() else { return };
-    let floor = best.score - near_equal;
-    let kind = (best.suspect, best.other_class);
+fn look<'a>(found: Found<'a>, query: &Query<'_>) -> Scored<'a> {
+    let (worker, offer) = (found.worker, found.offer());
+    Scored {
+        found,
+        order: 0,
+        score: 0.0,
+        terms: Terms::default(),
+        load: 0.0,
+        prefix_blocks: query.warm.at(&worker.id, worker.epoch()),
+        over_bound: false,
+        suspect: worker.is_suspect(),
+        other_class: (query.numerics_class).is_some_and(|class| class != offer.numerics_class),
+    }
+}
+
+/// What a worker has to do by the best knowledge: ours exactly, and of others what it said, as far as
+/// that is believed, and otherwise the mean of a slot.
+fn load(found: &Found<'_>, mean: f32, now_mono_ms: u64) -> f32 {
+    let worker = found.worker;
+    let age_ms = now_mono_ms.saturating_sub(worker.heard_mono_ms());
+    let age_ms = precise(u32::try_from(age_ms).unwrap_or(u32::MAX));
+    let believed = (-age_ms / BELIEVED_MS).exp();
+    let usual = mean * slots(found);
+    precise(worker.in_flight()) + usual + (precise(worker.others()) - usual) * believed
+}
+
+fn slots(found: &Found<'_>) -> f32 {
+    precise(found.worker.card().capacity.max(1))
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a score needs no more than seven digits"
+)]
+fn precise(count: u32) -> f32 {
+    count as f32
+}
+
+impl Scored<'_> {
+    fn weigh(&mut self, query: &Query<'_>, placement: &Placement, loads: &Loads) {
+        let wanted = Wanted {
+            region: query.region,
+            // Those of another artifact are no candidates.
+            digest: None,
+            gpu_class: query.gpu_class,
+        };
+        let traits = (self.found.worker).traits(self.found.offer(), self.load);
+        self.terms = score::terms(&wanted, &traits);
+        if self.prefix_blocks > 0 {
+            let most = loads.bound(placement.prefix_load, slots(&self.found));
+            self.over_bound = self.load + 1.0 > most;
+            if !self.over_bound {
+                self.terms.prefix = score::prefix(self.prefix_blocks);
+            }
+        }
+        self.score = score::score(&self.terms, &placement.weights);
+        // The bits of numbers that are not negative are in the order of the numbers.
+        self.order = (self.kind() << 32) | u64::from(u32::MAX - self.score.max(0.0).to_bits());
+    }
+
+    /// Those of a lower kind come first, whatever their score.
+    fn kind(&self) -> u64 {
+        2 * u64::from(self.suspect) + u64::from(self.other_class)
+    }
+
+    fn into_ranked(self) -> Ranked {
+        Ranked {
+            candidate: self.found.to_owned(),
+            score: self.score,
+            terms: self.terms,
+            load: self.load,
+            prefix_blocks: self.prefix_blocks,
+            over_bound: self.over_bound,
+            suspect: self.suspect,
+            other_class: self.other_class,
+        }
+    }
+}
+
+/// What several workers have to do together.
+#[derive(Clone, Copy, Debug, Default)]
+struct Loads {
+    all: f32,
+    slots: f32,
+}
+
+impl Loads {
+    fn count(&mut self, load: f32, slots: f32) {
+        self.all += load;
+        self.slots += slots;
+    }
+
+    /// Of a slot.
+    fn mean(&self) -> f32 {
+        self.all / self.slots.max(1.0)
+    }
+
+    /// Up to which load a worker has the prefixes that were sent to it: so many times the mean load of
+    /// a slot, the request counted, and whole requests. Who has less than the mean is within it.
+    fn bound(&self, most: f32, slots: f32) -> f32 {
+        (most * (self.all + 1.0) / self.slots.max(1.0) * slots).ceil()
+    }
+}
+
+/// Moves the drawn one to the front; the rest keeps its order. Says among how many it was drawn.
+fn draw_first(ranked: &mut [Scored<'_>], near_equal: f32, rng: &mut impl Rng) -> usize {
+    let Some(best) = ranked.first() else { return 0 };
+    let (floor, kind) = (best.score - near_equal, best.kind());
     let equals = ranked
         .iter()
-        .take_while(|r| (r.suspect, r.other_class) == kind && r.score >= floor)
+        .take_while(|it| it.kind() == kind && it.score >= floor)
         .count();
     if equals < 2 {
-        return;
+        return equals;
     }
     let one = rng.random_range(0..equals);
     let other = (one + rng.random_range(1..equals)) % equals;
@@ -117,6 +311,7 @@ fn draw_first(ranked: &mut [Scored<'_>], near_equal: f32, rng: &mut impl Rng) {
         one
     };
     ranked[..=chosen].rotate_right(1);
+    equals
 }
 
 #[cfg(test)]

@@ -3,10 +3,10 @@
 use crate::bench::BenchCommand;
 use crate::commands::{
     artifact::ArtifactCommand, chat::ChatArgs, completions::CompletionsArgs,
-    control::ControlCommand, dlq::DlqCommand, fleet::FleetArgs, grant::GrantCommand,
-    invite::InviteCommand, keys::KeysCommand, mesh::MeshCommand, probe::ProbeArgs,
-    receipt::ReceiptCommand, revoke::RevokeArgs, settings::ConfigCommand, store::StoreCommand,
-    tenant::TenantCommand, topics::TopicsArgs,
+    control::ControlCommand, dlq::DlqCommand, explain::ExplainArgs, fleet::FleetArgs,
+    grant::GrantCommand, invite::InviteCommand, keys::KeysCommand, mesh::MeshCommand,
+    probe::ProbeArgs, receipt::ReceiptCommand, revoke::RevokeArgs, settings::ConfigCommand,
+    store::StoreCommand, tenant::TenantCommand, topics::TopicsArgs,
 };
 use crate::exit;
 use crate::logging::LoggingArgs;
@@ -85,6 +85,8 @@ enum Command {
     Probe(ProbeArgs),
     /// Show the workers as the orchestrator sees them
     Fleet(FleetArgs),
+    /// Show why a request went where it went
+    Explain(ExplainArgs),
     /// Show what the orchestrator announces on the DHT and sees there
     Topics(TopicsArgs),
     /// Talk to a model through a gateway
@@ -125,6 +127,7 @@ impl Cli {
             Command::Store(command) => command.run().map(done),
             Command::Probe(args) => args.run().map(done),
             Command::Fleet(args) => args.run().map(done),
+            Command::Explain(args) => args.run().map(done),
             Command::Topics(args) => args.run().map(done),
             Command::Chat(args) => args.run().map(done),
             Command::Completions(args) => args.run().map(done),

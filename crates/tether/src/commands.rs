@@ -7,6 +7,7 @@ pub(crate) mod control;
 pub(crate) mod deliver;
 pub(crate) mod dlq;
 pub(crate) mod doctor;
+pub(crate) mod explain;
 pub(crate) mod fleet;
 pub(crate) mod grant;
 pub(crate) mod http;

@@ -26,6 +26,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tether_gateway::GatewayConfig;
 use tether_orchestrator::OrchestratorConfig;
+use tether_orchestrator::placement::PlacementFile;
 use tether_orchestrator::tenants::TenantsFile;
 use tether_telemetry::TelemetryConfig;
 use tether_wire::Role;
@@ -277,6 +278,9 @@ pub(crate) fn orchestrator(path: &Path) -> Result<Checked<OrchestratorFile>, Con
     for file in secrets.into_iter().flatten() {
         node::absolute(path, file);
     }
+    if let Some(placement) = &mut file.orchestrator.placement_file {
+        node::absolute(path, placement);
+    }
     let section = &file.orchestrator;
     section
         .validate()
@@ -285,6 +289,10 @@ pub(crate) fn orchestrator(path: &Path) -> Result<Checked<OrchestratorFile>, Con
     TenantsFile::new(section.tenants.clone())
         .poll()
         .map_err(|error| refuse("orchestrator.tenants", format!("cannot be used: {error}")))?;
+    if let Some(placement) = &section.placement_file {
+        (PlacementFile::new(placement.clone()).poll())
+            .map_err(|error| refuse("orchestrator.placement_file", error.to_string()))?;
+    }
     tether_orchestrator::releases::load(&section.releases, &section.trusted_publishers)
         .map_err(|error| refuse("orchestrator.releases", format!("cannot be used: {error}")))?;
     Ok(Checked { file, identity })

@@ -1,13 +1,15 @@
-//! Requests for inference and the events of an answer. [T-INF-1] to [T-INF-13]
+//! Requests for inference and the events of an answer. [T-INF-1] to [T-INF-14]
 //!
 //! * [`sampling`] – how each token is drawn
 //! * [`output`] – what the answer must be
 //! * [`events`] – what comes back
+//! * [`prefix`] – what prompts have in common at their beginning
 //! * [`prompt`] – how many tokens a prompt can have
 //! * [`resume`] – what of an answer was given before its orchestrator was lost
 
 pub mod events;
 pub mod output;
+pub mod prefix;
 pub mod prompt;
 pub mod resume;
 pub mod sampling;
@@ -20,6 +22,7 @@ pub use output::{
     Format, MAX_CHOICES, MAX_FORMAT_BYTES, MAX_TOOL_NAME_BYTES, MAX_TOOLS, MAX_TOOLS_BYTES, Output,
     Tool, ToolChoice, is_tool_name,
 };
+pub use prefix::{MAX_PREFIX_BLOCKS, PREFIX_BLOCK_BYTES, Prefix};
 pub use prompt::PromptSize;
 pub use resume::{MAX_LOST, Resume, Started};
 pub use sampling::{
@@ -177,6 +180,9 @@ pub struct InferRequest {
     /// are kept. [T-INF-2]
     #[serde(default, skip_serializing_if = "is_false")]
     pub keyed: bool,
+    /// The beginnings of the prompt, by which a worker is found that read them before. [T-INF-14]
+    #[serde(default, skip_serializing_if = "Prefix::is_empty")]
+    pub prefix: Prefix,
     /// What of the answer was given already, by an orchestrator that is lost. [T-INF-13]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<Resume>,
@@ -205,6 +211,7 @@ impl InferRequest {
             "does not follow from tenant and retry token".to_owned()
         })?;
         check_len(what, "model", self.model.len(), 128)?;
+        self.prefix.check()?;
         self.resume.as_ref().map_or(Ok(()), Resume::check)?;
         check_task(&self.input, &self.sampling, &self.output)
     }

@@ -8,7 +8,9 @@ pub use find::{MAX_NAMED, Prefix};
 use super::rows::{FleetRow, Sight};
 use crate::fleet::{Found, Refusal, WorkerView};
 use crate::place::{Query, Ranked, place};
-use crate::score::{Terms, Weights};
+use crate::placement::Placement;
+use crate::score::Terms;
+use crate::warmth::Warm;
 use find::Known;
 use rand::Rng;
 use serde::Serialize;
@@ -198,7 +200,7 @@ pub(super) struct Explaining<'a> {
     pub(super) mesh: MeshId,
     /// Of the requests that are placed.
     pub(super) region: &'a Region,
-    pub(super) weights: &'a Weights,
+    pub(super) placement: &'a Placement,
     /// How the link with the node stands.
     pub(super) link: &'static str,
     /// What of it was refused last.
@@ -275,7 +277,8 @@ impl Explaining<'_> {
         let sight = &self.sight;
         let may_be_asked =
             |it: &WorkerView| it.may_be_asked(|| (sight.is_linked)(&it.id()), sight.now_mono_ms);
-        let mut found = (sight.fleet).candidates(&offer.model, &offer.digest, self.region, rng);
+        let (wanted, cold) = ((&offer.model, &offer.digest), Warm::default());
+        let mut found = (sight.fleet).candidates(wanted, self.region, &cold, rng);
         found.retain(|it| {
             it.worker.id() != worker.id()
                 && may_be_asked(it.worker)
@@ -327,14 +330,17 @@ impl Explaining<'_> {
         }
     }
 
-    /// What placement makes of one candidate.
+    /// What placement makes of one candidate, for a prompt that begins like no other.
     fn alone(&self, found: Found<'_>, rng: &mut impl Rng) -> Option<Ranked> {
         let query = Query {
             region: self.region,
+            gpu_class: self.placement.gpu_class(&found.offer().model.name),
             tried: &[],
             numerics_class: None,
+            warm: &Warm::default(),
+            now_mono_ms: self.sight.now_mono_ms,
         };
-        place([found], &query, self.weights, 0.0, rng).pop()
+        place([found], &query, self.placement, rng).ranked.pop()
     }
 }
 

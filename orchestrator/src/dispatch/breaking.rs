@@ -7,7 +7,15 @@ use crate::clock;
 use crate::fleet::WorkerView;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tether_telemetry::metrics::OrchestratorMetrics;
-use tether_wire::{ModelRef, Region};
+use tether_wire::{ModelRef, NodeId, Region};
+
+/// Those to whom nothing goes now.
+#[derive(Debug, Default)]
+pub(super) struct Barred {
+    pub(super) workers: Vec<NodeId>,
+    /// When to ask again for the first of them.
+    pub(super) first_ms: Option<u64>,
+}
 
 /// All breakers. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -25,27 +33,28 @@ impl Breaking {
         }
     }
 
-    /// Keeps those to whom requests for a model may go; when to ask again for the first of the
-    /// others.
+    /// Keeps those to whom requests for a model may go, and says who the others are.
     pub(super) fn sift<T>(
         &self,
         found: &mut Vec<T>,
         worker: impl Fn(&T) -> &WorkerView,
         model: &ModelRef,
-    ) -> Option<u64> {
+    ) -> Barred {
         let (breakers, now_ms) = (self.breakers(), clock::now().mono_ms);
-        let mut first_ms: Option<u64> = None;
+        let mut barred = Barred::default();
         found.retain(
             |it| match breakers.admits(&place(worker(it), model), now_ms) {
                 Verdict::Yes | Verdict::Probe => true,
                 Verdict::No { until_ms } => {
                     let left_ms = until_ms.saturating_sub(now_ms);
-                    first_ms = Some(first_ms.map_or(left_ms, |first_ms| first_ms.min(left_ms)));
+                    let first_ms = barred.first_ms.map_or(left_ms, |it| it.min(left_ms));
+                    barred.first_ms = Some(first_ms);
+                    barred.workers.push(worker(it).id());
                     false
                 }
             },
         );
-        first_ms
+        barred
     }
 
     /// A request goes to a worker, if it still may.

@@ -1,14 +1,17 @@
 //! From a `submit` call to a run: who calls, what for, and whether it may run or runs already.
 
 use super::claim::{Claim, conflict};
+use super::explaining::Explaining;
 use super::letters::FailedAttempts;
 use super::progress::Progress;
 use super::run::Run;
 use super::running::{Entered, Place};
 use super::{Dispatcher, log};
 use crate::clock;
+use crate::explained::Orders;
 use crate::job::{Answer, NewJob, Repeat};
 use crate::store::Holder;
+use crate::warmth::Warm;
 use rand::Rng;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,7 +38,7 @@ const MAX_HELD_BYTES: usize = 1024 * 1024 * 1024;
 
 /// A request that came, and is to be answered.
 pub(super) struct Asked {
-    request: InferRequest,
+    pub(super) request: InferRequest,
     /// Of what the tenant asked, before the seed is filled in.
     hash: Digest,
     began: Instant,
@@ -150,7 +153,12 @@ impl Dispatcher {
 
     /// Makes a request a job, which is on the disk when this is over, or finds what became of it
     /// before.
-    pub(super) async fn take_in(&self, asked: Asked, place: &Place) -> Result<TakenIn, RpcError> {
+    pub(super) async fn take_in(
+        &self,
+        asked: Asked,
+        place: &Place,
+        explaining: &mut Explaining,
+    ) -> Result<TakenIn, RpcError> {
         let Asked {
             mut request,
             hash,
@@ -159,7 +167,7 @@ impl Dispatcher {
         } = asked;
         let resume = request.resume.take();
         let started = resume.as_ref().and_then(|it| it.started.as_ref());
-        let (model, digest) = match self.servable(&request.model, started) {
+        let (model, digest) = match self.servable(&request.model, started, explaining) {
             Ok(found) => found,
             Err(error) => return self.earlier(&request, &hash, error).await,
         };
@@ -221,6 +229,7 @@ impl Dispatcher {
             is_streaming: claimed.is_streaming,
             progress: Progress::new(resume, has_logprobs, claimed.attempts),
             failed: FailedAttempts::default(),
+            orders: Orders::default(),
         })))
     }
 
@@ -242,12 +251,16 @@ impl Dispatcher {
         &self,
         text: &str,
         started: Option<&Started>,
+        explaining: &mut Explaining,
     ) -> Result<(ModelRef, Digest), RpcError> {
         let (model, digest) = self.resolve(text)?;
         // An answer goes on as what it began as, whatever is released meanwhile.
         let digest = started.map_or(digest, |started| started.digest);
+        explaining.means(&model, digest);
         let fleet = self.fleet.snapshot();
-        if self.candidates(&fleet, &model, &digest).is_empty() {
+        let (found, barred) = self.candidates(&fleet, (&model, &digest), &Warm::default());
+        if found.is_empty() {
+            explaining.left_alone(&barred.workers);
             return Err(self.nothing_serves_now(&model, &digest));
         }
         Ok((model, digest))

@@ -57,7 +57,7 @@ impl FailedAttempts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tether_wire::infer::{Input, Output, Sampling};
+    use tether_wire::infer::{Input, Output, Prefix, Sampling};
     use tether_wire::{CorrelationId, TenantId};
 
     fn request() -> InferRequest {
@@ -71,6 +71,7 @@ mod tests {
             sampling: Sampling::default(),
             output: Output::default(),
             keyed: true,
+            prefix: Prefix::default(),
             resume: None,
         }
     }

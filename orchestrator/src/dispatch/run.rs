@@ -1,26 +1,25 @@
 //! A request under way: one worker after the other, until the answer is whole or nobody is left.
 //! (SCH-4, SCH-8)
 
+use super::breaking::Trial;
 use super::letters::FailedAttempts;
 use super::log::AnswerLog;
 use super::open::Held;
 use super::outcome::{End, Refusals, told};
 use super::progress::Progress;
+use super::search::LOOK;
 use super::waiting::Turn;
 use super::{Dispatcher, Interrupts};
 use crate::clock;
-use crate::fleet::{Found, Snapshot};
-use crate::place::{Query, Ranked, place};
+use crate::explained::{self, Orders};
+use crate::place::{Placed, Ranked};
 use crate::retry::{Failure, Plan, Situation, Why};
 use crate::store::Holder;
 use std::time::{Duration, Instant};
 use tether_wire::infer::InferRequest;
 use tether_wire::rpc::{Code, RpcError};
-use tether_wire::{Digest, ModelRef, NodeId};
+use tether_wire::{Digest, ModelRef};
 use tracing::{Instrument, Span, field};
-
-/// How often a started answer without a worker looks for one.
-pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 /// A request under way.
 pub(crate) struct Run {
@@ -44,6 +43,8 @@ pub(crate) struct Run {
     pub(super) progress: Progress,
     /// What was tried in vain.
     pub(super) failed: FailedAttempts,
+    /// Who got it, and why.
+    pub(super) orders: Orders,
 }
 
 impl Run {
@@ -69,36 +70,34 @@ impl Dispatcher {
         let mut refusals = Refusals::default();
         self.retries.request(clock::now().mono_ms);
         loop {
-            let found = self.find(run, pause, interrupt).await;
-            let ranked = match found {
-                Ok(ranked) => ranked,
+            let mut placed = match self.find(run, pause, interrupt).await {
+                Ok(placed) => placed,
                 Err(end) => return end,
             };
-            // The places of a half-open breaker may have gone to others in between.
-            let tried = |it: &Ranked| self.breaking.begin(&it.candidate.worker, &run.model);
-            let chosen = ranked.iter().enumerate();
-            let mut chosen = chosen.filter_map(|(at, it)| Some((at, tried(it)?)));
-            let Some((at, trial)) = chosen.next() else {
-                if run.progress.has_begun() && !ranked.is_empty() {
+            let (barred, trial) = self.admit(&placed, &run.model);
+            placed.pass_over(barred);
+            run.orders.left_alone(&placed.left_alone);
+            let (Some(best), Some(trial)) = (placed.best(), trial) else {
+                if run.progress.has_begun() && barred > 0 {
                     pause = LOOK;
                     continue;
                 }
                 return self.nobody_is_left(run, refusals);
             };
-            let best = &ranked[at];
             if let Some(code) = last {
                 self.metrics.retried(code.as_str());
             }
             let has_begun = run.progress.has_begun();
             run.progress.ordered(best.candidate.worker.id());
+            self.sends(run, best);
+            (run.orders).gave(&placed, run.began.elapsed());
             let span = attempt_span(run.progress.attempts(), best);
-            for other in ranked.iter().skip(at + 1).take(EXPLAINED) {
-                span.in_scope(|| explain(other));
-            }
+            span.in_scope(|| explain(&placed));
             let began = Instant::now();
             let attempt = self.attempt(run, log, &best.candidate, trial, interrupt);
             let end = attempt.instrument(span.clone()).await;
             span.record("tether.outcome", end.label());
+            run.orders.ended(end.label());
             self.metrics.attempt(end.label(), began.elapsed());
             self.waiting.wake();
             let End::Fault(fault) = end else {
@@ -128,6 +127,15 @@ impl Dispatcher {
         }
     }
 
+    /// How many of the first a breaker lets nothing through to after all, and the trial of the one
+    /// behind them: the places of a half-open one may have gone to others in between.
+    fn admit(&self, placed: &Placed, model: &ModelRef) -> (usize, Option<Trial>) {
+        let begin = |it: &Ranked| self.breaking.begin(&it.candidate.worker, model);
+        let mut ranked = placed.ranked.iter().enumerate();
+        let first = ranked.find_map(|(at, it)| Some((at, begin(it)?)));
+        first.map_or((placed.ranked.len(), None), |(at, trial)| (at, Some(trial)))
+    }
+
     fn nobody_is_left(&self, run: &Run, refusals: Refusals) -> End {
         if run.progress.has_begun() {
             let nobody = RpcError::new(Code::Unavailable, "nobody is left");
@@ -149,7 +157,9 @@ impl Dispatcher {
         }
         // Somebody who reads already waits as long as for anybody who can go on.
         let mut retry_after_ms = None;
-        if failure == Failure::Early && self.rank(run, &run.progress.not_now(now_ms)).is_empty() {
+        if failure == Failure::Early
+            && (self.rank(run, &run.progress.not_now(now_ms)).ranked).is_empty()
+        {
             let Some(rested_ms) = run.progress.rested_ms() else {
                 // Who comes in a moment is found without a retry being spent.
                 return Ok(Duration::ZERO);
@@ -179,128 +189,13 @@ impl Dispatcher {
             }
         }
     }
-
-    /// Who may give the answer, best first, after a pause. Of an answer that has begun somebody is
-    /// waited for.
-    async fn find(
-        &self,
-        run: &mut Run,
-        mut pause: Duration,
-        interrupt: &mut Interrupts,
-    ) -> Result<Vec<Ranked>, End> {
-        let patience = Duration::from_millis(self.config.hand_over_timeout_ms);
-        let by = tokio::time::Instant::now() + patience;
-        let ranked = |run: &Run| self.rank(run, &run.progress.not_now(clock::now().mono_ms));
-        loop {
-            if !pause.is_zero() {
-                tokio::select! {
-                    biased;
-                    why = &mut *interrupt => return Err(self.interrupted(why)),
-                    () = tokio::time::sleep(std::mem::take(&mut pause)) => {}
-                }
-            }
-            let mut found = ranked(run);
-            if found.is_empty() && run.progress.has_begun() {
-                run.progress.forgive();
-                found = ranked(run);
-            }
-            let waits = found.is_empty() && run.progress.has_begun();
-            if !waits || tokio::time::Instant::now() >= by {
-                return Ok(found);
-            }
-            pause = LOOK;
-        }
-    }
-
-    /// Whether somebody else can go on who is not in doubt. Of an answer that has begun also who failed
-    /// at it before, but not the last.
-    pub(super) fn has_other(&self, run: &Run) -> bool {
-        let not_now = if run.progress.has_begun() {
-            run.progress.last().into_iter().collect()
-        } else {
-            run.progress.not_now(clock::now().mono_ms)
-        };
-        let ranked = self.rank(run, &not_now);
-        ranked.first().is_some_and(|best| !best.suspect)
-    }
-
-    fn rank(&self, run: &Run, tried: &[NodeId]) -> Vec<Ranked> {
-        let fleet = self.fleet.snapshot();
-        let query = Query {
-            region: &self.region,
-            tried,
-            numerics_class: run.progress.numerics_class(),
-        };
-        place(
-            self.candidates(&fleet, &run.model, &run.digest),
-            &query,
-            &self.config.weights,
-            self.config.near_equal,
-            &mut rand::rng(),
-        )
-    }
-
-    /// The best of those who serve an artifact and can be asked now.
-    pub(super) fn candidates<'a>(
-        &self,
-        fleet: &'a Snapshot,
-        model: &ModelRef,
-        digest: &Digest,
-    ) -> Vec<Found<'a>> {
-        let mut found = self.reachable(fleet, model, digest);
-        let _ = self.breaking.sift(&mut found, |it| it.worker, model);
-        found
-    }
-
-    /// The same, those included who are left alone by a breaker.
-    fn reachable<'a>(
-        &self,
-        fleet: &'a Snapshot,
-        model: &ModelRef,
-        digest: &Digest,
-    ) -> Vec<Found<'a>> {
-        let now_mono_ms = clock::now().mono_ms;
-        let is_linked = |worker: &NodeId| {
-            let node = self.node.get();
-            node.is_some_and(|node| node.linked(worker).is_some())
-        };
-        let mut found = fleet.candidates(model, digest, &self.region, &mut rand::rng());
-        found.retain(|it| {
-            let worker = it.worker;
-            worker.may_be_asked(|| is_linked(&worker.id()), now_mono_ms)
-        });
-        found
-    }
-
-    /// Nobody can serve an artifact; those who could are left alone for a while, where there are some.
-    pub(super) fn nothing_serves_now(&self, model: &ModelRef, digest: &Digest) -> RpcError {
-        let fleet = self.fleet.snapshot();
-        let mut found = self.reachable(&fleet, model, digest);
-        let error = self.nothing_serves(&model.to_string());
-        match self.breaking.sift(&mut found, |it| it.worker, model) {
-            Some(left_ms) if found.is_empty() => error.with_retry_after_ms(left_ms.max(1)),
-            _ => error,
-        }
-    }
-
-    /// Nobody can serve a model that is known, by this name.
-    pub(super) fn nothing_serves(&self, model: &str) -> RpcError {
-        let fleet = self.fleet.snapshot();
-        let why = fleet.withheld(model).flatten();
-        let why = why.map_or_else(String::new, |code| format!(": {code}"));
-        RpcError::new(
-            Code::Unavailable,
-            format!("no worker can serve the model `{model}` just now{why}"),
-        )
-        .with_retry_after_ms(self.config.retry_after_ms)
-    }
 }
 
 fn no_time() -> RpcError {
     RpcError::new(Code::Deadline, "too little time is left for another worker")
 }
 
-/// Candidates whose terms are recorded beside the chosen one.
+/// Candidates whose terms are recorded in a trace, the chosen one first.
 const EXPLAINED: usize = 8;
 
 fn attempt_span(attempt: u32, chosen: &Ranked) -> Span {
@@ -314,7 +209,6 @@ fn attempt_span(attempt: u32, chosen: &Ranked) -> Span {
         tether.suspect = chosen.suspect,
         tether.outcome = field::Empty,
     );
-    span.in_scope(|| explain(chosen));
     span
 }
 
@@ -327,13 +221,22 @@ fn log_fault(fault: &RpcError) {
     }
 }
 
-/// Records why a candidate has its rank.
-fn explain(candidate: &Ranked) {
+/// Records who was chosen and why, and the terms of the best.
+fn explain(placed: &Placed) {
+    let Some(chosen) = placed.best() else { return };
     tracing::debug!(
-        worker = %candidate.candidate.worker.id().short(),
-        score = candidate.score,
-        suspect = candidate.suspect,
-        terms = ?candidate.terms,
-        "candidate"
+        worker = %chosen.candidate.worker.id().short(),
+        reason = explained::reason(placed),
+        looked_at = placed.choice.looked_at,
+        "placed"
     );
+    for candidate in placed.ranked.iter().take(EXPLAINED) {
+        tracing::debug!(
+            worker = %candidate.candidate.worker.id().short(),
+            score = candidate.score,
+            suspect = candidate.suspect,
+            terms = ?candidate.terms,
+            "candidate"
+        );
+    }
 }

@@ -6,6 +6,7 @@ use super::log::AnswerLog;
 use super::waiting::{Entered, Turn};
 use crate::clock;
 use crate::queue::{Entry, MAX_RETRY_AFTER_MS, Shed, Why};
+use crate::warmth::Warm;
 use std::sync::Arc;
 use std::time::Duration;
 use tether_wire::infer::{InferRequest, PromptSize};
@@ -93,7 +94,7 @@ impl Dispatcher {
     /// Places at the workers of a model.
     fn free(&self, model: &ModelRef, digest: &Digest) -> u32 {
         let fleet = self.fleet.snapshot();
-        let found = self.candidates(&fleet, model, digest);
+        let (found, _) = self.candidates(&fleet, (model, digest), &Warm::default());
         let ahead = self.config.queue.ahead_percent;
         let places = found.iter().map(|it| it.worker.places(ahead));
         places.fold(0, u32::saturating_add)

@@ -26,7 +26,7 @@ pub(crate) const RANKED: usize = 4_096;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Look {
     /// In all, where there are so many.
-    all: usize,
+    pub(crate) all: usize,
     /// The best of those that are ready. The rest of them take turns: all who ask would otherwise
     /// go to the same few.
     best: usize,
@@ -34,16 +34,17 @@ pub(crate) struct Look {
     drawn: usize,
 }
 
-/// In the region of the request.
+/// In the region of the request. More cost more, and serve worse where several orchestrators choose by
+/// what is some seconds old: the more are looked at the more choose the same ones.
 pub(crate) const HERE: Look = Look {
-    all: 40,
-    best: 16,
+    all: 24,
+    best: 8,
     drawn: 8,
 };
 /// In another region.
 pub(crate) const AWAY: Look = Look {
-    all: 8,
-    best: 4,
+    all: 4,
+    best: 2,
     drawn: 0,
 };
 
@@ -138,6 +139,13 @@ impl Group {
         if !found[before..].iter().any(is_well) {
             found.extend(rest.map(Candidate::found));
         }
+    }
+
+    /// All of them.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn find_all<'a>(&'a self, found: &mut Vec<Found<'a>>) {
+        let all = self.serving.iter();
+        found.extend(all.filter_map(|worker| self.kind.found(worker)));
     }
 
     /// One that offers the artifact, whether it takes work or not.

@@ -5,7 +5,7 @@ use super::refusals::{Refusal, Refusals};
 use super::roster::Roster;
 use super::snapshot::Snapshot;
 use crate::clock;
-use crate::score::Weights;
+use crate::placement::InForce;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use tether_presence::check::Sifted;
@@ -24,7 +24,7 @@ pub struct FleetSettings {
     /// Bounds of presence.
     pub presence: Settings,
     /// By what the best workers are told.
-    pub weights: Weights,
+    pub placement: InForce,
     /// Random: for jitter and the order of equals.
     pub seed: u64,
     /// What is counted.

@@ -25,7 +25,10 @@ pub const MAX_GROUPS: usize = 16_384;
 /// Most of them that hold untrusted workers, so that strangers leave room for the others.
 pub const MAX_UNTRUSTED_GROUPS: usize = 4_096;
 /// Groups of other regions that are looked at, for each tier.
-const OTHER_REGIONS: usize = 4;
+const OTHER_REGIONS: usize = 3;
+
+/// Most workers that are looked at for a request, as long as there is one among them that is well.
+pub(crate) const MAX_LOOKED: usize = 2 * (HERE.all + OTHER_REGIONS * AWAY.all);
 
 type Versions = BTreeMap<(u32, u32), BTreeMap<Digest, Artifact>>;
 type Regions = BTreeMap<Region, Arc<Group>>;
@@ -214,6 +217,21 @@ impl Index {
                     break;
                 }
             }
+        }
+    }
+
+    /// All who serve an artifact.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn find_all<'a>(
+        &'a self,
+        model: &ModelRef,
+        digest: &Digest,
+        found: &mut Vec<Found<'a>>,
+    ) {
+        for tier in [Tier::Trusted, Tier::Untrusted] {
+            let artifact = self.artifact(model, digest).into_iter();
+            let groups = artifact.flat_map(|it| it.tier(tier).values());
+            groups.for_each(|group| group.find_all(found));
         }
     }
 

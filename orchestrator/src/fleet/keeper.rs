@@ -13,6 +13,7 @@ use super::refusals::Refusals;
 use super::roster::{Passage, Roster};
 use super::snapshot::Snapshot;
 use super::watch::Watch;
+use crate::placement::InForce;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +57,7 @@ pub(super) struct Keeper {
     clock: Clock,
     spread: Spread,
     roster: Roster,
+    placement: InForce,
     readers: Readers,
     outgoing: mpsc::Sender<Outgoing>,
     outputs: Vec<Output>,
@@ -78,14 +80,18 @@ impl Keeper {
         let FleetSettings {
             id,
             presence,
-            weights,
+            placement,
             seed,
             ..
         } = settings;
         Self {
             spread: Spread::new(id, presence, clock(), seed),
             clock,
-            roster: Roster::new(Merits { weights, seed }),
+            roster: Roster::new(Merits {
+                weights: placement.load().weights,
+                seed,
+            }),
+            placement,
             readers,
             outgoing,
             outputs: Vec::new(),
@@ -160,6 +166,7 @@ impl Keeper {
     fn tick(&mut self, now: Now) {
         self.handle(Input::Tick, now);
         if now.mono_ms >= self.rank_at_ms {
+            self.roster.weigh(self.placement.load().weights);
             self.rank_at_ms = self.roster.rank(now.mono_ms);
         }
         if now.mono_ms >= self.readmit_at_ms {

@@ -8,7 +8,7 @@ use tether_wire::card::ModelOffer;
 /// Steps of the score within which workers are equals.
 const STEPS: f32 = 32.0;
 
-/// Orders workers as placement would, for a request from their own region.
+/// Orders workers as placement would, for a request from their own region that begins like no other.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Merits {
     pub(crate) weights: Weights,
@@ -32,7 +32,12 @@ impl Merits {
             digest: None::<Digest>,
             gpu_class: None,
         };
-        let score = score(&terms(&wanted, &worker.traits(offer)), &self.weights);
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a score needs no more than seven digits"
+        )]
+        let traits = worker.traits(offer, worker.load() as f32);
+        let score = score(&terms(&wanted, &traits), &self.weights);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,

@@ -8,6 +8,7 @@ use super::offerings::Offerings;
 use super::roll::Roll;
 use super::snapshot::{STATES, Snapshot};
 use super::worker::{Live, Offering, SUSPECT, WorkerView};
+use crate::score::Weights;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use tether_presence::{AdmittedCard, Effect};
@@ -82,6 +83,11 @@ impl Roster {
             merits,
             ..Self::default()
         }
+    }
+
+    /// How much each term counts from the next ranking on.
+    pub(crate) fn weigh(&mut self, weights: Weights) {
+        self.merits.weights = weights;
     }
 
     /// Takes over what presence decided.

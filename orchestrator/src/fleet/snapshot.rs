@@ -2,12 +2,14 @@
 
 use super::candidate::Found;
 use super::faulted::named;
-use super::index::Index;
+use super::index::{Index, MAX_LOOKED};
 use super::roll::Roll;
 use super::worker::{SUSPECT, UNAVAILABLE, WorkerView};
 use crate::catalogue::Offered;
+use crate::warmth::{Home, MAX_HOMES, Warm};
 use rand::Rng;
 use std::sync::Arc;
+use tether_wire::beat::NodeState;
 use tether_wire::card::ModelOffer;
 use tether_wire::{Digest, ModelRef, NodeId, Region};
 
@@ -31,18 +33,33 @@ pub struct Snapshot {
 impl Snapshot {
     /// The best who serve an artifact for a request from a region, suspects included, in no order;
     /// of many some, and among those some drawn by chance. No more are looked at however large the
-    /// fleet is. Whether one may be asked now is seen when it is looked at. (FLT-2)
+    /// fleet is; and those that were sent the prompt's beginning before. Whether one may be asked now
+    /// is seen when it is looked at. (FLT-2)
     #[must_use]
     pub fn candidates(
         &self,
-        model: &ModelRef,
-        digest: &Digest,
+        model: (&ModelRef, &Digest),
         region: &Region,
+        warm: &Warm,
         rng: &mut impl Rng,
     ) -> Vec<Found<'_>> {
-        let mut found = Vec::new();
-        (self.index).find((model, digest), region, rng, &mut found);
+        let mut found = Vec::with_capacity(MAX_LOOKED + MAX_HOMES);
+        (self.index).find(model, region, rng, &mut found);
+        for home in warm.homes() {
+            let is_it = |it: &Found<'_>| it.worker.id == home.worker;
+            if !found.iter().any(is_it) {
+                found.extend(self.home(home, model));
+            }
+        }
         found
+    }
+
+    /// The run of a worker that was sent a prompt's beginning, where it is still there and serves.
+    fn home(&self, home: &Home, (model, digest): (&ModelRef, &Digest)) -> Option<Found<'_>> {
+        let worker = self.workers.get(&home.worker)?;
+        let is_same = worker.state == NodeState::Serving && worker.epoch() == home.epoch;
+        let offer = worker.offering.position(model, digest)?;
+        is_same.then_some(Found { worker, offer })
     }
 
     /// Whether somebody takes requests for an artifact under this name, suspects included.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::testing::{id, offer, region, says, there};
+use crate::warmth::Warm;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tether_presence::{Effect, Gone};
@@ -13,7 +14,7 @@ fn model(text: &str) -> ModelRef {
 fn candidates(fleet: &Snapshot, text: &str, digest: u8) -> Vec<NodeId> {
     let mut rng = StdRng::seed_from_u64(1);
     let (digest, here) = (Digest([digest; 32]), region("local"));
-    let found = fleet.candidates(&model(text), &digest, &here, &mut rng);
+    let found = fleet.candidates((&model(text), &digest), &here, &Warm::default(), &mut rng);
     let asked = found
         .iter()
         .filter(|it| it.worker.may_be_asked(|| false, 0));
@@ -131,7 +132,7 @@ fn nothing_is_kept_of_workers_that_are_gone() {
 }
 
 #[test]
-fn load_is_what_it_said_or_what_we_gave_whichever_is_more() {
+fn load_is_what_others_had_when_it_was_heard_and_what_we_have_now() {
     let mut roster = Roster::default();
     there(&mut roster, 1, |it| {
         it.beat.in_flight = 1;
@@ -141,9 +142,15 @@ fn load_is_what_it_said_or_what_we_gave_whichever_is_more() {
     let view = fleet.worker(&id(1)).expect("there");
     assert_eq!(view.load(), 4);
     let busy: Vec<_> = (0..5).map(|_| view.occupy()).collect();
-    assert_eq!(view.load(), 5);
+    assert_eq!(view.load(), 9, "given since, so that it did not tell of it");
+    let [_, beat] = says(1, |it| {
+        it.beat.seq = 2;
+        it.beat.in_flight = 6;
+    });
+    roster.apply(beat);
+    assert_eq!(view.load(), 6, "five of them are ours");
     drop(busy);
-    assert_eq!(view.load(), 4);
+    assert_eq!(view.load(), 1, "and have ended");
 }
 
 #[test]

@@ -33,13 +33,12 @@ pub(crate) struct Live {
     heard_mono_ms: AtomicU64,
     redial_mono_ms: AtomicU64,
     queue_depth: AtomicU32,
-    in_flight: AtomicU32,
     first_token_ms: AtomicU32,
     /// Requests that this orchestrator has running there.
     ours: AtomicU32,
     /// The most of them since the last beat.
     peak: AtomicU32,
-    /// Requests of others, by the last beat.
+    /// Requests of others that ran or waited there when it was last heard.
     others: AtomicU32,
     suspect: AtomicBool,
     withdrawn: AtomicBool,
@@ -51,9 +50,9 @@ impl Live {
     pub(crate) fn beat(&self, beat: &Beat, heard_mono_ms: u64) -> bool {
         let set = |at: &AtomicU32, value| at.store(value, Ordering::Relaxed);
         set(&self.queue_depth, beat.queue_depth);
-        set(&self.in_flight, beat.in_flight);
         set(&self.first_token_ms, beat.first_token_ms);
-        // What ended while the beat was on its way is none of others'.
+        // What we had given it is among what it says that it has, also what ended while the beat was
+        // on its way.
         let peak = self.peak.swap(self.ours(), Ordering::Relaxed);
         let said = beat.in_flight.saturating_add(beat.queue_depth);
         set(&self.others, said.saturating_sub(peak));
@@ -175,13 +174,11 @@ impl WorkerView {
         self.live.ours()
     }
 
-    /// Requests that run or wait there by the best knowledge: what it said last, or what we gave
-    /// it since, whichever is more.
+    /// Requests that run or wait there by the best knowledge: those of others when it was last heard,
+    /// and ours of now.
     #[must_use]
     pub fn load(&self) -> u32 {
-        let running = self.live.in_flight.load(Ordering::Relaxed);
-        // What waits there is among what we gave: it is not counted twice.
-        (self.in_flight()).max(running.saturating_add(self.queue_depth()))
+        self.in_flight().saturating_add(self.others())
     }
 
     /// Requests that it can be given until it has all its slots full and this share of them waiting.
@@ -189,18 +186,22 @@ impl WorkerView {
         let slots = self.card().capacity.max(1);
         let ahead = u64::from(slots) * u64::from(ahead_percent) / 100;
         let most = slots.saturating_add(u32::try_from(ahead).unwrap_or(u32::MAX).max(1));
-        let others = self.live.others.load(Ordering::Relaxed);
-        most.saturating_sub(self.in_flight().saturating_add(others))
+        most.saturating_sub(self.load())
     }
 
-    /// What placement weighs, for one of its models.
-    pub(crate) fn traits<'a>(&'a self, offer: &ModelOffer) -> Traits<'a> {
+    /// Requests of others that ran or waited there when it was last heard.
+    pub(crate) fn others(&self) -> u32 {
+        self.live.others.load(Ordering::Relaxed)
+    }
+
+    /// What placement weighs, for one of its models, with so much to do.
+    pub(crate) fn traits<'a>(&'a self, offer: &ModelOffer, load: f32) -> Traits<'a> {
         let card = self.card();
         Traits {
             region: self.region(),
             digest: offer.digest,
             gpu_class: &card.gpu_class,
-            load: self.load(),
+            load,
             capacity: card.capacity,
             warm: offer.warm,
             tier: self.tier,

@@ -1,11 +1,15 @@
 use super::*;
 use crate::fleet::Roster;
 use crate::testing::{Says, id, region, there};
+use crate::warmth::{Home, Warmth};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::HashMap;
 use tether_presence::Effect;
-use tether_wire::{Digest, ModelRef};
+use tether_wire::infer::{Input, Output, PREFIX_BLOCK_BYTES, Prefix};
+use tether_wire::{Digest, ModelRef, TenantId};
+
+const MODEL: Digest = Digest([7; 32]);
 
 struct Scene {
     roster: Roster,
@@ -31,14 +35,44 @@ impl Scene {
     }
 
     fn place(&self, tried: &[NodeId], rng: &mut StdRng) -> Vec<Ranked> {
+        self.place_by(&Placement::default(), tried, &Warm::default(), rng)
+    }
+
+    fn place_by(
+        &self,
+        placement: &Placement,
+        tried: &[NodeId],
+        warm: &Warm,
+        rng: &mut StdRng,
+    ) -> Vec<Ranked> {
         let fleet = self.roster.snapshot();
         let query = Query {
             region: &self.region,
+            gpu_class: placement.gpu_class(&self.model.name),
             tried,
             numerics_class: None,
+            warm,
+            now_mono_ms: 0,
         };
-        let found = fleet.candidates(&self.model, &Digest([7; 32]), &self.region, rng);
-        place(found, &query, &Weights::default(), 0.05, rng)
+        let model = (&self.model, &MODEL);
+        let found = fleet.candidates(model, &self.region, warm, rng);
+        place(found, &query, placement, rng).ranked
+    }
+
+    /// Where a prompt of so many blocks is warm that was sent to these.
+    fn warm(&self, blocks: usize, homes: &[u16]) -> Warm {
+        let tenant = TenantId::new("acme").expect("valid");
+        let text = "x".repeat(blocks * PREFIX_BLOCK_BYTES);
+        let prefix = Prefix::of(&tenant, &Input::Text(text), &Output::default());
+        let mut warmth = Warmth::default();
+        for n in homes {
+            let home = Home {
+                worker: id(*n),
+                epoch: 1,
+            };
+            warmth.sent(&MODEL, &prefix, home, 0);
+        }
+        warmth.find(&MODEL, &prefix, 0)
     }
 }
 
@@ -146,4 +180,147 @@ fn the_same_randomness_gives_the_same_choice() {
             .collect::<Vec<_>>()
     };
     assert_eq!(draw(), draw());
+}
+
+#[test]
+fn a_conversation_goes_where_it_went_while_that_has_no_more_to_do_than_others() {
+    let mut scene = Scene::new(6);
+    let warm = scene.warm(8, &[3]);
+    let mut rng = StdRng::seed_from_u64(8);
+    let place =
+        |scene: &Scene, rng: &mut StdRng| scene.place_by(&Placement::default(), &[], &warm, rng);
+    for _ in 0..100 {
+        let ranked = place(&scene, &mut rng);
+        assert_eq!(first(&ranked), id(3));
+        assert_eq!((ranked[0].prefix_blocks, ranked[0].over_bound), (8, false));
+    }
+    // Six have four slots each: 1.25 times the mean of three requests is less than one more.
+    scene.worker(3, |it| it.beat.in_flight = 2);
+    for _ in 0..100 {
+        let ranked = place(&scene, &mut rng);
+        assert_ne!(first(&ranked), id(3));
+        let home = ranked.iter().find(|it| it.candidate.worker.id() == id(3));
+        let home = home.expect("looked at all the same");
+        assert!(home.over_bound && home.terms.prefix == 0.0, "{home:?}");
+    }
+    // Where all others have as much to do it is within the bound again.
+    for n in [0, 1, 2, 4, 5] {
+        scene.worker(n, |it| it.beat.in_flight = 2);
+    }
+    for _ in 0..100 {
+        assert_eq!(first(&place(&scene, &mut rng)), id(3));
+    }
+}
+
+#[test]
+fn affinity_gives_nobody_more_than_its_bound_whatever_is_asked() {
+    for most in [1.0, 1.25, 2.0] {
+        let scene = Scene::new(10);
+        let warm = scene.warm(64, &[7]);
+        // Nothing else counts.
+        let mut placement = Placement {
+            prefix_load: most,
+            near_equal: 0.0,
+            ..Placement::default()
+        };
+        placement.weights.queue = 0.0;
+        let mut rng = StdRng::seed_from_u64(9);
+        let mut guards = Vec::new();
+        for given in 1..=40_u32 {
+            let ranked = scene.place_by(&placement, &[], &warm, &mut rng);
+            let best = &ranked[0];
+            if best.terms.prefix > 0.0 {
+                assert_eq!(best.candidate.worker.id(), id(7));
+                let mean = given as f32 / 10.0;
+                let bound = (most * mean).ceil();
+                assert!(best.load + 1.0 <= bound, "{} of {bound}", best.load);
+                guards.push(best.candidate.worker.occupy());
+            } else {
+                // Whoever it is, all others are alike.
+                let worker = &scene.roster.snapshot();
+                let n = u16::try_from(given % 10).expect("small");
+                guards.push(worker.worker(&id(n)).expect("there").occupy());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_was_restarted_has_nothing_warm() {
+    let mut scene = Scene::new(6);
+    scene.worker(3, |it| it.beat.epoch = 2);
+    let warm = scene.warm(8, &[3]);
+    let mut rng = StdRng::seed_from_u64(10);
+    let ranked = scene.place_by(&Placement::default(), &[], &warm, &mut rng);
+    assert!(ranked.iter().all(|it| it.prefix_blocks == 0));
+}
+
+#[test]
+fn who_was_sent_the_beginning_is_looked_at_in_a_fleet_of_any_size() {
+    let scene = Scene::new(300);
+    let mut rng = StdRng::seed_from_u64(11);
+    for n in [1, 150, 299] {
+        let warm = scene.warm(8, &[n]);
+        let ranked = scene.place_by(&Placement::default(), &[], &warm, &mut rng);
+        assert_eq!(first(&ranked), id(n));
+    }
+}
+
+#[test]
+fn a_model_goes_to_the_class_of_accelerator_that_it_is_best_given_to() {
+    let mut scene = Scene::new(6);
+    scene.worker(4, |it| it.worker.gpu_class = "h100".into());
+    let mut placement = Placement {
+        near_equal: 0.0,
+        ..Placement::default()
+    };
+    let mut rng = StdRng::seed_from_u64(12);
+    let model = scene.model.name.clone();
+    placement.gpu_class.insert(model, "h100".to_owned());
+    for _ in 0..50 {
+        let ranked = scene.place_by(&placement, &[], &Warm::default(), &mut rng);
+        assert_eq!(first(&ranked), id(4));
+        assert_eq!(
+            (ranked[0].terms.gpu_class, ranked[1].terms.gpu_class),
+            (1.0, 0.0)
+        );
+    }
+}
+
+#[test]
+fn what_a_worker_said_long_ago_is_believed_less_and_what_we_gave_it_is_not() {
+    let mut scene = Scene::new(2);
+    scene.worker(0, |it| it.beat.in_flight = 4);
+    let fleet = scene.roster.snapshot();
+    let _ours = fleet.worker(&id(1)).expect("there").occupy();
+    let mut rng = StdRng::seed_from_u64(13);
+    let mut loads = |now_mono_ms| {
+        let cold = Warm::default();
+        let query = Query {
+            region: &scene.region,
+            gpu_class: None,
+            tried: &[],
+            numerics_class: None,
+            warm: &cold,
+            now_mono_ms,
+        };
+        let model = (&scene.model, &MODEL);
+        let found = fleet.candidates(model, &scene.region, &cold, &mut rng);
+        let ranked = place(found, &query, &Placement::default(), &mut rng).ranked;
+        [0, 1].map(|n| {
+            let it = ranked.iter().find(|it| it.candidate.worker.id() == id(n));
+            it.expect("looked at").load
+        })
+    };
+    assert_eq!(loads(0), [4.0, 1.0]);
+    let [busy, idle] = loads(1_000);
+    assert!(
+        (2.5..3.0).contains(&busy) && (2.0..2.5).contains(&idle),
+        "{busy} {idle}"
+    );
+    let [busy, idle] = loads(60_000);
+    assert!(
+        (busy - 2.0).abs() < 0.01 && (idle - 3.0).abs() < 0.01,
+        "{busy} {idle}"
+    );
 }

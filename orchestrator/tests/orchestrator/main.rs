@@ -14,6 +14,7 @@ mod keys;
 mod letters;
 mod membership;
 mod mesh;
+mod placed;
 mod presence;
 mod refusals;
 mod relay;

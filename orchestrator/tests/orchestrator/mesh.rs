@@ -19,7 +19,7 @@ use tether_wire::beat::NodeState;
 use tether_wire::card::{ModelOffer, WorkerCard};
 use tether_wire::codec;
 use tether_wire::grant::Access;
-use tether_wire::infer::{AnswerEvent, InferRequest, Input, MAX_EVENT_BYTES, Sampling};
+use tether_wire::infer::{AnswerEvent, InferRequest, Input, MAX_EVENT_BYTES, Prefix, Sampling};
 use tether_wire::rpc::{Code, RpcError, method};
 use tether_wire::spread::Push;
 use tether_wire::{
@@ -383,6 +383,7 @@ pub fn request_of(tenant: &str, token: &str) -> InferRequest {
         sampling: Sampling::default(),
         output: Default::default(),
         keyed: false,
+        prefix: Prefix::default(),
         resume: None,
     }
 }

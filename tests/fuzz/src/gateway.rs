@@ -4,7 +4,7 @@ use crate::Verdict;
 use crate::choices::Choices;
 use tether_gateway::decoders::{self, Chat, Headers, Refused};
 use tether_wire::directory::{DirectoryUpdate, MAX_UPDATE_BYTES};
-use tether_wire::infer::{InferRequest, Input, MAX_MESSAGES, MAX_RETRY_TOKEN_BYTES};
+use tether_wire::infer::{InferRequest, Input, MAX_MESSAGES, MAX_RETRY_TOKEN_BYTES, Prefix};
 use tether_wire::{CorrelationId, TenantId, codec};
 
 /// Longest message of a refusal: a stranger's words are not repeated at length.
@@ -35,12 +35,14 @@ pub(crate) fn chat(bytes: &[u8]) -> Verdict {
     assert!(said <= bytes.len(), "more is said than was sent");
     assert!((1..=16).contains(&answers), "{answers}");
     let tenant = TenantId::new("acme").expect("valid");
+    let input = Input::Chat(messages);
     let request = InferRequest {
         correlation: CorrelationId::derive(&tenant, "retry-1"),
+        prefix: Prefix::of(&tenant, &input, &output),
         tenant,
         retry_token: "retry-1".into(),
         model: model.clone(),
-        input: Input::Chat(messages),
+        input,
         sampling,
         output,
         keyed: false,

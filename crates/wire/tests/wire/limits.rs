@@ -4,12 +4,13 @@
 use crate::samples;
 use ed25519_dalek::{Signer, SigningKey};
 use serde::Serialize;
+use serde_bytes::ByteBuf;
 use tether_wire::codec::{self, CodecError, MAX_DEPTH};
 use tether_wire::grant::MAX_GRANT_LIFE_MS;
 use tether_wire::infer::{
     InferRequest, Input, MAX_CALL_ID_BYTES, MAX_LOGIT_BIAS, MAX_LOST, MAX_MESSAGES,
-    MAX_RETRY_TOKEN_BYTES, MAX_STOP_BYTES, MAX_STOPS, MAX_TOOL_CALLS, MAX_TRANSCRIPT_TOKENS,
-    Message, Speaker, Started,
+    MAX_PREFIX_BLOCKS, MAX_RETRY_TOKEN_BYTES, MAX_STOP_BYTES, MAX_STOPS, MAX_TOOL_CALLS,
+    MAX_TRANSCRIPT_TOKENS, Message, Prefix, Speaker, Started,
 };
 use tether_wire::link::{Hello, MAX_HELLO_BYTES};
 use tether_wire::manifest::MAX_FILES;
@@ -321,6 +322,12 @@ fn a_request_beyond_its_bounds_is_refused_by_the_fields_name() {
         let resume = r.resume.as_mut().expect("in the sample");
         resume.lost = vec![resume.lost[0]; MAX_LOST + 1];
     });
+    fn prefix(bytes: usize) -> Prefix {
+        let bytes = codec::encode(&ByteBuf::from(vec![0; bytes]));
+        codec::decode("prefix", &bytes, 1_024).expect("bytes")
+    }
+    beyond("prefix", |r| r.prefix = prefix(MAX_PREFIX_BLOCKS * 8 + 8));
+    beyond("prefix", |r| r.prefix = prefix(12));
     beyond("top_logprobs", |r| r.sampling.top_logprobs = Some(21));
     beyond("stop", |r| {
         r.sampling.stop = vec!["x".into(); MAX_STOPS + 1]

@@ -10,8 +10,8 @@ use tether_wire::grant::chain::pass_on;
 use tether_wire::grant::{Access, Mesh};
 use tether_wire::infer::{
     Accepted, AnswerEvent, Begun, CallDelta, Chunk, Done, Finish, Format, InferRequest, Input,
-    Message, Output, Resume, Sampling, Speaker, Started, TokenLogprob, Tool, ToolCall, ToolChoice,
-    TopLogprob, Usage, WorkOrder,
+    Message, Output, Prefix, Resume, Sampling, Speaker, Started, TokenLogprob, Tool, ToolCall,
+    ToolChoice, TopLogprob, Usage, WorkOrder,
 };
 use tether_wire::invite::{Joined, Token};
 use tether_wire::link::{Hello, HelloAnswer, Refusal, RefusalCode};
@@ -318,6 +318,14 @@ pub(crate) fn output() -> Output {
     }
 }
 
+/// A chat of two blocks and some.
+pub(crate) fn long_chat() -> Input {
+    Input::Chat(vec![
+        Message::new(Speaker::System, "Be brief. ".repeat(50)),
+        Message::new(Speaker::User, "Where is Paris?"),
+    ])
+}
+
 /// A prompt whose answer has this form.
 pub(crate) fn formatted(format: Format) -> InferRequest {
     InferRequest {
@@ -342,6 +350,7 @@ pub(crate) fn request(input: Input) -> InferRequest {
                 ..Output::default()
             },
         },
+        prefix: Prefix::of(&tenant(), &long_chat(), &Output::default()),
         input,
         sampling: sampling(),
         keyed: true,

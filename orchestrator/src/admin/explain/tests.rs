@@ -73,7 +73,7 @@ impl Scene {
             },
             mesh: mesh(),
             region: &region("local"),
-            weights: &Weights::default(),
+            placement: &Placement::default(),
             link: "direct",
             refused: None,
         };

@@ -1,5 +1,5 @@
 use super::*;
-use crate::score::Weights;
+use crate::placement::Placement;
 use crate::testing::{NOW, beat, card, id, key, mesh, verified};
 use std::sync::atomic::{AtomicU64, Ordering};
 use tether_presence::{AdmittedCard, Origin, Settings};
@@ -31,7 +31,7 @@ impl Scene {
         let settings = FleetSettings {
             id: id(999),
             presence: Settings::default(),
-            weights: Weights::default(),
+            placement: Placement::default().in_force(),
             seed: 1,
             metrics: OrchestratorMetrics::register(&registry),
             stop: stop.clone(),

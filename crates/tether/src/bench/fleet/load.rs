@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use tether_orchestrator::discovery::judge;
 use tether_orchestrator::fleet::keeper::{Fleet, FleetSettings, Outgoing};
 use tether_orchestrator::place::{Query, place};
-use tether_orchestrator::score::Weights;
+use tether_orchestrator::placement::Placement;
+use tether_orchestrator::warmth::Warm;
 use tether_presence::{Event, Input, Settings, Signatures};
 use tether_telemetry::metrics::{OrchestratorMetrics, Registry};
 use tether_wire::beat::NodeState;
@@ -80,7 +81,7 @@ impl Load {
                 max_nodes: workers + MARGIN,
                 ..Settings::default()
             },
-            weights: Weights::default(),
+            placement: Placement::default().in_force(),
             seed: 1,
             metrics: OrchestratorMetrics::register(&registry),
             stop: CancellationToken::new(),
@@ -185,7 +186,7 @@ impl Load {
 
     /// Looks for workers for requests for any model, from any region.
     pub(super) async fn lookups(&mut self) -> anyhow::Result<Times> {
-        let weights = Weights::default();
+        let (placement, cold) = (Placement::default(), Warm::default());
         let (mut lookups, mut places) = (Vec::new(), Vec::new());
         for n in 0..LOOKUPS {
             if n % 10_000 == 0 {
@@ -196,15 +197,18 @@ impl Load {
             let region = self.population.region(self.rng.random_range(0..1_000))?;
             let query = Query {
                 region: &region,
+                gpu_class: None,
                 tried: &[],
                 numerics_class: None,
+                warm: &cold,
+                now_mono_ms: 0,
             };
             let begun = Instant::now();
             let fleet = self.fleet.snapshot();
-            let found = fleet.candidates(&model, &digest, &region, &mut self.rng);
+            let found = fleet.candidates((&model, &digest), &region, &cold, &mut self.rng);
             let took = begun.elapsed();
             ensure!(!found.is_empty(), "nobody serves {model}");
-            let ranked = place(found, &query, &weights, 0.05, &mut self.rng);
+            let ranked = place(found, &query, &placement, &mut self.rng);
             let in_all = begun.elapsed();
             black_box(ranked);
             lookups.push(took.as_secs_f64() * 1e6);

@@ -1,0 +1,147 @@
+//! Who may be given a request now, best first: of those that serve its artifact, can be reached, and
+//! are left alone by no breaker. (SCH-1, SCH-2, SCH-3)
+
+use super::breaking::Barred;
+use super::outcome::End;
+use super::run::Run;
+use super::{Dispatcher, Interrupts};
+use crate::clock;
+use crate::fleet::{Found, Snapshot};
+use crate::place::{Placed, Query, Ranked, place};
+use crate::warmth::{Home, Warm, Warmth};
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
+use tether_wire::rpc::{Code, RpcError};
+use tether_wire::{Digest, ModelRef, NodeId};
+
+/// How often a started answer without a worker looks for one.
+pub(super) const LOOK: Duration = Duration::from_millis(100);
+
+impl Dispatcher {
+    /// Who may give the answer, best first, after a pause. Of an answer that has begun somebody is
+    /// waited for.
+    pub(super) async fn find(
+        &self,
+        run: &mut Run,
+        mut pause: Duration,
+        interrupt: &mut Interrupts,
+    ) -> Result<Placed, End> {
+        let patience = Duration::from_millis(self.config.hand_over_timeout_ms);
+        let by = tokio::time::Instant::now() + patience;
+        let placed = |run: &Run| self.rank(run, &run.progress.not_now(clock::now().mono_ms));
+        loop {
+            if !pause.is_zero() {
+                tokio::select! {
+                    biased;
+                    why = &mut *interrupt => return Err(self.interrupted(why)),
+                    () = tokio::time::sleep(std::mem::take(&mut pause)) => {}
+                }
+            }
+            let mut found = placed(run);
+            if found.ranked.is_empty() && run.progress.has_begun() {
+                run.progress.forgive();
+                found = placed(run);
+            }
+            let waits = found.ranked.is_empty() && run.progress.has_begun();
+            if !waits || tokio::time::Instant::now() >= by {
+                return Ok(found);
+            }
+            pause = LOOK;
+        }
+    }
+
+    /// Whether somebody else can go on who is not in doubt. Of an answer that has begun also who failed
+    /// at it before, but not the last.
+    pub(super) fn has_other(&self, run: &Run) -> bool {
+        let not_now = if run.progress.has_begun() {
+            run.progress.last().into_iter().collect()
+        } else {
+            run.progress.not_now(clock::now().mono_ms)
+        };
+        let placed = self.rank(run, &not_now);
+        placed.best().is_some_and(|best| !best.suspect)
+    }
+
+    /// Ranks those who may give the answer, but for these.
+    pub(super) fn rank(&self, run: &Run, tried: &[NodeId]) -> Placed {
+        let fleet = self.fleet.snapshot();
+        let (placement, prefix) = (self.placement.load(), &run.request.prefix);
+        let now_ms = clock::now().mono_ms;
+        let warm = self.warmth().find(&run.digest, prefix, now_ms);
+        let query = Query {
+            region: &self.region,
+            gpu_class: placement.gpu_class(&run.model.name),
+            tried,
+            numerics_class: run.progress.numerics_class(),
+            warm: &warm,
+            now_mono_ms: now_ms,
+        };
+        let (found, barred) = self.candidates(&fleet, (&run.model, &run.digest), &warm);
+        let placed = place(found, &query, &placement, &mut rand::rng());
+        Placed {
+            left_alone: barred.workers,
+            ..placed
+        }
+    }
+
+    /// Remembers that the prompt goes to a worker, so that what begins alike can follow it.
+    pub(super) fn sends(&self, run: &Run, to: &Ranked) {
+        let worker = &to.candidate.worker;
+        let home = Home {
+            worker: worker.id(),
+            epoch: worker.epoch(),
+        };
+        let now_ms = clock::now().mono_ms;
+        (self.warmth()).sent(&run.digest, &run.request.prefix, home, now_ms);
+    }
+
+    /// Each change is one step, so that a panic elsewhere leaves nothing half done.
+    fn warmth(&self) -> MutexGuard<'_, Warmth> {
+        self.warmth.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The best of those who serve an artifact and can be asked now, and those that were sent the
+    /// prompt's beginning; and who of them is left alone by a breaker.
+    pub(super) fn candidates<'a>(
+        &self,
+        fleet: &'a Snapshot,
+        model: (&ModelRef, &Digest),
+        warm: &Warm,
+    ) -> (Vec<Found<'a>>, Barred) {
+        let now_mono_ms = clock::now().mono_ms;
+        let is_linked = |worker: &NodeId| {
+            let node = self.node.get();
+            node.is_some_and(|node| node.linked(worker).is_some())
+        };
+        let mut found = fleet.candidates(model, &self.region, warm, &mut rand::rng());
+        found.retain(|it| {
+            let worker = it.worker;
+            worker.may_be_asked(|| is_linked(&worker.id()), now_mono_ms)
+        });
+        let barred = self.breaking.sift(&mut found, |it| it.worker, model.0);
+        (found, barred)
+    }
+
+    /// Nobody can serve an artifact; those who could are left alone for a while, where there are some.
+    pub(super) fn nothing_serves_now(&self, model: &ModelRef, digest: &Digest) -> RpcError {
+        let fleet = self.fleet.snapshot();
+        let (found, barred) = self.candidates(&fleet, (model, digest), &Warm::default());
+        let error = self.nothing_serves(&model.to_string());
+        match barred.first_ms {
+            Some(left_ms) if found.is_empty() => error.with_retry_after_ms(left_ms.max(1)),
+            _ => error,
+        }
+    }
+
+    /// Nobody can serve a model that is known, by this name.
+    pub(super) fn nothing_serves(&self, model: &str) -> RpcError {
+        let fleet = self.fleet.snapshot();
+        let why = fleet.withheld(model).flatten();
+        let why = why.map_or_else(String::new, |code| format!(": {code}"));
+        RpcError::new(
+            Code::Unavailable,
+            format!("no worker can serve the model `{model}` just now{why}"),
+        )
+        .with_retry_after_ms(self.config.retry_after_ms)
+    }
+}
