@@ -19,6 +19,8 @@ pub struct OrchestratorConfig {
     /// mistake is refused and the last good one kept. In a configuration file, relative paths start
     /// at that file.
     pub tenants: PathBuf,
+    /// What tenants may ask for.
+    pub policy: PolicyConfig,
     /// Models that this mesh releases: sealed manifests, or folders that hold a `tether.manifest`.
     /// A released model is known (503, not 404) before any worker serves it, and only workers with
     /// exactly its digest serve it. Relative paths as above.
@@ -70,6 +72,7 @@ impl Default for OrchestratorConfig {
     fn default() -> Self {
         Self {
             tenants: PathBuf::from("tenants.toml"),
+            policy: PolicyConfig::default(),
             releases: Vec::new(),
             trusted_publishers: Vec::new(),
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)),
@@ -90,6 +93,16 @@ impl Default for OrchestratorConfig {
             drain_timeout_ms: 20_000,
         }
     }
+}
+
+/// The `[orchestrator.policy]` section.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// File of rules, see docs/policy.md; without one everything is allowed. Read again when it
+    /// changes; one with a mistake is refused and the last good one kept. Relative paths as above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
 }
 
 /// A setting outside its limits.
@@ -118,6 +131,12 @@ impl OrchestratorConfig {
         check(!self.tenants.as_os_str().is_empty(), "tenants", &|| {
             "is empty: name the file that lists the tenants".to_owned()
         })?;
+        let policy = self.policy.file.as_ref();
+        check(
+            policy.is_none_or(|file| !file.as_os_str().is_empty()),
+            "policy.file",
+            &|| "is empty: name the file of rules, or leave it out".to_owned(),
+        )?;
         check(self.releases.len() <= MAX_RELEASES, "releases", &|| {
             format!("has more than {MAX_RELEASES} entries")
         })?;
@@ -219,6 +238,7 @@ mod tests {
         assert!(refused(|c| c.releases = vec!["x".into()]).contains("trusted_publishers"));
         assert!(refused(|c| c.releases = vec!["x".into(); 1_025]).contains("releases"));
         assert!(refused(|c| c.weights.queue = -1.0).contains("weights"));
+        assert!(refused(|c| c.policy.file = Some(PathBuf::new())).contains("policy.file"));
         assert!(refused(|c| c.max_open = 0).contains("max_open"));
         assert!(refused(|c| c.max_workers = 1_000_001).contains("max_workers"));
         assert!(refused(|c| c.tenants = PathBuf::new()).contains("tenants"));

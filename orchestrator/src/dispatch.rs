@@ -10,15 +10,18 @@
 //! * `intake` – from a call to a run, or to one that is under way
 //! * `log`, `running` – the answers under way
 //! * `run` – one worker after the other; `attempt` – one order to one of them
+//! * `degrade` – by a smaller model, where there is no room
 //! * `check`, `outcome`, `receipt` – what comes back, judged
 
 mod attempt;
 mod backoff;
 mod check;
+mod degrade;
 mod intake;
 mod log;
 pub(crate) mod open;
 mod outcome;
+mod permit;
 mod progress;
 mod receipt;
 mod recording;
@@ -30,6 +33,7 @@ use crate::clock;
 use crate::config::OrchestratorConfig;
 use crate::fleet::keeper::Fleet;
 use crate::job::Step;
+use crate::policy::Policy;
 use crate::store::{Holder, MetadataStore, StoreError};
 use crate::upkeep::UnrecordedEnd;
 use arc_swap::ArcSwap;
@@ -64,6 +68,7 @@ pub(crate) struct Dispatcher {
     pub(crate) node: OnceLock<Node>,
     pub(crate) fleet: Fleet,
     pub(crate) catalogue: Arc<ArcSwap<Catalogue>>,
+    pub(crate) policy: Arc<ArcSwap<Policy>>,
     pub(crate) store: Arc<dyn MetadataStore>,
     pub(crate) metrics: Arc<OrchestratorMetrics>,
     /// One permit for each call under way.
@@ -122,7 +127,7 @@ impl Dispatcher {
         let result = match self.take_in(asked, &place).await {
             Ok(mut run) => {
                 let mut interrupt = self.interrupts(&run, &place);
-                let driven = self.drive(&mut run, place.log(), &mut interrupt);
+                let driven = self.drive_or_degrade(&mut run, place.log(), &mut interrupt);
                 let driven = AssertUnwindSafe(driven).catch_unwind();
                 let end = driven.await.unwrap_or_else(|_| {
                     tracing::error!(job = %run.holder.job, "a request made the orchestrator panic");

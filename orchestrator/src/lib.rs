@@ -7,6 +7,7 @@
 //! * [`place`], [`score`] – ranking of workers for a request
 //! * [`job`] – the states of a job and the steps between them
 //! * [`catalogue`] – which models are known, and what a name means
+//! * [`policy`] – what tenants may ask for, and where it may go
 //! * [`directory`] – what gateways are told, and what of it changed
 //! * [`tenants`], [`releases`] – files that people and publishers write
 //!
@@ -38,6 +39,7 @@ pub mod fleet;
 pub mod job;
 pub mod orchestrator;
 pub mod place;
+pub mod policy;
 pub mod releases;
 pub mod score;
 pub mod store;

@@ -12,6 +12,8 @@ use crate::dispatch::open::OpenJobs;
 use crate::dispatch::running::Running;
 use crate::fleet::Snapshot;
 use crate::fleet::keeper::{Fleet, FleetSettings};
+use crate::policy::file::Follower;
+use crate::policy::{Policy, PolicyError, PolicyFile};
 use crate::releases::{self, ReleaseError};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{MetadataStore, Released, StoreError};
@@ -58,6 +60,9 @@ pub enum OrchestratorError {
     /// The tenants' file is refused.
     #[error(transparent)]
     Tenants(#[from] TenantsError),
+    /// The policy is refused.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// A release is refused.
     #[error(transparent)]
     Release(#[from] ReleaseError),
@@ -133,6 +138,9 @@ pub async fn start_with_store(
     let resolve = |path: &PathBuf| OrchestratorConfig::resolve(data_dir, path);
     let mut tenants_file = TenantsFile::new(resolve(&config.tenants));
     let tenants = tenants_file.poll()?.unwrap_or_default();
+    let mut policy_file = config.policy.file.as_ref().map(|path| PolicyFile::new(resolve(path)));
+    let policy = policy_file.as_mut().map_or(Ok(None), PolicyFile::poll)?;
+    let policy: Arc<ArcSwap<Policy>> = Arc::new(ArcSwap::from_pointee(policy.unwrap_or_default()));
     let releases: Vec<PathBuf> = config.releases.iter().map(resolve).collect();
     let releases = releases::load(&releases, &config.trusted_publishers)?;
     let token = admin::load_or_create(data_dir)?;
@@ -171,6 +179,7 @@ pub async fn start_with_store(
     });
     let directory = Arc::new(Directory::new(
         tenants,
+        policy.clone(),
         metrics.clone(),
         now_ms,
         draining.clone(),
@@ -182,6 +191,7 @@ pub async fn start_with_store(
         node: OnceLock::new(),
         fleet: fleet.clone(),
         catalogue: catalogue.clone(),
+        policy: policy.clone(),
         store: store.clone(),
         metrics: metrics.clone(),
         permits: Semaphore::new(config.max_open),
@@ -229,6 +239,15 @@ pub async fn start_with_store(
     let own = Own::start(&node, epoch, fleet.clone(), dispatcher.jobs.clone());
     let uplinks = Uplinks::start(&node, PEERS);
     tasks.spawn(directory.clone().follow_tenants(tenants_file));
+    if let Some(file) = policy_file {
+        let follower = Follower {
+            file,
+            policy,
+            directory: directory.clone(),
+            metrics: metrics.clone(),
+        };
+        tasks.spawn(follower.run(stop.clone()));
+    }
     let models = catalogue::keeper::Keeper {
         fleet: fleet.clone(),
         catalogue: catalogue.clone(),

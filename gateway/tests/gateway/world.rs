@@ -212,6 +212,7 @@ async fn directory(mut call: Incoming) -> Result<(), RpcError> {
     let tenant = |id: &str, key: &str| TenantEntry {
         id: id.parse().expect("valid"),
         key_hashes: vec![api_key_hash(key)],
+        rule: 0,
     };
     let model = |text: &str, availability| ModelEntry {
         model: text.parse().expect("valid"),

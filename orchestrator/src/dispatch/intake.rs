@@ -131,34 +131,16 @@ impl Dispatcher {
         } = asked;
         let resume = request.resume.take();
         let started = resume.as_ref().and_then(|it| it.started.as_ref());
-        let (model, digest) = self.resolve(&request.model)?;
-        // An answer goes on as what it began as, whatever is released meanwhile.
-        let digest = started.map_or(digest, |started| started.digest);
+        let permitted = self.permit(&request, started)?;
+        let model = permitted.model;
         Span::current().record("gen_ai.request.model", model.to_string());
-        let servable = {
-            let fleet = self.fleet.snapshot();
-            let mut candidates = self.candidates(&fleet, &model, &digest);
-            candidates.next().is_some()
-        };
-        if !servable {
-            return Err(self.nothing_serves(&model.to_string()));
-        }
+        let limit = permitted.limit;
+        request.sampling.max_tokens = request.sampling.max_tokens.or(limit);
         let seed = (request.sampling.seed)
             .or(started.map(|started| started.seed))
             .unwrap_or_else(|| rand::rng().random::<u64>() >> (u64::BITS - SEED_BITS));
         let now_ms = clock::now().unix_ms;
-        let job = NewJob {
-            correlation: request.correlation,
-            tenant: request.tenant.clone(),
-            retry_token: request.retry_token.clone(),
-            request_hash: hash,
-            model: model.clone(),
-            seed,
-            owner: self.id,
-            lease_until_ms: now_ms.saturating_add(self.config.answer_timeout_ms),
-            max_tokens: request.sampling.max_tokens,
-            now_ms,
-        };
+        let job = self.new_job(&request, hash, &model, seed, now_ms);
         let held = self.jobs.hold(request.correlation);
         // One that begins anew has the seed of its first run.
         let (fence, seed) = match self.store.reserve(job).await {
@@ -180,7 +162,12 @@ impl Dispatcher {
             held,
             request,
             model,
-            digest,
+            digest: permitted.digest,
+            rules: permitted.rules,
+            degraded_from: permitted.degraded_from,
+            limit,
+            may_degrade: resume.as_ref().is_none_or(|it| it.started.is_none()),
+            hash,
             seed,
             created_ms: now_ms,
             began,
@@ -189,20 +176,26 @@ impl Dispatcher {
         })
     }
 
-    /// The model that a tenant means, and its artifact. Where there is none: [`Code::NotFound`] for
-    /// what no live worker names.
-    fn resolve(&self, text: &str) -> Result<(ModelRef, Digest), RpcError> {
-        match self.catalogue.load().resolve(text) {
-            Ok(entry) => Ok((entry.model.clone(), entry.digest)),
-            // The catalogue follows the fleet a moment later: what is offered now is known now.
-            Err(unknown) => {
-                let fleet = self.fleet.snapshot();
-                if let Some(offer) = fleet.find(text) {
-                    return Ok((offer.model.clone(), offer.digest));
-                }
-                // Named by a worker that does not serve it: not now, rather than not at all.
-                Err((fleet.withheld(text)).map_or(unknown, |_| self.nothing_serves(text)))
-            }
+    /// What is recorded of a request before it runs.
+    pub(super) fn new_job(
+        &self,
+        request: &InferRequest,
+        hash: Digest,
+        model: &ModelRef,
+        seed: u64,
+        now_ms: u64,
+    ) -> NewJob {
+        NewJob {
+            correlation: request.correlation,
+            tenant: request.tenant.clone(),
+            retry_token: request.retry_token.clone(),
+            request_hash: hash,
+            model: model.clone(),
+            seed,
+            owner: self.id,
+            lease_until_ms: now_ms.saturating_add(self.config.answer_timeout_ms),
+            max_tokens: request.sampling.max_tokens,
+            now_ms,
         }
     }
 }

@@ -9,7 +9,9 @@ use super::{Dispatcher, Interrupts, backoff};
 use crate::clock;
 use crate::fleet::{Found, Snapshot};
 use crate::place::{Query, Ranked, place};
+use crate::policy::Effective;
 use crate::store::Holder;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tether_wire::infer::InferRequest;
 use tether_wire::rpc::{Code, RpcError};
@@ -23,6 +25,16 @@ pub(super) const LOOK: Duration = Duration::from_millis(100);
 pub(crate) struct Run {
     pub(super) request: InferRequest,
     pub(super) model: ModelRef,
+    /// What the tenant's policy says about it, as of when it came.
+    pub(super) rules: Arc<Effective>,
+    /// The model that was asked for, where this one answers in its place.
+    pub(super) degraded_from: Option<ModelRef>,
+    /// The most tokens that the policy lets it have, where the request says nothing.
+    pub(super) limit: Option<u32>,
+    /// Whether nobody was given any of it yet, so that another model may answer.
+    pub(super) may_degrade: bool,
+    /// Of what was asked.
+    pub(super) hash: Digest,
     /// The artifact that the model is bound to.
     pub(super) digest: Digest,
     pub(super) seed: u64,
@@ -158,7 +170,7 @@ impl Dispatcher {
             numerics_class: run.progress.numerics_class(),
         };
         place(
-            self.candidates(&fleet, &run.model, &run.digest),
+            self.candidates(&fleet, &run.model, &run.digest, &run.rules),
             &query,
             &self.config.weights,
             self.config.near_equal,
@@ -166,19 +178,21 @@ impl Dispatcher {
         )
     }
 
-    /// The best of those who serve an artifact and can be asked now.
+    /// The best of those who serve an artifact and can be asked now, where the request may go.
     pub(super) fn candidates<'a>(
         &self,
         fleet: &'a Snapshot,
         model: &ModelRef,
         digest: &Digest,
+        rules: &Effective,
     ) -> impl Iterator<Item = Found<'a>> {
         let now_mono_ms = clock::now().mono_ms;
         let is_linked = |worker: &NodeId| {
             let node = self.node.get();
             node.is_some_and(|node| node.linked(worker).is_some())
         };
-        let found = fleet.candidates(model, digest, &self.region, &mut rand::rng());
+        let (here, within) = (&self.region, rules.regions());
+        let found = fleet.candidates_within(model, digest, here, within, &mut rand::rng());
         found.into_iter().filter(move |it| {
             let worker = it.worker;
             worker.may_be_asked(|| is_linked(&worker.id()), now_mono_ms)

@@ -7,6 +7,7 @@ use super::roll::Roll;
 use super::worker::{SUSPECT, UNAVAILABLE, WorkerView};
 use crate::catalogue::Offered;
 use rand::Rng;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tether_wire::card::ModelOffer;
 use tether_wire::{Digest, ModelRef, NodeId, Region};
@@ -40,8 +41,21 @@ impl Snapshot {
         region: &Region,
         rng: &mut impl Rng,
     ) -> Vec<Found<'_>> {
+        self.candidates_within(model, digest, region, None, rng)
+    }
+
+    /// The same of these regions alone, for a request that may go to no other.
+    #[must_use]
+    pub fn candidates_within(
+        &self,
+        model: &ModelRef,
+        digest: &Digest,
+        region: &Region,
+        within: Option<&BTreeSet<Region>>,
+        rng: &mut impl Rng,
+    ) -> Vec<Found<'_>> {
         let mut found = Vec::new();
-        (self.index).find((model, digest), region, rng, &mut found);
+        (self.index).find((model, digest), region, within, rng, &mut found);
         found
     }
 
