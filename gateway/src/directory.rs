@@ -396,7 +396,11 @@ mod tests {
         assert_eq!(listed(&ruled, "a"), ["tiny"]);
         assert_eq!(named(&ruled, "a", "tiny").as_deref(), Some("tiny@1.0"));
         assert_eq!(named(&ruled, "a", "tiny@1.10"), None);
-        assert_eq!(named(&ruled, "a", "big"), None, "the first rule is everyone's");
+        assert_eq!(
+            named(&ruled, "a", "big"),
+            None,
+            "the first rule is everyone's"
+        );
         assert_eq!(listed(&ruled, "b"), ["tiny", "tiny@1.10", "tiny@1.0"]);
         let free = DirectoryUpdate {
             version: 6,
@@ -404,7 +408,10 @@ mod tests {
             ..DirectoryUpdate::default()
         };
         let free = ruled.apply(free).expect("in order");
-        assert!(named(&free, "a", "big").is_some(), "there are no rules any more");
+        assert!(
+            named(&free, "a", "big").is_some(),
+            "there are no rules any more"
+        );
         update.tenants[0].rule = 9;
         let missing = Directory::first(update.clone()).expect("whole");
         assert!(listed(&missing, "a").is_empty(), "a rule that is missing");

@@ -99,7 +99,14 @@ mod tests {
                 .map(|(id, key)| {
                     let id = TenantId::new(*id).expect("valid");
                     let key_hashes = vec![Digest([*key; 32])];
-                    (id.clone(), TenantEntry { id, key_hashes, rule: 0 })
+                    (
+                        id.clone(),
+                        TenantEntry {
+                            id,
+                            key_hashes,
+                            rule: 0,
+                        },
+                    )
                 })
                 .collect(),
         )
@@ -178,7 +185,11 @@ mod tests {
     #[test]
     fn rules_are_told_when_they_change_and_that_there_are_none_any_more() {
         let free = state(1, &[("a", 1)], &["tiny@1.0"]);
-        assert_eq!(updates(None, &free)[0].rules, None, "as before there were any");
+        assert_eq!(
+            updates(None, &free)[0].rules,
+            None,
+            "as before there were any"
+        );
         let mut ruled = state(2, &[("a", 1)], &["tiny@1.0"]);
         ruled.rules = Arc::new(vec![ModelRule {
             allow: None,
@@ -212,7 +223,14 @@ mod tests {
             .map(|n| {
                 let id = TenantId::new(format!("{n:064}")).expect("valid");
                 let key_hashes = vec![Digest([255; 32]); crate::tenants::MAX_KEYS_PER_TENANT];
-                (id.clone(), TenantEntry { id, key_hashes, rule: 0 })
+                (
+                    id.clone(),
+                    TenantEntry {
+                        id,
+                        key_hashes,
+                        rule: 0,
+                    },
+                )
             })
             .collect();
         let new = State {

@@ -138,7 +138,11 @@ pub async fn start_with_store(
     let resolve = |path: &PathBuf| OrchestratorConfig::resolve(data_dir, path);
     let mut tenants_file = TenantsFile::new(resolve(&config.tenants));
     let tenants = tenants_file.poll()?.unwrap_or_default();
-    let mut policy_file = config.policy.file.as_ref().map(|path| PolicyFile::new(resolve(path)));
+    let mut policy_file = config
+        .policy
+        .file
+        .as_ref()
+        .map(|path| PolicyFile::new(resolve(path)));
     let policy = policy_file.as_mut().map_or(Ok(None), PolicyFile::poll)?;
     let policy: Arc<ArcSwap<Policy>> = Arc::new(ArcSwap::from_pointee(policy.unwrap_or_default()));
     let releases: Vec<PathBuf> = config.releases.iter().map(resolve).collect();

@@ -28,9 +28,9 @@ pub mod effective;
 pub mod file;
 pub mod rules;
 pub mod schema;
-pub mod text;
 #[cfg(test)]
 mod tests;
+pub mod text;
 
 pub use decision::{Facts, Granted, Refusal};
 pub use dry_run::{DryRun, dry_run};

@@ -4,8 +4,9 @@ use crate::bench::BenchCommand;
 use crate::commands::{
     artifact::ArtifactCommand, chat::ChatArgs, completions::CompletionsArgs,
     control::ControlCommand, fleet::FleetArgs, grant::GrantCommand, invite::InviteCommand,
-    keys::KeysCommand, mesh::MeshCommand, probe::ProbeArgs, receipt::ReceiptCommand,
-    revoke::RevokeArgs, settings::ConfigCommand, tenant::TenantCommand, topics::TopicsArgs,
+    keys::KeysCommand, mesh::MeshCommand, policy::PolicyCommand, probe::ProbeArgs,
+    receipt::ReceiptCommand, revoke::RevokeArgs, settings::ConfigCommand, tenant::TenantCommand,
+    topics::TopicsArgs,
 };
 use crate::exit;
 use crate::logging::LoggingArgs;
@@ -74,6 +75,9 @@ enum Command {
     /// Give tenants API keys
     #[command(subcommand)]
     Tenant(TenantCommand),
+    /// Check the rules about what tenants may ask for, and try them
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Check whether a bootstrap node or an HTTP endpoint answers
     Probe(ProbeArgs),
     /// Show the workers as the orchestrator sees them
@@ -114,6 +118,7 @@ impl Cli {
             Command::Artifact(command) => command.run().map(done),
             Command::Receipt(command) => command.run().map(done),
             Command::Tenant(command) => command.run().map(done),
+            Command::Policy(command) => command.run(),
             Command::Probe(args) => args.run().map(done),
             Command::Fleet(args) => args.run().map(done),
             Command::Topics(args) => args.run().map(done),

@@ -89,7 +89,11 @@ mod tests {
             "seed": -1, "max_tokens": 64}"#;
         let limited = request(limited).expect("a request");
         assert_eq!(read.digest(1, Some(64)), limited.digest(1, None));
-        assert_eq!(limited.digest(1, Some(9)), limited.digest(1, None), "its own limit");
+        assert_eq!(
+            limited.digest(1, Some(9)),
+            limited.digest(1, None),
+            "its own limit"
+        );
         assert!(request(b"{}").expect_err("no model").contains("model"));
     }
 }

@@ -88,7 +88,9 @@ impl Dispatcher {
             return Err(RpcError::new(Code::Forbidden, why).with_param("model"));
         }
         let is_asked = request.model == model.name.as_str() || request.model == model.to_string();
-        let from = (!is_asked).then(|| self.resolve(&request.model, rules).ok()).flatten();
+        let from = (!is_asked)
+            .then(|| self.resolve(&request.model, rules).ok())
+            .flatten();
         Ok((model.clone(), started.digest, from.map(|(asked, _)| asked)))
     }
 
@@ -117,7 +119,11 @@ impl Dispatcher {
     }
 
     /// The next smaller model that somebody serves, by the tenant's policy, which has no circles.
-    pub(super) fn smaller(&self, model: &ModelRef, rules: &Effective) -> Option<(ModelRef, Digest)> {
+    pub(super) fn smaller(
+        &self,
+        model: &ModelRef,
+        rules: &Effective,
+    ) -> Option<(ModelRef, Digest)> {
         let mut model = NamedModel::from(model);
         loop {
             let smaller = rules.smaller(&model)?.value;

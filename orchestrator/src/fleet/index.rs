@@ -304,11 +304,13 @@ fn others<'a>(
 ) -> impl Iterator<Item = &'a Arc<Group>> {
     let all = within.is_none().then(|| {
         let all = regions.range(region..).chain(regions.range(..region));
-        all.filter(move |(at, _)| *at != region).map(|(_, group)| group)
+        all.filter(move |(at, _)| *at != region)
+            .map(|(_, group)| group)
     });
     let some = within.map(|within| {
         let some = within.range(region..).chain(within.range(..region));
-        some.filter(move |at| *at != region).filter_map(|at| regions.get(at))
+        some.filter(move |at| *at != region)
+            .filter_map(|at| regions.get(at))
     });
     let found = all.into_iter().flatten().chain(some.into_iter().flatten());
     found.take(OTHER_REGIONS * OTHER_REGIONS)

@@ -62,8 +62,16 @@ impl Explaining<'_> {
                 value: json!(rules.regions()),
                 rules: self.naming(|section| section.regions.is_some(), "regions"),
             },
-            self.one("max_output_tokens", json!(tokens.map(|it| it.value)), tokens.map(|it| it.section)),
-            self.one("max_prompt_bytes", json!(bytes.map(|it| it.value)), bytes.map(|it| it.section)),
+            self.one(
+                "max_output_tokens",
+                json!(tokens.map(|it| it.value)),
+                tokens.map(|it| it.section),
+            ),
+            self.one(
+                "max_prompt_bytes",
+                json!(bytes.map(|it| it.value)),
+                bytes.map(|it| it.section),
+            ),
             self.one(
                 "priority",
                 json!(priority.map_or(Priority::default(), |it| it.value)),
@@ -74,7 +82,11 @@ impl Explaining<'_> {
                 json!(weight.map_or(DEFAULT_WEIGHT, |it| it.value)),
                 weight.map(|it| it.section),
             ),
-            self.one("degrade", json!(smaller.map(|it| it.value)), smaller.map(|it| it.section)),
+            self.one(
+                "degrade",
+                json!(smaller.map(|it| it.value)),
+                smaller.map(|it| it.section),
+            ),
         ]
     }
 
@@ -113,7 +125,12 @@ impl fmt::Display for DryRun {
             Some(refusal) => {
                 writeln!(f, "refused: {}", refusal.message)?;
                 let param = refusal.param.unwrap_or("none");
-                writeln!(f, "  code {}, param {param}, by {}", refusal.code.as_str(), refusal.rule)?;
+                writeln!(
+                    f,
+                    "  code {}, param {param}, by {}",
+                    refusal.code.as_str(),
+                    refusal.rule
+                )?;
             }
         }
         for holds in &self.holds {

@@ -85,7 +85,7 @@ impl Effective {
     }
 
     /// Both sections, the global one first.
-    fn sections(&self) -> [(Section, &Rules); 2] {
+    pub(super) fn sections(&self) -> [(Section, &Rules); 2] {
         [(Section::Global, &*self.global), (self.section, &self.own)]
     }
 
@@ -166,7 +166,10 @@ impl Effective {
         };
         let smaller = self.nearest(|rules| {
             let degrade = &rules.degrade;
-            degrade.get(model).or_else(|| degrade.get(&named)).map(Option::as_ref)
+            degrade
+                .get(model)
+                .or_else(|| degrade.get(&named))
+                .map(Option::as_ref)
         })?;
         let value = smaller.value?;
         let section = smaller.section;
@@ -175,10 +178,13 @@ impl Effective {
 
     /// What the most specific section says.
     fn nearest<'a, T: 'a>(&'a self, of: impl Fn(&'a Rules) -> Option<T>) -> Option<Ruled<T>> {
-        self.sections().into_iter().rev().find_map(|(section, rules)| {
-            let value = of(rules)?;
-            Some(Ruled { value, section })
-        })
+        self.sections()
+            .into_iter()
+            .rev()
+            .find_map(|(section, rules)| {
+                let value = of(rules)?;
+                Some(Ruled { value, section })
+            })
     }
 }
 

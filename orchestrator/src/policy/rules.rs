@@ -64,7 +64,7 @@ pub struct Rules {
     #[schemars(schema_with = "schema::output_tokens")]
     pub max_output_tokens: Option<u32>,
     /// Most bytes of all messages, tools and schemas of a request together; more is refused with 400.
-    /// A prompt has at least one byte for each token, so that this bounds its part of the context.
+    /// A text has no more tokens than bytes, so that this bounds its part of the context.
     #[serde(deserialize_with = "prompt_bytes")]
     #[schemars(schema_with = "schema::prompt_bytes")]
     pub max_prompt_bytes: Option<u64>,

@@ -54,7 +54,11 @@ fn check(read: &PolicyText) -> Result<(), Found<'_>> {
     let all = |section, rules: &Rules| Effective::new(global.clone(), section, rules.clone());
     let nothing = Rules::default();
     check_section(&["global"], &read.global, &all(Section::Others, &nothing))?;
-    check_section(&["others"], &read.others, &all(Section::Others, &read.others))?;
+    check_section(
+        &["others"],
+        &read.others,
+        &all(Section::Others, &read.others),
+    )?;
     for (id, rules) in &read.tenants {
         let path = ["tenants", id.as_str()];
         check_section(&path, rules, &all(Section::Tenant, rules))?;
@@ -62,11 +66,7 @@ fn check(read: &PolicyText) -> Result<(), Found<'_>> {
     Ok(())
 }
 
-fn check_section<'a>(
-    path: &[&'a str],
-    own: &Rules,
-    all: &Effective,
-) -> Result<(), Found<'a>> {
+fn check_section<'a>(path: &[&'a str], own: &Rules, all: &Effective) -> Result<(), Found<'a>> {
     let at = |field| {
         let mut path = path.to_vec();
         path.push(field);
@@ -80,13 +80,17 @@ fn check_section<'a>(
     for (from, to) in &own.degrade {
         let Some(to) = to else { continue };
         if all.forbids(from).is_none() && all.forbids(to).is_some() {
-            let why = format!("`{from}` would become `{to}`, which may not be used here: allow it, or \
-                               name another");
+            let why = format!(
+                "`{from}` would become `{to}`, which may not be used here: allow it, or \
+                               name another"
+            );
             return Err((at("degrade"), why));
         }
         if leads_back(from, all) {
-            let why = format!("`{from}` would become itself again by way of `{to}`: each model has \
-                               to become a smaller one");
+            let why = format!(
+                "`{from}` would become itself again by way of `{to}`: each model has \
+                               to become a smaller one"
+            );
             return Err((at("degrade"), why));
         }
     }
@@ -123,6 +127,10 @@ fn locate(text: &str, path: &[&str]) -> (usize, usize) {
     let offset = at.as_ptr().addr().saturating_sub(text.as_ptr().addr());
     let before = &text[..offset.min(text.len())];
     let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().map_or(0, |it| it.chars().count()) + 1;
+    let column = before
+        .rsplit('\n')
+        .next()
+        .map_or(0, |it| it.chars().count())
+        + 1;
     (line, column)
 }

@@ -10,6 +10,8 @@ mod fleets;
 mod keys;
 mod membership;
 mod mesh;
+mod policy;
+mod policy_documents;
 mod presence;
 mod refusals;
 mod relay;

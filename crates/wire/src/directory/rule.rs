@@ -160,7 +160,10 @@ mod tests {
         let all = rule(None, &[]);
         assert!(all.permits(&model("tiny@1.0")));
         assert!(!rule(Some(&[]), &[]).permits(&model("tiny@1.0")), "none");
-        let some = rule(Some(&["qwen-*", "tiny", "big@2.0"]), &["qwen-72b", "tiny@1.1"]);
+        let some = rule(
+            Some(&["qwen-*", "tiny", "big@2.0"]),
+            &["qwen-72b", "tiny@1.1"],
+        );
         for (text, may) in [
             ("qwen-7b@1.0", true),
             ("qwen-72b@1.0", false),
@@ -178,7 +181,10 @@ mod tests {
 
     #[test]
     fn a_bare_name_may_be_asked_for_where_one_of_its_versions_may() {
-        let rule = rule(Some(&["tiny", "big@2.0", "qwen-*"]), &["tiny@1.0", "qwen-72b"]);
+        let rule = rule(
+            Some(&["tiny", "big@2.0", "qwen-*"]),
+            &["tiny@1.0", "qwen-72b"],
+        );
         for (name, may) in [
             ("tiny", true),
             ("big", true),

@@ -115,7 +115,11 @@ impl Says {
         agree(&mut self.seed, "tether.seed", &tether["seed"])?;
         let from = &tether["degraded_from"];
         agree(&mut self.degraded_from, "tether.degraded_from", from)?;
-        agree(&mut self.max_tokens, "tether.max_tokens", &tether["max_tokens"])
+        agree(
+            &mut self.max_tokens,
+            "tether.max_tokens",
+            &tether["max_tokens"],
+        )
     }
 }
 

@@ -121,7 +121,9 @@ fn is_of_request(
     }
     // What the request left open may have been set by a policy, as the response says.
     let limits = [None, says.and_then(Says::limit)];
-    let mut digests = limits.map(|limit| request.digest(receipt.seed, limit)).into_iter();
+    let mut digests = limits
+        .map(|limit| request.digest(receipt.seed, limit))
+        .into_iter();
     if !digests.any(|digest| digest == receipt.request) {
         return Err("something else was asked: the messages, or a parameter, differ");
     }

@@ -158,10 +158,16 @@ fn one(proof: &Proof, against: &Against<'_>, mesh_was_given: bool) -> String {
     );
     let says = against.answer.map(|answer| &answer.says);
     if let Some(from) = says.and_then(|says| says.degraded_from.as_deref()) {
-        line("", &format!("of {from}, in whose place this model answered, as the response says"));
+        line(
+            "",
+            &format!("of {from}, in whose place this model answered, as the response says"),
+        );
     }
     if let Some(limit) = says.and_then(Says::limit) {
-        line("", &format!("with at most {limit} tokens, which the response says a policy set"));
+        line(
+            "",
+            &format!("with at most {limit} tokens, which the response says a policy set"),
+        );
     }
     line(
         "answered",
