@@ -190,8 +190,8 @@ impl Index {
     pub(crate) fn find<'a>(
         &'a self,
         (model, digest): (&ModelRef, &Digest),
-        region: &'a Region,
-        within: Option<&'a BTreeSet<Region>>,
+        region: &Region,
+        within: Option<&BTreeSet<Region>>,
         rng: &mut impl Rng,
         found: &mut Vec<Found<'a>>,
     ) {
@@ -297,10 +297,10 @@ impl Index {
 
 /// Groups of other regions, a bounded number. Each region begins with another one of them, where there
 /// are many.
-fn others<'a>(
+fn others<'a, 'b>(
     regions: &'a Regions,
-    region: &'a Region,
-    within: Option<&'a BTreeSet<Region>>,
+    region: &'b Region,
+    within: Option<&'b BTreeSet<Region>>,
 ) -> impl Iterator<Item = &'a Arc<Group>> {
     let all = within.is_none().then(|| {
         let all = regions.range(region..).chain(regions.range(..region));
@@ -310,7 +310,7 @@ fn others<'a>(
     let some = within.map(|within| {
         let some = within.range(region..).chain(within.range(..region));
         some.filter(move |at| *at != region)
-            .filter_map(|at| regions.get(at))
+            .filter_map(move |at| regions.get(at))
     });
     let found = all.into_iter().flatten().chain(some.into_iter().flatten());
     found.take(OTHER_REGIONS * OTHER_REGIONS)

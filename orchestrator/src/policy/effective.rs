@@ -176,6 +176,18 @@ impl Effective {
         (self.forbids(value).is_none()).then_some(Ruled { value, section })
     }
 
+    /// Each step from one model to a smaller one, whether it may be used or not.
+    pub(super) fn degrades(&self) -> Vec<(&NamedModel, &NamedModel)> {
+        let own = &self.own.degrade;
+        let global = self.global.degrade.iter();
+        let steps = own
+            .iter()
+            .chain(global.filter(|(from, _)| !own.contains_key(*from)));
+        steps
+            .filter_map(|(from, to)| Some((from, to.as_ref()?)))
+            .collect()
+    }
+
     /// What the most specific section says.
     fn nearest<'a, T: 'a>(&'a self, of: impl Fn(&'a Rules) -> Option<T>) -> Option<Ruled<T>> {
         self.sections()

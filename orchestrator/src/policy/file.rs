@@ -61,14 +61,13 @@ impl PolicyFile {
     /// # Errors
     /// Why it is refused; told once for each change.
     pub fn poll(&mut self) -> Result<Option<Policy>, PolicyError> {
-        let path = || self.0.path().to_owned();
         let text = self.0.poll().map_err(|why| PolicyError::Read {
             path: self.0.path().to_owned(),
             why: why.to_string(),
         })?;
         let Some(text) = text else { return Ok(None) };
         let policy = Policy::read(&text).map_err(|mistake| PolicyError::Mistake {
-            path: path(),
+            path: self.0.path().to_owned(),
             mistake,
         })?;
         Ok(Some(policy))

@@ -159,7 +159,7 @@ impl fmt::Display for NamedModel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.version {
             Some(version) => write!(f, "{}@{version}", self.name),
-            None => self.name.fmt(f),
+            None => write!(f, "{}", self.name),
         }
     }
 }

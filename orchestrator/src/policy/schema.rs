@@ -7,6 +7,7 @@ use super::rules::{
     Priority, Rules,
 };
 use schemars::{Schema, SchemaGenerator, json_schema, schema_for};
+use serde_json::Value;
 use tether_wire::directory::MAX_SELECTORS;
 
 /// Names of models, regions and tenants.
@@ -20,9 +21,22 @@ const VERSION: &str = r"(0|[1-9][0-9]{0,4})\.(0|[1-9][0-9]{0,4})";
 /// Never: a schema is JSON.
 #[must_use]
 pub fn published() -> String {
-    let schema = schema_for!(PolicyText);
+    let mut schema = schema_for!(PolicyText).to_value();
+    forget_defaults(&mut schema);
     let text = serde_json::to_string_pretty(&schema).expect("a schema is JSON");
     format!("{text}\n")
+}
+
+/// Defaults are told in words: those of the types are often what may not be written.
+fn forget_defaults(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            fields.remove("default");
+            fields.values_mut().for_each(forget_defaults);
+        }
+        Value::Array(items) => items.iter_mut().for_each(forget_defaults),
+        _ => {}
+    }
 }
 
 /// `NAME` or `NAME@MAJOR.MINOR`.
@@ -96,7 +110,6 @@ mod tests {
     use crate::policy::rules::NamedModel;
     use proptest::prelude::*;
     use proptest::string::string_regex;
-    use serde_json::Value;
     use tether_wire::directory::ModelSelector;
 
     #[test]
@@ -104,7 +117,7 @@ mod tests {
         fn look(schema: &Value, path: &str) {
             match schema {
                 Value::Object(fields) => {
-                    if fields.get("type") == Some(&"object".into()) {
+                    if fields.get("type").and_then(Value::as_str) == Some("object") {
                         let more = fields.get("additionalProperties");
                         assert!(more.is_some_and(|more| *more != true), "{path}");
                     }
@@ -119,7 +132,7 @@ mod tests {
         look(&serde_json::from_str(&published()).expect("JSON"), "");
     }
 
-    fn of(pattern: &str) -> impl Strategy<Value = String> {
+    fn of(pattern: &str) -> impl Strategy<Value = String> + use<> {
         let inner = pattern.trim_start_matches('^').trim_end_matches('$');
         string_regex(inner).expect("a pattern")
     }

@@ -275,11 +275,7 @@ fn each_mistake_is_told_with_its_line_its_column_and_what_to_do() {
             "line 2",
             "0 is not between 1 and 1000",
         ),
-        (
-            "{\"global\": {\"weight\": -1}}",
-            "line 1, column 23",
-            "expected u32",
-        ),
+        ("{\"global\": {\"weight\": -1}}", "line 1", "expected u32"),
         (
             "{\"global\": {\"priority\": \"urgent\"}}",
             "line 1",
@@ -338,6 +334,21 @@ fn each_mistake_is_told_with_its_line_its_column_and_what_to_do() {
         ("{} {}", "line 1, column 4", "trailing characters"),
         ("", "line 1", "EOF while parsing"),
         ("global:\n  weight: 1", "line 1", "expected value"),
+        (
+            "{\n\"global\": {\n\"weight\": 0\n\n}\n}",
+            "line 3, column 11:",
+            "0 is not between",
+        ),
+        (
+            "{\"global\": {\"models\": {\"deny\": [\n\"tiny\",\n\"Tiny\"\n]}}}",
+            "line 3, column 6:",
+            "not a valid model name",
+        ),
+        (
+            "{\"global\": {\"degrade\": {\n\"a\": \"b\",\n\"c\": 5\n}}}",
+            "line 3",
+            "expected a string",
+        ),
     ] {
         let said = mistake(text);
         assert!(said.starts_with(place), "{text}: {said}");
@@ -367,6 +378,7 @@ fn what_is_right_by_itself_and_wrong_together_is_told_where_it_stands() {
             r#"{"a": "b", "b": "c", "c@1.0": "d", "c": "a"}"#,
             "would become itself",
         ),
+        (r#"{"a@1.0": "b", "b@1.0": "a"}"#, "would become itself"),
         (
             r#"{"big": "secret"}"#,
             "`big` would become `secret`, which may not be used",

@@ -25,7 +25,7 @@ impl Policy {
     /// # Errors
     /// The first mistake.
     pub fn read(text: &str) -> Result<Self, Mistake> {
-        let read: PolicyText = serde_json::from_str(text).map_err(|error| of_json(&error))?;
+        let read: PolicyText = serde_json::from_str(text).map_err(|error| of_json(text, &error))?;
         check(&read).map_err(|(path, why)| {
             let (line, column) = locate(text, &path);
             Mistake { line, column, why }
@@ -34,15 +34,31 @@ impl Policy {
     }
 }
 
-fn of_json(error: &serde_json::Error) -> Mistake {
+fn of_json(text: &str, error: &serde_json::Error) -> Mistake {
     let (line, column) = (error.line(), error.column());
     let said = error.to_string();
     let place = format!(" at line {line} column {column}");
+    let lines = text.split_inclusive('\n').take(line.saturating_sub(1));
+    let offset = lines.map(str::len).sum::<usize>() + column;
+    let mut before = text.get(..offset).unwrap_or(text);
+    // What is not syntax is told when the reader looked behind it, which may be lines further on.
+    if error.is_data() {
+        let value = before.strip_suffix(['}', ']', ',']).unwrap_or(before);
+        before = value.trim_end();
+    }
+    let (line, column) = end_of(before);
     Mistake {
-        line: line.max(1),
+        line,
         column: column.max(1),
         why: said.strip_suffix(&place).unwrap_or(&said).to_owned(),
     }
+}
+
+/// Line, and column of the last character.
+fn end_of(text: &str) -> (usize, usize) {
+    let line = text.matches('\n').count() + 1;
+    let last = text.rsplit('\n').next().unwrap_or_default();
+    (line, last.chars().count())
 }
 
 /// Where a mistake is, and what it is.
@@ -97,17 +113,19 @@ fn check_section<'a>(path: &[&'a str], own: &Rules, all: &Effective) -> Result<(
     Ok(())
 }
 
-/// Whether a model becomes itself, by any number of steps.
+/// Whether a model becomes itself, by any number of steps and whatever their versions.
 fn leads_back(from: &NamedModel, all: &Effective) -> bool {
-    let mut seen = BTreeSet::from([&from.name]);
-    let mut at = all.smaller(from);
-    while let Some(smaller) = at {
-        if !seen.insert(&smaller.value.name) {
-            return true;
+    let steps = all.degrades();
+    let mut reached = BTreeSet::new();
+    let mut next = vec![&from.name];
+    while let Some(name) = next.pop() {
+        for (_, to) in steps.iter().filter(|(from, _)| from.name == *name) {
+            if reached.insert(&to.name) {
+                next.push(&to.name);
+            }
         }
-        at = all.smaller(smaller.value);
     }
-    false
+    reached.contains(&from.name)
 }
 
 /// Line and column at which the value under a path begins; of one that is not there, those of what it
@@ -125,12 +143,6 @@ fn locate(text: &str, path: &[&str]) -> (usize, usize) {
         }
     }
     let offset = at.as_ptr().addr().saturating_sub(text.as_ptr().addr());
-    let before = &text[..offset.min(text.len())];
-    let line = before.matches('\n').count() + 1;
-    let column = before
-        .rsplit('\n')
-        .next()
-        .map_or(0, |it| it.chars().count())
-        + 1;
-    (line, column)
+    let (line, column) = end_of(&text[..offset.min(text.len())]);
+    (line, column + 1)
 }
