@@ -23,6 +23,7 @@ fn model(text: &str) -> ModelRef {
 }
 
 /// A request of a tenant for a model, with nothing else about it.
+#[derive(Debug)]
 struct Ask<'a> {
     tenant: &'a str,
     model: &'a str,
