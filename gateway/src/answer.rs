@@ -82,6 +82,7 @@ impl Progress {
         // Without all their ids tokens cannot be gone on from.
         let is_named = self.transcript.len() == self.amount.positions as usize;
         Some(Started {
+            model: Some(accepted.model.clone()),
             digest: accepted.digest,
             seed: accepted.seed,
             numerics_class: self.numerics_class.clone(),
@@ -234,6 +235,8 @@ mod tests {
             seed: 1,
             numerics_class: String::new(),
             created_ms: 0,
+            degraded_from: None,
+            max_tokens: None,
         })
     }
 

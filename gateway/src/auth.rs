@@ -70,6 +70,7 @@ mod tests {
             tenants: vec![TenantEntry {
                 id: "acme".parse().expect("valid"),
                 key_hashes: vec![api_key_hash("tk-right")],
+                rule: 0,
             }],
             ..DirectoryUpdate::default()
         };

@@ -1,4 +1,4 @@
-//! What orchestrators tell about tenants and models. [T-DIR-1] to [T-DIR-4]
+//! What orchestrators tell about tenants and models. [T-DIR-1] to [T-DIR-5]
 //!
 //! One orchestrator at a time is followed: versions are counted by each for itself. When it is
 //! lost the last directory stays in use, and another is followed. [`Directories`] is the seam for
@@ -13,7 +13,7 @@ use tether_net::Link;
 use tether_telemetry::metrics::GatewayMetrics;
 use tether_wire::codec::{self, CodecError};
 use tether_wire::directory::{
-    Availability, DirectoryUpdate, MAX_UPDATE_BYTES, ModelEntry, TenantEntry,
+    Availability, DirectoryUpdate, MAX_RULES, MAX_UPDATE_BYTES, ModelEntry, ModelRule, TenantEntry,
 };
 use tether_wire::rpc::{Code, RpcError, method};
 use tether_wire::{Digest, ModelRef, TenantId};
@@ -32,8 +32,17 @@ const RESUBSCRIBE_PAUSE: Duration = Duration::from_millis(200);
 pub(crate) struct Directory {
     version: u64,
     keys: HashMap<Digest, TenantId>,
-    tenants: HashMap<TenantId, Vec<Digest>>,
+    tenants: HashMap<TenantId, Tenant>,
     models: Vec<ModelEntry>,
+    /// Who may use which models; where there are none, all may use all.
+    rules: Arc<Vec<ModelRule>>,
+}
+
+/// What is held of a tenant beside its id.
+#[derive(Clone, Debug)]
+struct Tenant {
+    keys: Vec<Digest>,
+    rule: usize,
 }
 
 /// Why an update is not taken over.
@@ -81,6 +90,11 @@ impl Directory {
         if let Some(models) = update.models {
             self.models = models;
         }
+        if let Some(rules) = update.rules {
+            bounded("rules", rules.len(), MAX_RULES)?;
+            rules.iter().try_for_each(ModelRule::check)?;
+            self.rules = Arc::new(rules);
+        }
         bounded("models", self.models.len(), MAX_MODELS)?;
         bounded("tenants", self.tenants.len(), MAX_TENANTS)?;
         Ok(self)
@@ -92,12 +106,17 @@ impl Directory {
         for hash in &tenant.key_hashes {
             self.keys.insert(*hash, tenant.id.clone());
         }
-        self.tenants.insert(tenant.id, tenant.key_hashes);
+        let held = Tenant {
+            keys: tenant.key_hashes,
+            rule: usize::try_from(tenant.rule).unwrap_or(usize::MAX),
+        };
+        self.tenants.insert(tenant.id, held);
         Ok(())
     }
 
     fn remove(&mut self, tenant: &TenantId) {
-        for hash in self.tenants.remove(tenant).unwrap_or_default() {
+        let held = self.tenants.remove(tenant);
+        for hash in held.map(|held| held.keys).unwrap_or_default() {
             // A key that was given to another tenant in the meantime stays theirs.
             if self.keys.get(&hash) == Some(tenant) {
                 self.keys.remove(&hash);
@@ -114,13 +133,24 @@ impl Directory {
         self.version
     }
 
-    /// The models that can be had now, as tenants name them: each name once, for its newest
+    /// Whether a tenant is shown a model. What it may use is the orchestrator's to decide. [T-DIR-5]
+    fn shows(&self, tenant: &TenantId, model: &ModelRef) -> bool {
+        let Some(all) = self.rules.first() else {
+            return true;
+        };
+        let own = self.tenants.get(tenant).map_or(0, |tenant| tenant.rule);
+        // A rule that is not there permits nothing.
+        all.permits(model) && self.rules.get(own).is_some_and(|rule| rule.permits(model))
+    }
+
+    /// The models that a tenant can have now, as it names them: each name once, for its newest
     /// version, and with their version those of which there are several.
-    pub(crate) fn available(&self) -> Vec<(String, &ModelEntry)> {
+    pub(crate) fn available(&self, tenant: &TenantId) -> Vec<(String, &ModelEntry)> {
         let mut models: Vec<&ModelEntry> = self
             .models
             .iter()
             .filter(|entry| entry.availability == Availability::Available)
+            .filter(|entry| self.shows(tenant, &entry.model))
             .collect();
         models.sort_by_key(|entry| sort_key(&entry.model));
         let mut listed = Vec::with_capacity(models.len());
@@ -139,10 +169,12 @@ impl Directory {
         listed
     }
 
-    /// A known model, available or not, by `NAME` (its newest version) or `NAME@VERSION`.
-    pub(crate) fn model(&self, id: &str) -> Option<&ModelEntry> {
+    /// A known model that a tenant is shown, available or not, by `NAME` (its newest version) or
+    /// `NAME@VERSION`.
+    pub(crate) fn model(&self, tenant: &TenantId, id: &str) -> Option<&ModelEntry> {
         self.models
             .iter()
+            .filter(|entry| self.shows(tenant, &entry.model))
             .filter(|entry| entry.model.name.as_str() == id || entry.model.to_string() == id)
             .min_by_key(|entry| sort_key(&entry.model))
     }
@@ -250,6 +282,7 @@ mod tests {
         TenantEntry {
             id: id.parse().expect("valid"),
             key_hashes: vec![Digest([key; 32])],
+            rule: 0,
         }
     }
 
@@ -275,6 +308,20 @@ mod tests {
         }
     }
 
+    fn id(tenant: &str) -> TenantId {
+        tenant.parse().expect("valid")
+    }
+
+    fn listed(directory: &Directory, tenant: &str) -> Vec<String> {
+        let listed = directory.available(&id(tenant)).into_iter();
+        listed.map(|(id, _)| id).collect()
+    }
+
+    fn named(directory: &Directory, tenant: &str, model: &str) -> Option<String> {
+        let entry = directory.model(&id(tenant), model)?;
+        Some(entry.model.to_string())
+    }
+
     #[test]
     fn a_delta_changes_what_it_names_and_nothing_else() {
         let first = Directory::first(whole()).expect("whole");
@@ -287,7 +334,7 @@ mod tests {
         let next = first.apply(delta).expect("in order");
         let of = |key: u8| next.tenant(&Digest([key; 32])).map(TenantId::as_str);
         assert_eq!((of(1), of(2), of(3)), (None, None, Some("a")));
-        assert_eq!(next.available().len(), 3);
+        assert_eq!(next.available(&id("a")).len(), 3);
         assert!(
             first.tenant(&Digest([1; 32])).is_some(),
             "readers keep theirs"
@@ -317,20 +364,58 @@ mod tests {
     #[test]
     fn models_are_listed_by_the_names_that_can_be_asked_for() {
         let directory = Directory::first(whole()).expect("whole");
-        let ids: Vec<String> = directory
-            .available()
-            .into_iter()
-            .map(|(id, _)| id)
-            .collect();
-        assert_eq!(ids, ["tiny", "tiny@1.10", "tiny@1.0"]);
-        assert_eq!(
-            directory.model("tiny").expect("known").model.to_string(),
-            "tiny@1.10"
-        );
+        assert_eq!(listed(&directory, "a"), ["tiny", "tiny@1.10", "tiny@1.0"]);
+        assert_eq!(named(&directory, "a", "tiny").as_deref(), Some("tiny@1.10"));
         assert!(
-            directory.model("big").is_some(),
+            named(&directory, "a", "big").is_some(),
             "known, though not available"
         );
-        assert!(directory.model("none").is_none());
+        assert!(named(&directory, "a", "none").is_none());
+    }
+
+    /// [T-DIR-5]
+    #[test]
+    fn a_tenant_is_shown_what_it_may_use_and_a_bare_name_means_the_newest_of_that() {
+        let selectors = |texts: &[&str]| {
+            let read = texts.iter().map(|text| text.parse().expect("valid"));
+            read.collect::<Vec<_>>()
+        };
+        let mut update = whole();
+        update.tenants[0].rule = 1;
+        update.rules = Some(vec![
+            ModelRule {
+                allow: None,
+                deny: selectors(&["big"]),
+            },
+            ModelRule {
+                allow: Some(selectors(&["tiny@1.0", "big"])),
+                deny: Vec::new(),
+            },
+        ]);
+        let ruled = Directory::first(update.clone()).expect("whole");
+        assert_eq!(listed(&ruled, "a"), ["tiny"]);
+        assert_eq!(named(&ruled, "a", "tiny").as_deref(), Some("tiny@1.0"));
+        assert_eq!(named(&ruled, "a", "tiny@1.10"), None);
+        assert_eq!(
+            named(&ruled, "a", "big"),
+            None,
+            "the first rule is everyone's"
+        );
+        assert_eq!(listed(&ruled, "b"), ["tiny", "tiny@1.10", "tiny@1.0"]);
+        let free = DirectoryUpdate {
+            version: 6,
+            rules: Some(Vec::new()),
+            ..DirectoryUpdate::default()
+        };
+        let free = ruled.apply(free).expect("in order");
+        assert!(
+            named(&free, "a", "big").is_some(),
+            "there are no rules any more"
+        );
+        update.tenants[0].rule = 9;
+        let missing = Directory::first(update.clone()).expect("whole");
+        assert!(listed(&missing, "a").is_empty(), "a rule that is missing");
+        update.rules = Some(vec![ModelRule::default(); MAX_RULES + 1]);
+        assert!(Directory::first(update).is_err());
     }
 }

@@ -118,7 +118,7 @@ impl Exchange {
         let read = app.bodies.read_json(&tenant, &parts.headers, body);
         let (body, mut held) = read.await?;
         let mut chat = openai::parse_chat_for(&body, |model| {
-            if let Some(known) = directory.model(model) {
+            if let Some(known) = directory.model(&tenant, model) {
                 account.asked(&known.model);
             }
         })?;
@@ -235,6 +235,9 @@ fn name(response: &mut Response, correlation: &CorrelationId, accepted: Option<&
     if let Some(accepted) = accepted {
         headers.insert("x-tether-worker", ascii(accepted.worker.to_hex()));
         headers.insert("x-tether-model", ascii(accepted.model.to_string()));
+        if let Some(from) = &accepted.degraded_from {
+            headers.insert("x-tether-degraded-from", ascii(from.to_string()));
+        }
     }
 }
 

@@ -153,8 +153,8 @@ fn tenant(app: &App, directory: &Directory, headers: &HeaderMap) -> Result<Tenan
 async fn list_models(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     let list = || {
         let directory = app.directory()?;
-        tenant(&app, &directory, &headers)?;
-        Ok(Json(openai::models_json(&directory)).into_response())
+        let tenant = tenant(&app, &directory, &headers)?;
+        Ok(Json(openai::models_json(&directory, &tenant)).into_response())
     };
     list().unwrap_or_else(|problem| problem_response(&problem))
 }
@@ -166,11 +166,11 @@ async fn show_model(
 ) -> Response {
     let show = || {
         let directory = app.directory()?;
-        tenant(&app, &directory, &headers)?;
+        let tenant = tenant(&app, &directory, &headers)?;
         let Path(id) = id.map_err(|_| {
             Problem::invalid("invalid_value", "The model's name is not UTF-8.").at("model")
         })?;
-        let entry = directory.model(&id).ok_or_else(|| {
+        let entry = directory.model(&tenant, &id).ok_or_else(|| {
             let id: String = id.chars().take(128).collect();
             let message = format!("the model `{id}` does not exist");
             Problem::new(StatusCode::NOT_FOUND, "model_not_found", message).at("model")

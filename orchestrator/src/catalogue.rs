@@ -200,6 +200,18 @@ impl Catalogue {
     /// # Errors
     /// [`Code::NotFound`] for what is not known.
     pub fn resolve(&self, text: &str) -> Result<&Entry, RpcError> {
+        self.resolve_among(text, |_| true)
+    }
+
+    /// The same among those that a tenant may use, so that a bare name means the highest of these.
+    ///
+    /// # Errors
+    /// As for what is not known.
+    pub fn resolve_among(
+        &self,
+        text: &str,
+        may: impl Fn(&ModelRef) -> bool,
+    ) -> Result<&Entry, RpcError> {
         let not_found = || {
             let shown: String = text.chars().take(80).collect();
             RpcError::new(
@@ -210,12 +222,14 @@ impl Catalogue {
         };
         if text.contains('@') {
             let model: ModelRef = text.parse().map_err(|_| not_found())?;
-            return self.get(&model).ok_or_else(not_found);
+            let entry = self.get(&model).filter(|entry| may(&entry.model));
+            return entry.ok_or_else(not_found);
         }
         let name = ModelName::new(text).map_err(|_| not_found())?;
         let versions = self.by_name.get(&name).ok_or_else(not_found)?;
+        let mine = versions.values().filter(|entry| may(&entry.model));
         // Of equals the last, which is the highest version.
-        (versions.values().max_by_key(|entry| entry.standing.rank())).ok_or_else(not_found)
+        (mine.max_by_key(|entry| entry.standing.rank())).ok_or_else(not_found)
     }
 }
 
@@ -253,6 +267,17 @@ mod tests {
         );
         assert_eq!(resolved(&catalogue, "tiny"), "tiny@10.0");
         assert_eq!(resolved(&catalogue, "tiny@9.10"), "tiny@9.10");
+    }
+
+    #[test]
+    fn a_bare_name_means_the_highest_version_of_those_that_one_may_use() {
+        let catalogue = Catalogue::new(&[], &[seen("tiny@1.0"), seen("tiny@2.0")]);
+        let is_old = |model: &ModelRef| model.version.numbers() < (2, 0);
+        let among = |text| catalogue.resolve_among(text, is_old);
+        assert_eq!(among("tiny").expect("known").model.to_string(), "tiny@1.0");
+        let error = among("tiny@2.0").expect_err("not among them");
+        assert_eq!(error.code, Code::NotFound);
+        assert!(catalogue.resolve_among("tiny", |_| false).is_err());
     }
 
     #[test]

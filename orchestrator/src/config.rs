@@ -31,6 +31,8 @@ pub struct OrchestratorConfig {
     /// mistake is refused and the last good one kept. In a configuration file, relative paths start
     /// at that file.
     pub tenants: PathBuf,
+    /// What tenants may ask for.
+    pub policy: PolicyConfig,
     /// Models that this mesh releases: sealed manifests, or folders that hold a `tether.manifest`.
     /// A released model is known (503, not 404) before any worker serves it, and only workers with
     /// exactly its digest serve it. Relative paths as above.
@@ -96,6 +98,7 @@ impl Default for OrchestratorConfig {
         let kept = Retention::default();
         Self {
             tenants: PathBuf::from("tenants.toml"),
+            policy: PolicyConfig::default(),
             releases: Vec::new(),
             trusted_publishers: Vec::new(),
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)),
@@ -122,6 +125,16 @@ impl Default for OrchestratorConfig {
             placement: Placement::default(),
         }
     }
+}
+
+/// The `[orchestrator.policy]` section.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// File of rules, see docs/policy.md; without one everything is allowed. Read again when it
+    /// changes; one with a mistake is refused and the last good one kept. Relative paths as above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
 }
 
 /// A setting outside its limits.
@@ -169,6 +182,12 @@ impl OrchestratorConfig {
         check(!self.tenants.as_os_str().is_empty(), "tenants", &|| {
             "is empty: name the file that lists the tenants".to_owned()
         })?;
+        let policy = self.policy.file.as_ref();
+        check(
+            policy.is_none_or(|file| !file.as_os_str().is_empty()),
+            "policy.file",
+            &|| "is empty: name the file of rules, or leave it out".to_owned(),
+        )?;
         check(self.releases.len() <= MAX_RELEASES, "releases", &|| {
             format!("has more than {MAX_RELEASES} entries")
         })?;
@@ -305,6 +324,7 @@ mod tests {
             c.placement.near_equal = 0.1;
         });
         assert!(two_places.contains("placement_file"), "{two_places}");
+        assert!(refused(|c| c.policy.file = Some(PathBuf::new())).contains("policy.file"));
         assert!(refused(|c| c.max_open = 0).contains("max_open"));
         assert!(refused(|c| c.job_retention_ms = 0).contains("job_retention_ms"));
         let longer = refused(|c| c.job_retention_ms = 60_000);

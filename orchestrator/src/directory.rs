@@ -1,4 +1,4 @@
-//! What gateways are told about tenants and models. [T-DIR-1] to [T-DIR-3]
+//! What gateways are told about tenants and models. [T-DIR-1] to [T-DIR-5]
 //!
 //! There is one current state. Each gateway is given it whole and then what changed between what
 //! it was last given and what is current, so that a slow gateway costs no queue: it skips.
@@ -9,7 +9,7 @@ use crate::catalogue::Catalogue;
 use crate::fleet::Snapshot;
 use crate::tenants::Tenants;
 use std::sync::Arc;
-use tether_wire::directory::{Availability, DirectoryUpdate, ModelEntry};
+use tether_wire::directory::{Availability, DirectoryUpdate, ModelEntry, ModelRule};
 
 /// Tenants in one update at most: with 16 keys each they stay far below the limit of a frame.
 pub const MAX_TENANTS_PER_UPDATE: usize = 4_096;
@@ -23,6 +23,8 @@ pub struct State {
     pub tenants: Arc<Tenants>,
     /// All models.
     pub models: Arc<Vec<ModelEntry>>,
+    /// Which of them are shown to whom.
+    pub rules: Arc<Vec<ModelRule>>,
 }
 
 /// The models as tenants see them.
@@ -80,6 +82,7 @@ pub fn updates(old: Option<&State>, new: &State) -> Vec<DirectoryUpdate> {
         updates[at].removed_tenants = removed.to_vec();
     }
     updates[0].models = models;
+    updates[0].rules = (have.rules != new.rules).then(|| new.rules.to_vec());
     updates
 }
 
@@ -96,7 +99,14 @@ mod tests {
                 .map(|(id, key)| {
                     let id = TenantId::new(*id).expect("valid");
                     let key_hashes = vec![Digest([*key; 32])];
-                    (id.clone(), TenantEntry { id, key_hashes })
+                    (
+                        id.clone(),
+                        TenantEntry {
+                            id,
+                            key_hashes,
+                            rule: 0,
+                        },
+                    )
                 })
                 .collect(),
         )
@@ -115,6 +125,7 @@ mod tests {
             version,
             tenants: tenants(ids),
             models: Arc::new(models),
+            rules: Arc::default(),
         }
     }
 
@@ -135,6 +146,12 @@ mod tests {
             have.tenants = Arc::new(tenants);
             if let Some(models) = update.models {
                 have.models = Arc::new(models);
+            }
+            if update.whole {
+                have.rules = Arc::default();
+            }
+            if let Some(rules) = update.rules {
+                have.rules = Arc::new(rules);
             }
             have.version = update.version;
         }
@@ -164,6 +181,35 @@ mod tests {
         assert_eq!(gateway, new);
     }
 
+    /// [T-DIR-5]
+    #[test]
+    fn rules_are_told_when_they_change_and_that_there_are_none_any_more() {
+        let free = state(1, &[("a", 1)], &["tiny@1.0"]);
+        assert_eq!(
+            updates(None, &free)[0].rules,
+            None,
+            "as before there were any"
+        );
+        let mut ruled = state(2, &[("a", 1)], &["tiny@1.0"]);
+        ruled.rules = Arc::new(vec![ModelRule {
+            allow: None,
+            deny: vec!["tiny".parse().expect("valid")],
+        }]);
+        let mut gateway = free.clone();
+        apply(&mut gateway, updates(Some(&free), &ruled));
+        assert_eq!(gateway, ruled);
+        let same = State {
+            version: 3,
+            ..ruled.clone()
+        };
+        assert_eq!(updates(Some(&ruled), &same)[0].rules, None, "unchanged");
+        apply(&mut gateway, updates(Some(&ruled), &free));
+        assert_eq!(gateway, free);
+        apply(&mut gateway, updates(None, &ruled));
+        apply(&mut gateway, updates(None, &free));
+        assert_eq!(gateway, free, "a whole one replaces everything");
+    }
+
     #[test]
     fn an_empty_mesh_is_told_as_such() {
         let first = updates(None, &State::default());
@@ -177,13 +223,21 @@ mod tests {
             .map(|n| {
                 let id = TenantId::new(format!("{n:064}")).expect("valid");
                 let key_hashes = vec![Digest([255; 32]); crate::tenants::MAX_KEYS_PER_TENANT];
-                (id.clone(), TenantEntry { id, key_hashes })
+                (
+                    id.clone(),
+                    TenantEntry {
+                        id,
+                        key_hashes,
+                        rule: 0,
+                    },
+                )
             })
             .collect();
         let new = State {
             version: 2,
             tenants: Arc::new(many),
             models: Arc::new(Vec::new()),
+            rules: Arc::default(),
         };
         let whole = updates(None, &new);
         assert_eq!(whole.len(), 3);

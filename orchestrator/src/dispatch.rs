@@ -9,6 +9,7 @@
 //!
 //! * `intake` – from a call to a run, or to one that is under way; `claim` – what its job says
 //! * `log`, `running` – the answers under way
+//! * `permit` – which model a request gets; `degrade` – a smaller one, where there is no room
 //! * `turn`, `waiting` – who waits for a place at a worker
 //! * `run` – one worker after the other; `search` – who they may be; `attempt` – one order to one of
 //!   them, who is reached by `reach`
@@ -21,6 +22,7 @@ mod attempt;
 pub(crate) mod breaking;
 mod check;
 mod claim;
+mod degrade;
 mod explaining;
 mod intake;
 mod letters;
@@ -29,6 +31,7 @@ pub(crate) mod open;
 mod outcome;
 pub mod pace;
 pub(crate) mod paces;
+mod permit;
 mod progress;
 mod reach;
 mod receipt;
@@ -50,6 +53,7 @@ use crate::explained::Explanations;
 use crate::fleet::keeper::Fleet;
 use crate::job::{Answer, JobState, Step};
 use crate::placement::InForce;
+use crate::policy::Policy;
 use crate::shares::Shares;
 use crate::store::{Holder, MetadataStore, StoreError};
 use crate::upkeep::UnrecordedEnd;
@@ -91,6 +95,7 @@ pub(crate) struct Dispatcher {
     pub(crate) node: OnceLock<Node>,
     pub(crate) fleet: Fleet,
     pub(crate) catalogue: Arc<ArcSwap<Catalogue>>,
+    pub(crate) policy: Arc<ArcSwap<Policy>>,
     pub(crate) store: Arc<dyn MetadataStore>,
     pub(crate) metrics: Arc<OrchestratorMetrics>,
     /// One permit for each call under way.
@@ -187,7 +192,7 @@ impl Dispatcher {
         explaining: &mut Explaining,
     ) -> Result<(), RpcError> {
         let mut interrupt = self.interrupts(&run, place);
-        let driven = self.drive(&mut run, place.log(), &mut interrupt);
+        let driven = self.drive_or_degrade(&mut run, place.log(), &mut interrupt);
         let driven = AssertUnwindSafe(driven).catch_unwind();
         let end = driven.await.unwrap_or_else(|_| {
             tracing::error!(job = %run.holder.job, "a request made the orchestrator panic");

@@ -31,6 +31,10 @@ pub struct Explanation {
     pub model: String,
     /// The artifact that the name means.
     pub artifact: Option<Digest>,
+    /// The model that was asked for, where another one was to answer.
+    pub degraded_from: Option<String>,
+    /// The rule of the policy that forbade it.
+    pub rule: Option<String>,
     /// The region that it was placed from.
     pub region: Region,
     /// Unix milliseconds at which it came.

@@ -13,6 +13,7 @@
 //! * [`shares`] – what part of the work each tenant gets
 //! * [`job`] – the states of a job and the steps between them
 //! * [`catalogue`] – which models are known, and what a name means
+//! * [`policy`] – what tenants may ask for, and where it may go
 //! * [`directory`] – what gateways are told, and what of it changed
 //! * [`tenants`], [`placement`], [`releases`] – files that people and publishers write
 //!
@@ -50,6 +51,7 @@ mod lease;
 pub mod orchestrator;
 pub mod place;
 pub mod placement;
+pub mod policy;
 pub mod queue;
 pub mod releases;
 pub mod retry;

@@ -19,6 +19,8 @@ use crate::fleet::Snapshot;
 use crate::fleet::keeper::{Fleet, FleetSettings};
 use crate::lease::Life;
 use crate::placement::{InForce, PlacementError, PlacementFile};
+use crate::policy::file::Follower;
+use crate::policy::{Policy, PolicyError, PolicyFile};
 use crate::releases::{self, ReleaseError};
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
@@ -69,6 +71,9 @@ pub enum OrchestratorError {
     /// The placement file is refused.
     #[error(transparent)]
     Placement(#[from] PlacementError),
+    /// The policy is refused.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// A release is refused.
     #[error(transparent)]
     Release(#[from] ReleaseError),
@@ -149,6 +154,13 @@ pub async fn start_with_store(
     let mut tenants_file = TenantsFile::new(resolve(&config.tenants));
     let Parsed { tenants, shares } = tenants_file.poll()?.unwrap_or_default();
     let shares = Arc::new(ArcSwap::from_pointee(shares));
+    let mut policy_file = config
+        .policy
+        .file
+        .as_ref()
+        .map(|path| PolicyFile::new(resolve(path)));
+    let policy = policy_file.as_mut().map_or(Ok(None), PolicyFile::poll)?;
+    let policy: Arc<ArcSwap<Policy>> = Arc::new(ArcSwap::from_pointee(policy.unwrap_or_default()));
     let releases: Vec<PathBuf> = config.releases.iter().map(resolve).collect();
     let releases = releases::load(&releases, &config.trusted_publishers)?;
     let token = admin::load_or_create(data_dir)?;
@@ -190,6 +202,7 @@ pub async fn start_with_store(
     });
     let directory = Arc::new(Directory::new(
         tenants,
+        policy.clone(),
         metrics.clone(),
         now_ms,
         draining.clone(),
@@ -203,6 +216,7 @@ pub async fn start_with_store(
         node: OnceLock::new(),
         fleet: fleet.clone(),
         catalogue: catalogue.clone(),
+        policy: policy.clone(),
         store: store.clone(),
         metrics: metrics.clone(),
         permits: Semaphore::new(config.max_open),
@@ -265,6 +279,15 @@ pub async fn start_with_store(
     );
     if let Some(file) = placement_file {
         tasks.spawn(file.follow(placement.clone(), stop.clone()));
+    }
+    if let Some(file) = policy_file {
+        let follower = Follower {
+            file,
+            policy,
+            directory: directory.clone(),
+            metrics: metrics.clone(),
+        };
+        tasks.spawn(follower.run(stop.clone()));
     }
     let models = catalogue::keeper::Keeper {
         fleet: fleet.clone(),

@@ -42,12 +42,15 @@ pub const MAX_RETRY_AFTER_MS: u64 = 60_000;
 const CAUTION: f64 = 1.2;
 
 /// What goes first. The least comes first in lists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Priority {
     /// Somebody waits for it, and for nothing else.
     High,
     /// What nobody said more about.
+    #[default]
     Normal,
     /// Batches.
     Low,
@@ -57,7 +60,7 @@ impl Priority {
     /// All of them, the first first.
     pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
 
-    /// Its name, for metrics.
+    /// Its name, in files and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -130,6 +130,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Parsed, TenantsError> {
         let entry = TenantEntry {
             id: id.clone(),
             key_hashes,
+            rule: 0,
         };
         if tenants.insert(id.clone(), entry).is_some() {
             return Err(mistake(at, format!("tenant `{id}` is there twice")));

@@ -11,6 +11,7 @@ mod fleet;
 mod folders;
 mod membership;
 mod operator;
+mod policies;
 mod standard_error;
 mod store;
 #[path = "../support/mod.rs"]

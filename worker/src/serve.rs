@@ -360,6 +360,8 @@ async fn answer(shared: &Shared, call: &mut Incoming, order: WorkOrder) -> Resul
         // Both are known to the orchestrator.
         numerics_class: String::new(),
         created_ms: 0,
+        degraded_from: None,
+        max_tokens: None,
     };
     send(call, &AnswerEvent::Accepted(accepted)).await?;
     let turn = shared.turn(&order.digest, model, place);

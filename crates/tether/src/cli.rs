@@ -5,8 +5,8 @@ use crate::commands::{
     artifact::ArtifactCommand, chat::ChatArgs, completions::CompletionsArgs,
     control::ControlCommand, dlq::DlqCommand, explain::ExplainArgs, fleet::FleetArgs,
     grant::GrantCommand, invite::InviteCommand, keys::KeysCommand, mesh::MeshCommand,
-    probe::ProbeArgs, receipt::ReceiptCommand, revoke::RevokeArgs, settings::ConfigCommand,
-    store::StoreCommand, tenant::TenantCommand, topics::TopicsArgs,
+    policy::PolicyCommand, probe::ProbeArgs, receipt::ReceiptCommand, revoke::RevokeArgs,
+    settings::ConfigCommand, store::StoreCommand, tenant::TenantCommand, topics::TopicsArgs,
 };
 use crate::exit;
 use crate::logging::LoggingArgs;
@@ -75,6 +75,9 @@ enum Command {
     /// Give tenants API keys
     #[command(subcommand)]
     Tenant(TenantCommand),
+    /// Check the rules about what tenants may ask for, and try them
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Look at requests that workers failed at, run them again or forget them
     #[command(subcommand)]
     Dlq(DlqCommand),
@@ -123,6 +126,7 @@ impl Cli {
             Command::Artifact(command) => command.run().map(done),
             Command::Receipt(command) => command.run().map(done),
             Command::Tenant(command) => command.run().map(done),
+            Command::Policy(command) => command.run(),
             Command::Dlq(command) => command.run().map(done),
             Command::Store(command) => command.run().map(done),
             Command::Probe(args) => args.run().map(done),

@@ -16,6 +16,7 @@ pub(crate) mod keys;
 pub(crate) mod lifetime;
 mod listed;
 pub(crate) mod mesh;
+pub(crate) mod policy;
 pub(crate) mod probe;
 pub(crate) mod receipt;
 pub(crate) mod revoke;

@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 use tether_gateway::GatewayConfig;
 use tether_orchestrator::OrchestratorConfig;
 use tether_orchestrator::placement::PlacementFile;
+use tether_orchestrator::policy::PolicyFile;
 use tether_orchestrator::tenants::TenantsFile;
 use tether_telemetry::TelemetryConfig;
 use tether_wire::Role;
@@ -270,6 +271,9 @@ pub(crate) fn orchestrator(path: &Path) -> Result<Checked<OrchestratorFile>, Con
     check_telemetry(&file.telemetry, &refuse)?;
     let identity = file.node.check(path, Role::Orchestrator)?;
     node::absolute(path, &mut file.orchestrator.tenants);
+    if let Some(policy) = &mut file.orchestrator.policy.file {
+        node::absolute(path, policy);
+    }
     for release in &mut file.orchestrator.releases {
         node::absolute(path, release);
     }
@@ -292,6 +296,14 @@ pub(crate) fn orchestrator(path: &Path) -> Result<Checked<OrchestratorFile>, Con
     if let Some(placement) = &section.placement_file {
         (PlacementFile::new(placement.clone()).poll())
             .map_err(|error| refuse("orchestrator.placement_file", error.to_string()))?;
+    }
+    if let Some(policy) = &section.policy.file {
+        PolicyFile::new(policy.clone()).poll().map_err(|error| {
+            refuse(
+                "orchestrator.policy.file",
+                format!("cannot be used: {error}"),
+            )
+        })?;
     }
     tether_orchestrator::releases::load(&section.releases, &section.trusted_publishers)
         .map_err(|error| refuse("orchestrator.releases", format!("cannot be used: {error}")))?;

@@ -6,6 +6,7 @@ use crate::roles::worker::join::JoinError;
 use crate::stderr;
 use crate::stdout::StdoutError;
 use std::process::ExitCode;
+use tether_orchestrator::policy::PolicyError;
 
 /// It failed.
 const FAILURE: u8 = 1;
@@ -16,6 +17,9 @@ const CONFIG: u8 = 3;
 /// Something could not be reached, or is not ready.
 const NOT_READY: u8 = 4;
 
+/// A policy would refuse the request.
+pub(crate) const POLICY_REFUSES: u8 = 6;
+
 /// What the codes mean, for `--help`.
 pub(crate) const HELP: &str = "\
 Exit codes:
@@ -25,7 +29,7 @@ Exit codes:
   3  the configuration is invalid; nothing was started
   4  something could not be reached, or is not ready
 Those of joining a mesh are in the help of `tether worker`, those of receipts in that of
-`tether receipt verify`.";
+`tether receipt verify`, that of a refused request in that of `tether policy test`.";
 
 /// A peer, a server or a mesh that could not be reached or is not ready; a script may try again.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +68,8 @@ pub(crate) fn words(error: &anyhow::Error) -> String {
 }
 
 fn code(error: &anyhow::Error) -> u8 {
-    if error.downcast_ref::<ConfigError>().is_some() {
+    let is_config = error.downcast_ref::<ConfigError>().is_some();
+    if is_config || error.downcast_ref::<PolicyError>().is_some() {
         CONFIG
     } else if let Some(error) = error.downcast_ref::<JoinError>() {
         error.exit_code()

@@ -1,6 +1,10 @@
-//! What orchestrators tell gateways about tenants and models. [T-DIR-1] to [T-DIR-4]
+//! What orchestrators tell gateways about tenants and models. [T-DIR-1] to [T-DIR-5]
 //!
 //! A gateway opens no database. It subscribes, is given everything once and then what changed.
+
+mod rule;
+
+pub use rule::{MAX_RULES, MAX_SELECTORS, ModelRule, ModelSelector};
 
 use crate::id::{Digest, ModelRef, TenantId};
 use serde::{Deserialize, Serialize};
@@ -15,6 +19,15 @@ pub struct TenantEntry {
     pub id: TenantId,
     /// Hashes of its API keys, see [`api_key_hash`]; the keys themselves are nowhere.
     pub key_hashes: Vec<Digest>,
+    /// Which of [`DirectoryUpdate::rules`] says what models it may use, beside the first one, which
+    /// holds for all. [T-DIR-5]
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub rule: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks it")]
+fn is_first(rule: &u32) -> bool {
+    *rule == 0
 }
 
 /// Whether a model can be had now.
@@ -54,6 +67,10 @@ pub struct DirectoryUpdate {
     /// All models, where they changed.
     #[serde(default)]
     pub models: Option<Vec<ModelEntry>>,
+    /// All rules about who may use which models, where they changed; the first one holds for every
+    /// tenant. [T-DIR-5]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<Vec<ModelRule>>,
 }
 
 /// Hash of an API key. Keys are 256 random bits, so a fast hash gives nothing away. [T-DIR-4]

@@ -15,7 +15,7 @@ pub struct IdError {
 }
 
 impl IdError {
-    fn new(what: &'static str, rule: &'static str, text: &str) -> Self {
+    pub(crate) fn new(what: &'static str, rule: &'static str, text: &str) -> Self {
         // A stranger's text may be long and hold what moves a screen's cursor; an error does not.
         let legible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
         Self {

@@ -15,6 +15,13 @@ pub(super) struct Extension {
     mesh: String,
     worker: String,
     model: String,
+    /// The model that was asked for, where this smaller one answered in its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    degraded_from: Option<String>,
+    /// The most tokens that the tenant's policy lets the answer have, where the request left it open:
+    /// the receipt is of the request with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_tokens: Option<u32>,
     /// That which the answer was drawn from, in the form in which a request gives it.
     seed: i64,
     /// The sealed receipt in base64; `tether receipt verify` reads it.
@@ -28,6 +35,8 @@ impl Extension {
             mesh: mesh.to_hex(),
             worker: accepted.worker.to_hex(),
             model: accepted.model.to_string(),
+            degraded_from: accepted.degraded_from.as_ref().map(ToString::to_string),
+            max_tokens: accepted.max_tokens,
             seed: accepted.seed.cast_signed(),
             receipt: None,
         }

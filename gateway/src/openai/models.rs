@@ -2,6 +2,7 @@
 
 use crate::directory::Directory;
 use serde::Serialize;
+use tether_wire::TenantId;
 use tether_wire::directory::ModelEntry;
 
 #[derive(Serialize)]
@@ -28,10 +29,10 @@ pub(crate) fn model_json(id: &str, entry: &ModelEntry) -> ModelJson {
     }
 }
 
-/// The models that can be had now.
-pub(crate) fn models_json(directory: &Directory) -> ModelsJson {
+/// The models that a tenant can have now.
+pub(crate) fn models_json(directory: &Directory, tenant: &TenantId) -> ModelsJson {
     let data = directory
-        .available()
+        .available(tenant)
         .into_iter()
         .map(|(id, entry)| model_json(&id, entry))
         .collect();

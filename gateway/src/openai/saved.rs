@@ -31,10 +31,15 @@ impl SavedRequest {
         Some(seed.wrapping_add(u64::from(index)))
     }
 
-    /// The digest that a receipt names it by.
+    /// The digest that a receipt names it by. `limit`: the most tokens that a policy let the answer
+    /// have; it counts where the request sets no limit.
     #[must_use]
-    pub fn digest(&self, seed: u64) -> Digest {
-        hash::request(&self.input, &self.sampling, &self.output, seed)
+    pub fn digest(&self, seed: u64, limit: Option<u32>) -> Digest {
+        let sampling = Sampling {
+            max_tokens: self.sampling.max_tokens.or(limit),
+            ..self.sampling.clone()
+        };
+        hash::request(&self.input, &sampling, &self.output, seed)
     }
 }
 
@@ -78,7 +83,17 @@ mod tests {
         let read = request(body).expect("a request");
         assert_eq!(read.model, "tiny");
         assert_eq!((read.seed(0), read.seed(1)), (Some(u64::MAX), Some(0)));
-        assert_ne!(read.digest(1), read.digest(2));
+        assert_ne!(read.digest(1, None), read.digest(2, None));
+        assert_ne!(read.digest(1, None), read.digest(1, Some(64)));
+        let limited = br#"{"model": "tiny", "messages": [{"role": "user", "content": "hi"}],
+            "seed": -1, "max_tokens": 64}"#;
+        let limited = request(limited).expect("a request");
+        assert_eq!(read.digest(1, Some(64)), limited.digest(1, None));
+        assert_eq!(
+            limited.digest(1, Some(9)),
+            limited.digest(1, None),
+            "its own limit"
+        );
         assert!(request(b"{}").expect_err("no model").contains("model"));
     }
 }

@@ -205,6 +205,8 @@ mod tests {
             seed: 1,
             numerics_class: String::new(),
             created_ms: 0,
+            degraded_from: None,
+            max_tokens: None,
         };
         let correlation = CorrelationId([3; 16]);
         Whole::new(Head::new(

@@ -5,6 +5,7 @@ mod bounds;
 mod chat;
 mod choices;
 mod output;
+mod policy;
 mod presence;
 mod refusals;
 mod survive;

@@ -56,6 +56,12 @@ async fn the_meshs_refusals_have_their_statuses() {
         assert!(headers.contains_key("x-tether-correlation-id"));
         assert!(!headers.contains_key("x-tether-worker"), "nobody worked");
 
+        let (status, _, body) = send(world.chat("secret", stream)).await;
+        assert_eq!(status, 403);
+        assert_eq!(error(&body, "code"), "permission_denied");
+        assert_eq!(error(&body, "type"), "permission_error");
+        assert_eq!(error(&body, "param"), "model");
+
         let (status, headers, body) = send(world.chat("down", stream)).await;
         assert_eq!(status, 503);
         assert_eq!(error(&body, "code"), "unavailable");

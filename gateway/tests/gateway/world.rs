@@ -9,7 +9,7 @@ use tether_net::testing::{self, LocalMesh, Starvable, key, loopback};
 use tether_net::{BoxFuture, Incoming, Node, Service};
 use tether_telemetry::metrics::{GatewayMetrics, Registry};
 use tether_wire::directory::{
-    Availability, DirectoryUpdate, ModelEntry, TenantEntry, api_key_hash,
+    Availability, DirectoryUpdate, ModelEntry, ModelRule, TenantEntry, api_key_hash,
 };
 use tether_wire::grant::Access;
 use tether_wire::infer::{
@@ -209,9 +209,10 @@ async fn presence(reporter: Reporter, mut call: Incoming) -> Result<(), RpcError
 }
 
 async fn directory(mut call: Incoming) -> Result<(), RpcError> {
-    let tenant = |id: &str, key: &str| TenantEntry {
+    let tenant = |id: &str, key: &str, rule| TenantEntry {
         id: id.parse().expect("valid"),
         key_hashes: vec![api_key_hash(key)],
+        rule,
     };
     let model = |text: &str, availability| ModelEntry {
         model: text.parse().expect("valid"),
@@ -221,10 +222,17 @@ async fn directory(mut call: Incoming) -> Result<(), RpcError> {
     let update = DirectoryUpdate {
         version: 1,
         whole: true,
-        tenants: vec![tenant("acme", KEY), tenant("other", OTHER_KEY)],
+        tenants: vec![tenant("acme", KEY, 0), tenant("other", OTHER_KEY, 1)],
         models: Some(vec![
             model("tiny@1.0", Availability::Available),
             model("down@1.0", Availability::Unavailable),
+        ]),
+        rules: Some(vec![
+            ModelRule::default(),
+            ModelRule {
+                allow: None,
+                deny: vec!["tiny".parse().expect("valid")],
+            },
         ]),
         ..DirectoryUpdate::default()
     };
@@ -318,6 +326,8 @@ async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<
         seed,
         numerics_class: "class-1".into(),
         created_ms: 1_700_000_000_123,
+        degraded_from: (model == "large").then(|| "large@2.0".parse().expect("valid")),
+        max_tokens: (model == "large").then_some(64),
     });
     let done = AnswerEvent::Done(Done {
         finish: Finish::Stop,
@@ -330,6 +340,10 @@ async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<
     match model.as_str() {
         "missing" => {
             return Err(RpcError::new(Code::NotFound, "no model `missing` is known"));
+        }
+        "secret" => {
+            let why = "the tenant `acme` may not use the model `secret`";
+            return Err(RpcError::new(Code::Forbidden, why).with_param("model"));
         }
         "down" => {
             let error = RpcError::new(Code::Unavailable, "no worker serves `down` now");

@@ -1,6 +1,7 @@
 //! Holds the current state of the directory, follows the tenants' file, and serves gateways.
 
 use super::{State, updates};
+use crate::policy::Policy;
 use crate::shares::Shares;
 use crate::tenants::{Tenants, TenantsFile};
 use arc_swap::ArcSwap;
@@ -23,6 +24,8 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// The directory. One state, any number of followers.
 pub(crate) struct Directory {
     state: watch::Sender<State>,
+    /// Which models are shown to whom.
+    policy: Arc<ArcSwap<Policy>>,
     /// Tenants' files that were refused.
     refused: watch::Sender<u64>,
     metrics: Arc<OrchestratorMetrics>,
@@ -33,16 +36,21 @@ impl Directory {
     /// Starts with these tenants. Versions start at the time, so that they grow over restarts.
     pub(crate) fn new(
         tenants: Tenants,
+        policy: Arc<ArcSwap<Policy>>,
         metrics: Arc<OrchestratorMetrics>,
         now_ms: u64,
         stop: CancellationToken,
     ) -> Self {
+        let now = policy.load();
         let state = State {
             version: now_ms,
-            tenants: Arc::new(tenants),
+            tenants: Arc::new(ruled(tenants, &now)),
             models: Arc::default(),
+            rules: now.model_rules().clone(),
         };
+        drop(now);
         Self {
+            policy,
             state: watch::channel(state).0,
             refused: watch::channel(0).0,
             metrics,
@@ -58,9 +66,26 @@ impl Directory {
     /// Replaces the tenants.
     pub(crate) fn set_tenants(&self, tenants: Tenants) {
         self.state.send_if_modified(|state| {
+            // Looked at in here, so that the last one counts whoever comes first.
+            let tenants = ruled(tenants, &self.policy.load());
             let changed = *state.tenants != tenants;
             if changed {
                 state.tenants = Arc::new(tenants);
+                state.version += 1;
+            }
+            changed
+        });
+    }
+
+    /// Shows to each tenant what it may use by the policy as it is now.
+    pub(crate) fn policy_changed(&self) {
+        self.state.send_if_modified(|state| {
+            let policy = self.policy.load();
+            let tenants = ruled((*state.tenants).clone(), &policy);
+            let changed = *state.tenants != tenants || state.rules != *policy.model_rules();
+            if changed {
+                state.tenants = Arc::new(tenants);
+                state.rules = policy.model_rules().clone();
                 state.version += 1;
             }
             changed
@@ -152,4 +177,12 @@ impl Directory {
             }
         }
     }
+}
+
+/// Tenants with the rules that say which models they are shown.
+fn ruled(mut tenants: Tenants, policy: &Policy) -> Tenants {
+    for (id, entry) in &mut tenants {
+        entry.rule = policy.model_rule(id);
+    }
+    tenants
 }

@@ -59,6 +59,8 @@ impl Opened {
         self.untold = self.untold.map(|accepted| Accepted {
             numerics_class: self.numerics_class.clone(),
             created_ms: run.created_ms,
+            degraded_from: run.degraded_from.clone(),
+            max_tokens: run.limit,
             ..accepted
         });
         self

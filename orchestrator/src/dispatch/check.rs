@@ -253,6 +253,8 @@ mod tests {
             seed: 5,
             numerics_class: String::new(),
             created_ms: 0,
+            degraded_from: None,
+            max_tokens: None,
         }
     }
 

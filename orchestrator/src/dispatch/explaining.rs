@@ -15,6 +15,8 @@ pub(super) struct Explaining {
     tenant: TenantId,
     model: String,
     artifact: Option<Digest>,
+    degraded_from: Option<ModelRef>,
+    rule: Option<String>,
     prefix_blocks: usize,
     came_ms: u64,
     began: Instant,
@@ -29,6 +31,8 @@ impl Explaining {
             tenant: request.tenant.clone(),
             model: request.model.clone(),
             artifact: None,
+            degraded_from: None,
+            rule: None,
             prefix_blocks: request.prefix.blocks().len(),
             came_ms: clock::now().unix_ms,
             began: Instant::now(),
@@ -42,6 +46,11 @@ impl Explaining {
         self.artifact = Some(artifact);
     }
 
+    /// A rule of the policy forbids it.
+    pub(super) fn forbidden(&mut self, rule: String) {
+        self.rule = Some(rule);
+    }
+
     /// Nobody could be asked: breakers leave these alone.
     pub(super) fn left_alone(&mut self, workers: &[NodeId]) {
         self.orders.left_alone(workers);
@@ -49,6 +58,8 @@ impl Explaining {
 
     /// It was placed, and ends.
     pub(super) fn ran(&mut self, run: &mut Run) {
+        self.means(&run.model, run.digest);
+        self.degraded_from.clone_from(&run.degraded_from);
         self.orders = std::mem::take(&mut run.orders);
     }
 }
@@ -63,6 +74,8 @@ impl Dispatcher {
             tenant: explaining.tenant,
             model: explaining.model,
             artifact: explaining.artifact,
+            degraded_from: explaining.degraded_from.map(|it| it.to_string()),
+            rule: explaining.rule,
             region: self.region.clone(),
             came_ms: explaining.came_ms,
             took_ms: millis(explaining.began.elapsed()),

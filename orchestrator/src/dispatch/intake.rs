@@ -11,14 +11,13 @@ use crate::clock;
 use crate::explained::Orders;
 use crate::job::{Answer, NewJob, Repeat};
 use crate::store::Holder;
-use crate::warmth::Warm;
 use rand::Rng;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tether_net::Incoming;
 use tether_telemetry::trace;
 use tether_wire::codec;
-use tether_wire::infer::{InferRequest, MAX_REQUEST_BYTES, Started};
+use tether_wire::infer::{InferRequest, MAX_REQUEST_BYTES};
 use tether_wire::rpc::{Code, RpcError};
 use tether_wire::{Digest, ModelRef, Role};
 use tokio::sync::SemaphorePermit;
@@ -167,19 +166,22 @@ impl Dispatcher {
         } = asked;
         let resume = request.resume.take();
         let started = resume.as_ref().and_then(|it| it.started.as_ref());
-        let (model, digest) = match self.servable(&request.model, started, explaining) {
-            Ok(found) => found,
+        let (rules, limit) = self.permitted(&request, explaining)?;
+        request.sampling.max_tokens = request.sampling.max_tokens.or(limit);
+        let chosen = match self.choose(&request, started, &rules, explaining) {
+            Ok(chosen) => chosen,
             Err(error) => return self.earlier(&request, &hash, error).await,
         };
-        Span::current().record("gen_ai.request.model", model.to_string());
+        let asked = chosen.degraded_from.as_ref().unwrap_or(&chosen.model);
+        Span::current().record("gen_ai.request.model", asked.to_string());
         // Before it is a job: who would wait in vain costs no disk. An answer that has begun elsewhere
         // goes on at once, as one does here: somebody reads it.
-        let turn = if started.is_some() {
-            None
+        let (chosen, turn) = if started.is_some() {
+            (chosen, None)
         } else {
-            let turn = self.turn(&request, (&model, digest), deadline, place.log());
+            let turn = self.turn_or_smaller(&request, chosen, &rules, deadline, place.log());
             match turn.await {
-                Ok(turn) => Some(turn),
+                Ok((chosen, turn)) => (chosen, Some(turn)),
                 Err(error) => return self.earlier(&request, &hash, error).await,
             }
         };
@@ -187,21 +189,7 @@ impl Dispatcher {
         let seed = asked_seed
             .or(started.map(|started| started.seed))
             .unwrap_or_else(|| rand::rng().random::<u64>() >> (u64::BITS - SEED_BITS));
-        let now_ms = clock::now().unix_ms;
-        let job = NewJob {
-            correlation: request.correlation,
-            tenant: request.tenant.clone(),
-            retry_token: request.retry_token.clone(),
-            keyed: request.keyed,
-            request_hash: hash,
-            model: model.clone(),
-            seed,
-            owner: self.id,
-            lease_until_ms: now_ms.saturating_add(self.config.answer_timeout_ms),
-            deadline_ms: now_ms.saturating_add(left_ms(deadline)),
-            max_tokens: request.sampling.max_tokens,
-            now_ms,
-        };
+        let job = self.new_job(&request, hash, &chosen.model, seed, deadline);
         let held = self.jobs.hold(request.correlation);
         let lost = resume.as_ref().map_or(&[][..], |it| &it.lost);
         let claimed = match self.claim(job, lost, &held).await? {
@@ -209,6 +197,7 @@ impl Dispatcher {
             Claim::Answered(answer) => return Ok(TakenIn::Answered(answer)),
         };
         request.sampling.seed = Some(claimed.seed);
+        let has_begun = started.is_some();
         let has_logprobs = request.sampling.top_logprobs.is_some();
         Ok(TakenIn::Runs(Box::new(Run {
             holder: Holder {
@@ -219,8 +208,13 @@ impl Dispatcher {
             held,
             request,
             asked_seed,
-            model,
-            digest,
+            model: chosen.model,
+            digest: chosen.digest,
+            rules,
+            may_degrade: !has_begun && !claimed.is_streaming,
+            degraded_from: chosen.degraded_from,
+            limit,
+            hash,
             seed: claimed.seed,
             created_ms: claimed.created_ms,
             began,
@@ -246,40 +240,29 @@ impl Dispatcher {
         }
     }
 
-    /// The model that a tenant means, and the artifact that answers, where somebody can serve it now.
-    fn servable(
+    /// What is recorded of a request before it runs.
+    pub(super) fn new_job(
         &self,
-        text: &str,
-        started: Option<&Started>,
-        explaining: &mut Explaining,
-    ) -> Result<(ModelRef, Digest), RpcError> {
-        let (model, digest) = self.resolve(text)?;
-        // An answer goes on as what it began as, whatever is released meanwhile.
-        let digest = started.map_or(digest, |started| started.digest);
-        explaining.means(&model, digest);
-        let fleet = self.fleet.snapshot();
-        let (found, barred) = self.candidates(&fleet, (&model, &digest), &Warm::default());
-        if found.is_empty() {
-            explaining.left_alone(&barred.workers);
-            return Err(self.nothing_serves_now(&model, &digest));
-        }
-        Ok((model, digest))
-    }
-
-    /// The model that a tenant means, and its artifact. Where there is none: [`Code::NotFound`] for
-    /// what no live worker names.
-    fn resolve(&self, text: &str) -> Result<(ModelRef, Digest), RpcError> {
-        match self.catalogue.load().resolve(text) {
-            Ok(entry) => Ok((entry.model.clone(), entry.digest)),
-            // The catalogue follows the fleet a moment later: what is offered now is known now.
-            Err(unknown) => {
-                let fleet = self.fleet.snapshot();
-                if let Some(offer) = fleet.find(text) {
-                    return Ok((offer.model.clone(), offer.digest));
-                }
-                // Named by a worker that does not serve it: not now, rather than not at all.
-                Err((fleet.withheld(text)).map_or(unknown, |_| self.nothing_serves(text)))
-            }
+        request: &InferRequest,
+        hash: Digest,
+        model: &ModelRef,
+        seed: u64,
+        deadline: tokio::time::Instant,
+    ) -> NewJob {
+        let now_ms = clock::now().unix_ms;
+        NewJob {
+            correlation: request.correlation,
+            tenant: request.tenant.clone(),
+            retry_token: request.retry_token.clone(),
+            keyed: request.keyed,
+            request_hash: hash,
+            model: model.clone(),
+            seed,
+            owner: self.id,
+            lease_until_ms: now_ms.saturating_add(self.config.answer_timeout_ms),
+            deadline_ms: now_ms.saturating_add(left_ms(deadline)),
+            max_tokens: request.sampling.max_tokens,
+            now_ms,
         }
     }
 }

@@ -13,8 +13,10 @@ use super::{Dispatcher, Interrupts};
 use crate::clock;
 use crate::explained::{self, Orders};
 use crate::place::{Placed, Ranked};
+use crate::policy::Effective;
 use crate::retry::{Failure, Plan, Situation, Why};
 use crate::store::Holder;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tether_wire::infer::InferRequest;
 use tether_wire::rpc::{Code, RpcError};
@@ -27,6 +29,16 @@ pub(crate) struct Run {
     /// The seed that the tenant gave.
     pub(super) asked_seed: Option<u64>,
     pub(super) model: ModelRef,
+    /// What the tenant's policy says about it, as of when it came.
+    pub(super) rules: Arc<Effective>,
+    /// The model that was asked for, where this one answers in its place.
+    pub(super) degraded_from: Option<ModelRef>,
+    /// The most tokens that the policy lets it have, where the request says nothing.
+    pub(super) limit: Option<u32>,
+    /// Whether nobody was given any of it when it came, so that another model may answer.
+    pub(super) may_degrade: bool,
+    /// Of what was asked.
+    pub(super) hash: Digest,
     /// The artifact that the model is bound to.
     pub(super) digest: Digest,
     pub(super) seed: u64,
@@ -52,6 +64,9 @@ impl Run {
     pub(super) fn as_asked(&self) -> InferRequest {
         let mut request = self.request.clone();
         request.sampling.seed = self.asked_seed;
+        if self.limit.is_some() {
+            request.sampling.max_tokens = None;
+        }
         request
     }
 }
@@ -142,7 +157,7 @@ impl Dispatcher {
             return End::Final(told(nobody, true, self.config.retry_after_ms));
         }
         let told = refusals.told(self.config.retry_after_ms);
-        let nobody = || self.nothing_serves_now(&run.model, &run.digest);
+        let nobody = || self.nothing_serves_now((&run.model, &run.digest), &run.rules);
         End::Final(told.unwrap_or_else(nobody))
     }
 

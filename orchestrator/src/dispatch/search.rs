@@ -8,11 +8,13 @@ use super::{Dispatcher, Interrupts};
 use crate::clock;
 use crate::fleet::{Found, Snapshot};
 use crate::place::{Placed, Query, Ranked, place};
+use crate::policy::Effective;
 use crate::warmth::{Home, Warm, Warmth};
+use std::collections::BTreeSet;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 use tether_wire::rpc::{Code, RpcError};
-use tether_wire::{Digest, ModelRef, NodeId};
+use tether_wire::{Digest, ModelRef, NodeId, Region};
 
 /// How often a started answer without a worker looks for one.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
@@ -76,7 +78,12 @@ impl Dispatcher {
             warm: &warm,
             now_mono_ms: now_ms,
         };
-        let (found, barred) = self.candidates(&fleet, (&run.model, &run.digest), &warm);
+        let (found, barred) = self.candidates(
+            &fleet,
+            (&run.model, &run.digest),
+            run.rules.regions(),
+            &warm,
+        );
         let placed = place(found, &query, &placement, &mut rand::rng());
         Placed {
             left_alone: barred.workers,
@@ -101,11 +108,12 @@ impl Dispatcher {
     }
 
     /// The best of those who serve an artifact and can be asked now, and those that were sent the
-    /// prompt's beginning; and who of them is left alone by a breaker.
+    /// prompt's beginning, where the request may go; and who of them is left alone by a breaker.
     pub(super) fn candidates<'a>(
         &self,
         fleet: &'a Snapshot,
         model: (&ModelRef, &Digest),
+        within: Option<&BTreeSet<Region>>,
         warm: &Warm,
     ) -> (Vec<Found<'a>>, Barred) {
         let now_mono_ms = clock::now().mono_ms;
@@ -113,7 +121,8 @@ impl Dispatcher {
             let node = self.node.get();
             node.is_some_and(|node| node.linked(worker).is_some())
         };
-        let mut found = fleet.candidates(model, &self.region, warm, &mut rand::rng());
+        let here = &self.region;
+        let mut found = fleet.candidates_within(model, here, within, warm, &mut rand::rng());
         found.retain(|it| {
             let worker = it.worker;
             worker.may_be_asked(|| is_linked(&worker.id()), now_mono_ms)
@@ -123,10 +132,14 @@ impl Dispatcher {
     }
 
     /// Nobody can serve an artifact; those who could are left alone for a while, where there are some.
-    pub(super) fn nothing_serves_now(&self, model: &ModelRef, digest: &Digest) -> RpcError {
+    pub(super) fn nothing_serves_now(
+        &self,
+        model: (&ModelRef, &Digest),
+        rules: &Effective,
+    ) -> RpcError {
         let fleet = self.fleet.snapshot();
-        let (found, barred) = self.candidates(&fleet, (model, digest), &Warm::default());
-        let error = self.nothing_serves(&model.to_string());
+        let (found, barred) = self.candidates(&fleet, model, rules.regions(), &Warm::default());
+        let error = self.nothing_serves(&model.0.to_string());
         match barred.first_ms {
             Some(left_ms) if found.is_empty() => error.with_retry_after_ms(left_ms.max(1)),
             _ => error,

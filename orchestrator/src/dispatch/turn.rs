@@ -5,6 +5,7 @@ use super::Dispatcher;
 use super::log::AnswerLog;
 use super::waiting::{Entered, Turn};
 use crate::clock;
+use crate::policy::Effective;
 use crate::queue::{Entry, MAX_RETRY_AFTER_MS, Shed, Why};
 use crate::warmth::Warm;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ impl Dispatcher {
         &self,
         request: &InferRequest,
         (model, digest): (&ModelRef, Digest),
+        rules: &Effective,
         deadline: tokio::time::Instant,
         log: &AnswerLog,
     ) -> Result<Turn, RpcError> {
@@ -37,7 +39,7 @@ impl Dispatcher {
         let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         let wait_ms = (left_ms.saturating_sub(self.config.retry.least_left_ms))
             .min(self.config.queue_timeout_ms);
-        let share = self.shares.load().of(&request.tenant);
+        let share = rules.share(self.shares.load().of(&request.tenant));
         let bytes = PromptSize::of(&request.input, &request.output).bytes();
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         let tokens = request.sampling.max_tokens;
@@ -91,10 +93,11 @@ impl Dispatcher {
         }
     }
 
-    /// Places at the workers of a model.
+    /// Places at the workers of a model, in all regions: a request that may go to some of them alone
+    /// waits with the others.
     fn free(&self, model: &ModelRef, digest: &Digest) -> u32 {
         let fleet = self.fleet.snapshot();
-        let (found, _) = self.candidates(&fleet, (model, digest), &Warm::default());
+        let (found, _) = self.candidates(&fleet, (model, digest), None, &Warm::default());
         let ahead = self.config.queue.ahead_percent;
         let places = found.iter().map(|it| it.worker.places(ahead));
         places.fold(0, u32::saturating_add)

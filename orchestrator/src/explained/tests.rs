@@ -50,6 +50,8 @@ fn explanation(n: u8, outcome: &'static str) -> Explanation {
         tenant: TenantId::new("acme").expect("valid"),
         model: "tiny@1.0".to_owned(),
         artifact: None,
+        degraded_from: None,
+        rule: None,
         region: region("local"),
         came_ms: u64::from(n),
         took_ms: 1,

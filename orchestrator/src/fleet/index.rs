@@ -11,7 +11,7 @@ use super::group::{AWAY, Group, HERE, Kind};
 use super::worker::WorkerView;
 use crate::catalogue::Offered;
 use rand::Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tether_wire::beat::NodeState;
 use tether_wire::card::ModelOffer;
@@ -188,11 +188,13 @@ impl Index {
         artifact.is_some_and(|it| it.is_served(Tier::Trusted) || it.is_served(Tier::Untrusted))
     }
 
-    /// The best who serve an artifact, in no order; never more than some hundreds.
+    /// The best who serve an artifact, in no order; never more than some hundreds. `within`: only
+    /// those of these regions, however many others there are.
     pub(crate) fn find<'a>(
         &'a self,
         (model, digest): (&ModelRef, &Digest),
         region: &Region,
+        within: Option<&BTreeSet<Region>>,
         rng: &mut impl Rng,
         found: &mut Vec<Found<'a>>,
     ) {
@@ -201,14 +203,12 @@ impl Index {
         };
         for tier in [Tier::Trusted, Tier::Untrusted] {
             let regions = artifact.tier(tier);
-            if let Some(group) = regions.get(region) {
+            let is_within = within.is_none_or(|within| within.contains(region));
+            if let Some(group) = regions.get(region).filter(|_| is_within) {
                 group.find(HERE, rng, found);
             }
-            // Each region begins with another one of the others, where there are many.
-            let (before, behind) = (regions.range(..region), regions.range(region..));
-            let others = behind.chain(before).filter(|(at, _)| *at != region);
             let mut left = OTHER_REGIONS;
-            for (_, group) in others.take(OTHER_REGIONS * OTHER_REGIONS) {
+            for group in others(regions, region, within) {
                 let before = found.len();
                 group.find(AWAY, rng, found);
                 let is_well = found[before..].iter().any(|it| !it.worker.is_suspect());
@@ -311,4 +311,25 @@ impl Index {
     pub(crate) fn groups(&self) -> (usize, usize) {
         (self.groups, self.untrusted)
     }
+}
+
+/// Groups of other regions, a bounded number. Each region begins with another one of them, where there
+/// are many.
+fn others<'a, 'b>(
+    regions: &'a Regions,
+    region: &'b Region,
+    within: Option<&'b BTreeSet<Region>>,
+) -> impl Iterator<Item = &'a Arc<Group>> {
+    let all = within.is_none().then(|| {
+        let all = regions.range(region..).chain(regions.range(..region));
+        all.filter(move |(at, _)| *at != region)
+            .map(|(_, group)| group)
+    });
+    let some = within.map(|within| {
+        let some = within.range(region..).chain(within.range(..region));
+        some.filter(move |at| *at != region)
+            .filter_map(move |at| regions.get(at))
+    });
+    let found = all.into_iter().flatten().chain(some.into_iter().flatten());
+    found.take(OTHER_REGIONS * OTHER_REGIONS)
 }

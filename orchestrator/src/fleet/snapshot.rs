@@ -8,6 +8,7 @@ use super::worker::{SUSPECT, UNAVAILABLE, WorkerView};
 use crate::catalogue::Offered;
 use crate::warmth::{Home, MAX_HOMES, Warm};
 use rand::Rng;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tether_wire::beat::NodeState;
 use tether_wire::card::ModelOffer;
@@ -43,12 +44,28 @@ impl Snapshot {
         warm: &Warm,
         rng: &mut impl Rng,
     ) -> Vec<Found<'_>> {
+        self.candidates_within(model, region, None, warm, rng)
+    }
+
+    /// The same of these regions alone, for a request that may go to no other.
+    #[must_use]
+    pub fn candidates_within(
+        &self,
+        model: (&ModelRef, &Digest),
+        region: &Region,
+        within: Option<&BTreeSet<Region>>,
+        warm: &Warm,
+        rng: &mut impl Rng,
+    ) -> Vec<Found<'_>> {
         let mut found = Vec::with_capacity(MAX_LOOKED + MAX_HOMES);
-        (self.index).find(model, region, rng, &mut found);
+        (self.index).find(model, region, within, rng, &mut found);
         for home in warm.homes() {
             let is_it = |it: &Found<'_>| it.worker.id == home.worker;
             if !found.iter().any(is_it) {
-                found.extend(self.home(home, model));
+                let is_within = |it: &Found<'_>| {
+                    within.is_none_or(|within| within.contains(it.worker.region()))
+                };
+                found.extend(self.home(home, model).filter(is_within));
             }
         }
         found

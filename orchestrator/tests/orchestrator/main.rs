@@ -15,6 +15,8 @@ mod letters;
 mod membership;
 mod mesh;
 mod placed;
+mod policy;
+mod policy_documents;
 mod presence;
 mod refusals;
 mod relay;

@@ -23,7 +23,8 @@ use tether_wire::infer::{AnswerEvent, InferRequest, Input, MAX_EVENT_BYTES, Pref
 use tether_wire::rpc::{Code, RpcError, method};
 use tether_wire::spread::Push;
 use tether_wire::{
-    Beat, Card, CorrelationId, Digest, MeshId, NodeId, NodeKey, Role, Signed, TenantId, Tier,
+    Beat, Card, CorrelationId, Digest, MeshId, NodeId, NodeKey, Region, Role, Signed, TenantId,
+    Tier,
 };
 
 pub const DIGEST: Digest = Digest([7; 32]);
@@ -76,8 +77,27 @@ impl Mesh {
         change: impl FnOnce(&mut OrchestratorConfig),
         wrap: impl FnOnce(Arc<dyn MetadataStore>) -> Arc<dyn MetadataStore>,
     ) -> Self {
-        let local = LocalMesh::new(Access::Invite);
         let data = tempfile::tempdir().expect("a folder");
+        Self::in_folder(data, change, wrap).await
+    }
+
+    /// With a policy, in `policy.json` of its data folder.
+    pub async fn with_policy(policy: &str, change: impl FnOnce(&mut OrchestratorConfig)) -> Self {
+        let data = tempfile::tempdir().expect("a folder");
+        std::fs::write(data.path().join("policy.json"), policy).expect("written");
+        let change = |config: &mut OrchestratorConfig| {
+            config.policy.file = Some("policy.json".into());
+            change(config);
+        };
+        Self::in_folder(data, change, |store| store).await
+    }
+
+    async fn in_folder(
+        data: TempDir,
+        change: impl FnOnce(&mut OrchestratorConfig),
+        wrap: impl FnOnce(Arc<dyn MetadataStore>) -> Arc<dyn MetadataStore>,
+    ) -> Self {
+        let local = LocalMesh::new(Access::Invite);
         std::fs::write(data.path().join("tenants.toml"), "").expect("written");
         let registry = Registry::new();
         let mut config = OrchestratorConfig {
@@ -148,10 +168,41 @@ impl Mesh {
 
     /// The same with a grant of this tier.
     pub async fn silent_worker_of(&self, n: u8, script: Script, tier: Tier) -> Worker {
+        self.silent_worker_in(n, script, region(), tier).await
+    }
+
+    /// A worker of another region, there and routable.
+    pub async fn worker_in(
+        &self,
+        n: u8,
+        script: Script,
+        name: &str,
+        change: impl FnOnce(&mut Says),
+    ) -> Worker {
+        let region = Region::new(name).expect("valid");
+        let worker = self.silent_worker_in(n, script, region.clone(), Tier::Trusted);
+        let mut worker = worker.await;
+        let mut says = worker.says(1);
+        says.card.region = region;
+        change(&mut says);
+        worker.send(&says).await;
+        let id = worker.id();
+        self.fleet("the worker is there", move |fleet| {
+            fleet.worker(&id).is_some()
+        })
+        .await;
+        worker
+    }
+
+    async fn silent_worker_in(&self, n: u8, script: Script, region: Region, tier: Tier) -> Worker {
         let key = key(&self.local, n);
         let scripted = Arc::new(Scripted::new(key.id(), script));
         let (mut config, _) = self.local.config(key.clone(), Role::Worker);
-        let grant = (self.local).grant(key.id(), Role::Worker, |grant| grant.tier = tier);
+        config.region = region.clone();
+        let grant = (self.local).grant(key.id(), Role::Worker, |grant| {
+            grant.tier = tier;
+            grant.region = Some(region);
+        });
         config.grant = Some(grant.clone());
         let node = Node::start(config, scripted.clone())
             .await

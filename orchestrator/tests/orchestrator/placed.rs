@@ -9,7 +9,7 @@ use tether_wire::NodeId;
 use tether_wire::infer::{InferRequest, Input, Output, Prefix};
 use tether_wire::rpc::{Code, RpcError};
 
-async fn explained(mesh: &Mesh, id: &str) -> (u16, Value) {
+pub async fn explained(mesh: &Mesh, id: &str) -> (u16, Value) {
     let token = std::fs::read_to_string(mesh.orchestrator.admin_token_file()).expect("a token");
     let (status, text) = get(mesh, &format!("/requests/{id}"), Some(&token)).await;
     (

@@ -173,6 +173,8 @@ impl Scripted {
             seed: order.sampling.seed.expect("always there"),
             numerics_class: String::new(),
             created_ms: 0,
+            degraded_from: None,
+            max_tokens: None,
         };
         call.send(&codec::encode(&AnswerEvent::Accepted(accepted)))
             .await?;

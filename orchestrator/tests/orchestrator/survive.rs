@@ -227,6 +227,7 @@ async fn workers_that_all_die_after_a_piece_do_not_keep_an_answer_for_ever() {
 /// What a gateway sends that was given so much by an orchestrator that is lost.
 fn resumed(given: u32) -> InferRequest {
     let started = Started {
+        model: None,
         digest: DIGEST,
         seed: 77,
         numerics_class: String::new(),

@@ -9,7 +9,7 @@ use tether_wire::rpc::{Code, method};
 /// Slots of the worker, and one that it has at hand.
 const PLACES: u32 = 5;
 
-async fn submit(mesh: &Mesh, token: &str) -> Answer {
+pub async fn submit(mesh: &Mesh, token: &str) -> Answer {
     let link = mesh.link().await;
     let body = codec::encode(&request(token));
     let call = link.call(method::SUBMIT, Some(PATIENCE), &body).await;
@@ -17,7 +17,7 @@ async fn submit(mesh: &Mesh, token: &str) -> Answer {
 }
 
 /// As many requests as the worker has places for.
-async fn filled(mesh: &Mesh, worker: &Worker) -> Vec<Answer> {
+pub async fn filled(mesh: &Mesh, worker: &Worker) -> Vec<Answer> {
     let mut answers = Vec::new();
     for n in 0..PLACES {
         answers.push(submit(mesh, &format!("r{n}")).await);
@@ -29,7 +29,7 @@ async fn filled(mesh: &Mesh, worker: &Worker) -> Vec<Answer> {
     answers
 }
 
-async fn is_waiting(mesh: &Mesh, count: u32) {
+pub async fn is_waiting(mesh: &Mesh, count: u32) {
     let line = format!("tether_orchestrator_requests_waiting{{priority=\"normal\"}} {count}");
     within("it waits", async {
         while !get(mesh, "/metrics", None).await.1.contains(&line) {

@@ -33,6 +33,10 @@ pub struct OrchestratorMetrics {
     answered_again: Counter,
     taken_over: Family<Reason, Counter>,
     abandoned: Counter,
+    policy_refusals: Family<Reason, Counter>,
+    policy_reads: Family<Outcome, Counter>,
+    policy_outdated: Gauge,
+    degraded: Family<Reason, Counter>,
     receipts: Family<Outcome, Counter>,
     attempt_seconds: Histograms<Outcome>,
     accept_seconds: Histogram,
@@ -134,6 +138,25 @@ impl OrchestratorMetrics {
                 "tether_orchestrator_abandoned",
                 "Open jobs that were ended as failed since nobody came for them",
             ),
+            policy_refusals: d.add(
+                "tether_orchestrator_policy_refusals",
+                "Requests that the policy forbids, by what of them",
+                Family::default(),
+            ),
+            policy_reads: d.add(
+                "tether_orchestrator_policy_reads",
+                "Times that a changed policy was read, by whether it was taken (ok) or refused",
+                Family::default(),
+            ),
+            policy_outdated: d.gauge(
+                "tether_orchestrator_policy_outdated",
+                "1 while the policy's file is refused and an older one counts",
+            ),
+            degraded: d.add(
+                "tether_orchestrator_degraded",
+                "Requests that were given to a smaller model, by why the one that was asked for did not take them",
+                Family::default(),
+            ),
             receipts: d.add(
                 "tether_orchestrator_receipts",
                 "Whole answers, by whether the worker's receipt is right, wrong or missing",
@@ -192,6 +215,24 @@ impl OrchestratorMetrics {
     /// The receipt of a whole answer was judged.
     pub fn receipt(&self, outcome: &'static str) {
         self.receipts.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// The policy forbids a request.
+    pub fn policy_refused(&self, reason: &'static str) {
+        let reason = Reason { reason };
+        self.policy_refusals.get_or_create(&reason).inc();
+    }
+
+    /// A changed policy was read, and taken or refused.
+    pub fn policy_read(&self, is_taken: bool) {
+        let outcome = if is_taken { "ok" } else { "refused" };
+        self.policy_reads.get_or_create(&Outcome { outcome }).inc();
+        self.policy_outdated.set(i64::from(!is_taken));
+    }
+
+    /// A smaller model gets a request, and why the one before does not.
+    pub fn degraded(&self, reason: &'static str) {
+        self.degraded.get_or_create(&Reason { reason }).inc();
     }
 
     /// A heartbeat was dropped.

@@ -102,6 +102,12 @@ fn explanation(kept: &Value, now_ms: u64) -> String {
         let digest = text(&run["artifact"]);
         let digest = digest.get(..16).unwrap_or("not known");
         line("model", format!("{} ({digest})", text(&run["model"])));
+        for (label, field) in [("in place", "degraded_from"), ("forbidden", "rule")] {
+            if let Some(said) = run[field].as_str() {
+                let of = if field == "rule" { "by" } else { "of" };
+                line(label, format!("{of} {said}"));
+            }
+        }
         line("region", text(&run["region"]));
         let blocks = number(&run["prefix_blocks"]);
         line(
@@ -197,7 +203,8 @@ mod tests {
                 "came_ms": 990_000, "took_ms": 1_234, "outcome": "unavailable", "tenant": "acme",
                 "model": "tiny@1.0", "artifact": "00112233445566778899", "region": "eu",
                 "prefix_blocks": 12, "weights": {"queue": 2.0}, "orders_left_out": 3,
-                "left_alone": ["eeee", "ffff"],
+                "left_alone": ["eeee", "ffff"], "degraded_from": "large@1.0",
+                "rule": "global.models.deny (tiny)",
                 "orders": [{
                     "after_ms": 2, "worker": "aaaabbbbcccc", "outcome": "unavailable",
                     "reason": "the best of 2", "looked_at": 2,
@@ -224,6 +231,8 @@ mod tests {
             "aaaabbbb scores 0.750, has 1.0 to do for 4 slots, was sent 8 blocks before\n",
             "does not count: too much to do, in doubt, of another numerics class",
             "and 3 more orders",
+            "in place  of large@1.0\n",
+            "forbidden by global.models.deny (tiny)\n",
             "breakers  left alone: eeee, ffff\n",
         ] {
             assert!(said.contains(part), "{part} is not in\n{said}");

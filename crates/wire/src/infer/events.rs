@@ -57,6 +57,14 @@ pub struct Accepted {
     /// comes again is given the same.
     #[serde(default, skip_serializing_if = "is_never")]
     pub created_ms: u64,
+    /// The model that was asked for, where a policy had this smaller one answer in its place; added
+    /// by the orchestrator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degraded_from: Option<ModelRef>,
+    /// The most tokens that a policy lets the answer have, where the request left that open; added by
+    /// the orchestrator, since a receipt is of the request with it. [T-RCP-3]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u32>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks it")]
@@ -260,6 +268,8 @@ mod tests {
                 seed: u64::MAX,
                 numerics_class: "x".into(),
                 created_ms: 1,
+                degraded_from: Some("big@1.0".parse().expect("valid")),
+                max_tokens: Some(7),
             }),
             AnswerEvent::Chunk(Chunk::new(3, vec![1, 2], "é")),
             AnswerEvent::Done(Done {

@@ -2,7 +2,7 @@
 
 use super::{MAX_TRANSCRIPT_TOKENS, check_transcript};
 use crate::codec::{CodecError, check_len};
-use crate::id::{Digest, NodeId};
+use crate::id::{Digest, ModelRef, NodeId};
 use serde::{Deserialize, Serialize};
 
 /// Most orchestrators that one answer may be lost by. [T-INF-13]
@@ -23,6 +23,10 @@ pub struct Resume {
 /// What was said of an answer that has begun.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
+    /// The model that gives it: another one than was asked for where that had no room. Nothing where
+    /// it was not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelRef>,
     /// The artifact that gives it.
     pub digest: Digest,
     /// The seed that it is drawn from.

@@ -80,6 +80,7 @@ plain!(
 );
 plain!(work_order, samples::work_order(), WorkOrder);
 plain!(event_accepted, samples::accepted(), AnswerEvent);
+plain!(event_accepted_degraded, samples::degraded(), AnswerEvent);
 plain!(event_begun, samples::begun(), AnswerEvent);
 plain!(event_chunk, samples::chunk(), AnswerEvent);
 plain!(event_chunk_plain, samples::plain_chunk(), AnswerEvent);
@@ -107,6 +108,11 @@ plain!(event_done, samples::done(), AnswerEvent);
 plain!(
     directory_update,
     samples::directory_update(),
+    DirectoryUpdate
+);
+plain!(
+    directory_update_ruled,
+    samples::ruled_update(),
     DirectoryUpdate
 );
 

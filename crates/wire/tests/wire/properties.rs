@@ -108,6 +108,8 @@ fn valid_messages() -> Vec<Vec<u8>> {
         codec::encode(&samples::request(samples::chat())),
         codec::encode(&samples::work_order()),
         codec::encode(&samples::accepted()),
+        codec::encode(&samples::degraded()),
+        codec::encode(&samples::ruled_update()),
         codec::encode(&samples::begun()),
         codec::encode(&samples::chunk()),
         codec::encode(&samples::plain_chunk()),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tether_wire::beat::{NodeState, Vitals};
 use tether_wire::card::{ModelFault, ModelOffer, WorkerCard};
 use tether_wire::control::Target;
-use tether_wire::directory::{Availability, DirectoryUpdate, ModelEntry, TenantEntry};
+use tether_wire::directory::{Availability, DirectoryUpdate, ModelEntry, ModelRule, TenantEntry};
 use tether_wire::grant::chain::pass_on;
 use tether_wire::grant::{Access, Mesh};
 use tether_wire::infer::{
@@ -367,6 +367,7 @@ pub(crate) fn resume() -> Resume {
 
 pub(crate) fn started() -> Started {
     Started {
+        model: Some(model()),
         digest: Digest([4; 32]),
         seed: 99,
         numerics_class: "class-1".into(),
@@ -397,6 +398,20 @@ pub(crate) fn accepted() -> AnswerEvent {
         seed: 99,
         numerics_class: "class-1".into(),
         created_ms: 1_767_225_600_000,
+        degraded_from: None,
+        max_tokens: None,
+    })
+}
+
+/// By a policy: with a smaller model, and no more than so many tokens.
+pub(crate) fn degraded() -> AnswerEvent {
+    let AnswerEvent::Accepted(accepted) = accepted() else {
+        unreachable!("made above")
+    };
+    AnswerEvent::Accepted(Accepted {
+        degraded_from: Some("large@2.0".parse().expect("valid")),
+        max_tokens: Some(4_096),
+        ..accepted
     })
 }
 
@@ -497,6 +512,7 @@ pub(crate) fn directory_update() -> DirectoryUpdate {
         tenants: vec![TenantEntry {
             id: tenant(),
             key_hashes: vec![tether_wire::directory::api_key_hash("sk-example")],
+            rule: 0,
         }],
         removed_tenants: vec![TenantId::new("gone").expect("a valid tenant")],
         models: Some(vec![ModelEntry {
@@ -504,7 +520,29 @@ pub(crate) fn directory_update() -> DirectoryUpdate {
             created_ms: NOW_MS,
             availability: Availability::Available,
         }]),
+        rules: None,
     }
+}
+
+/// With rules about who may use which models.
+pub(crate) fn ruled_update() -> DirectoryUpdate {
+    let selectors = |texts: &[&str]| {
+        let read = texts.iter().map(|text| text.parse().expect("valid"));
+        read.collect::<Vec<_>>()
+    };
+    let mut update = directory_update();
+    update.tenants[0].rule = 1;
+    update.rules = Some(vec![
+        ModelRule {
+            allow: None,
+            deny: selectors(&["large@2.0"]),
+        },
+        ModelRule {
+            allow: Some(selectors(&["tiny", "qwen-*"])),
+            deny: Vec::new(),
+        },
+    ]);
+    update
 }
 
 pub(crate) fn card() -> Card {

@@ -72,6 +72,10 @@ pub struct Says {
     pub tether_model: Option<String>,
     /// `tether.seed`
     pub seed: Option<String>,
+    /// `tether.degraded_from`: the model that was asked for, where a smaller one answered.
+    pub degraded_from: Option<String>,
+    /// `tether.max_tokens`: the limit of a policy, where the request set none.
+    pub max_tokens: Option<String>,
 }
 
 impl Says {
@@ -91,6 +95,12 @@ impl Says {
             .ok()
     }
 
+    /// The limit that a policy set where the request set none.
+    #[must_use]
+    pub fn limit(&self) -> Option<u32> {
+        self.max_tokens.as_deref()?.parse().ok()
+    }
+
     fn take_head(&mut self, object: &Value) -> Result<(), String> {
         agree(&mut self.model, "model", &object["model"])?;
         agree(&mut self.id, "id", &object["id"])?;
@@ -102,7 +112,14 @@ impl Says {
         agree(&mut self.mesh, "tether.mesh", &tether["mesh"])?;
         agree(&mut self.worker, "tether.worker", &tether["worker"])?;
         agree(&mut self.tether_model, "tether.model", &tether["model"])?;
-        agree(&mut self.seed, "tether.seed", &tether["seed"])
+        agree(&mut self.seed, "tether.seed", &tether["seed"])?;
+        let from = &tether["degraded_from"];
+        agree(&mut self.degraded_from, "tether.degraded_from", from)?;
+        agree(
+            &mut self.max_tokens,
+            "tether.max_tokens",
+            &tether["max_tokens"],
+        )
     }
 }
 
@@ -274,6 +291,16 @@ impl Partial {
                 "tether.model",
             ),
             (&mut says.seed, &all.says.seed, "tether.seed"),
+            (
+                &mut says.degraded_from,
+                &all.says.degraded_from,
+                "tether.degraded_from",
+            ),
+            (
+                &mut says.max_tokens,
+                &all.says.max_tokens,
+                "tether.max_tokens",
+            ),
         ] {
             agree(
                 own,

@@ -91,6 +91,7 @@ fn what_a_gateway_was_given_is_gone_on_from_unless_each_token_is_to_be_rated() {
     let resume = Resume {
         lost: vec![worker(9)],
         started: Some(Started {
+            model: None,
             digest: Digest([1; 32]),
             seed: 1,
             numerics_class: "class".into(),

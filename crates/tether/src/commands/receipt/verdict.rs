@@ -85,7 +85,9 @@ pub(super) fn judge(
         return Err(ReceiptRefused::Worker { signer, expected });
     }
     if let Some(request) = against.request {
-        is_of_request(&proof.receipt, request, against.choice).map_err(ReceiptRefused::Request)?;
+        let says = against.answer.map(|answer| &answer.says);
+        is_of_request(&proof.receipt, request, against.choice, says)
+            .map_err(ReceiptRefused::Request)?;
     }
     if let Some(answer) = against.answer {
         is_of_answer(&proof.receipt, answer).map_err(ReceiptRefused::Answer)?;
@@ -104,9 +106,11 @@ fn is_of_request(
     receipt: &Receipt,
     request: &SavedRequest,
     choice: u32,
+    says: Option<&Says>,
 ) -> Result<(), &'static str> {
     let model = receipt.model.to_string();
-    if request.model != model && request.model != receipt.model.name.as_str() {
+    let is_named = request.model == model || request.model == receipt.model.name.as_str();
+    if !is_named && !says.is_some_and(|says| is_degraded(says, &request.model)) {
         return Err("another model was asked for");
     }
     if request
@@ -115,10 +119,21 @@ fn is_of_request(
     {
         return Err("another seed was asked for");
     }
-    if request.digest(receipt.seed) != receipt.request {
+    // What the request left open may have been set by a policy, as the response says.
+    let limits = [None, says.and_then(Says::limit)];
+    let mut digests = limits
+        .map(|limit| request.digest(receipt.seed, limit))
+        .into_iter();
+    if !digests.any(|digest| digest == receipt.request) {
         return Err("something else was asked: the messages, or a parameter, differ");
     }
     Ok(())
+}
+
+/// Whether a response says that a smaller model answered in the place of this one.
+fn is_degraded(says: &Says, asked: &str) -> bool {
+    let from = says.degraded_from.as_deref();
+    from.is_some_and(|from| from == asked || from.split('@').next() == Some(asked))
 }
 
 fn is_of_answer(receipt: &Receipt, answer: &SavedAnswer) -> Result<(), &'static str> {

@@ -3,6 +3,7 @@
 use super::verdict::{Against, ReceiptRefused};
 use serde_json::{Value, json};
 use std::fmt::Write;
+use tether_gateway::saved::Says;
 use tether_wire::receipt::Proof;
 use tether_wire::{MeshId, NodeId, Receipt, Tier};
 
@@ -155,6 +156,19 @@ fn one(proof: &Proof, against: &Against<'_>, mesh_was_given: bool) -> String {
             "not compared: give --request"
         },
     );
+    let says = against.answer.map(|answer| &answer.says);
+    if let Some(from) = says.and_then(|says| says.degraded_from.as_deref()) {
+        line(
+            "",
+            &format!("of {from}, in whose place this model answered, as the response says"),
+        );
+    }
+    if let Some(limit) = says.and_then(Says::limit) {
+        line(
+            "",
+            &format!("with at most {limit} tokens, which the response says a policy set"),
+        );
+    }
     line(
         "answered",
         if against.answer.is_some() {

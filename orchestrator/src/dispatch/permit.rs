@@ -1,0 +1,168 @@
+//! Whether a request may run, and which model it gets: by what its tenant may use, and by what there
+//! is. (SCH-6)
+//!
+//! Here alone a policy is enforced; what a gateway shows or says counts for nothing.
+
+use super::Dispatcher;
+use super::explaining::Explaining;
+use crate::policy::{Effective, Facts, NamedModel};
+use crate::warmth::Warm;
+use std::sync::Arc;
+use tether_wire::infer::{InferRequest, PromptSize, Started};
+use tether_wire::rpc::{Code, RpcError};
+use tether_wire::{Digest, ModelRef};
+
+/// The model that a request gets.
+pub(super) struct Chosen {
+    pub(super) model: ModelRef,
+    pub(super) digest: Digest,
+    /// The model that was asked for, where another one is to answer.
+    pub(super) degraded_from: Option<ModelRef>,
+}
+
+impl Chosen {
+    /// A smaller one in its place.
+    pub(super) fn smaller(self, (model, digest): (ModelRef, Digest)) -> Self {
+        Self {
+            model,
+            digest,
+            degraded_from: self.degraded_from.or(Some(self.model)),
+        }
+    }
+}
+
+impl Dispatcher {
+    /// Decides about a request: what its tenant's policy says, as of now, and the most tokens that it
+    /// gets, where it does not say how many it wants.
+    pub(super) fn permitted(
+        &self,
+        request: &InferRequest,
+        explaining: &mut Explaining,
+    ) -> Result<(Arc<Effective>, Option<u32>), RpcError> {
+        let rules = self.policy.load().of(&request.tenant).clone();
+        let facts = Facts {
+            tenant: &request.tenant,
+            region: &self.region,
+            model: &request.model,
+            max_tokens: request.sampling.max_tokens,
+            prompt_bytes: PromptSize::of(&request.input, &request.output).bytes(),
+        };
+        match rules.decide(&facts) {
+            Ok(granted) => Ok((rules, granted.limit)),
+            Err(refusal) => {
+                self.metrics.policy_refused(refusal.reason);
+                tracing::info!(rule = refusal.rule, "the policy forbids the request");
+                let told = RpcError::from(&refusal);
+                explaining.forbidden(refusal.rule);
+                Err(told)
+            }
+        }
+    }
+
+    /// The model that somebody can answer a request with now. One that goes on does so as what it
+    /// began as, whatever is released meanwhile, and where it still may.
+    pub(super) fn choose(
+        &self,
+        request: &InferRequest,
+        started: Option<&Started>,
+        rules: &Effective,
+        explaining: &mut Explaining,
+    ) -> Result<Chosen, RpcError> {
+        let chosen = match started {
+            Some(started) => self.goes_on(request, started, rules)?,
+            None => {
+                let (model, digest) = self.resolve(&request.model, rules)?;
+                Chosen {
+                    model,
+                    digest,
+                    degraded_from: None,
+                }
+            }
+        };
+        let wanted = (&chosen.model, &chosen.digest);
+        explaining.means(wanted.0, chosen.digest);
+        let fleet = self.fleet.snapshot();
+        let (found, barred) = self.candidates(&fleet, wanted, rules.regions(), &Warm::default());
+        if !found.is_empty() {
+            return Ok(chosen);
+        }
+        explaining.left_alone(&barred.workers);
+        match self.smaller(&chosen.model, rules) {
+            Some(smaller) if started.is_none() => {
+                self.metrics.degraded(Code::Unavailable.as_str());
+                Ok(chosen.smaller(smaller))
+            }
+            _ => Err(self.nothing_serves_now(wanted, rules)),
+        }
+    }
+
+    /// What an answer goes on as that a gateway was given some of.
+    fn goes_on(
+        &self,
+        request: &InferRequest,
+        started: &Started,
+        rules: &Effective,
+    ) -> Result<Chosen, RpcError> {
+        let digest = started.digest;
+        let Some(model) = &started.model else {
+            let (model, _) = self.resolve(&request.model, rules)?;
+            return Ok(Chosen {
+                model,
+                digest,
+                degraded_from: None,
+            });
+        };
+        if !rules.permits(model) {
+            let why = format!("the model `{model}` may not be used any more");
+            return Err(RpcError::new(Code::Forbidden, why).with_param("model"));
+        }
+        let is_asked = request.model == model.name.as_str() || request.model == model.to_string();
+        let from = (!is_asked)
+            .then(|| self.resolve(&request.model, rules).ok())
+            .flatten();
+        Ok(Chosen {
+            model: model.clone(),
+            digest,
+            degraded_from: from.map(|(asked, _)| asked),
+        })
+    }
+
+    /// The model that a tenant means among those that it may use, and its artifact. Where there is
+    /// none: [`Code::NotFound`] for what no live worker names.
+    fn resolve(&self, text: &str, rules: &Effective) -> Result<(ModelRef, Digest), RpcError> {
+        let may = |model: &ModelRef| rules.permits(model);
+        match self.catalogue.load().resolve_among(text, may) {
+            Ok(entry) => Ok((entry.model.clone(), entry.digest)),
+            // The catalogue follows the fleet a moment later: what is offered now is known now.
+            Err(unknown) => {
+                let fleet = self.fleet.snapshot();
+                if let Some(offer) = fleet.find(text).filter(|offer| may(&offer.model)) {
+                    return Ok((offer.model.clone(), offer.digest));
+                }
+                // Named by a worker that does not serve it: not now, rather than not at all.
+                Err((fleet.withheld(text)).map_or(unknown, |_| self.nothing_serves(text)))
+            }
+        }
+    }
+
+    /// The next smaller model that somebody serves, by the tenant's policy, which has no circles.
+    pub(super) fn smaller(
+        &self,
+        model: &ModelRef,
+        rules: &Effective,
+    ) -> Option<(ModelRef, Digest)> {
+        let fleet = self.fleet.snapshot();
+        let mut model = NamedModel::from(model);
+        loop {
+            let smaller = rules.smaller(&model)?.value;
+            if let Ok((found, digest)) = self.resolve(&smaller.to_string(), rules) {
+                let wanted = (&found, &digest);
+                let cold = Warm::default();
+                if !(self.candidates(&fleet, wanted, rules.regions(), &cold).0).is_empty() {
+                    return Some((found, digest));
+                }
+            }
+            model = smaller.clone();
+        }
+    }
+}
