@@ -66,7 +66,7 @@ fn of_many_some_are_looked_at_each_once_and_others_at_another_time() {
     let fleet = roster.snapshot();
     assert_eq!(ready(&roster).len(), TOP);
     let first = candidates(&fleet, 1);
-    assert_eq!(first.len(), 24);
+    assert_eq!(first.len(), 16);
     assert_eq!(ids(&first).len(), first.len(), "nobody twice");
     let seen: BTreeSet<_> = (0..4_000)
         .flat_map(|seed| ids(&candidates(&fleet, seed)))
@@ -125,7 +125,7 @@ fn when_those_that_were_ready_leave_as_many_others_are_looked_at_before_they_are
     loop {
         let fleet = roster.snapshot();
         let found = candidates(&fleet, 1);
-        assert_eq!(ids(&found).len(), fleet.len().min(24), "of {}", fleet.len());
+        assert_eq!(ids(&found).len(), fleet.len().min(16), "of {}", fleet.len());
         if found.is_empty() {
             break;
         }

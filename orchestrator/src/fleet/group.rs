@@ -35,11 +35,12 @@ pub(crate) struct Look {
 }
 
 /// In the region of the request. More cost more, and serve worse where several orchestrators choose by
-/// what is some seconds old: the more are looked at the more choose the same ones.
+/// what is some seconds old: the more of the best are looked at the more choose the same ones. All
+/// that are ready are good, so that none of them is always looked at.
 pub(crate) const HERE: Look = Look {
-    all: 24,
-    best: 8,
-    drawn: 8,
+    all: 16,
+    best: 0,
+    drawn: 6,
 };
 /// In another region.
 pub(crate) const AWAY: Look = Look {

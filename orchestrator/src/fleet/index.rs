@@ -25,7 +25,7 @@ pub const MAX_GROUPS: usize = 16_384;
 /// Most of them that hold untrusted workers, so that strangers leave room for the others.
 pub const MAX_UNTRUSTED_GROUPS: usize = 4_096;
 /// Groups of other regions that are looked at, for each tier.
-const OTHER_REGIONS: usize = 3;
+const OTHER_REGIONS: usize = 2;
 
 /// Most workers that are looked at for a request, as long as there is one among them that is well.
 pub(crate) const MAX_LOOKED: usize = 2 * (HERE.all + OTHER_REGIONS * AWAY.all);
