@@ -132,9 +132,11 @@ mod tests {
         look(&serde_json::from_str(&published()).expect("JSON"), "");
     }
 
+    /// Of the pattern's shape, and short: lengths are bounded by the reader alone.
     fn of(pattern: &str) -> impl Strategy<Value = String> + use<> {
         let inner = pattern.trim_start_matches('^').trim_end_matches('$');
-        string_regex(inner).expect("a pattern")
+        let short = inner.replace('+', "{1,4}").replace(")*", "){0,3}");
+        string_regex(&short).expect("a pattern")
     }
 
     proptest! {
@@ -143,8 +145,6 @@ mod tests {
             selector in of(&selector()),
             named in of(&named()),
         ) {
-            // Their length is bounded by the reader alone.
-            prop_assume!(selector.len() <= 64 && named.len() <= 64);
             prop_assert!(selector.parse::<ModelSelector>().is_ok(), "{}", selector);
             prop_assert!(named.parse::<NamedModel>().is_ok(), "{}", named);
         }

@@ -171,30 +171,14 @@ impl Mesh {
         self.silent_worker_in(n, script, region(), tier).await
     }
 
-    /// A worker of another region, there and routable.
-    pub async fn worker_in(
+    /// The same of this region.
+    pub async fn silent_worker_in(
         &self,
         n: u8,
         script: Script,
-        name: &str,
-        change: impl FnOnce(&mut Says),
+        region: Region,
+        tier: Tier,
     ) -> Worker {
-        let region = Region::new(name).expect("valid");
-        let worker = self.silent_worker_in(n, script, region.clone(), Tier::Trusted);
-        let mut worker = worker.await;
-        let mut says = worker.says(1);
-        says.card.region = region;
-        change(&mut says);
-        worker.send(&says).await;
-        let id = worker.id();
-        self.fleet("the worker is there", move |fleet| {
-            fleet.worker(&id).is_some()
-        })
-        .await;
-        worker
-    }
-
-    async fn silent_worker_in(&self, n: u8, script: Script, region: Region, tier: Tier) -> Worker {
         let key = key(&self.local, n);
         let scripted = Arc::new(Scripted::new(key.id(), script));
         let (mut config, _) = self.local.config(key.clone(), Role::Worker);

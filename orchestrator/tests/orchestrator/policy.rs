@@ -1,6 +1,6 @@
 //! What an operator's rules do to requests, and that nothing else decides. (SCH-6)
 
-use crate::mesh::{DIGEST, Mesh, Says, cold, request, within};
+use crate::mesh::{DIGEST, Mesh, Says, Worker, cold, request, within};
 use crate::placed::explained;
 use crate::script::{Death, Script};
 use crate::waiting::{filled, is_waiting, submit};
@@ -9,18 +9,43 @@ use tether_net::Call;
 use tether_net::testing::metric;
 use tether_orchestrator::OrchestratorConfig;
 use tether_orchestrator::job::JobState;
-use tether_wire::Digest;
 use tether_wire::card::ModelOffer;
 use tether_wire::codec;
 use tether_wire::directory::{DirectoryUpdate, MAX_UPDATE_BYTES};
 use tether_wire::infer::{Accepted, AnswerEvent, InferRequest, Resume, Started};
 use tether_wire::rpc::{Code, RpcError, method};
+use tether_wire::{Digest, Region, Tier};
 
 const SMALL: Digest = Digest([8; 32]);
 
 /// A mesh with this policy.
 async fn mesh(policy: &str) -> Mesh {
     Mesh::with_policy(policy, |_| ()).await
+}
+
+impl Mesh {
+    /// A worker of another region, there and routable.
+    async fn worker_in(
+        &self,
+        n: u8,
+        script: Script,
+        name: &str,
+        change: impl FnOnce(&mut Says),
+    ) -> Worker {
+        let region = Region::new(name).expect("valid");
+        let worker = self.silent_worker_in(n, script, region.clone(), Tier::Trusted);
+        let mut worker = worker.await;
+        let mut says = worker.says(1);
+        says.card.region = region;
+        change(&mut says);
+        worker.send(&says).await;
+        let id = worker.id();
+        self.fleet("the worker is there", move |fleet| {
+            fleet.worker(&id).is_some()
+        })
+        .await;
+        worker
+    }
 }
 
 fn offers(says: &mut Says, model: &str, digest: Digest) {
