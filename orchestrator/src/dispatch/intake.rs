@@ -4,7 +4,7 @@ use super::claim::{Claim, conflict};
 use super::letters::FailedAttempts;
 use super::progress::Progress;
 use super::run::Run;
-use super::running::Entered;
+use super::running::{Entered, Place};
 use super::{Dispatcher, log};
 use crate::clock;
 use crate::job::{Answer, NewJob, Repeat};
