@@ -29,7 +29,6 @@ use crate::catalogue::Catalogue;
 use crate::clock;
 use crate::dispatch::Dispatcher;
 use crate::dispatch::breaking::Breaking;
-use crate::dispatch::waiting::Waiting;
 use crate::fleet::Snapshot;
 use crate::fleet::keeper::Fleet;
 use crate::score::Weights;
@@ -67,11 +66,9 @@ pub(crate) struct Admin {
     pub(crate) members: Members,
     pub(crate) node: Node,
     pub(crate) uplinks: UplinkLook,
-    pub(crate) breaking: Breaking,
-    pub(crate) waiting: Waiting,
     /// By what requests are placed.
     pub(crate) weights: Weights,
-    /// Runs dead letters again.
+    /// Runs dead letters again, and knows who is left alone and who waits.
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) ready: AtomicBool,
     /// Hash of the token: comparing hashes tells nothing about the token by its time.
@@ -177,8 +174,8 @@ impl Admin {
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     admin.count_jobs().await;
-    admin.breaking.count();
-    admin.waiting.count();
+    admin.dispatcher.breaking.count();
+    admin.dispatcher.waiting.count();
     let text = admin.registry.encode();
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()
 }
@@ -236,7 +233,7 @@ async fn fleet(
     let page = tokio::task::spawn_blocking(move || {
         let (fleet, catalogue) = (admin.fleet.snapshot(), admin.catalogue.load_full());
         let is_linked = |id: &NodeId| admin.is_linked(id);
-        let sight = sight(&fleet, &catalogue, &admin.breaking, &is_linked);
+        let sight = sight(&fleet, &catalogue, &admin.dispatcher.breaking, &is_linked);
         (sight.page(&filter, &outside), filter.counts)
     });
     match page.await {
@@ -292,7 +289,7 @@ async fn explain(State(admin): State<Arc<Admin>>, Path(worker): Path<String>) ->
             let catalogue = admin.catalogue.load_full();
             let is_linked = |id: &NodeId| admin.is_linked(id);
             let explaining = Explaining {
-                sight: sight(&fleet, &catalogue, &admin.breaking, &is_linked),
+                sight: sight(&fleet, &catalogue, &admin.dispatcher.breaking, &is_linked),
                 mesh: admin.node.mesh().id,
                 region: admin.node.region(),
                 weights: &admin.weights,
