@@ -32,7 +32,6 @@ use crate::catalogue::Catalogue;
 use crate::clock;
 use crate::dispatch::Dispatcher;
 use crate::dispatch::breaking::Breaking;
-use crate::dispatch::waiting::Waiting;
 use crate::explained::Explanations;
 use crate::fleet::Snapshot;
 use crate::fleet::keeper::Fleet;
@@ -71,13 +70,11 @@ pub(crate) struct Admin {
     pub(crate) members: Members,
     pub(crate) node: Node,
     pub(crate) uplinks: UplinkLook,
-    pub(crate) breaking: Breaking,
-    pub(crate) waiting: Waiting,
     /// How requests are placed.
     pub(crate) placement: InForce,
     /// Why some went where they went.
     pub(crate) explanations: Arc<Explanations>,
-    /// Runs dead letters again.
+    /// Runs dead letters again, and knows who is left alone and who waits.
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) ready: AtomicBool,
     /// Hash of the token: comparing hashes tells nothing about the token by its time.
@@ -184,8 +181,8 @@ impl Admin {
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     admin.count_jobs().await;
-    admin.breaking.count();
-    admin.waiting.count();
+    admin.dispatcher.breaking.count();
+    admin.dispatcher.waiting.count();
     let text = admin.registry.encode();
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()
 }
@@ -243,7 +240,7 @@ async fn fleet(
     let page = tokio::task::spawn_blocking(move || {
         let (fleet, catalogue) = (admin.fleet.snapshot(), admin.catalogue.load_full());
         let is_linked = |id: &NodeId| admin.is_linked(id);
-        let sight = sight(&fleet, &catalogue, &admin.breaking, &is_linked);
+        let sight = sight(&fleet, &catalogue, &admin.dispatcher.breaking, &is_linked);
         (sight.page(&filter, &outside), filter.counts)
     });
     match page.await {
@@ -299,7 +296,7 @@ async fn explain(State(admin): State<Arc<Admin>>, Path(worker): Path<String>) ->
             let catalogue = admin.catalogue.load_full();
             let is_linked = |id: &NodeId| admin.is_linked(id);
             let explaining = Explaining {
-                sight: sight(&fleet, &catalogue, &admin.breaking, &is_linked),
+                sight: sight(&fleet, &catalogue, &admin.dispatcher.breaking, &is_linked),
                 mesh: admin.node.mesh().id,
                 region: admin.node.region(),
                 placement: &admin.placement.load(),

@@ -207,8 +207,6 @@ pub async fn start_with_store(
         now_ms,
         draining.clone(),
     ));
-    let breaking = Breaking::new(config.breakers, metrics.clone());
-    let waiting = Waiting::new(config.queue, metrics.clone());
     let (unrecorded, late) = mpsc::channel(MAX_UNRECORDED);
     let dispatcher = Arc::new(Dispatcher {
         id,
@@ -222,9 +220,9 @@ pub async fn start_with_store(
         permits: Semaphore::new(config.max_open),
         running: Running::default(),
         paces: Paces::default(),
-        breaking: breaking.clone(),
+        breaking: Breaking::new(config.breakers, metrics.clone()),
         retries: Retries::new(config.retry),
-        waiting: waiting.clone(),
+        waiting: Waiting::new(config.queue, metrics.clone()),
         shares: shares.clone(),
         open: TaskTracker::new(),
         jobs: OpenJobs::default(),
@@ -316,8 +314,6 @@ pub async fn start_with_store(
         members,
         node: node.clone(),
         uplinks: uplinks.look(),
-        breaking,
-        waiting,
         placement: placement.clone(),
         explanations,
         dispatcher: dispatcher.clone(),

@@ -2,14 +2,14 @@
 //! are told at once that they would wait in vain. Pure. (SCH-5, SCH-7)
 //!
 //! * **Shares.** Work is divided among priorities by their weights, and among the tenants that wait
-//!   in one by theirs, both by start-time fair queueing ([`fair`]); a tenant's own requests keep
+//!   in one by theirs, both by start-time fair queueing (`fair`); a tenant's own requests keep
 //!   their order. So a tenant with one request at a time is behind at most one request of each
 //!   other tenant, however many they have.
 //! * **No starvation.** While requests of low priority wait they get their weight's part of the
 //!   work: with the defaults 1 of 21 parts beside normal and high ones.
 //! * **Deadlines.** What has no turn by its time is given back then, and no worker sees it. What
 //!   could not have its turn by its time is refused when it comes, by the wait that is to be
-//!   expected of the rate seen ([`rate`]) and the tenant's share of it.
+//!   expected of the rate seen (`rate`) and the tenant's share of it.
 //! * **Room.** Requests and bytes are bounded, for each model and for all. A tenant has at most its
 //!   part, and never more than what is left free (A. K. Choudhury, E. L. Hahne, "Dynamic Queue
 //!   Length Thresholds for Shared-Memory Packet Switches", 1998): several that flood leave room for

@@ -12,6 +12,7 @@
 
 use crate::support::{not_run, skip};
 use std::io::Write as _;
+use std::ops::RangeInclusive;
 use std::process::{Child, Command, Output, Stdio};
 
 /// Something that rules need of the kernel: what it is, and rules that show that it is there.
@@ -204,6 +205,17 @@ impl Host {
 
     fn network(&self) -> String {
         format!("10.77.{}.0/24", self.number)
+    }
+
+    /// From now on it takes the ports that it chooses itself from these.
+    pub(crate) fn choose_ports(&self, from: RangeInclusive<u16>) {
+        let mut choose = self.command("sh");
+        let range = format!("{} {}", from.start(), from.end());
+        choose.args([
+            "-c",
+            &format!("echo {range} > /proc/sys/net/ipv4/ip_local_port_range"),
+        ]);
+        done(choose.stdin(Stdio::null()).output()).expect("a namespace has a range of its own");
     }
 
     /// Takes its address away and gives it another one, as a new lease does.

@@ -6,11 +6,14 @@ use crate::lan::{Host, Lan};
 use crate::operator::{self, copy_dir, pack_model, text};
 use crate::support::{self, Process, Reply, Tether, eventually, is_routable};
 use serde_json::{Value, json};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Ports are free in a namespace of one's own.
 const GATEWAY: &str = "http://127.0.0.1:8080";
 const ADMIN: &str = "127.0.0.1:9464";
+/// UDP ports of the DHT nodes of a bootstrap host.
+pub(crate) const DHT_PORTS: Range<u16> = 49_737..49_747;
 /// UDP port of links, in every host.
 pub(crate) const LINKS: u16 = 49_800;
 /// What the nodes log, for those who look into a failure.
@@ -76,7 +79,7 @@ impl Mesh {
     }
 
     fn bootstrap_with(&mut self, host: Host, more: &str) -> Node {
-        let listen: Vec<_> = (49_737..49_747)
+        let listen: Vec<_> = DHT_PORTS
             .map(|port| format!("{}:{port}", host.address()))
             .collect();
         let node = Node::new("bootstrap", host, self.path("bootstrap"));

@@ -1,7 +1,7 @@
 //! The network falls apart and comes together again. (PRE-4, REL-2)
 
 use crate::lan::{FILTER, Lan};
-use crate::mesh::{Mesh, hosts};
+use crate::mesh::{DHT_PORTS, Mesh, hosts};
 use crate::support::eventually;
 use std::time::{Duration, Instant};
 
@@ -64,6 +64,18 @@ fn each_side_of_a_partition_serves_with_what_it_reaches_and_both_agree_when_it_h
         (a.known(), b.known()),
         (vec![two.id.clone()], vec![two.id.clone()])
     );
+}
+
+#[test]
+fn dht_nodes_get_their_ports_where_the_system_gives_out_the_same_ones() {
+    let Some(mut lan) = Lan::new(&[]) else {
+        return;
+    };
+    let [dht] = hosts(&mut lan);
+    // Each node takes one of these besides its own: without care, soon one that another was given.
+    dht.choose_ports(DHT_PORTS.start..=DHT_PORTS.end + 10);
+    let dht = Mesh::new().bootstrap(dht);
+    assert!(dht.log().contains("bootstrap nodes answer"));
 }
 
 #[test]

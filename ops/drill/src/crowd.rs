@@ -51,6 +51,7 @@ impl CrowdArgs {
     pub(crate) async fn run(self, site: &SiteArgs) -> anyhow::Result<Report> {
         let shape = Shape {
             orchestrators: 3,
+            shared_store: false,
             workers: usize::from(self.workers),
             models: 1,
             worker: WorkerSettings {

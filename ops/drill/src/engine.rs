@@ -48,6 +48,7 @@ impl EngineArgs {
     pub(crate) async fn run(self, site: &SiteArgs) -> anyhow::Result<Report> {
         let shape = Shape {
             orchestrators: 1,
+            shared_store: false,
             workers: 1,
             models: usize::from(self.models),
             worker: WorkerSettings {

@@ -42,6 +42,7 @@ impl FloodArgs {
     pub(crate) async fn run(self, site: &SiteArgs) -> anyhow::Result<Report> {
         let shape = Shape {
             orchestrators: 1,
+            shared_store: false,
             workers: self.workers,
             models: 1,
             worker: WorkerSettings {

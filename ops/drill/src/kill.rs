@@ -53,6 +53,7 @@ impl KillArgs {
     pub(crate) async fn run(self, site: &SiteArgs) -> anyhow::Result<Report> {
         let shape = Shape {
             orchestrators: 3,
+            shared_store: false,
             workers: usize::from(self.workers),
             models: 1,
             worker: WorkerSettings {

@@ -5,6 +5,7 @@
 //! * `seat` – a node's key, grant and configuration file
 //! * `process` – a running `tether`
 //! * `admin` – the admin pages of an orchestrator
+//! * `server` – a PostgreSQL of its own
 //!
 //! The DHT runs in this process; everything else is a `tether` of its own, at free ports of
 //! loopback.
@@ -12,6 +13,8 @@
 mod admin;
 mod process;
 mod seat;
+#[path = "../../../tests/support/postgres.rs"]
+mod server;
 
 pub(crate) use admin::{Admin, Metrics, Row};
 pub(crate) use process::{Process, send};
@@ -21,6 +24,8 @@ use crate::SiteArgs;
 use crate::report::progress;
 use crate::views::Views;
 use anyhow::{Context, ensure};
+use serde_json::Value;
+use server::Server;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -45,12 +50,14 @@ pub(crate) struct Site {
     /// The names of the models that all workers serve.
     pub(crate) models: Vec<String>,
     api_key: String,
+    /// The database that all orchestrators share, and its server.
+    database: Option<(String, Server)>,
     _temporary: Option<TempDir>,
 }
 
 impl Site {
     /// Makes keys, signed models and a tenant.
-    pub(crate) async fn new(args: &SiteArgs, models: usize) -> anyhow::Result<Self> {
+    pub(crate) async fn new(args: &SiteArgs, shape: &Shape) -> anyhow::Result<Self> {
         let tether = match &args.tether {
             Some(path) => path.clone(),
             None => std::env::current_exe()?.with_file_name("tether"),
@@ -77,15 +84,20 @@ impl Site {
             tether,
             dir: dir.canonicalize()?,
             publisher: String::new(),
-            models: (0..models)
+            models: (0..shape.models)
                 .map(|n| match n {
                     0 => MODEL.to_owned(),
                     n => format!("{MODEL}-{n}"),
                 })
                 .collect(),
             api_key: String::new(),
+            database: None,
             _temporary: temporary,
         };
+        if shape.shared_store {
+            let server = Server::start().map_err(anyhow::Error::msg)?;
+            site.database = Some((server.database("drill"), server));
+        }
         let key = site.path("publisher.key");
         site.publisher = site.command(&["keys", "new", text(&key)?]).await?;
         for name in &site.models {
@@ -137,6 +149,8 @@ impl Site {
 #[derive(Clone, Debug)]
 pub(crate) struct Shape {
     pub(crate) orchestrators: usize,
+    /// Whether they share a PostgreSQL database; else each has a file of its own.
+    pub(crate) shared_store: bool,
     pub(crate) workers: usize,
     /// Models that every worker serves; at least one.
     pub(crate) models: usize,
@@ -182,7 +196,7 @@ impl Mesh {
     /// Starts one and waits until all workers are routable in all views, and the gateway is ready.
     pub(crate) async fn start(args: &SiteArgs, shape: &Shape) -> anyhow::Result<Self> {
         let began = Instant::now();
-        let site = Site::new(args, shape.models).await?;
+        let site = Site::new(args, shape).await?;
         let member = |seat| Member {
             seat,
             process: None,
@@ -249,6 +263,14 @@ impl Mesh {
     /// URL of the gateway.
     pub(crate) fn gateway_url(&self) -> anyhow::Result<String> {
         self.gateway.process()?.said("gateway")
+    }
+
+    /// What `tether store check` says of an orchestrator's store.
+    pub(crate) async fn store(&self, orchestrator: usize) -> anyhow::Result<Value> {
+        let config = self.orchestrators[orchestrator].seat.config();
+        let arguments = ["store", "check", "--json", "--config", text(&config)?];
+        let said = self.site.command(&arguments).await?;
+        serde_json::from_str(&said).context("tether store check --json")
     }
 
     /// The tenant's key.

@@ -70,6 +70,7 @@ impl SoakArgs {
     pub(crate) async fn run(self, site: &SiteArgs) -> anyhow::Result<Report> {
         let shape = Shape {
             orchestrators: 1,
+            shared_store: false,
             workers: 1,
             models: 1,
             worker: WorkerSettings {

@@ -71,6 +71,7 @@ impl StarveArgs {
         );
         let shape = Shape {
             orchestrators: 3,
+            shared_store: false,
             workers: self.workers,
             models: 1,
             worker: WorkerSettings {

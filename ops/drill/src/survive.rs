@@ -10,11 +10,13 @@ mod ask;
 mod found;
 
 use crate::SiteArgs;
-use crate::mesh::{EngineSettings, Member, Mesh, Shape, WorkerSettings};
+use crate::mesh::{EngineSettings, Member, Mesh, PATIENCE, Shape, WorkerSettings};
 use crate::report::{Report, progress};
+use anyhow::Context as _;
 use ask::{Asker, Question, Told};
 use clap::{Args, ValueEnum};
 use found::Found;
+use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -70,6 +72,7 @@ impl SurviveArgs {
     pub(crate) async fn run(self, site: &SiteArgs) -> anyhow::Result<Report> {
         let shape = Shape {
             orchestrators: self.kill.orchestrators(),
+            shared_store: self.kill == Victims::Orchestrators,
             workers: usize::from(self.workers),
             models: 1,
             worker: WorkerSettings {
@@ -125,8 +128,27 @@ impl SurviveArgs {
             undisturbed,
             disturbed,
             kills,
+            store: self.settled(&mesh).await?,
         };
         Ok(found.report(&self))
+    }
+
+    /// What the store says once no job is open any more, which those are for a while that nobody came
+    /// for again.
+    async fn settled(&self, mesh: &Mesh) -> anyhow::Result<Value> {
+        let running = mesh
+            .orchestrators
+            .iter()
+            .position(|it| it.process.is_some());
+        let running = running.context("no orchestrator runs")?;
+        let began = Instant::now();
+        loop {
+            let store = mesh.store(running).await?;
+            if store["open_jobs"] == 0 || began.elapsed() > PATIENCE {
+                return Ok(store);
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
     }
 
     /// All of them, some at a time; each with its question's number.

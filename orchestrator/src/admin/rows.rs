@@ -221,16 +221,14 @@ impl Sight<'_> {
         }
     }
 
-    /// What a breaker that is not closed means for requests.
+    /// What a breaker that is open means for requests.
     fn barred(&self, whose: &str, breaker: State) -> Option<String> {
         match breaker {
-            State::Closed => None,
+            // Who is half open gets work, to see whether it is well.
+            State::Closed | State::HalfOpen => None,
             State::Open { until_ms } => Some(format!(
                 "{whose} breaker is open for another {} ms: too many requests failed",
                 until_ms.saturating_sub(self.now_mono_ms)
-            )),
-            State::HalfOpen => Some(format!(
-                "{whose} breaker is half open: a few requests try whether it is well"
             )),
         }
     }

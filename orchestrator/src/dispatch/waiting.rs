@@ -90,6 +90,8 @@ impl Waiting {
         match room.queues.push(model, entry, now_ms) {
             Ok(ticket) => {
                 room.digests.insert(model.clone(), digest);
+                // Whoever calls those who wait looks after nobody while nobody does.
+                self.wake();
                 Entered::Waits(Waiter {
                     waiting: self.clone(),
                     model: model.clone(),

@@ -4,7 +4,7 @@
 use super::database::{Columns, Database, Row, Rows, Statement};
 use super::keys::Keys;
 use super::{Store, StoreError, answers, jobs, keys, letters, models};
-use crate::job::Answer;
+use crate::job::{Answer, JobState};
 use std::sync::LazyLock;
 use tether_wire::{CorrelationId, TenantId};
 
@@ -21,6 +21,10 @@ pub struct Report {
     pub jobs: usize,
     /// Those of them that are open.
     pub open_jobs: usize,
+    /// Those of them whose answer is whole.
+    pub done_jobs: usize,
+    /// What all of them are billed with.
+    pub billed: Billed,
     /// Answers that are kept.
     pub answers: usize,
     /// Dead letters.
@@ -35,6 +39,15 @@ pub struct Report {
     pub problems: Vec<String>,
     /// Problems beyond those.
     pub more_problems: usize,
+}
+
+/// Tokens that jobs are billed with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Billed {
+    /// Of prompts.
+    pub prompt_tokens: u64,
+    /// Of answers.
+    pub completion_tokens: u64,
 }
 
 impl Report {
@@ -75,6 +88,9 @@ impl<D: Database> Store<D> {
             report.jobs += 1;
             if let Some(job) = report.note(jobs::read(row), &format!("job {id}")) {
                 report.open_jobs += usize::from(job.state.is_open());
+                report.done_jobs += usize::from(job.state == JobState::Done);
+                report.billed.prompt_tokens += u64::from(job.usage.prompt_tokens);
+                report.billed.completion_tokens += u64::from(job.usage.completion_tokens);
                 let derived = CorrelationId::derive(&job.tenant, &job.retry_token);
                 if derived != job.correlation {
                     report.problem(format!("job {id} has not the id that follows from its key"));

@@ -189,7 +189,7 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "infer-request",
         run: message::infer_request,
-        covers: &["request"],
+        covers: &["request", "the request of a dead letter"],
         seeds: || {
             golden(&[
                 "infer_request_chat",

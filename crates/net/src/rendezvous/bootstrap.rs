@@ -6,7 +6,7 @@
 use super::client::{config, require_ipv4, spawn};
 use crate::error::NetError;
 use peeroxide_dht::hyperdht::HyperDhtHandle;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 /// Longest time for a node to find the others.
@@ -57,7 +57,11 @@ pub async fn run(
         handles: Vec::with_capacity(listen.len()),
         addresses: Vec::with_capacity(listen.len()),
     };
-    for wanted in listen {
+    // A node also speaks from a port that the system chooses, which must not be one that a later
+    // node was promised: those are held until it is their turn.
+    let held = listen.iter().map(|&address| hold(address));
+    let held = held.collect::<Result<Vec<_>, _>>()?;
+    for (wanted, held) in listen.into_iter().zip(held) {
         let everywhere = wanted.ip().is_unspecified();
         let learns = everywhere && !join.is_empty();
         let seen_at = if everywhere { own_ip() } else { wanted.ip() };
@@ -74,6 +78,7 @@ pub async fn run(
         let mut config = config(address, &known);
         config.dht.ephemeral = Some(false);
         config.dht.firewalled = false;
+        drop(held);
         let handle = spawn(address, config).await?;
         let port = handle
             .local_port()
@@ -96,12 +101,26 @@ pub async fn run(
     Ok(nodes)
 }
 
+/// Takes a port that was asked for, so that nobody else gets it; none for a free one.
+fn hold(address: SocketAddr) -> Result<Option<UdpSocket>, NetError> {
+    if address.port() == 0 {
+        return Ok(None);
+    }
+    match UdpSocket::bind(address) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) => Err(NetError::Listen {
+            address,
+            why: error.to_string(),
+        }),
+    }
+}
+
 /// The address of this machine from which it would reach the internet; loopback where it has none.
 /// Nothing is sent.
 fn own_ip() -> IpAddr {
     // An address for documentation (RFC 5737): only the route to it is asked for.
     let ask = || {
-        let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         socket.connect((Ipv4Addr::new(203, 0, 113, 1), 9))?;
         socket.local_addr()
     };

@@ -209,6 +209,11 @@ fn as_json(report: &Report) -> serde_json::Value {
     json!({
         "jobs": report.jobs,
         "open_jobs": report.open_jobs,
+        "done_jobs": report.done_jobs,
+        "billed": {
+            "prompt_tokens": report.billed.prompt_tokens,
+            "completion_tokens": report.billed.completion_tokens,
+        },
         "answers": report.answers,
         "dead_letters": report.dead_letters,
         "tenants": report.tenants,
@@ -221,9 +226,12 @@ fn as_json(report: &Report) -> serde_json::Value {
 
 fn as_text(report: &Report) -> String {
     let mut text = format!(
-        "jobs          {} ({} open)\nanswers       {}\ndead letters  {}\ntenants       {}\nmodels        {}\n",
+        "jobs          {} ({} open, {} done)\nbilled        {} tokens of prompts, {} of answers\nanswers       {}\ndead letters  {}\ntenants       {}\nmodels        {}\n",
         report.jobs,
         report.open_jobs,
+        report.done_jobs,
+        report.billed.prompt_tokens,
+        report.billed.completion_tokens,
         report.answers,
         report.dead_letters,
         report.tenants,
@@ -270,7 +278,7 @@ mod tests {
             ..Report::default()
         };
         let text = as_text(&whole);
-        assert!(text.contains("jobs          7 (2 open)"), "{text}");
+        assert!(text.contains("jobs          7 (2 open, 0 done)"), "{text}");
         assert!(text.ends_with("every record is whole\n"), "{text}");
         let broken = Report {
             unreadable: 1,

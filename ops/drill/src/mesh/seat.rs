@@ -86,7 +86,8 @@ impl Seat {
         Ok(seat)
     }
 
-    fn config(&self) -> PathBuf {
+    /// Its configuration file.
+    pub(super) fn config(&self) -> PathBuf {
         self.dir.join("node.toml")
     }
 
@@ -107,8 +108,15 @@ impl Seat {
         );
         let own = match self.role {
             Role::Orchestrator => format!(
-                "[orchestrator]\ntenants = {:?}\nadmin = \"127.0.0.1:0\"\n",
-                text(&site.path("tenants.toml"))?
+                "[orchestrator]\ntenants = {:?}\nadmin = \"127.0.0.1:0\"\n{}",
+                text(&site.path("tenants.toml"))?,
+                match &site.database {
+                    None => String::new(),
+                    Some((url, _)) => format!(
+                        "\n[orchestrator.store]\nkind = \"postgres\"\nurl = {url:?}\nkey_file = {:?}\n",
+                        text(&site.path("store.key"))?
+                    ),
+                },
             ),
             Role::Worker => {
                 let models = site.models.iter().map(|model| {

@@ -4,7 +4,7 @@ use super::SurviveArgs;
 use super::ask::Told;
 use crate::figures::Distribution;
 use crate::report::Report;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Instant;
 
 /// The longest pause that a caller should see, for 99 of 100 answers.
@@ -16,6 +16,8 @@ pub(super) struct Found {
     pub(super) undisturbed: Vec<Told>,
     pub(super) disturbed: Vec<Told>,
     pub(super) kills: Vec<Instant>,
+    /// What `tether store check` says at the end.
+    pub(super) store: Value,
 }
 
 impl Found {
@@ -116,6 +118,24 @@ impl Found {
         let p99 = gaps.percentile(99.0).unwrap_or(f64::INFINITY);
         let what = "99 of 100 answers have no pause above 1,000 ms";
         report.promise(what, p99 <= GAP_MS, format!("{p99:.0}"));
+        // Each request is one job, whoever ran it and however often.
+        let all = || self.undisturbed.iter().chain(&self.disturbed);
+        let sum = |of: fn(&Told) -> u64| all().map(of).sum::<u64>();
+        let told = json!({
+            "jobs": all().count(),
+            "open_jobs": 0,
+            "done_jobs": all().filter(|it| it.error.is_none()).count(),
+            "billed": {
+                "prompt_tokens": sum(|it| it.prompt_tokens),
+                "completion_tokens": sum(|it| it.completion_tokens),
+            },
+            "problems": [],
+        });
+        let agrees = (told.as_object().into_iter().flatten())
+            .all(|(name, value)| self.store[name] == *value);
+        report.sample("store", json!({"told": told, "found": self.store}));
+        let what = "the store has each request once, whole, billed as its caller was told";
+        report.promise(what, agrees, &self.store["billed"]["completion_tokens"]);
         report.promise(
             "something was killed",
             !self.kills.is_empty(),
