@@ -88,7 +88,9 @@ pub fn directory(updates: impl IntoIterator<Item = DirectoryUpdate>) -> usize {
         let Ok(taken) = taken else { continue };
         counted += 1;
         assert_eq!(taken.version(), version);
-        let _ = taken.available();
+        for tenant in &tenants {
+            let _ = taken.available(&tenant.id);
+        }
         // A key leads to somebody, unless the update itself takes it from its tenant again.
         let ids: BTreeSet<_> = tenants.iter().map(|tenant| &tenant.id).collect();
         let hashes = || tenants.iter().flat_map(|tenant| &tenant.key_hashes);

@@ -27,6 +27,7 @@ mod known;
 mod membership;
 mod message;
 mod net;
+mod operator;
 mod sealed;
 pub mod seeds;
 mod spread;

@@ -6,7 +6,8 @@
 
 use crate::seeds::{Seed, golden, golden_sealed};
 use crate::{
-    Target, artifact, codec, gateway, membership, message, net, sealed, spread, text, worker,
+    Target, artifact, codec, gateway, membership, message, net, operator, sealed, spread, text,
+    worker,
 };
 use tether_net::decoders::frame;
 use tether_wire::grant::Consent;
@@ -149,6 +150,7 @@ pub const TARGETS: &[Target] = &[
         seeds: || {
             golden(&[
                 "event_accepted",
+                "event_accepted_degraded",
                 "event_begun",
                 "event_chunk",
                 "event_chunk_plain",
@@ -228,6 +230,7 @@ pub const TARGETS: &[Target] = &[
             "MeshId",
             "ModelName",
             "ModelRef",
+            "ModelSelector",
             "ModelVersion",
             "NodeId",
             "Region",
@@ -235,14 +238,24 @@ pub const TARGETS: &[Target] = &[
             "TenantId",
         ],
         seeds: || {
-            let samples = ["local", "tether-tiny@1.0", "1.0", "worker", "a--b", "acme"];
+            let samples = [
+                "local",
+                "tether-tiny@1.0",
+                "1.0",
+                "worker",
+                "a--b",
+                "acme",
+                "tether-*",
+            ];
             let hex = ["ab".repeat(16), "cd".repeat(32)];
-            (samples.into_iter().map(|text| Seed::new(text, text)))
-                .chain(
-                    hex.into_iter()
-                        .map(|text| Seed::new(format!("hex-{}", text.len()), text)),
-                )
-                .collect()
+            (samples
+                .into_iter()
+                .map(|text| Seed::new(text.replace('*', "all"), text)))
+            .chain(
+                hex.into_iter()
+                    .map(|text| Seed::new(format!("hex-{}", text.len()), text)),
+            )
+            .collect()
         },
     },
     Target {
@@ -420,7 +433,7 @@ pub const TARGETS: &[Target] = &[
         run: gateway::directory,
         covers: &["directory update"],
         seeds: || {
-            let mut seeds = golden(&["directory_update"]);
+            let mut seeds = golden(&["directory_update", "directory_update_ruled"]);
             if let Ok(len) = u8::try_from(seeds[0].bytes.len()) {
                 let one = [&[len], &seeds[0].bytes[..]].concat();
                 seeds.push(Seed::new("twice", one.repeat(2)));
@@ -444,6 +457,31 @@ pub const TARGETS: &[Target] = &[
             numbered
                 .map(|(n, value)| Seed::new(format!("value-{n}"), value))
                 .collect()
+        },
+    },
+    // --- orchestrator
+    Target {
+        name: "policy",
+        run: operator::policy,
+        covers: &["NamedModel", "orchestrator/src/policy/text.rs"],
+        seeds: || {
+            let sections = r#"{"$schema":"x","global":{"models":{"deny":["in-*"]},"regions":["eu","local"],"degrade":{"a":"b","b@1.0":null}},"others":{"models":{"allow":["a","b"]},"max_output_tokens":9,"max_prompt_bytes":9},"tenants":{"acme":{"priority":"high","weight":3}}}"#;
+            vec![
+                Seed::new("sections", sections),
+                Seed::new("back", r#"{"global":{"degrade":{"a":"b","b":"a"}}}"#),
+                Seed::new("late", "{\n\n \"tenants\": {\"é\": {\n\"weight\": 0}}}"),
+            ]
+        },
+    },
+    Target {
+        name: "placement-file",
+        run: operator::placement,
+        covers: &["orchestrator/src/placement.rs"],
+        seeds: || {
+            vec![
+                Seed::new("weights", "near_equal = 0.1\n[weights]\nregion = 0.5\n"),
+                Seed::new("bound", "# é\nprefix_load = 0.5\n"),
+            ]
         },
     },
     // --- artifact-store

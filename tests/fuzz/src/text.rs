@@ -4,6 +4,8 @@ use crate::Verdict;
 use crate::known::mesh;
 use std::fmt::Display;
 use std::str::FromStr;
+use tether_orchestrator::policy::NamedModel;
+use tether_wire::directory::ModelSelector;
 use tether_wire::grant::Access;
 use tether_wire::id::IdError;
 use tether_wire::{
@@ -45,6 +47,8 @@ pub(crate) fn run(bytes: &[u8]) -> Verdict {
         read::<CorrelationId>(text).is_some(),
         read::<ModelName>(text).is_some(),
         read::<TenantId>(text).is_some(),
+        read::<ModelSelector>(text).is_some(),
+        read::<NamedModel>(text).is_some(),
         text.parse::<Role>()
             .is_ok_and(|role| role.to_string() == text),
     ];
