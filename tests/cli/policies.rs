@@ -13,7 +13,7 @@ fn a_policy_is_checked_and_tried_before_it_counts() {
     let path = text(&file);
     assert_eq!(
         Tether::ok(&["policy", "check", path]),
-        "the policy is valid\n"
+        "the policy is valid"
     );
     let test = |model| ["policy", "test", path, "--tenant", "acme", "--model", model];
     assert!(Tether::ok(&test("tiny")).starts_with("allowed\n"));
