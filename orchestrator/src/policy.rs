@@ -1,5 +1,5 @@
 //! What tenants may ask for, where it may go, and what is done for them when there is no room: rules
-//! that the operator writes, as JSON. Pure, but for [`file`]. (SCH-6)
+//! that the operator writes, as JSON. Pure, but for [`mod@file`]. (SCH-6)
 //!
 //! A policy has a section `global`, which holds for everybody, one for each of some `tenants`, and
 //! one for all `others`. Two of them speak about a request: the global one, and the tenant's own or
@@ -18,8 +18,8 @@
 //! * [`rules`] – the file as it is written; `bounded` – how much of it; [`schema`] – its JSON Schema
 //! * [`text`] – from text to a policy, or the line of the mistake
 //! * [`effective`] – what holds for one tenant; [`decision`] – about one request, and why
-//! * [`dry_run`] – the same for people
-//! * [`file`] – the file, followed
+//! * [`mod@dry_run`] – the same for people
+//! * [`mod@file`] – the file, followed
 
 mod bounded;
 pub mod decision;
