@@ -91,11 +91,13 @@ impl Dispatcher {
     }
 
     /// What became of a request that nobody could run now: its key may have been used before.
-    /// Nothing where it is to be told why it cannot run.
+    /// Nothing where it is to be told why it cannot run. `lost` are the orchestrators that the submitter
+    /// cannot reach: it is sent to none of them.
     pub(super) async fn claim_earlier(
         &self,
         request: &InferRequest,
         hash: &Digest,
+        lost: &[NodeId],
     ) -> Result<Option<Claim>, RpcError> {
         // That the store does not work is no better answer than the one that there is.
         let Ok(Some(earlier)) = self.store.job(request.correlation).await else {
@@ -104,7 +106,7 @@ impl Dispatcher {
         match earlier.repeated_by(hash) {
             Repeat::AnotherRequest => Err(conflict(Repeat::AnotherRequest)),
             Repeat::AlreadyAnswered => self.kept(&earlier).await.map(Some),
-            Repeat::StillRunning if earlier.owner != self.id => {
+            Repeat::StillRunning if earlier.owner != self.id && !lost.contains(&earlier.owner) => {
                 let lives = self.lives(&earlier, clock::now().unix_ms).await?;
                 lives
                     .then(|| elsewhere(earlier.owner))

@@ -17,7 +17,7 @@ use tether_telemetry::trace;
 use tether_wire::codec;
 use tether_wire::infer::{InferRequest, MAX_REQUEST_BYTES, Started};
 use tether_wire::rpc::{Code, RpcError};
-use tether_wire::{Digest, ModelRef, Role};
+use tether_wire::{Digest, ModelRef, NodeId, Role};
 use tokio::sync::SemaphorePermit;
 use tracing::{Instrument, Span, field};
 
@@ -158,10 +158,11 @@ impl Dispatcher {
             deadline,
         } = asked;
         let resume = request.resume.take();
+        let lost = resume.as_ref().map_or(&[][..], |it| &it.lost);
         let started = resume.as_ref().and_then(|it| it.started.as_ref());
         let (model, digest) = match self.servable(&request.model, started) {
             Ok(found) => found,
-            Err(error) => return self.earlier(&request, &hash, error).await,
+            Err(error) => return self.earlier(&request, &hash, lost, error).await,
         };
         Span::current().record("gen_ai.request.model", model.to_string());
         // Before it is a job: who would wait in vain costs no disk. An answer that has begun elsewhere
@@ -172,7 +173,7 @@ impl Dispatcher {
             let turn = self.turn(&request, (&model, digest), deadline, place.log());
             match turn.await {
                 Ok(turn) => Some(turn),
-                Err(error) => return self.earlier(&request, &hash, error).await,
+                Err(error) => return self.earlier(&request, &hash, lost, error).await,
             }
         };
         let asked_seed = request.sampling.seed;
@@ -194,8 +195,12 @@ impl Dispatcher {
             max_tokens: request.sampling.max_tokens,
             now_ms,
         };
+        tracing::debug!(
+            resumes = resume.is_some(),
+            has_begun = started.is_some(),
+            "may go on"
+        );
         let held = self.jobs.hold(request.correlation);
-        let lost = resume.as_ref().map_or(&[][..], |it| &it.lost);
         let claimed = match self.claim(job, lost, &held).await? {
             Claim::Ours(claimed) => claimed,
             Claim::Answered(answer) => return Ok(TakenIn::Answered(answer)),
@@ -229,9 +234,10 @@ impl Dispatcher {
         &self,
         request: &InferRequest,
         hash: &Digest,
+        lost: &[NodeId],
         error: RpcError,
     ) -> Result<TakenIn, RpcError> {
-        match self.claim_earlier(request, hash).await? {
+        match self.claim_earlier(request, hash, lost).await? {
             Some(Claim::Answered(answer)) => Ok(TakenIn::Answered(answer)),
             _ => Err(error),
         }
