@@ -18,6 +18,9 @@ pub struct Query<'a> {
     /// The class in which an answer is to go on: those of another come after all of it, since theirs
     /// is not provably the answer that would have come.
     pub numerics_class: Option<&'a str>,
+    /// Who makes the answer still, for an orchestrator that is lost: it has not to make it anew, and so
+    /// comes first, however busy it is.
+    pub left_at: Option<NodeId>,
 }
 
 /// A candidate with the reasons for its rank.
@@ -68,6 +71,10 @@ pub fn place<'a>(
             .then_with(|| a.found.worker.id().cmp(&b.found.worker.id()))
     });
     draw_first(&mut scored, near_equal, rng);
+    let left_at = |it: &Scored<'_>| Some(it.found.worker.id()) == query.left_at && !it.suspect;
+    if let Some(at) = scored.iter().position(left_at) {
+        scored[..=at].rotate_right(1);
+    }
     let best = scored.into_iter().take(RANKED);
     best.map(|it| Ranked {
         candidate: it.found.to_owned(),

@@ -333,6 +333,7 @@ impl Explaining<'_> {
             region: self.region,
             tried: &[],
             numerics_class: None,
+            left_at: None,
         };
         place([found], &query, self.weights, 0.0, rng).pop()
     }

@@ -253,7 +253,7 @@ impl Dispatcher {
         // An answer goes on as what it began as, whatever is released meanwhile.
         let digest = started.map_or(digest, |started| started.digest);
         let fleet = self.fleet.snapshot();
-        if self.candidates(&fleet, &model, &digest).is_empty() {
+        if self.candidates(&fleet, &model, &digest, None).is_empty() {
             return Err(self.nothing_serves_now(&model, &digest));
         }
         Ok((model, digest))

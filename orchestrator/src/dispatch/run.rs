@@ -230,9 +230,11 @@ impl Dispatcher {
             region: &self.region,
             tried,
             numerics_class: run.progress.numerics_class(),
+            left_at: run.progress.left_at(),
         };
+        let left_at = query.left_at.as_ref();
         place(
-            self.candidates(&fleet, &run.model, &run.digest),
+            self.candidates(&fleet, &run.model, &run.digest, left_at),
             &query,
             &self.config.weights,
             self.config.near_equal,
@@ -240,14 +242,16 @@ impl Dispatcher {
         )
     }
 
-    /// The best of those who serve an artifact and can be asked now.
+    /// The best of those who serve an artifact and can be asked now, and `also` this one where it is one
+    /// of those who serve it.
     pub(super) fn candidates<'a>(
         &self,
         fleet: &'a Snapshot,
         model: &ModelRef,
         digest: &Digest,
+        also: Option<&NodeId>,
     ) -> Vec<Found<'a>> {
-        let mut found = self.reachable(fleet, model, digest);
+        let mut found = self.reachable(fleet, model, digest, also);
         let _ = self.breaking.sift(&mut found, |it| it.worker, model);
         found
     }
@@ -258,6 +262,7 @@ impl Dispatcher {
         fleet: &'a Snapshot,
         model: &ModelRef,
         digest: &Digest,
+        also: Option<&NodeId>,
     ) -> Vec<Found<'a>> {
         let now_mono_ms = clock::now().mono_ms;
         let is_linked = |worker: &NodeId| {
@@ -265,6 +270,8 @@ impl Dispatcher {
             node.is_some_and(|node| node.linked(worker).is_some())
         };
         let mut found = fleet.candidates(model, digest, &self.region, &mut rand::rng());
+        let also = also.filter(|id| found.iter().all(|it| it.worker.id() != **id));
+        found.extend(also.and_then(|id| fleet.candidate(id, model, digest)));
         found.retain(|it| {
             let worker = it.worker;
             worker.may_be_asked(|| is_linked(&worker.id()), now_mono_ms)
@@ -275,7 +282,7 @@ impl Dispatcher {
     /// Nobody can serve an artifact; those who could are left alone for a while, where there are some.
     pub(super) fn nothing_serves_now(&self, model: &ModelRef, digest: &Digest) -> RpcError {
         let fleet = self.fleet.snapshot();
-        let mut found = self.reachable(&fleet, model, digest);
+        let mut found = self.reachable(&fleet, model, digest, None);
         let error = self.nothing_serves(&model.to_string());
         match self.breaking.sift(&mut found, |it| it.worker, model) {
             Some(left_ms) if found.is_empty() => error.with_retry_after_ms(left_ms.max(1)),

@@ -93,7 +93,7 @@ impl Dispatcher {
     /// Places at the workers of a model.
     fn free(&self, model: &ModelRef, digest: &Digest) -> u32 {
         let fleet = self.fleet.snapshot();
-        let found = self.candidates(&fleet, model, digest);
+        let found = self.candidates(&fleet, model, digest, None);
         let ahead = self.config.queue.ahead_percent;
         let places = found.iter().map(|it| it.worker.places(ahead));
         places.fold(0, u32::saturating_add)

@@ -45,6 +45,21 @@ impl Snapshot {
         found
     }
 
+    /// One worker that offers an artifact, whether it is among the best or not.
+    #[must_use]
+    pub fn candidate(
+        &self,
+        worker: &NodeId,
+        model: &ModelRef,
+        digest: &Digest,
+    ) -> Option<Found<'_>> {
+        let worker = self.workers.get(worker)?;
+        let mut offers = worker.card().models.iter();
+        let offer = offers.position(|it| it.model == *model && it.digest == *digest)?;
+        let offer = u32::try_from(offer).ok()?;
+        Some(Found { worker, offer })
+    }
+
     /// Whether somebody takes requests for an artifact under this name, suspects included.
     #[must_use]
     pub fn serves(&self, model: &ModelRef, digest: &Digest) -> bool {

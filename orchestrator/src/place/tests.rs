@@ -31,11 +31,21 @@ impl Scene {
     }
 
     fn place(&self, tried: &[NodeId], rng: &mut StdRng) -> Vec<Ranked> {
+        self.place_left_at(None, tried, rng)
+    }
+
+    fn place_left_at(
+        &self,
+        left_at: Option<NodeId>,
+        tried: &[NodeId],
+        rng: &mut StdRng,
+    ) -> Vec<Ranked> {
         let fleet = self.roster.snapshot();
         let query = Query {
             region: &self.region,
             tried,
             numerics_class: None,
+            left_at,
         };
         let found = fleet.candidates(&self.model, &Digest([7; 32]), &self.region, rng);
         place(found, &query, &Weights::default(), 0.05, rng)
@@ -44,6 +54,27 @@ impl Scene {
 
 fn first(ranked: &[Ranked]) -> NodeId {
     ranked.first().expect("somebody").candidate.worker.id()
+}
+
+#[test]
+fn who_makes_the_answer_still_goes_on_with_it_however_busy_unless_it_may_be_dead() {
+    let mut scene = Scene::new(3);
+    scene.worker(3, |it| it.beat.queue_depth = 50);
+    let mut rng = StdRng::seed_from_u64(1);
+    for _ in 0..20 {
+        let ranked = scene.place_left_at(Some(id(3)), &[], &mut rng);
+        assert_eq!((first(&ranked), ranked.len()), (id(3), 4));
+        assert_ne!(first(&scene.place(&[], &mut rng)), id(3));
+        assert_ne!(
+            first(&scene.place_left_at(Some(id(3)), &[id(3)], &mut rng)),
+            id(3)
+        );
+    }
+    scene.roster.apply(Effect::Suspect(id(3)));
+    assert_ne!(
+        first(&scene.place_left_at(Some(id(3)), &[], &mut rng)),
+        id(3)
+    );
 }
 
 #[test]

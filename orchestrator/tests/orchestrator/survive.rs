@@ -230,6 +230,7 @@ fn resumed(given: u32) -> InferRequest {
         digest: DIGEST,
         seed: 77,
         numerics_class: String::new(),
+        worker: None,
         transcript: (0..given).collect(),
     };
     InferRequest {

@@ -30,6 +30,9 @@ pub struct Started {
     /// The numerics class of who gave it last.
     #[serde(default)]
     pub numerics_class: String,
+    /// Who gave it last, and may be at it still. [T-INF-14]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<NodeId>,
     /// The ids of all tokens that were given; nothing where some have none, so that it has to be
     /// given anew.
     #[serde(default)]

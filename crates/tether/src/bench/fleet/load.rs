@@ -198,6 +198,7 @@ impl Load {
                 region: &region,
                 tried: &[],
                 numerics_class: None,
+                left_at: None,
             };
             let begun = Instant::now();
             let fleet = self.fleet.snapshot();
