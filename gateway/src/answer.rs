@@ -6,6 +6,7 @@
 mod again;
 
 use again::{Again, Amount, Differs, Told};
+use tether_wire::NodeId;
 use tether_wire::infer::{
     Accepted, AnswerEvent, CallDelta, Chunk, Done, MAX_CALL_ID_BYTES, MAX_TOOL_CALLS,
     MAX_TRANSCRIPT_TOKENS, Started, TokenLogprob, is_tool_name,
@@ -52,7 +53,8 @@ pub(crate) struct Progress {
     amount: Amount,
     given: Given,
     transcript: Vec<u32>,
-    /// Who gave it last.
+    /// Who gave it last, and in which class.
+    worker: Option<NodeId>,
     numerics_class: String,
     /// While it is told again.
     again: Option<Again>,
@@ -83,9 +85,11 @@ impl Progress {
         let is_named = self.transcript.len() == self.amount.positions as usize;
         Some(Started {
             model: Some(accepted.model.clone()),
+            degraded_from: accepted.degraded_from.clone(),
             digest: accepted.digest,
             seed: accepted.seed,
             numerics_class: self.numerics_class.clone(),
+            worker: self.worker,
             transcript: if is_named {
                 self.transcript.clone()
             } else {
@@ -107,6 +111,7 @@ impl Progress {
         match event {
             AnswerEvent::Begun(_) | AnswerEvent::Unknown => Ok(None),
             AnswerEvent::Accepted(accepted) => {
+                self.worker = Some(accepted.worker);
                 self.numerics_class.clone_from(&accepted.numerics_class);
                 if self.amount == Amount::default() || self.accepted.is_none() {
                     self.accepted = Some(accepted);
@@ -224,8 +229,8 @@ fn broken(why: &str) -> RpcError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tether_wire::Digest;
     use tether_wire::infer::{Chunk, Finish, Usage};
-    use tether_wire::{Digest, NodeId};
 
     fn accepted(worker: u8) -> AnswerEvent {
         AnswerEvent::Accepted(Accepted {
@@ -303,6 +308,11 @@ mod tests {
         let mut progress = begun();
         let started = progress.started().expect("it began");
         assert_eq!((started.transcript, started.seed), (vec![7, 7], 1));
+        assert_eq!(
+            started.worker,
+            Some(NodeId([2; 32])),
+            "the last that had it"
+        );
         assert_eq!(progress.take(chunk(0, 1, "a")), Ok(None));
         let rest = progress.take(chunk(1, 2, "bc")).expect("the same");
         let Some(Piece::Part(part)) = rest else {

@@ -38,6 +38,9 @@ pub struct Query<'a> {
     pub warm: &'a Warm,
     /// Now, on the clock that only goes forward.
     pub now_mono_ms: u64,
+    /// Who makes the answer still, for an orchestrator that is lost: it has not to make it anew, and so
+    /// comes first, however busy it is.
+    pub left_at: Option<NodeId>,
 }
 
 /// A candidate with the reasons for its rank.
@@ -178,6 +181,10 @@ pub fn place<'a>(
         looked_at: scored.len(),
         equals: draw_first(&mut scored, placement.near_equal, rng),
     };
+    let left_at = |it: &Scored<'_>| Some(it.found.worker.id()) == query.left_at && !it.suspect;
+    if let Some(at) = scored.iter().position(left_at) {
+        scored[..=at].rotate_right(1);
+    }
     let best = scored.into_iter().take(RANKED);
     let ranked = best.map(Scored::into_ranked).collect();
     Placed {

@@ -99,6 +99,21 @@ pub struct Entry<T> {
     pub what: T,
 }
 
+impl<T> Entry<T> {
+    /// The same, for something else.
+    pub(crate) fn with<U>(self, what: U) -> Entry<U> {
+        Entry {
+            tenant: self.tenant,
+            weight: self.weight,
+            priority: self.priority,
+            work: self.work,
+            bytes: self.bytes,
+            turn_by_ms: self.turn_by_ms,
+            what,
+        }
+    }
+}
+
 /// A request that waits. Numbers grow with each that comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(u64);
@@ -218,11 +233,16 @@ impl<T> Queue<T> {
     /// The next one: first all whose time is over, then whoever's turn it is. To be asked when
     /// there is a free place at a worker.
     pub fn take(&mut self, now_ms: u64) -> Option<Turn<T>> {
+        self.take_that(|_| true, now_ms)
+    }
+
+    /// The same of those that can have that place: who may not go there waits on, and holds nobody up.
+    /// Only the first of each tenant is looked at.
+    pub fn take_that(&mut self, can: impl Fn(&T) -> bool, now_ms: u64) -> Option<Turn<T>> {
         if let Some(late) = self.take_late(now_ms) {
             return Some(Turn::Late(late));
         }
-        let priority = *self.priorities.first()?;
-        let ticket = self.lanes[priority.at()].first()?;
+        let (priority, ticket) = self.next_that(can)?;
         let entry = self.remove(ticket)?;
         let lane = &mut self.lanes[priority.at()];
         lane.serve(ticket, &entry);
@@ -231,6 +251,19 @@ impl<T> Queue<T> {
         self.priorities.serve(&priority, entry.work, weight, more);
         self.rate.turn(entry.work, !self.is_empty(), now_ms);
         Some(Turn::Serve(entry.what))
+    }
+
+    /// Whether one of them can have a place.
+    pub fn any(&self, can: impl Fn(&T) -> bool) -> bool {
+        self.next_that(can).is_some()
+    }
+
+    fn next_that(&self, can: impl Fn(&T) -> bool) -> Option<(Priority, Ticket)> {
+        let can = |ticket: &Ticket| self.waiting.get(ticket).is_some_and(|it| can(&it.what));
+        self.priorities.in_order().find_map(|priority| {
+            let mut firsts = self.lanes[priority.at()].firsts();
+            Some((*priority, firsts.find(can)?))
+        })
     }
 
     /// The next one whose time is over.
@@ -326,11 +359,11 @@ impl<T> Queue<T> {
     /// How long a request would wait for its turn, at its tenant's share of the rate that is seen;
     /// nothing while none is known.
     #[must_use]
-    pub fn wait_ms(&self, entry: &Entry<T>, now_ms: u64) -> Option<u64> {
+    pub fn wait_ms<U>(&self, entry: &Entry<U>, now_ms: u64) -> Option<u64> {
         self.wait(entry, now_ms).map(millis)
     }
 
-    fn wait(&self, entry: &Entry<T>, now_ms: u64) -> Option<f64> {
+    fn wait<U>(&self, entry: &Entry<U>, now_ms: u64) -> Option<f64> {
         let per_ms = self.rate.per_ms(now_ms)?;
         let parts = |priority: Priority| {
             let counts = priority == entry.priority || !self.lanes[priority.at()].is_empty();

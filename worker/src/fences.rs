@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use tether_wire::CorrelationId;
+use tether_wire::infer::WorkOrder;
 
 /// Most jobs whose fence is remembered. An order of a replaced owner comes within seconds of its
 /// replacement; at a thousand orders a second this reaches back more than a minute.
@@ -14,6 +15,17 @@ pub struct Turn {
     pub fence: u64,
     /// Which attempt of that owner.
     pub attempt: u32,
+}
+
+impl Turn {
+    /// That of an order.
+    #[must_use]
+    pub fn of(order: &WorkOrder) -> Self {
+        Self {
+            fence: order.fence,
+            attempt: order.attempt,
+        }
+    }
 }
 
 /// The highest turn taken of each recent job.

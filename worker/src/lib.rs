@@ -13,6 +13,7 @@
 //! * [`presence`] – what orchestrators and the DHT hear of the worker
 //! * [`device`] – where an engine computes
 //! * `fit` – prompts that cannot fit, known by their bytes alone
+//! * `under_way` – answers that the next owner of their job takes over
 //! * [`health`], [`pace`] – what a worker knows about itself
 //! * [`status`] – what a worker tells its provider
 //! * `metrics_page` – what it tells a collector of metrics
@@ -40,6 +41,7 @@ pub mod sandbox;
 pub mod serve;
 pub mod status;
 pub mod text;
+mod under_way;
 pub mod worker;
 
 pub use admission::Load;

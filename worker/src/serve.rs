@@ -1,26 +1,29 @@
 //! Orders of orchestrators, answered. (WRK-1) [T-INF-6] to [T-INF-8]
+//!
+//! * `answer` – one order, from its call to its end
+
+mod answer;
 
 use crate::admission::{Place, Slots};
-use crate::clock::{now_ms, now_ns};
-use crate::engine::{Answer, EngineDone, Hold};
+use crate::clock::now_ms;
+use crate::engine::Hold;
 use crate::fences::{Fences, Turn};
 use crate::fit;
 use crate::health::{Health, LOOK_INTERVAL};
 use crate::models::leases::Lease;
 use crate::models::{self, Found, ModelState, ModelStatus, Models, Served};
-use crate::pace::{Finished, Pace};
+use crate::pace::Pace;
 use crate::quota::{Claim, Rates, retry_after_ms};
-use crate::receipts::{Draft, Signer};
+use crate::receipts::Signer;
+use crate::under_way::UnderWay;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tether_net::{BoxFuture, Incoming, Service};
 use tether_telemetry::metrics::WorkerMetrics;
 use tether_telemetry::trace;
-use tether_wire::infer::{
-    Accepted, AnswerEvent, Begun, Done, MAX_EVENT_BYTES, MAX_REQUEST_BYTES, WorkOrder,
-};
+use tether_wire::infer::{MAX_REQUEST_BYTES, WorkOrder};
 use tether_wire::rpc::{Code, RpcError, method};
-use tether_wire::{Digest, NodeId, Role, TenantId, codec};
+use tether_wire::{Digest, NodeId, Role, codec};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -50,6 +53,8 @@ pub(crate) struct Shared {
     rates: Mutex<Rates>,
     pace: Mutex<Pace>,
     fences: Mutex<Fences>,
+    /// Answers that are made, or were a moment ago.
+    under_way: Arc<UnderWay>,
 }
 
 impl Shared {
@@ -77,6 +82,7 @@ impl Shared {
             rates: Mutex::new(rates),
             pace: Mutex::default(),
             fences: Mutex::default(),
+            under_way: Arc::default(),
         }
     }
 
@@ -155,19 +161,9 @@ impl Shared {
         }
         // Held until the order is taken or not, so that of two alike one is.
         let mut fences = self.fences();
-        let turn = Turn {
-            fence: order.fence,
-            attempt: order.attempt,
-        };
+        let turn = Turn::of(order);
         if let Err(seen) = fences.check(order.correlation, turn) {
-            let Turn { fence, attempt } = turn;
-            return Err(RpcError::new(
-                Code::Conflict,
-                format!(
-                    "the order has fence {fence} and attempt {attempt}, but one with {} and {} came before",
-                    seen.fence, seen.attempt
-                ),
-            ));
+            return Err(came_before(turn, seen));
         }
         let model = match found {
             Found::Held(index, known) => {
@@ -271,6 +267,18 @@ impl Hold for Held {
     }
 }
 
+/// An order that is not the next of its job. [T-INF-6]
+fn came_before(turn: Turn, seen: Turn) -> RpcError {
+    let Turn { fence, attempt } = turn;
+    RpcError::new(
+        Code::Conflict,
+        format!(
+            "the order has fence {fence} and attempt {attempt}, but one with {} and {} came before",
+            seen.fence, seen.attempt
+        ),
+    )
+}
+
 /// Orchestrators check requests of tenants; a worker checks again what could hurt its engine.
 fn check(order: &WorkOrder) -> Result<(), RpcError> {
     order.check().map_err(|error| RpcError::invalid(&error))
@@ -329,7 +337,7 @@ async fn infer(shared: &Arc<Shared>, mut call: Incoming) -> Result<(), RpcError>
         // Whatever ends first: dropping the rest cancels the engine, which gives the slot back when it
         // has let go.
         tokio::select! {
-            result = Box::pin(answer(shared, &mut call, order)) => result,
+            result = Box::pin(answer::answer(shared, &mut call, order)) => result,
             () = cancelled => Err(gave_up(timeout_ms, began.elapsed())),
         }
     };
@@ -348,152 +356,4 @@ fn gave_up(timeout_ms: Option<u64>, after: Duration) -> RpcError {
         }
         _ => RpcError::new(Code::Cancelled, "the caller is gone"),
     }
-}
-
-async fn answer(shared: &Shared, call: &mut Incoming, order: WorkOrder) -> Result<(), RpcError> {
-    let (model, place) = shared.admit(&order)?;
-    let accepted = Accepted {
-        worker: shared.id,
-        model: order.model.clone(),
-        digest: order.digest,
-        seed: order.sampling.seed.unwrap_or_default(),
-        // Both are known to the orchestrator.
-        numerics_class: String::new(),
-        created_ms: 0,
-        degraded_from: None,
-        max_tokens: None,
-    };
-    send(call, &AnswerEvent::Accepted(accepted)).await?;
-    let turn = shared.turn(&order.digest, model, place);
-    let turn = tokio::select! {
-        turn = tokio::time::timeout(shared.queue_timeout, turn) => turn,
-        () = shared.stopping.cancelled() => return Err(handed_over()),
-    };
-    let Ok(turn) = turn else {
-        shared.metrics.shed("queue-timeout");
-        let ms = shared.queue_timeout.as_millis();
-        return Err(RpcError::new(
-            Code::Overloaded,
-            format!("its turn did not come within {ms} ms"),
-        )
-        .with_retry_after_ms(shared.retry_after_ms()));
-    };
-    let (served, held) = turn?;
-
-    let mut draft = Draft::begin(&order);
-    // The slot is free as soon as the engine is done with it, not when the caller has read everything,
-    // nor when the caller goes.
-    let engine = &served.engine;
-    let tenant = order.tenant.clone();
-    let answer = engine.generate(order.into(), Box::new(held))?;
-    let done = relay(shared, &tenant, call, answer, &mut draft).await?;
-    finished(shared, &served, draft.began_ms(), &done);
-    let event = Done {
-        finish: done.finish,
-        usage: done.usage,
-        receipt: draft.seal(&done, &served, &shared.signer),
-    };
-    send(call, &AnswerEvent::Done(event)).await
-}
-
-/// Says when the engine turns to it, and passes chunks on as they come. A caller that reads too
-/// slowly fills the answer's buffer, and is cut off by the supervisor. When the worker stops, what
-/// the engine gave is sent before the answer is handed over.
-async fn relay(
-    shared: &Shared,
-    tenant: &TenantId,
-    call: &mut Incoming,
-    mut answer: Answer,
-    draft: &mut Draft,
-) -> Result<EngineDone, RpcError> {
-    let spent = |tokens| shared.rates().spent(tenant, tokens, now_ms());
-    let begun = tokio::select! {
-        begun = answer.begun() => begun,
-        () = shared.stopping.cancelled() => return Err(handed_over()),
-    };
-    if let Some(prompt_tokens) = begun {
-        spent(prompt_tokens);
-        send(call, &AnswerEvent::Begun(Begun { prompt_tokens })).await?;
-    }
-    loop {
-        let chunk = tokio::select! {
-            chunk = answer.chunk() => chunk,
-            () = shared.stopping.cancelled() => {
-                for chunk in answer.given() {
-                    draft.take(&chunk);
-                    send(call, &AnswerEvent::Chunk(chunk)).await?;
-                }
-                return Err(handed_over());
-            }
-        };
-        let Some(chunk) = chunk else { break };
-        if draft.take(&chunk) {
-            spent(chunk.positions().unwrap_or(u32::MAX));
-        }
-        send(call, &AnswerEvent::Chunk(chunk)).await?;
-    }
-    let done = answer.end().await?;
-    if begun.is_none() {
-        spent(done.usage.prompt_tokens);
-    }
-    Ok(done)
-}
-
-/// The worker stops, and the time that it had for what ran is over.
-fn handed_over() -> RpcError {
-    RpcError::new(
-        Code::Unavailable,
-        "this worker drained and stopped: the answer is handed over, and another worker can give it",
-    )
-}
-
-async fn send(call: &mut Incoming, event: &AnswerEvent) -> Result<(), RpcError> {
-    let bytes = codec::encode(event);
-    if bytes.len() > MAX_EVENT_BYTES {
-        let why = format!("the engine made a piece of {} bytes", bytes.len());
-        return Err(RpcError::new(Code::Internal, why));
-    }
-    call.send(&bytes).await
-}
-
-/// Counts an answer and records what the engine's process measured, as spans of this trace. (OBS-1)
-fn finished(shared: &Shared, served: &Served, began_ms: u64, done: &EngineDone) {
-    let usage = done.usage;
-    let model = served.offer.model.to_string();
-    let ended_ns = now_ns();
-    let first_ns = ended_ns.saturating_sub(done.decode_ms.saturating_mul(1_000_000));
-    let start_ns = first_ns.saturating_sub(done.prefill_ms.saturating_mul(1_000_000));
-    let input = ("gen_ai.usage.input_tokens", i64::from(usage.prompt_tokens));
-    let output = (
-        "gen_ai.usage.output_tokens",
-        i64::from(usage.completion_tokens),
-    );
-    let span = tracing::Span::current();
-    span.record(input.0, input.1);
-    span.record(output.0, output.1);
-    trace::record_finished(
-        "engine.prefill",
-        start_ns,
-        first_ns,
-        &[(input.0, input.1.into())],
-    );
-    trace::record_finished(
-        "engine.decode",
-        first_ns,
-        ended_ns,
-        &[(output.0, output.1.into())],
-    );
-    shared.metrics.answered(
-        &model,
-        usage.prompt_tokens,
-        usage.completion_tokens,
-        Duration::from_millis(done.prefill_ms),
-        Duration::from_millis(done.decode_ms),
-    );
-    shared.pace().finished(Finished {
-        tokens: usage.completion_tokens,
-        first_token_ms: done.prefill_ms,
-        began_ms,
-        ended_ms: ended_ns / 1_000_000,
-    });
 }

@@ -1,4 +1,4 @@
-//! Requests for inference and the events of an answer. [T-INF-1] to [T-INF-14]
+//! Requests for inference and the events of an answer. [T-INF-1] to [T-INF-15]
 //!
 //! * [`sampling`] – how each token is drawn
 //! * [`output`] – what the answer must be

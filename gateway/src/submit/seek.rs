@@ -3,7 +3,8 @@
 //! An orchestrator whose link breaks is lost, and so is one of which nothing is heard where there is
 //! another. Then another is looked for, or the same one once it is back, for as long as the patience
 //! allows, with the same correlation id, so that the work is known to be the same. Before the answer
-//! has begun that ends after a few: what kills whoever takes it is not carried to all.
+//! has begun that ends after a few: what kills whoever takes it is not carried to all. One that cannot
+//! go on is asked again only when all others were asked: it may just be back, and know no worker yet.
 //!
 //! Where an orchestrator is unavailable one other is asked, once: it may be alone in that it stops, or
 //! in what it tried, but a request that fails wherever it comes is not carried to all either.
@@ -42,6 +43,8 @@ pub(super) struct Seeker {
     lost: Vec<NodeId>,
     /// Asked before the answer began.
     asked: Vec<NodeId>,
+    /// Asked in this round of a search. No more than there are links.
+    round: Vec<NodeId>,
     /// Why one was unavailable before the answer began.
     refusal: Option<RpcError>,
     has_begun: bool,
@@ -66,6 +69,7 @@ impl Seeker {
             patience,
             lost: Vec::new(),
             asked: Vec::new(),
+            round: Vec::new(),
             refusal: None,
             has_begun: false,
             asked_at: Instant::now(),
@@ -90,7 +94,7 @@ impl Seeker {
     ) -> Result<Call, RpcError> {
         let link = link.clone();
         let peer = link.peer().id;
-        let is_lost = is_lost(&link).await;
+        let is_lost = is_lost(&link, &error).await;
         tracing::warn!(%peer, %error, is_lost, "no answer from this orchestrator");
         if error.code == Code::Elsewhere {
             return self.follow(&link, error, started).await;
@@ -181,11 +185,15 @@ impl Seeker {
         started: Option<Started>,
     ) -> Result<Call, RpcError> {
         let mut changes = self.orchestrators.watch();
-        let mut pauses = self.seeking_until.is_some();
         let patience = Instant::now() + self.patience;
         let by = self.by.min(*self.seeking_until.get_or_insert(patience));
         loop {
-            if std::mem::replace(&mut pauses, true) {
+            let links = self.orchestrators.ranked(&self.request.correlation);
+            let ids = links.iter().map(|link| link.peer().id);
+            let next = next_in_round(ids, &self.lost, &self.round);
+            let link = links.iter().find(|link| Some(link.peer().id) == next);
+            let Some(link) = link else {
+                self.round.clear();
                 let ms = rand::rng().random_range(PAUSE_MS / 2..=PAUSE_MS);
                 tokio::select! {
                     () = tokio::time::sleep_until(by) => return Err(error),
@@ -193,18 +201,15 @@ impl Seeker {
                     _ = changes.changed() => {}
                     () = tokio::time::sleep(Duration::from_millis(ms)) => {}
                 }
-            }
-            let mut links = self.orchestrators.ranked(&self.request.correlation);
-            // One that was lost may be back, and is asked last.
-            links.sort_by_key(|link| self.lost.contains(&link.peer().id));
-            for link in links {
-                match self.ask(&link, started.clone()).await {
-                    Ok(call) => return Ok(call),
-                    Err(failed) if !may_pass(failed.code) => return Err(failed),
-                    Err(failed) => {
-                        tracing::info!(peer = %link.peer().id, error = %failed, "it does not go on");
-                        error = failed;
-                    }
+                continue;
+            };
+            self.round.push(link.peer().id);
+            match self.ask(link, started.clone()).await {
+                Ok(call) => return Ok(call),
+                Err(failed) if !may_pass(failed.code) => return Err(failed),
+                Err(failed) => {
+                    tracing::info!(peer = %link.peer().id, error = %failed, "it does not go on");
+                    error = failed;
                 }
             }
         }
@@ -213,7 +218,11 @@ impl Seeker {
     /// A new piece came: the answer has begun, or goes on.
     pub(super) fn found(&mut self) {
         self.has_begun = true;
-        self.seeking_until = None;
+        self.round.clear();
+        if self.seeking_until.take().is_some() {
+            let after_ms = self.asked_at.elapsed().as_millis();
+            tracing::info!(after_ms, "the answer goes on elsewhere");
+        }
     }
 
     /// Submits the request to one of them.
@@ -281,11 +290,40 @@ fn may_pass(code: Code) -> bool {
 }
 
 /// Whether the link is gone, or as good as gone. The error of a call may come a moment before that
-/// of its link.
-async fn is_lost(link: &Link) -> bool {
-    !link.is_up()
-        || link.is_quiet()
-        || tokio::time::timeout(LINK_LOSS_GRACE, link.closed())
-            .await
-            .is_ok()
+/// of its link, unless the orchestrator itself said it.
+async fn is_lost(link: &Link, error: &RpcError) -> bool {
+    let was_said = error.code == Code::Elsewhere || error.retry_after_ms.is_some();
+    let grace = if was_said {
+        Duration::ZERO
+    } else {
+        LINK_LOSS_GRACE
+    };
+    !link.is_up() || link.is_quiet() || tokio::time::timeout(grace, link.closed()).await.is_ok()
+}
+
+/// Who is asked next in a round of a search, of those that are linked, the best first: whoever was not
+/// asked in it. One that was lost may be back, and comes last. Pure.
+fn next_in_round(
+    linked: impl Iterator<Item = NodeId>,
+    lost: &[NodeId],
+    round: &[NodeId],
+) -> Option<NodeId> {
+    let mut left: Vec<NodeId> = linked.filter(|id| !round.contains(id)).collect();
+    left.sort_by_key(|id| lost.contains(id));
+    left.first().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_are_asked_once_in_a_round_and_those_that_were_lost_last() {
+        let [one, two, three] = [1, 2, 3].map(|n| NodeId([n; 32]));
+        let next = |round: &[NodeId]| next_in_round([one, two, three].into_iter(), &[one], round);
+        assert_eq!(next(&[]), Some(two));
+        assert_eq!(next(&[two]), Some(three));
+        assert_eq!(next(&[two, three]), Some(one));
+        assert_eq!(next(&[one, two, three]), None);
+    }
 }

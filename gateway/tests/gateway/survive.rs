@@ -52,6 +52,21 @@ async fn an_answer_whose_orchestrator_is_lost_goes_on_elsewhere_and_nothing_come
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_goes_on_at_the_next_where_the_first_that_is_asked_cannot() {
+    let mut world = World::with(3, |_| ()).await;
+    let (status, _, body) = send(world.chat("second-cannot", false)).await;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(body["choices"][0]["message"]["content"], "Paris");
+    let mut asked = Vec::new();
+    while let Ok(seen) = world.reports.seen.try_recv() {
+        asked.push(seen.orchestrator);
+    }
+    assert_eq!(asked.len(), 3, "each was asked once: {asked:?}");
+    asked.sort_unstable();
+    assert_eq!(asked, [0, 1, 2]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_is_not_streamed_survives_as_well() {
     let world = World::with(2, |_| ()).await;
     let (status, _, body) = send(world.chat("goes-on", false)).await;

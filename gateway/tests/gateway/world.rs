@@ -1,6 +1,6 @@
 //! A gateway and orchestrators in a mesh of their own, over DHT nodes that all tests share.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tether_gateway::{Gateway, GatewayConfig};
@@ -390,6 +390,10 @@ async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<
             let why = "the orchestrator is stopping";
             return Err(RpcError::new(Code::Elsewhere, why));
         }
+        "second-cannot" if place(&correlation, index) == 1 => {
+            let why = "no worker can serve the model `second-cannot` just now";
+            return Err(RpcError::new(Code::Unavailable, why).with_retry_after_ms(5_000));
+        }
         "no-such-form" => {
             let why = "response_format cannot be followed: invalid regex";
             return Err(RpcError::new(Code::Invalid, why).with_param("response_format"));
@@ -444,7 +448,7 @@ async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<
             call.link().close("killed by the script");
             return Ok(());
         }
-        "goes-on" | "goes-on-otherwise" if !goes_on => {
+        "goes-on" | "goes-on-otherwise" | "second-cannot" if !goes_on => {
             tokio::time::sleep(Duration::from_millis(200)).await;
             call.link().close("killed by the script");
             return Ok(());
@@ -473,6 +477,19 @@ async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<
     say(&mut call, chunk(1, "")).await?;
     say(&mut call, chunk(2, "is")).await?;
     say(&mut call, done).await
+}
+
+/// How many others were asked for this request before this one was for the first time.
+fn place(correlation: &str, orchestrator: usize) -> usize {
+    static PLACES: OnceLock<Mutex<HashMap<String, Vec<usize>>>> = OnceLock::new();
+    let places = PLACES.get_or_init(Mutex::default).lock();
+    let mut places = places.expect("not poisoned");
+    let asked = places.entry(correlation.to_owned()).or_default();
+    if !asked.contains(&orchestrator) {
+        asked.push(orchestrator);
+    }
+    let place = asked.iter().position(|it| *it == orchestrator);
+    place.expect("it was put there")
 }
 
 /// Whether nobody was asked for this request before.

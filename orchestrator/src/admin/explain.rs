@@ -339,6 +339,7 @@ impl Explaining<'_> {
             numerics_class: None,
             warm: &Warm::default(),
             now_mono_ms: self.sight.now_mono_ms,
+            left_at: None,
         };
         place([found], &query, self.placement, rng).ranked.pop()
     }

@@ -100,7 +100,10 @@ impl Dispatcher {
             opened = self.open(run, candidate, &order, &mut check) => opened,
         };
         let mut opened = match opened {
-            Ok(opened) => opened.known(candidate, run, trial),
+            Ok(opened) => {
+                tracing::debug!("the worker took the order");
+                opened.known(candidate, run, trial)
+            }
             Err(end) => {
                 trial.end(end.outcome());
                 return end;
@@ -253,6 +256,10 @@ impl Dispatcher {
                 Err(end) => return end,
                 Ok(Seen::Nothing | Seen::Accepted(_)) => continue,
                 Ok(Seen::Begun(begun)) => {
+                    tracing::debug!(
+                        tokens = run.progress.transcript().len(),
+                        "its turn at the worker"
+                    );
                     if let Err(end) = counted(run, worker, begun.prompt_tokens) {
                         return end;
                     }

@@ -8,7 +8,7 @@ use crate::job::{Answer, Job, JobState, NewJob, Repeat};
 use crate::store::{Grounds, Holder, Reserved, StoreError, TakeOver};
 use tether_wire::infer::InferRequest;
 use tether_wire::rpc::{Code, RpcError};
-use tether_wire::{Digest, NodeId};
+use tether_wire::{Digest, ModelRef, NodeId};
 
 /// How often a job is looked at that changes hands meanwhile.
 const MAX_TRIES: usize = 8;
@@ -79,7 +79,7 @@ impl Dispatcher {
             match repeat {
                 Repeat::AlreadyAnswered => return self.kept(&earlier).await,
                 Repeat::StillRunning => {
-                    if let Some(claimed) = self.take_over(&earlier, lost, held).await? {
+                    if let Some(claimed) = self.take_over(&earlier, &job.model, lost, held).await? {
                         return Ok(Claim::Ours(claimed));
                     }
                     // It changed hands or ended meanwhile.
@@ -91,11 +91,13 @@ impl Dispatcher {
     }
 
     /// What became of a request that nobody could run now: its key may have been used before.
-    /// Nothing where it is to be told why it cannot run.
+    /// Nothing where it is to be told why it cannot run. `lost` are the orchestrators that the submitter
+    /// cannot reach: it is sent to none of them.
     pub(super) async fn claim_earlier(
         &self,
         request: &InferRequest,
         hash: &Digest,
+        lost: &[NodeId],
     ) -> Result<Option<Claim>, RpcError> {
         // That the store does not work is no better answer than the one that there is.
         let Ok(Some(earlier)) = self.store.job(request.correlation).await else {
@@ -104,7 +106,7 @@ impl Dispatcher {
         match earlier.repeated_by(hash) {
             Repeat::AnotherRequest => Err(conflict(Repeat::AnotherRequest)),
             Repeat::AlreadyAnswered => self.kept(&earlier).await.map(Some),
-            Repeat::StillRunning if earlier.owner != self.id => {
+            Repeat::StillRunning if earlier.owner != self.id && !lost.contains(&earlier.owner) => {
                 let lives = self.lives(&earlier, clock::now().unix_ms).await?;
                 lives
                     .then(|| elsewhere(earlier.owner))
@@ -139,10 +141,12 @@ impl Dispatcher {
         }
     }
 
-    /// Takes an open job over where nobody else has it; nothing where it changed meanwhile.
+    /// Takes an open job over, as one of this model, where nobody else has it; nothing where it
+    /// changed meanwhile.
     async fn take_over(
         &self,
         earlier: &Job,
+        model: &ModelRef,
         lost: &[NodeId],
         held: &Held,
     ) -> Result<Option<Claimed>, RpcError> {
@@ -168,6 +172,7 @@ impl Dispatcher {
             },
             by: self.id,
             grounds,
+            model: Some(model.clone()),
             lease_until_ms: now_ms.saturating_add(self.config.answer_timeout_ms),
             now_ms,
         };

@@ -18,6 +18,7 @@ use crate::clock;
 use crate::job::Step;
 use crate::policy::Effective;
 use crate::store::{Reserved, StoreError};
+use std::sync::Arc;
 use tether_wire::infer::{InferRequest, Usage};
 use tether_wire::rpc::{Code, RpcError};
 
@@ -27,17 +28,16 @@ impl Dispatcher {
         &self,
         request: &InferRequest,
         mut chosen: Chosen,
-        rules: &Effective,
+        rules: &Arc<Effective>,
         deadline: tokio::time::Instant,
         log: &AnswerLog,
     ) -> Result<(Chosen, Turn), RpcError> {
-        let mut first: Option<RpcError> = None;
         let is_counted = chosen.degraded_from.is_some();
         loop {
             let wanted = (&chosen.model, chosen.digest);
             let error = match self.turn(request, wanted, rules, deadline, log).await {
                 Ok(turn) => {
-                    if let Some(first) = first.filter(|_| !is_counted) {
+                    if let Some(first) = chosen.refused.as_ref().filter(|_| !is_counted) {
                         self.metrics.degraded(first.code.as_str());
                     }
                     return Ok((chosen, turn));
@@ -45,11 +45,10 @@ impl Dispatcher {
                 Err(error) if is_shed(&error) => error,
                 Err(error) => return Err(error),
             };
-            // What is wrong with the model that was asked for is told, not with one that was not.
-            let told = first.get_or_insert(error);
             match self.smaller(&chosen.model, rules) {
-                Some(smaller) => chosen = chosen.smaller(smaller),
-                None => return Err(told.clone()),
+                Some(smaller) => chosen = chosen.smaller(smaller, &error),
+                // What is wrong with the model that was asked for is told, not with one that was not.
+                None => return Err(chosen.refused.unwrap_or(error)),
             }
         }
     }
@@ -61,23 +60,24 @@ impl Dispatcher {
         log: &AnswerLog,
         interrupt: &mut Interrupts,
     ) -> End {
-        let mut first = None;
         loop {
             let end = self.drive(run, log, interrupt).await;
             let Some(error) = untaken(&end, run) else {
                 return end;
             };
-            let smaller = (is_shed(error) && has_time(run))
+            // One that cannot do what was asked is passed over like one that has no room.
+            let smaller = has_time(run)
                 .then(|| self.smaller(&run.model, &run.rules))
                 .flatten();
-            let told: &RpcError = first.get_or_insert_with(|| error.clone());
+            let told = run.refused.get_or_insert_with(|| error.clone()).clone();
             let Some((model, digest)) = smaller else {
-                return End::Final(told.clone());
+                return End::Final(told);
             };
             let chosen = Chosen {
                 degraded_from: (run.degraded_from.clone()).or(Some(run.model.clone())),
                 model,
                 digest,
+                refused: Some(told.clone()),
             };
             // The place at the larger one is somebody else's by now.
             run.turn = None;
@@ -88,7 +88,7 @@ impl Dispatcher {
                 turn = turn => turn,
             };
             let Ok((chosen, turn)) = turn else {
-                return End::Final(told.clone());
+                return End::Final(told);
             };
             if let Err(end) = self.begin_smaller(run, chosen, turn, error).await {
                 return end;

@@ -19,7 +19,7 @@ use tether_telemetry::trace;
 use tether_wire::codec;
 use tether_wire::infer::{InferRequest, MAX_REQUEST_BYTES};
 use tether_wire::rpc::{Code, RpcError};
-use tether_wire::{Digest, ModelRef, Role};
+use tether_wire::{Digest, ModelRef, NodeId, Role};
 use tokio::sync::SemaphorePermit;
 use tracing::{Instrument, Span, field};
 
@@ -165,12 +165,13 @@ impl Dispatcher {
             deadline,
         } = asked;
         let resume = request.resume.take();
+        let lost = resume.as_ref().map_or(&[][..], |it| &it.lost);
         let started = resume.as_ref().and_then(|it| it.started.as_ref());
         let (rules, limit) = self.permitted(&request, explaining)?;
         request.sampling.max_tokens = request.sampling.max_tokens.or(limit);
         let chosen = match self.choose(&request, started, &rules, explaining) {
             Ok(chosen) => chosen,
-            Err(error) => return self.earlier(&request, &hash, error).await,
+            Err(error) => return self.earlier(&request, &hash, lost, error).await,
         };
         let asked = chosen.degraded_from.as_ref().unwrap_or(&chosen.model);
         Span::current().record("gen_ai.request.model", asked.to_string());
@@ -182,7 +183,7 @@ impl Dispatcher {
             let turn = self.turn_or_smaller(&request, chosen, &rules, deadline, place.log());
             match turn.await {
                 Ok((chosen, turn)) => (chosen, Some(turn)),
-                Err(error) => return self.earlier(&request, &hash, error).await,
+                Err(error) => return self.earlier(&request, &hash, lost, error).await,
             }
         };
         let asked_seed = request.sampling.seed;
@@ -190,8 +191,12 @@ impl Dispatcher {
             .or(started.map(|started| started.seed))
             .unwrap_or_else(|| rand::rng().random::<u64>() >> (u64::BITS - SEED_BITS));
         let job = self.new_job(&request, hash, &chosen.model, seed, deadline);
+        tracing::debug!(
+            resumes = resume.is_some(),
+            has_begun = started.is_some(),
+            "may go on"
+        );
         let held = self.jobs.hold(request.correlation);
-        let lost = resume.as_ref().map_or(&[][..], |it| &it.lost);
         let claimed = match self.claim(job, lost, &held).await? {
             Claim::Ours(claimed) => claimed,
             Claim::Answered(answer) => return Ok(TakenIn::Answered(answer)),
@@ -213,6 +218,7 @@ impl Dispatcher {
             rules,
             may_degrade: !has_begun && !claimed.is_streaming,
             degraded_from: chosen.degraded_from,
+            refused: chosen.refused,
             limit,
             hash,
             seed: claimed.seed,
@@ -232,9 +238,10 @@ impl Dispatcher {
         &self,
         request: &InferRequest,
         hash: &Digest,
+        lost: &[NodeId],
         error: RpcError,
     ) -> Result<TakenIn, RpcError> {
-        match self.claim_earlier(request, hash).await? {
+        match self.claim_earlier(request, hash, lost).await? {
             Some(Claim::Answered(answer)) => Ok(TakenIn::Answered(answer)),
             _ => Err(error),
         }

@@ -18,15 +18,18 @@ pub(super) struct Chosen {
     pub(super) digest: Digest,
     /// The model that was asked for, where another one is to answer.
     pub(super) degraded_from: Option<ModelRef>,
+    /// Why that one does not: what is told where no other one can.
+    pub(super) refused: Option<RpcError>,
 }
 
 impl Chosen {
-    /// A smaller one in its place.
-    pub(super) fn smaller(self, (model, digest): (ModelRef, Digest)) -> Self {
+    /// A smaller one in its place, and why.
+    pub(super) fn smaller(self, (model, digest): (ModelRef, Digest), why: &RpcError) -> Self {
         Self {
             model,
             digest,
             degraded_from: self.degraded_from.or(Some(self.model)),
+            refused: self.refused.or_else(|| Some(why.clone())),
         }
     }
 }
@@ -76,6 +79,7 @@ impl Dispatcher {
                     model,
                     digest,
                     degraded_from: None,
+                    refused: None,
                 }
             }
         };
@@ -87,12 +91,13 @@ impl Dispatcher {
             return Ok(chosen);
         }
         explaining.left_alone(&barred.workers);
+        let why = self.nothing_serves_now(wanted, rules);
         match self.smaller(&chosen.model, rules) {
             Some(smaller) if started.is_none() => {
                 self.metrics.degraded(Code::Unavailable.as_str());
-                Ok(chosen.smaller(smaller))
+                Ok(chosen.smaller(smaller, &why))
             }
-            _ => Err(self.nothing_serves_now(wanted, rules)),
+            _ => Err(why),
         }
     }
 
@@ -110,20 +115,24 @@ impl Dispatcher {
                 model,
                 digest,
                 degraded_from: None,
+                refused: None,
             });
         };
         if !rules.permits(model) {
             let why = format!("the model `{model}` may not be used any more");
             return Err(RpcError::new(Code::Forbidden, why).with_param("model"));
         }
-        let is_asked = request.model == model.name.as_str() || request.model == model.to_string();
-        let from = (!is_asked)
-            .then(|| self.resolve(&request.model, rules).ok())
-            .flatten();
+        let asks_for = |model: &ModelRef| {
+            request.model == model.name.as_str() || request.model == model.to_string()
+        };
+        let told = started.degraded_from.clone().filter(asks_for);
+        let asked = || Some(self.resolve(&request.model, rules).ok()?.0);
+        let from = (!asks_for(model)).then(|| told.or_else(asked)).flatten();
         Ok(Chosen {
             model: model.clone(),
             digest,
-            degraded_from: from.map(|(asked, _)| asked),
+            degraded_from: from,
+            refused: None,
         })
     }
 
@@ -140,7 +149,8 @@ impl Dispatcher {
                     return Ok((offer.model.clone(), offer.digest));
                 }
                 // Named by a worker that does not serve it: not now, rather than not at all.
-                Err((fleet.withheld(text)).map_or(unknown, |_| self.nothing_serves(text)))
+                let withheld = fleet.withheld_among(text, may);
+                Err(withheld.map_or(unknown, |_| self.nothing_serves(text)))
             }
         }
     }

@@ -34,6 +34,8 @@ pub(crate) struct Progress {
     given: Given,
     /// In which it was given.
     numerics_class: String,
+    /// Who made it for an owner that is lost, until somebody has an order here.
+    left_at: Option<NodeId>,
 }
 
 impl Progress {
@@ -54,6 +56,7 @@ impl Progress {
                 started.transcript
             },
             numerics_class: started.numerics_class,
+            left_at: started.worker,
             ..nothing
         }
     }
@@ -96,6 +99,11 @@ impl Progress {
         goes_on.then_some(self.numerics_class.as_str())
     }
 
+    /// Who may be at it still, for an owner that is lost, and goes on with it as it stands. [T-INF-15]
+    pub(crate) fn left_at(&self) -> Option<NodeId> {
+        self.left_at
+    }
+
     /// Whether anything was given.
     pub(crate) fn has_begun(&self) -> bool {
         self.has_begun
@@ -111,6 +119,7 @@ impl Progress {
         self.attempts += 1;
         self.tries.attempts = self.tries.attempts.max(1);
         self.tried.push(worker);
+        self.left_at = None;
         self.has_given = false;
         // What one said who gave nothing binds nobody.
         if !self.has_begun {

@@ -33,6 +33,8 @@ pub(crate) struct Run {
     pub(super) rules: Arc<Effective>,
     /// The model that was asked for, where this one answers in its place.
     pub(super) degraded_from: Option<ModelRef>,
+    /// Why that one does not answer.
+    pub(super) refused: Option<RpcError>,
     /// The most tokens that the policy lets it have, where the request says nothing.
     pub(super) limit: Option<u32>,
     /// Whether nobody was given any of it when it came, so that another model may answer.

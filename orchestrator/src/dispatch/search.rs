@@ -77,12 +77,14 @@ impl Dispatcher {
             numerics_class: run.progress.numerics_class(),
             warm: &warm,
             now_mono_ms: now_ms,
+            left_at: run.progress.left_at(),
         };
-        let (found, barred) = self.candidates(
+        let (found, barred) = self.candidates_and(
             &fleet,
             (&run.model, &run.digest),
             run.rules.regions(),
             &warm,
+            query.left_at.as_ref(),
         );
         let placed = place(found, &query, &placement, &mut rand::rng());
         Placed {
@@ -116,6 +118,18 @@ impl Dispatcher {
         within: Option<&BTreeSet<Region>>,
         warm: &Warm,
     ) -> (Vec<Found<'a>>, Barred) {
+        self.candidates_and(fleet, model, within, warm, None)
+    }
+
+    /// The same, and `also` this one.
+    fn candidates_and<'a>(
+        &self,
+        fleet: &'a Snapshot,
+        model: (&ModelRef, &Digest),
+        within: Option<&BTreeSet<Region>>,
+        warm: &Warm,
+        also: Option<&NodeId>,
+    ) -> (Vec<Found<'a>>, Barred) {
         let now_mono_ms = clock::now().mono_ms;
         let is_linked = |worker: &NodeId| {
             let node = self.node.get();
@@ -123,6 +137,11 @@ impl Dispatcher {
         };
         let here = &self.region;
         let mut found = fleet.candidates_within(model, here, within, warm, &mut rand::rng());
+        let also = also.and_then(|id| fleet.candidate(id, model));
+        found.extend(also.filter(|also| {
+            within.is_none_or(|within| within.contains(also.worker.region()))
+                && found.iter().all(|it| it.worker.id() != also.worker.id())
+        }));
         found.retain(|it| {
             let worker = it.worker;
             worker.may_be_asked(|| is_linked(&worker.id()), now_mono_ms)

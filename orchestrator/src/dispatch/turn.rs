@@ -3,7 +3,7 @@
 
 use super::Dispatcher;
 use super::log::AnswerLog;
-use super::waiting::{Entered, Turn};
+use super::waiting::{Entered, Turn, Within};
 use crate::clock;
 use crate::policy::Effective;
 use crate::queue::{Entry, MAX_RETRY_AFTER_MS, Shed, Why};
@@ -30,7 +30,7 @@ impl Dispatcher {
         &self,
         request: &InferRequest,
         (model, digest): (&ModelRef, Digest),
-        rules: &Effective,
+        rules: &Arc<Effective>,
         deadline: tokio::time::Instant,
         log: &AnswerLog,
     ) -> Result<Turn, RpcError> {
@@ -51,9 +51,9 @@ impl Dispatcher {
             work: read.saturating_add(tokens.unwrap_or(LIKELY_TOKENS).min(MOST_TOKENS)),
             bytes,
             turn_by_ms: now_ms.saturating_add(wait_ms),
-            what: (),
+            what: rules.clone(),
         };
-        let free = self.free(model, &digest);
+        let free = |within: Within<'_>| self.free((model, &digest), within);
         let mut waiter = match self.waiting.enter((model, digest), entry, free, now_ms) {
             Entered::Turn(turn) => return Ok(turn),
             Entered::Waits(waiter) => waiter,
@@ -68,11 +68,14 @@ impl Dispatcher {
             turn = waiter.turn() => turn,
             () = tokio::time::sleep_until(deadline) => None,
         };
-        let waited_ms = clock::now().mono_ms.saturating_sub(now_ms);
+        let then_ms = clock::now().mono_ms;
+        let waited_ms = then_ms.saturating_sub(now_ms);
         (self.metrics).waited(Duration::from_millis(waited_ms));
         turn.ok_or_else(|| {
             let why = "every worker of this model is busy: the request had no turn in time";
-            let estimate_ms = waiter.estimate_ms().unwrap_or(self.config.retry_after_ms);
+            let estimate_ms = waiter
+                .estimate_ms(then_ms)
+                .unwrap_or(self.config.retry_after_ms);
             let estimate_ms = estimate_ms.clamp(1, MAX_RETRY_AFTER_MS);
             RpcError::new(Code::Overloaded, why).with_retry_after_ms(estimate_ms)
         })
@@ -88,16 +91,17 @@ impl Dispatcher {
                 _ = changes.changed(), if !self.waiting.is_empty() => {}
                 () = tokio::time::sleep(LOOK), if !self.waiting.is_empty() => {}
             }
-            let free = |model: &ModelRef, digest: &Digest| self.free(model, digest);
+            let free = |model: &ModelRef, digest: &Digest, within: Within<'_>| {
+                self.free((model, digest), within)
+            };
             self.waiting.call(free, clock::now().mono_ms);
         }
     }
 
-    /// Places at the workers of a model, in all regions: a request that may go to some of them alone
-    /// waits with the others.
-    fn free(&self, model: &ModelRef, digest: &Digest) -> u32 {
+    /// Places at the workers of a model, in these regions.
+    fn free(&self, model: (&ModelRef, &Digest), within: Within<'_>) -> u32 {
         let fleet = self.fleet.snapshot();
-        let (found, _) = self.candidates(&fleet, (model, digest), None, &Warm::default());
+        let (found, _) = self.candidates(&fleet, model, within, &Warm::default());
         let ahead = self.config.queue.ahead_percent;
         let places = found.iter().map(|it| it.worker.places(ahead));
         places.fold(0, u32::saturating_add)

@@ -4,12 +4,17 @@
 //! free, and nobody waiting, goes on at once; who waits is called by [`Waiting::call`], which is asked
 //! whenever a place may have become free. A turn counts as a taken place until its request is given
 //! to a worker, which counts it from then on.
+//!
+//! A request that must stay in some regions has its turn when a place is free there: it takes none
+//! that it cannot use, and holds nobody up who can.
 
+use crate::policy::Effective;
 use crate::queue::{Entry, Priority, QueueSettings, Queues, Shed, Ticket, Turn as Next};
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tether_telemetry::metrics::OrchestratorMetrics;
-use tether_wire::{Digest, ModelRef};
+use tether_wire::{Digest, ModelRef, Region};
 use tokio::sync::{Notify, oneshot};
 
 /// Who waits. Cheap to clone.
@@ -24,11 +29,45 @@ struct Shared {
 }
 
 struct Room {
-    queues: Queues<oneshot::Sender<Called>>,
+    queues: Queues<Waits>,
     /// Artifacts that are waited for, by model.
     digests: HashMap<ModelRef, Digest>,
     /// Turns that no worker counts yet.
     turns: HashMap<ModelRef, u32>,
+}
+
+/// Who waits.
+struct Waits {
+    tell: oneshot::Sender<Called>,
+    rules: Arc<Effective>,
+}
+
+/// Where a request may go; everywhere where nothing is said.
+pub(super) type Within<'a> = Option<&'a BTreeSet<Region>>;
+
+/// Places that are free, each asked for once.
+struct Free<F> {
+    ask: F,
+    known: RefCell<Vec<(Option<BTreeSet<Region>>, u32)>>,
+}
+
+impl<F: Fn(Within<'_>) -> u32> Free<F> {
+    fn new(ask: F) -> Self {
+        Self {
+            ask,
+            known: RefCell::default(),
+        }
+    }
+
+    fn within(&self, within: Within<'_>) -> u32 {
+        let mut known = self.known.borrow_mut();
+        if let Some((_, free)) = known.iter().find(|(it, _)| it.as_ref() == within) {
+            return *free;
+        }
+        let free = (self.ask)(within);
+        known.push((within.cloned(), free));
+        free
+    }
 }
 
 /// What comes of waiting.
@@ -63,30 +102,31 @@ impl Waiting {
         }))
     }
 
-    /// A request comes. `free`: places at the workers of its model.
+    /// A request comes. `free`: places at the workers of its model in these regions.
     pub(super) fn enter(
         &self,
         (model, digest): (&ModelRef, Digest),
-        entry: Entry<()>,
-        free: u32,
+        asks: Entry<Arc<Effective>>,
+        free: impl Fn(Within<'_>) -> u32,
         now_ms: u64,
     ) -> Entered {
+        let free = Free::new(free);
         let mut room = self.room();
-        let is_first = room.queues.of(model).is_none_or(|queue| queue.is_empty());
-        if is_first && free > room.turns(model) {
+        let turns = room.turns(model);
+        let has_place = |rules: &Effective| free.within(rules.regions()) > turns;
+        // Who waits for another place has no claim to this one.
+        let is_first = |room: &Room| {
+            let queue = room.queues.of(model);
+            queue.is_none_or(|queue| !queue.any(|it| has_place(&it.rules)))
+        };
+        if has_place(&asks.what) && is_first(&room) {
             return Entered::Turn(self.turn(&mut room, model));
         }
         let (tell, called) = oneshot::channel();
-        let entry = Entry {
-            tenant: entry.tenant,
-            weight: entry.weight,
-            priority: entry.priority,
-            work: entry.work,
-            bytes: entry.bytes,
-            turn_by_ms: entry.turn_by_ms,
-            what: tell,
-        };
-        let estimate_ms = (room.queues.of(model)).and_then(|it| it.wait_ms(&entry, now_ms));
+        let entry = asks.clone().with(Waits {
+            tell,
+            rules: asks.what.clone(),
+        });
         match room.queues.push(model, entry, now_ms) {
             Ok(ticket) => {
                 room.digests.insert(model.clone(), digest);
@@ -97,7 +137,7 @@ impl Waiting {
                     model: model.clone(),
                     ticket,
                     called,
-                    estimate_ms,
+                    asks: asks.with(()),
                 })
             }
             Err(shed) => {
@@ -111,8 +151,8 @@ impl Waiting {
         }
     }
 
-    /// Calls those whose turn it is. `free`: places at the workers of a model.
-    pub(super) fn call(&self, free: impl Fn(&ModelRef, &Digest) -> u32, now_ms: u64) {
+    /// Calls those whose turn it is. `free`: places at the workers of a model in these regions.
+    pub(super) fn call(&self, free: impl Fn(&ModelRef, &Digest, Within<'_>) -> u32, now_ms: u64) {
         let mut called = Vec::new();
         {
             let mut room = self.room();
@@ -120,10 +160,14 @@ impl Waiting {
                 called.push((late, Called::Late));
             }
             for model in room.queues.models() {
-                let digest = room.digests.get(&model).copied();
-                let free = digest.map_or(0, |digest| free(&model, &digest));
-                while free > room.turns(&model) {
-                    match room.queues.take(&model, now_ms) {
+                let Some(digest) = room.digests.get(&model).copied() else {
+                    continue;
+                };
+                let free = Free::new(|within: Within<'_>| free(&model, &digest, within));
+                loop {
+                    let turns = room.turns(&model);
+                    let can = |it: &Waits| free.within(it.rules.regions()) > turns;
+                    match room.queues.take_that(&model, can, now_ms) {
                         None => break,
                         Some(Next::Late(late)) => called.push((late, Called::Late)),
                         Some(Next::Serve(next)) => {
@@ -136,9 +180,9 @@ impl Waiting {
             (room.digests)
                 .retain(|model, _| room.queues.of(model).is_some_and(|it| !it.is_empty()));
         }
-        for (tell, what) in called {
+        for (waits, what) in called {
             // Who went away meanwhile gives its turn back.
-            let _ = tell.send(what);
+            let _ = waits.tell.send(what);
         }
     }
 
@@ -192,13 +236,16 @@ pub(super) struct Waiter {
     model: ModelRef,
     ticket: Ticket,
     called: oneshot::Receiver<Called>,
-    estimate_ms: Option<u64>,
+    /// What it asks for.
+    asks: Entry<()>,
 }
 
 impl Waiter {
-    /// How long it was to be expected to wait, where that was known.
-    pub(super) fn estimate_ms(&self) -> Option<u64> {
-        self.estimate_ms
+    /// How long one that comes now is to be expected to wait, where that is known.
+    pub(super) fn estimate_ms(&self, now_ms: u64) -> Option<u64> {
+        let room = self.waiting.room();
+        let queue = room.queues.of(&self.model)?;
+        queue.wait_ms(&self.asks, now_ms)
     }
 
     /// Its turn; nothing where its time was over first. Losing interest in the future and asking anew

@@ -40,6 +40,7 @@ fn placed(busy: u32, suspect: bool) -> Placed {
         numerics_class: None,
         warm: &warm,
         now_mono_ms: 0,
+        left_at: None,
     };
     place(found, &query, &Placement::default(), &mut rng)
 }

@@ -82,9 +82,17 @@ impl Faulted {
     }
 
     /// Whether a worker names this model, of any version where none is given, and the kind of its
-    /// fault, where it has a word for it. Trusted workers come first.
-    pub(crate) fn find(&self, name: &ModelName, version: Version) -> Option<Option<&str>> {
-        let meant = |its: &Version| version.is_none() || its.is_none() || *its == version;
+    /// fault, where it has a word for it. Trusted workers come first. Only versions that `may` be told
+    /// of count.
+    pub(crate) fn find(
+        &self,
+        name: &ModelName,
+        version: Version,
+        may: impl Fn((u32, u32)) -> bool,
+    ) -> Option<Option<&str>> {
+        let meant = |its: &Version| {
+            (version.is_none() || its.is_none() || *its == version) && its.is_none_or(&may)
+        };
         let workers = self.named.get(name)?.iter();
         let meant = workers.filter(|((its, _), _)| meant(its));
         let first = meant.min_by_key(|(_, fault)| fault.tier == Tier::Untrusted);
@@ -144,7 +152,7 @@ mod tests {
     }
 
     fn found<'a>(faulted: &'a Faulted, name: &str, version: Version) -> Option<Option<&'a str>> {
-        faulted.find(&ModelName::new(name).expect("valid"), version)
+        faulted.find(&ModelName::new(name).expect("valid"), version, |_| true)
     }
 
     #[test]

@@ -254,18 +254,20 @@ impl Index {
     }
 
     /// Whether a live worker has a model of this name, and of this version where it is given, and
-    /// does not serve it; with the kind of its fault, where it says one.
+    /// does not serve it; with the kind of its fault, where it says one. Only versions that `may` be
+    /// told of count.
     pub(crate) fn withheld(
         &self,
         name: &ModelName,
         version: Option<(u32, u32)>,
+        may: impl Fn((u32, u32)) -> bool,
     ) -> Option<Option<&str>> {
         let is_offered = || {
-            let versions = self.models.get(name)?;
-            let has = version.is_none_or(|version| versions.contains_key(&version));
+            let mut versions = self.models.get(name)?.keys();
+            let has = versions.any(|it| version.is_none_or(|version| version == *it) && may(*it));
             has.then_some(None)
         };
-        self.faulted.find(name, version).or_else(is_offered)
+        (self.faulted.find(name, version, &may)).or_else(is_offered)
     }
 
     /// Each artifact that is offered under each name, whether its workers take work or not, and for

@@ -72,11 +72,23 @@ impl Snapshot {
     }
 
     /// The run of a worker that was sent a prompt's beginning, where it is still there and serves.
-    fn home(&self, home: &Home, (model, digest): (&ModelRef, &Digest)) -> Option<Found<'_>> {
-        let worker = self.workers.get(&home.worker)?;
+    fn home(&self, home: &Home, model: (&ModelRef, &Digest)) -> Option<Found<'_>> {
+        let found = self.candidate(&home.worker, model)?;
+        let worker = found.worker;
         let is_same = worker.state == NodeState::Serving && worker.epoch() == home.epoch;
+        is_same.then_some(found)
+    }
+
+    /// One worker that offers an artifact, whether it is among the best or not.
+    #[must_use]
+    pub fn candidate(
+        &self,
+        worker: &NodeId,
+        (model, digest): (&ModelRef, &Digest),
+    ) -> Option<Found<'_>> {
+        let worker = self.workers.get(worker)?;
         let offer = worker.offering.position(model, digest)?;
-        is_same.then_some(Found { worker, offer })
+        Some(Found { worker, offer })
     }
 
     /// Whether somebody takes requests for an artifact under this name, suspects included.
@@ -111,8 +123,22 @@ impl Snapshot {
     /// the kind of its fault, where it says one.
     #[must_use]
     pub fn withheld(&self, text: &str) -> Option<Option<&str>> {
+        self.withheld_among(text, |_| true)
+    }
+
+    /// The same among some models alone.
+    #[must_use]
+    pub fn withheld_among(
+        &self,
+        text: &str,
+        may: impl Fn(&ModelRef) -> bool,
+    ) -> Option<Option<&str>> {
         let (name, version) = named(text)?;
-        self.index.withheld(&name, version)
+        let may = |(major, minor): (u32, u32)| {
+            let model = format!("{name}@{major}.{minor}").parse();
+            model.is_ok_and(|model| may(&model))
+        };
+        self.index.withheld(&name, version, may)
     }
 
     /// A worker.

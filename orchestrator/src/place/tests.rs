@@ -35,13 +35,19 @@ impl Scene {
     }
 
     fn place(&self, tried: &[NodeId], rng: &mut StdRng) -> Vec<Ranked> {
-        self.place_by(&Placement::default(), tried, &Warm::default(), rng)
+        self.place_by(&Placement::default(), (None, tried), &Warm::default(), rng)
+    }
+
+    /// Where the third has an answer under way.
+    fn place_left_at(&self, tried: &[NodeId], rng: &mut StdRng) -> Vec<Ranked> {
+        let nothing = Warm::default();
+        self.place_by(&Placement::default(), (Some(id(3)), tried), &nothing, rng)
     }
 
     fn place_by(
         &self,
         placement: &Placement,
-        tried: &[NodeId],
+        (left_at, tried): (Option<NodeId>, &[NodeId]),
         warm: &Warm,
         rng: &mut StdRng,
     ) -> Vec<Ranked> {
@@ -53,6 +59,7 @@ impl Scene {
             numerics_class: None,
             warm,
             now_mono_ms: 0,
+            left_at,
         };
         let model = (&self.model, &MODEL);
         let found = fleet.candidates(model, &self.region, warm, rng);
@@ -78,6 +85,21 @@ impl Scene {
 
 fn first(ranked: &[Ranked]) -> NodeId {
     ranked.first().expect("somebody").candidate.worker.id()
+}
+
+#[test]
+fn who_makes_the_answer_still_goes_on_with_it_however_busy_unless_it_may_be_dead() {
+    let mut scene = Scene::new(3);
+    scene.worker(3, |it| it.beat.queue_depth = 50);
+    let mut rng = StdRng::seed_from_u64(1);
+    for _ in 0..20 {
+        let ranked = scene.place_left_at(&[], &mut rng);
+        assert_eq!((first(&ranked), ranked.len()), (id(3), 4));
+        assert_ne!(first(&scene.place(&[], &mut rng)), id(3));
+        assert_ne!(first(&scene.place_left_at(&[id(3)], &mut rng)), id(3));
+    }
+    scene.roster.apply(Effect::Suspect(id(3)));
+    assert_ne!(first(&scene.place_left_at(&[], &mut rng)), id(3));
 }
 
 #[test]
@@ -187,8 +209,9 @@ fn a_conversation_goes_where_it_went_while_that_has_no_more_to_do_than_others() 
     let mut scene = Scene::new(6);
     let warm = scene.warm(8, &[3]);
     let mut rng = StdRng::seed_from_u64(8);
-    let place =
-        |scene: &Scene, rng: &mut StdRng| scene.place_by(&Placement::default(), &[], &warm, rng);
+    let place = |scene: &Scene, rng: &mut StdRng| {
+        scene.place_by(&Placement::default(), (None, &[]), &warm, rng)
+    };
     for _ in 0..100 {
         let ranked = place(&scene, &mut rng);
         assert_eq!(first(&ranked), id(3));
@@ -227,7 +250,7 @@ fn affinity_gives_nobody_more_than_its_bound_whatever_is_asked() {
         let mut rng = StdRng::seed_from_u64(9);
         let mut guards = Vec::new();
         for given in 1..=40_u32 {
-            let ranked = scene.place_by(&placement, &[], &warm, &mut rng);
+            let ranked = scene.place_by(&placement, (None, &[]), &warm, &mut rng);
             let best = &ranked[0];
             if best.terms.prefix > 0.0 {
                 assert_eq!(best.candidate.worker.id(), id(7));
@@ -251,7 +274,7 @@ fn a_worker_that_was_restarted_has_nothing_warm() {
     scene.worker(3, |it| it.beat.epoch = 2);
     let warm = scene.warm(8, &[3]);
     let mut rng = StdRng::seed_from_u64(10);
-    let ranked = scene.place_by(&Placement::default(), &[], &warm, &mut rng);
+    let ranked = scene.place_by(&Placement::default(), (None, &[]), &warm, &mut rng);
     assert!(ranked.iter().all(|it| it.prefix_blocks == 0));
 }
 
@@ -261,7 +284,7 @@ fn who_was_sent_the_beginning_is_looked_at_in_a_fleet_of_any_size() {
     let mut rng = StdRng::seed_from_u64(11);
     for n in [1, 150, 299] {
         let warm = scene.warm(8, &[n]);
-        let ranked = scene.place_by(&Placement::default(), &[], &warm, &mut rng);
+        let ranked = scene.place_by(&Placement::default(), (None, &[]), &warm, &mut rng);
         assert_eq!(first(&ranked), id(n));
     }
 }
@@ -278,7 +301,7 @@ fn a_model_goes_to_the_class_of_accelerator_that_it_is_best_given_to() {
     let model = scene.model.name.clone();
     placement.gpu_class.insert(model, "h100".to_owned());
     for _ in 0..50 {
-        let ranked = scene.place_by(&placement, &[], &Warm::default(), &mut rng);
+        let ranked = scene.place_by(&placement, (None, &[]), &Warm::default(), &mut rng);
         assert_eq!(first(&ranked), id(4));
         assert_eq!(
             (ranked[0].terms.gpu_class, ranked[1].terms.gpu_class),
@@ -303,6 +326,7 @@ fn what_a_worker_said_long_ago_is_believed_less_and_what_we_gave_it_is_not() {
             numerics_class: None,
             warm: &cold,
             now_mono_ms,
+            left_at: None,
         };
         let model = (&scene.model, &MODEL);
         let found = fleet.candidates(model, &scene.region, &cold, &mut rng);

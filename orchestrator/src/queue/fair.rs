@@ -64,8 +64,15 @@ impl<K: Clone + Ord> Fair<K> {
     }
 
     /// Whose turn it is.
-    pub(super) fn first(&self) -> Option<&K> {
-        self.waiting.first().map(|(_, _, key)| key)
+    #[cfg(test)]
+    fn first(&self) -> Option<&K> {
+        self.in_order().next()
+    }
+
+    /// Whose turn it is, and whose if the first ones cannot have it. Who is passed over keeps its
+    /// place, and with it its claim.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = &K> {
+        self.waiting.iter().map(|(_, _, key)| key)
     }
 
     /// A flow that waits is given so much work, and whether more of it waits.

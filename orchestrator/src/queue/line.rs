@@ -37,10 +37,10 @@ impl Lane {
         self.turns.join(&entry.tenant);
     }
 
-    /// Whose turn it is.
-    pub(super) fn first(&self) -> Option<Ticket> {
-        let line = self.lines.get(self.turns.first()?)?;
-        line.tickets.first().copied()
+    /// The first of each tenant, in the order in which it is their turn.
+    pub(super) fn firsts(&self) -> impl Iterator<Item = Ticket> {
+        let lines = self.turns.in_order().filter_map(|it| self.lines.get(it));
+        lines.filter_map(|line| line.tickets.first().copied())
     }
 
     /// It had its turn.

@@ -1,6 +1,6 @@
 //! The queues of all models, as much in them together as there is memory for. Pure.
 
-use super::{Entry, Priority, Queue, QueueSettings, Shed, Ticket, Turn, Why};
+use super::{Entry, MAX_RETRY_AFTER_MS, Priority, Queue, QueueSettings, Shed, Ticket, Turn, Why};
 use std::collections::BTreeMap;
 use tether_wire::ModelRef;
 
@@ -49,9 +49,11 @@ impl<T> Queues<T> {
         let is_full = self.entries >= self.settings.all_entries
             || entry.bytes > self.settings.all_bytes.saturating_sub(self.bytes);
         if is_full || !self.has_queue(model) {
+            let own = (self.queues.get(model)).and_then(|queue| queue.wait_ms(&entry, now_ms));
+            let retry_after_ms = own.unwrap_or(self.settings.retry_after_ms);
             return Err(Shed {
                 why: Why::Full,
-                retry_after_ms: self.settings.retry_after_ms,
+                retry_after_ms: retry_after_ms.clamp(1, MAX_RETRY_AFTER_MS),
                 what: entry.what,
             });
         }
@@ -64,9 +66,14 @@ impl<T> Queues<T> {
         pushed
     }
 
-    /// As [`Queue::take`], of one model.
-    pub fn take(&mut self, model: &ModelRef, now_ms: u64) -> Option<Turn<T>> {
-        self.change(model, |queue| queue.take(now_ms))
+    /// As [`Queue::take_that`], of one model.
+    pub fn take_that(
+        &mut self,
+        model: &ModelRef,
+        can: impl Fn(&T) -> bool,
+        now_ms: u64,
+    ) -> Option<Turn<T>> {
+        self.change(model, |queue| queue.take_that(can, now_ms))
     }
 
     /// The next one, of any model, whose time is over. Looks at each queue.
@@ -187,7 +194,10 @@ mod tests {
         assert_eq!(why(&mut queues, 0, entry(0, 300, 9)), None);
         assert_eq!(why(&mut queues, 1, entry(1, 150, 9)), None);
         assert_eq!(why(&mut queues, 2, entry(2, 1, 9)), Some(Why::Full));
-        assert_eq!(queues.take(&model(1), 1), Some(Turn::Serve(1)));
+        assert_eq!(
+            queues.take_that(&model(1), |_| true, 1),
+            Some(Turn::Serve(1))
+        );
         for n in 2..7 {
             assert_eq!(why(&mut queues, n, entry(n, 1, 9)), None);
         }
@@ -225,7 +235,10 @@ mod tests {
             assert_eq!(why(&mut queues, n, entry(n, 0, 9)), None);
         }
         assert_eq!(why(&mut queues, 5_000, entry(1, 0, 9)), Some(Why::Full));
-        assert_eq!(queues.take(&model(7), 1), Some(Turn::Serve(7)));
+        assert_eq!(
+            queues.take_that(&model(7), |_| true, 1),
+            Some(Turn::Serve(7))
+        );
         assert_eq!(why(&mut queues, 5_000, entry(1, 0, 9)), None);
         assert_eq!(queues.queues.len(), MAX_QUEUES);
         assert!(queues.of(&model(7)).is_none());

@@ -176,5 +176,6 @@ fn query<'a>(region: &'a Region, warm: &'a Warm, now_mono_ms: u64) -> Query<'a> 
         numerics_class: None,
         warm,
         now_mono_ms,
+        left_at: None,
     }
 }

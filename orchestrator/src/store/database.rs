@@ -135,6 +135,12 @@ impl From<NodeId> for Param {
     }
 }
 
+impl From<Option<String>> for Param {
+    fn from(text: Option<String>) -> Self {
+        Self::Text(text)
+    }
+}
+
 impl From<Option<NodeId>> for Param {
     fn from(id: Option<NodeId>) -> Self {
         Self::Blob(id.map(|id| id.0.to_vec()))

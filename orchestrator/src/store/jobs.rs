@@ -277,7 +277,8 @@ pub(super) fn take_over(order: &TakeOver) -> Vec<Statement> {
         };
         let open = &*OPEN;
         format!(
-            "UPDATE jobs SET owner = $4, fence = fence + 1, lease_until_ms = $5, updated_ms = $6
+            "UPDATE jobs SET owner = $4, fence = fence + 1, lease_until_ms = $5, updated_ms = $6,
+             model = coalesce($7, model)
              WHERE correlation_id = $1 AND owner = $2 AND fence = $3 AND state IN ({open}) AND {may}
              RETURNING {COLUMNS}"
         )
@@ -298,6 +299,7 @@ pub(super) fn take_over(order: &TakeOver) -> Vec<Statement> {
             order.by.into(),
             order.lease_until_ms.into(),
             order.now_ms.into(),
+            order.model.as_ref().map(ToString::to_string).into(),
         ],
     );
     let reservation = Statement::new(

@@ -2,7 +2,7 @@
 
 use super::database::{Row, Statement};
 use super::{Holder, StoreError};
-use tether_wire::{NodeId, Region};
+use tether_wire::{ModelRef, NodeId, Region};
 
 /// That a job's owner lives at a time, which is to follow with a closing parenthesis.
 pub(super) const LIVES: &str = "EXISTS (SELECT 1 FROM orchestrators
@@ -58,6 +58,8 @@ pub struct TakeOver {
     pub by: NodeId,
     /// Why that may be.
     pub grounds: Grounds,
+    /// The model that it runs as from now on; nothing where it stays as it is.
+    pub model: Option<ModelRef>,
     /// Unix milliseconds until which the new owner holds it, at most.
     pub lease_until_ms: u64,
     /// Unix milliseconds.

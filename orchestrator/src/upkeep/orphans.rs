@@ -67,6 +67,7 @@ impl Orphans<'_> {
             from,
             by: self.id,
             grounds: Grounds::LeaseOver,
+            model: None,
             lease_until_ms: now_ms.saturating_add(LEASE_MS),
             now_ms,
         };

@@ -351,6 +351,8 @@ async fn an_answer_of_a_smaller_model_goes_on_as_that() {
                 digest,
                 seed: 7,
                 numerics_class: String::new(),
+                worker: None,
+                degraded_from: None,
                 transcript: vec![0, 1],
             }),
         }),
@@ -386,6 +388,8 @@ async fn a_gateway_cannot_name_a_model_that_the_tenant_may_not_use() {
             digest: SMALL,
             seed: 7,
             numerics_class: String::new(),
+            worker: None,
+            degraded_from: None,
             transcript: Vec::new(),
         }),
     });

@@ -228,9 +228,11 @@ async fn workers_that_all_die_after_a_piece_do_not_keep_an_answer_for_ever() {
 fn resumed(given: u32) -> InferRequest {
     let started = Started {
         model: None,
+        degraded_from: None,
         digest: DIGEST,
         seed: 77,
         numerics_class: String::new(),
+        worker: None,
         transcript: (0..given).collect(),
     };
     InferRequest {

@@ -26,21 +26,25 @@ pub struct Second {
 impl Second {
     /// With the store of the mesh's.
     async fn start(mesh: &Mesh, worker: &Worker) -> Self {
+        let second = Self::without_workers(mesh).await;
+        second.meet(worker).await;
+        second
+    }
+
+    /// The same, of a second that was just started: it knows no worker.
+    async fn without_workers(mesh: &Mesh) -> Self {
         let shared = Some(mesh.orchestrator.store().clone());
-        Self::with(mesh, worker, StoreConfig::default(), shared).await
+        Self::with(mesh, StoreConfig::default(), shared).await
     }
 
     /// With a store that is configured.
     pub async fn configured(mesh: &Mesh, worker: &Worker, store: StoreConfig) -> Self {
-        Self::with(mesh, worker, store, None).await
+        let second = Self::with(mesh, store, None).await;
+        second.meet(worker).await;
+        second
     }
 
-    async fn with(
-        mesh: &Mesh,
-        worker: &Worker,
-        store: StoreConfig,
-        shared: Option<Arc<dyn MetadataStore>>,
-    ) -> Self {
+    async fn with(mesh: &Mesh, store: StoreConfig, shared: Option<Arc<dyn MetadataStore>>) -> Self {
         let data = tempfile::tempdir().expect("a folder");
         std::fs::write(data.path().join("tenants.toml"), "").expect("written");
         let config = OrchestratorConfig {
@@ -59,6 +63,18 @@ impl Second {
         };
         let orchestrator = orchestrator.expect("an orchestrator");
         let to = orchestrator.id();
+        let link = within("a link", mesh.gateway.link(to, Role::Orchestrator)).await;
+        Self {
+            orchestrator,
+            link: link.expect("linked"),
+            _data: data,
+        }
+    }
+
+    /// Hears of a worker.
+    async fn meet(&self, worker: &Worker) {
+        let orchestrator = &self.orchestrator;
+        let to = orchestrator.id();
         let presence = within("a link", worker.node.link(to, Role::Orchestrator)).await;
         let presence = presence.expect("linked");
         let mut presence = (presence.call(method::PRESENCE, None, &[]).await).expect("called");
@@ -71,12 +87,6 @@ impl Second {
             }
         })
         .await;
-        let link = within("a link", mesh.gateway.link(to, Role::Orchestrator)).await;
-        Self {
-            orchestrator,
-            link: link.expect("linked"),
-            _data: data,
-        }
     }
 
     pub async fn submit(&self, request: &InferRequest) -> Answer {
@@ -147,6 +157,22 @@ async fn an_owner_that_a_gateway_lost_loses_the_job_and_what_it_still_gives_does
     let job = mesh.job(&request("a")).await;
     assert_eq!((job.state, job.owner), (JobState::Done, owner));
     assert_eq!(job.usage.completion_tokens, 3, "one bill");
+}
+
+#[tokio::test]
+async fn a_caller_that_lost_the_owner_is_not_sent_back_to_it_by_one_that_knows_no_worker_yet() {
+    let mesh = Mesh::start().await;
+    let worker = mesh.worker(10, Script::Paused(3)).await;
+    let second = Second::without_workers(&mesh).await;
+    let mut first = submitted(&mesh.link().await, &request("a")).await;
+    first.next().await.expect("accepted");
+    let sent = second.submit(&request("a")).await;
+    assert_eq!(sent.failed().code, Code::Elsewhere, "{:?}", sent.error);
+    let told = second.submit(&lost(mesh.orchestrator.id())).await;
+    assert_ne!(told.failed().code, Code::Elsewhere, "{:?}", told.error);
+    worker.scripted.turn.send_replace(true);
+    first.rest().await;
+    assert!(first.is_whole(), "{:?}", first.error);
 }
 
 #[tokio::test]

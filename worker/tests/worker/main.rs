@@ -21,3 +21,4 @@ mod serving;
 mod siblings;
 mod strain;
 mod supervisor;
+mod under_way;

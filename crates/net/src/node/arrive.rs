@@ -15,8 +15,11 @@ use tether_wire::link::{Hello, Refusal, RefusalCode, admit};
 use tether_wire::{NodeId, Role};
 
 /// How long a peer that dials us while we dial it waits for our dial to end: then both sides use
-/// that one, and nothing has to be taken back.
-const OWN_DIAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// that one, and nothing has to be taken back. As many round trips as a dial takes, within these
+/// bounds: where ours needs longer, it goes to where the peer was before it was restarted.
+const OWN_DIAL_ROUND_TRIPS: u32 = 4;
+const OWN_DIAL_LEAST: Duration = Duration::from_millis(100);
+const OWN_DIAL_MOST: Duration = Duration::from_secs(1);
 
 /// Takes links until the node stops.
 pub(super) async fn accept_links(node: Arc<Inner>) {
@@ -136,7 +139,7 @@ async fn greet(
     if node.id() < id
         && let Some(own_dial) = node.dials.under_way(&id)
     {
-        let _ = tokio::time::timeout(OWN_DIAL_TIMEOUT, own_dial).await;
+        let _ = tokio::time::timeout(own_dial_takes(connection.round_trip()), own_dial).await;
     }
     if node.links.rival(&id, origin).is_some() {
         let refusal = Refusal::new(RefusalCode::Busy, "there is a link between us already");
@@ -167,6 +170,11 @@ async fn greet(
     // Which link is kept does not matter here: the dialler finds out by the same rule.
     let _ = run::install(node, link, place);
     Ok(())
+}
+
+/// How long a dial to a peer that is there takes at most.
+fn own_dial_takes(round_trip: Duration) -> Duration {
+    (round_trip * OWN_DIAL_ROUND_TRIPS).clamp(OWN_DIAL_LEAST, OWN_DIAL_MOST)
 }
 
 /// Counts a refusal, and logs it while strangers have not used up the budget.

@@ -4,7 +4,7 @@ use crate::mesh::{PATIENCE, TestMesh, key, start};
 use std::time::{Duration, Instant};
 use tether_net::LinkEvent;
 use tether_net::testing::{now_ms, within};
-use tether_wire::Role;
+use tether_wire::{NodeKey, Role};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_at_the_same_time_share_one_link() {
@@ -120,6 +120,35 @@ async fn a_peer_that_was_killed_and_restarted_is_linked_before_its_old_link_time
     let link = orchestrator.up(identity.id()).await;
     let mut call = link.call("who", Some(PATIENCE), b"").await.expect("a call");
     assert!(call.next().await.expect("an answer").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_links_is_not_kept_waiting_by_a_dial_to_where_it_was_before() {
+    let mesh = TestMesh::new();
+    let mut keys = [key(), key()];
+    keys.sort_by_key(NodeKey::id);
+    // The one with the smaller id prefers its own dial.
+    let [smaller, greater] = keys;
+    let one = mesh.node_of(smaller, Role::Worker).await;
+    // Takes datagrams, and says nothing.
+    let nobody = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let (mut config, registry) = mesh.config_of(greater, Role::Orchestrator);
+    config.advertise = vec![nobody.local_addr().expect("bound")];
+    let other = start((config, registry)).await;
+    let (node, id) = (one.node.clone(), other.id());
+    let in_vain = tokio::spawn(async move { node.link(id, Role::Orchestrator).await });
+    within(async {
+        // The dial has found where to go.
+        nobody.set_nonblocking(true).expect("set");
+        let nobody = tokio::net::UdpSocket::from_std(nobody).expect("a socket");
+        nobody.readable().await.expect("a datagram");
+    })
+    .await;
+    let began = Instant::now();
+    let link = within(other.node.link(one.id(), Role::Worker)).await;
+    assert!(link.is_ok(), "{link:?}");
+    assert!(began.elapsed() < Duration::from_millis(900), "{began:?}");
+    in_vain.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

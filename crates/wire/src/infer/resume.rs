@@ -27,6 +27,10 @@ pub struct Started {
     /// it was not told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelRef>,
+    /// The model that was asked for, where another one gives it, as it was told. What is told again
+    /// says the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degraded_from: Option<ModelRef>,
     /// The artifact that gives it.
     pub digest: Digest,
     /// The seed that it is drawn from.
@@ -34,6 +38,9 @@ pub struct Started {
     /// The numerics class of who gave it last.
     #[serde(default)]
     pub numerics_class: String,
+    /// Who gave it last, and may be at it still. [T-INF-15]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<NodeId>,
     /// The ids of all tokens that were given; nothing where some have none, so that it has to be
     /// given anew.
     #[serde(default)]

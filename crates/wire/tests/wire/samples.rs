@@ -368,9 +368,11 @@ pub(crate) fn resume() -> Resume {
 pub(crate) fn started() -> Started {
     Started {
         model: Some(model()),
+        degraded_from: Some("tether-large@2.0".parse().expect("valid")),
         digest: Digest([4; 32]),
         seed: 99,
         numerics_class: "class-1".into(),
+        worker: Some(NodeId([5; 32])),
         transcript: vec![17, 511],
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::mesh::{MODEL, client};
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +35,10 @@ pub(super) struct Told {
     pub(super) error: Option<String>,
     /// The longest time between two pieces, once the first was there.
     pub(super) gap: Duration,
+    /// When that ended.
+    pub(super) gap_until: Option<SystemTime>,
+    /// Its name in the logs.
+    pub(super) correlation: String,
     pub(super) first: Option<Duration>,
 }
 
@@ -89,6 +93,9 @@ impl Asker {
             "stream_options": {"include_usage": true},
         }));
         let mut response = request.send().await.map_err(|it| it.to_string())?;
+        let correlation = response.headers().get("x-tether-correlation-id");
+        let correlation = correlation.and_then(|it| it.to_str().ok());
+        told.correlation = correlation.unwrap_or_default().to_owned();
         let status = response.status();
         if !status.is_success() {
             return Err(format!(
@@ -116,7 +123,11 @@ impl Asker {
                 }
                 if told.take(&event) {
                     told.first.get_or_insert(now - began);
-                    told.gap = told.gap.max(last.map_or(Duration::ZERO, |last| now - last));
+                    let gap = last.map_or(Duration::ZERO, |last| now - last);
+                    if gap > told.gap {
+                        told.gap = gap;
+                        told.gap_until = Some(SystemTime::now());
+                    }
                     last = Some(now);
                 }
             }

@@ -5,10 +5,14 @@ use super::ask::Told;
 use crate::figures::Distribution;
 use crate::report::Report;
 use serde_json::{Value, json};
-use std::time::Instant;
+use std::cmp::Reverse;
+use std::time::{Instant, SystemTime};
 
 /// The longest pause that a caller should see, for 99 of 100 answers.
 const GAP_MS: f64 = 1_000.0;
+
+/// Answers with the longest pauses that are named, to be looked up in the logs.
+const NAMED: usize = 20;
 
 /// What was measured.
 pub(super) struct Found {
@@ -92,6 +96,7 @@ impl Found {
                 ],
             ],
         );
+        report.sample("longest pauses", self.longest_pauses());
         report.sample(
             "complaints",
             json!(failed.iter().take(20).collect::<Vec<_>>()),
@@ -142,5 +147,20 @@ impl Found {
             self.kills.len(),
         );
         report
+    }
+
+    /// The longest pauses under kills, each with its answer's name in the logs and its end.
+    fn longest_pauses(&self) -> Value {
+        let mut told: Vec<&Told> = self.disturbed.iter().collect();
+        told.sort_by_key(|it| Reverse(it.gap));
+        let named = told.into_iter().take(NAMED).map(|it| {
+            let until = it.gap_until?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+            Some(json!({
+                "correlation": it.correlation,
+                "ms": it.gap.as_millis(),
+                "until_unix_ms": until.as_millis(),
+            }))
+        });
+        named.flatten().collect()
     }
 }

@@ -92,9 +92,11 @@ fn what_a_gateway_was_given_is_gone_on_from_unless_each_token_is_to_be_rated() {
         lost: vec![worker(9)],
         started: Some(Started {
             model: None,
+            degraded_from: None,
             digest: Digest([1; 32]),
             seed: 1,
             numerics_class: "class".into(),
+            worker: Some(worker(3)),
             transcript: vec![5, 6],
         }),
     };
@@ -102,7 +104,9 @@ fn what_a_gateway_was_given_is_gone_on_from_unless_each_token_is_to_be_rated() {
     assert_eq!(progress.transcript(), [5, 6]);
     assert_eq!(progress.numerics_class(), Some("class"));
     assert!(!progress.has_begun() && progress.tokens() == 0);
+    assert_eq!(progress.left_at(), Some(worker(3)), "it may be at it still");
     progress.ordered(worker(1));
+    assert_eq!(progress.left_at(), None, "asked once, if at all");
     progress.gave(&Chunk::new(0, vec![5, 6], "xy"), "class");
     progress.gave(&Chunk::new(2, vec![7], "z"), "class");
     assert_eq!(progress.transcript(), [5, 6, 7]);

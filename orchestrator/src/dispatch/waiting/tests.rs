@@ -22,9 +22,9 @@ fn enter(waiting: &Waiting, tenant: &str, free: u32) -> Entered {
         work: 1,
         bytes: 1,
         turn_by_ms: u64::MAX,
-        what: (),
+        what: Arc::default(),
     };
-    waiting.enter((&model(), DIGEST), entry, free, 0)
+    waiting.enter((&model(), DIGEST), entry, |_| free, 0)
 }
 
 #[track_caller]
@@ -55,10 +55,10 @@ fn a_turn_is_a_taken_place_until_a_worker_counts_it() {
     let first = turn(enter(&waiting, "a", 2));
     let _second = turn(enter(&waiting, "a", 2));
     let mut third = waits(enter(&waiting, "a", 2));
-    waiting.call(|_, _| 2, 0);
+    waiting.call(|_, _, _| 2, 0);
     assert!(has_turn(&mut third).is_none());
     drop(first);
-    waiting.call(|_, digest| if *digest == DIGEST { 2 } else { 0 }, 0);
+    waiting.call(|_, digest, _| if *digest == DIGEST { 2 } else { 0 }, 0);
     assert!(has_turn(&mut third).is_some());
     assert!(waiting.is_empty());
 }
@@ -68,11 +68,11 @@ fn who_comes_while_others_wait_is_behind_them_though_a_place_is_free() {
     let waiting = waiting();
     let mut first = waits(enter(&waiting, "a", 0));
     let mut second = waits(enter(&waiting, "a", 1));
-    waiting.call(|_, _| 1, 0);
+    waiting.call(|_, _, _| 1, 0);
     let given = has_turn(&mut first).expect("it was first");
     assert!(has_turn(&mut second).is_none());
     drop(given);
-    waiting.call(|_, _| 1, 0);
+    waiting.call(|_, _, _| 1, 0);
     assert!(has_turn(&mut second).is_some());
 }
 
@@ -84,9 +84,9 @@ fn who_goes_away_gives_its_place_to_the_next() {
     let mut last = waits(enter(&waiting, "a", 0));
     drop(gone);
     // It is called, and goes before it hears of that.
-    waiting.call(|_, _| 1, 0);
+    waiting.call(|_, _, _| 1, 0);
     drop(late);
-    waiting.call(|_, _| 1, 0);
+    waiting.call(|_, _, _| 1, 0);
     assert!(has_turn(&mut last).is_some());
     drop(last);
     let room = waiting.room();
@@ -97,7 +97,7 @@ fn who_goes_away_gives_its_place_to_the_next() {
 fn whose_time_is_over_is_told_and_has_no_turn() {
     let waiting = waiting();
     let mut waiter = waits(enter(&waiting, "a", 0));
-    waiting.call(|_, _| 0, u64::MAX);
+    waiting.call(|_, _, _| 0, u64::MAX);
     assert!(waiter.turn().now_or_never().expect("called").is_none());
 }
 
@@ -116,7 +116,7 @@ fn a_tenant_that_floods_is_shed_and_leaves_room_for_others() {
     assert_eq!(shed.why.label(), "tenant-full");
     assert!(shed.retry_after_ms > 0);
     let mut other = waits(enter(&waiting, "other", 0));
-    waiting.call(|_, _| 2, 0);
+    waiting.call(|_, _, _| 2, 0);
     assert!(
         has_turn(&mut other).is_some(),
         "it is not behind all of them"

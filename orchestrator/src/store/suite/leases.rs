@@ -7,6 +7,7 @@ fn take_over(from: Holder, by: NodeId, grounds: Grounds, now_ms: u64) -> TakeOve
         from,
         by,
         grounds,
+        model: None,
         lease_until_ms: now_ms + 9_000,
         now_ms,
     }

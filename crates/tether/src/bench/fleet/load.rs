@@ -202,6 +202,7 @@ impl Load {
                 numerics_class: None,
                 warm: &cold,
                 now_mono_ms: 0,
+                left_at: None,
             };
             let begun = Instant::now();
             let fleet = self.fleet.snapshot();

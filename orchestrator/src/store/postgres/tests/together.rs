@@ -58,6 +58,7 @@ async fn of_two_orchestrators_that_take_a_job_over_at_once_one_gets_it() {
                 from: holder(&token, 1),
                 by,
                 grounds,
+                model: None,
                 lease_until_ms: 9_000,
                 now_ms: 300,
             };

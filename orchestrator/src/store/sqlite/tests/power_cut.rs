@@ -80,6 +80,7 @@ async fn story(store: &SqliteStore, mut acknowledged: impl AsyncFnMut()) {
         from: holder("taken", 1),
         by: OTHER,
         grounds: Grounds::NamedLost,
+        model: None,
         lease_until_ms: 9_000,
         now_ms: 300,
     };
