@@ -160,6 +160,9 @@ impl Dispatcher {
         let resume = request.resume.take();
         let lost = resume.as_ref().map_or(&[][..], |it| &it.lost);
         let started = resume.as_ref().and_then(|it| it.started.as_ref());
+        if let Some(worker) = started.and_then(|started| started.worker) {
+            self.meet(worker).await;
+        }
         let (model, digest) = match self.servable(&request.model, started) {
             Ok(found) => found,
             Err(error) => return self.earlier(&request, &hash, lost, error).await,
