@@ -7,7 +7,8 @@
 //! The job is on the disk before a worker hears of it, and its end is on the disk before the
 //! gateway hears of that. Every path leads through [`Dispatcher::finish`], also that of a panic.
 //!
-//! * `intake` – from a call to a run, or to one that is under way; `claim` – what its job says
+//! * `intake` – from a call to a run, or to one that is under way; `claim` – what its job says;
+//!   `meet` – who has its answer still
 //! * `log`, `running` – the answers under way
 //! * `permit` – which model a request gets; `degrade` – a smaller one, where there is no room
 //! * `turn`, `waiting` – who waits for a place at a worker
@@ -27,6 +28,7 @@ mod explaining;
 mod intake;
 mod letters;
 mod log;
+mod meet;
 pub(crate) mod open;
 mod outcome;
 pub mod pace;

@@ -169,6 +169,9 @@ impl Dispatcher {
         let started = resume.as_ref().and_then(|it| it.started.as_ref());
         let (rules, limit) = self.permitted(&request, explaining)?;
         request.sampling.max_tokens = request.sampling.max_tokens.or(limit);
+        if let Some(worker) = started.and_then(|started| started.worker) {
+            self.meet(worker).await;
+        }
         let chosen = match self.choose(&request, started, &rules, explaining) {
             Ok(chosen) => chosen,
             Err(error) => return self.earlier(&request, &hash, lost, error).await,

@@ -257,6 +257,20 @@ async fn an_answer_of_a_lost_orchestrator_goes_on_here_and_is_told_whole() {
     assert_eq!((job.seed, job.usage.completion_tokens), (77, WHOLE));
 }
 
+/// [T-INF-15]
+#[tokio::test]
+async fn an_answer_of_a_lost_orchestrator_goes_on_at_the_worker_that_has_it() {
+    let mesh = Mesh::start().await;
+    let better = mesh.worker(10, Script::Letters(WHOLE)).await;
+    let has_it = mesh.worker_with(11, Script::Letters(WHOLE), cold).await;
+    let mut asked = resumed(5);
+    let started = asked.resume.as_mut().and_then(|it| it.started.as_mut());
+    started.expect("it had begun").worker = Some(has_it.id());
+    assert_whole(&mesh.submit(&asked).await);
+    let orders = |worker: &Worker| worker.scripted.orders();
+    assert_eq!((orders(&has_it), orders(&better)), (1, 0));
+}
+
 #[tokio::test]
 async fn an_answer_of_a_lost_orchestrator_survives_its_first_worker_here() {
     for death in [Death::Miscounts, Death::Ends, Death::Stalls] {

@@ -372,7 +372,7 @@ pub(crate) fn started() -> Started {
         digest: Digest([4; 32]),
         seed: 99,
         numerics_class: "class-1".into(),
-        worker: Some(NodeId([5; 32])),
+        worker: Some(worker_key().id()),
         transcript: vec![17, 511],
     }
 }
