@@ -90,7 +90,7 @@ impl Seeker {
     ) -> Result<Call, RpcError> {
         let link = link.clone();
         let peer = link.peer().id;
-        let is_lost = is_lost(&link).await;
+        let is_lost = is_lost(&link, error.code).await;
         tracing::warn!(%peer, %error, is_lost, "no answer from this orchestrator");
         if error.code == Code::Elsewhere {
             return self.follow(&link, error, started).await;
@@ -281,11 +281,20 @@ fn may_pass(code: Code) -> bool {
 }
 
 /// Whether the link is gone, or as good as gone. The error of a call may come a moment before that
-/// of its link.
-async fn is_lost(link: &Link) -> bool {
+/// of its link; what only an orchestrator says is passed on without waiting.
+async fn is_lost(link: &Link, code: Code) -> bool {
     !link.is_up()
         || link.is_quiet()
-        || tokio::time::timeout(LINK_LOSS_GRACE, link.closed())
-            .await
-            .is_ok()
+        || may_be_its_link(code)
+            && tokio::time::timeout(LINK_LOSS_GRACE, link.closed())
+                .await
+                .is_ok()
+}
+
+/// Whether a call whose link breaks may end with this.
+fn may_be_its_link(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unavailable | Code::Cancelled | Code::Internal | Code::Unknown
+    )
 }

@@ -15,6 +15,7 @@ use super::outcome::{End, of_worker_error, told};
 use super::receipt::{self, Verdict};
 use super::recording::Recording;
 use super::run::Run;
+use super::turn::size;
 use super::vigil::{self, Vigil};
 use super::watch::Left;
 use super::{Dispatcher, Interrupt, Interrupts, elsewhere};
@@ -23,7 +24,7 @@ use crate::fleet::Candidate;
 use crate::job::Step;
 use crate::store::StoreError;
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tether_net::Call;
 use tether_wire::NodeId;
 use tether_wire::codec;
@@ -76,7 +77,7 @@ impl Dispatcher {
         interrupt: &mut Interrupts,
     ) -> End {
         let busy = candidate.worker.occupy();
-        run.turn = None;
+        let had_turn = run.turn.take().map(|_| Instant::now());
         let worker = candidate.worker.id();
         let order = WorkOrder {
             correlation: run.request.correlation,
@@ -115,6 +116,10 @@ impl Dispatcher {
             });
         } else {
             (self.paces).learn(worker, &order.model, opened.vigil.learnt());
+            if let (End::Done(_), Some(had_turn)) = (&end, had_turn) {
+                let (work, _) = size(&run.request);
+                (self.waiting).answered(&order.model, work, had_turn.elapsed());
+            }
             if let Some(trial) = opened.trial {
                 trial.end(end.outcome());
             }
