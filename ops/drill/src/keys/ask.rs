@@ -55,13 +55,13 @@ pub(super) struct Content {
     pub(super) text: String,
     pub(super) finish: Option<String>,
     pub(super) usage: Value,
-    id: Value,
-    created: Value,
-    seed: Value,
+    pub(super) id: Value,
+    pub(super) created: Value,
+    pub(super) seed: Value,
     /// What the worker signed: the ids of all tokens are part of it.
-    receipt: Value,
+    pub(super) receipt: Value,
     /// Of each token, where they were asked for.
-    tokens: Vec<Value>,
+    pub(super) tokens: Vec<Value>,
 }
 
 impl Content {
