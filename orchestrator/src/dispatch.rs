@@ -244,7 +244,7 @@ impl Dispatcher {
     async fn finish(&self, run: Run, log: &AnswerLog, end: End) -> Result<(), RpcError> {
         let given = Usage {
             prompt_tokens: run.progress.prompt_tokens(),
-            completion_tokens: run.progress.tokens(),
+            completion_tokens: run.progress.given_tokens(),
         };
         // Encoded once: what is kept is what is given.
         let (step, result) = match end {

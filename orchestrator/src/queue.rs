@@ -9,7 +9,8 @@
 //!   work: with the defaults 1 of 21 parts beside normal and high ones.
 //! * **Deadlines.** What has no turn by its time is given back then, and no worker sees it. What
 //!   could not have its turn by its time is refused when it comes, by the wait that is to be
-//!   expected of the rate seen (`rate`) and the tenant's share of it.
+//!   expected of the rate seen (`rate`) and the tenant's share of it. That time is the caller's less
+//!   that of an answer, as those of late took (`lasting`).
 //! * **Room.** Requests and bytes are bounded, for each model and for all. A tenant has at most its
 //!   part, and never more than what is left free (A. K. Choudhury, E. L. Hahne, "Dynamic Queue
 //!   Length Thresholds for Shared-Memory Packet Switches", 1998): several that flood leave room for
@@ -17,6 +18,7 @@
 //! * **`Retry-After`** is the time in which what now waits before a request will have had its turn.
 
 mod fair;
+mod lasting;
 mod line;
 mod models;
 mod rate;
@@ -26,6 +28,7 @@ pub use models::{MAX_QUEUES, Queues};
 pub use settings::QueueSettings;
 
 use fair::Fair;
+use lasting::Lasting;
 use line::Lane;
 use rate::Rate;
 use serde::{Deserialize, Serialize};
@@ -172,6 +175,7 @@ pub struct Queue<T> {
     tenants: BTreeMap<TenantId, Held>,
     bytes: usize,
     rate: Rate,
+    lasting: Lasting,
     next: u64,
 }
 
@@ -195,6 +199,7 @@ impl<T> Queue<T> {
             tenants: BTreeMap::new(),
             bytes: 0,
             rate: Rate::default(),
+            lasting: Lasting::default(),
             next: 0,
         }
     }
@@ -293,6 +298,18 @@ impl<T> Queue<T> {
     #[must_use]
     pub fn first_late_ms(&self) -> Option<u64> {
         self.by_time.first().map(|(turn_by_ms, _)| *turn_by_ms)
+    }
+
+    /// An answer of so much work was whole so long after its turn.
+    pub fn answered(&mut self, work: u32, took_ms: u64) {
+        self.lasting.answered(work, took_ms);
+    }
+
+    /// How long an answer of so much work is to be expected to take from its turn on; nothing while
+    /// too little is known.
+    #[must_use]
+    pub fn answer_ms(&self, work: u32) -> Option<u64> {
+        self.lasting.ms(work)
     }
 
     /// Requests that wait.

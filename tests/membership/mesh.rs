@@ -259,11 +259,15 @@ impl World {
     }
 
     pub(crate) fn chat(&self) -> Reply {
+        self.chat_about("What is the capital of France?")
+    }
+
+    pub(crate) fn chat_about(&self, prompt: &str) -> Reply {
         let gateway = self.gateway.as_ref().expect("it runs");
         let url = gateway.ready["gateway"].as_str().expect("a URL");
         let body = json!({
             "model": "tether-tiny",
-            "messages": [{"role": "user", "content": "What is the capital of France?"}],
+            "messages": [{"role": "user", "content": prompt}],
         });
         post(&format!("{url}/v1/chat/completions"), &self.api_key, &body)
     }

@@ -290,15 +290,22 @@ fn may_pass(code: Code) -> bool {
 }
 
 /// Whether the link is gone, or as good as gone. The error of a call may come a moment before that
-/// of its link, unless the orchestrator itself said it.
+/// of its link; what only an orchestrator says is passed on without waiting.
 async fn is_lost(link: &Link, error: &RpcError) -> bool {
-    let was_said = error.code == Code::Elsewhere || error.retry_after_ms.is_some();
-    let grace = if was_said {
-        Duration::ZERO
-    } else {
-        LINK_LOSS_GRACE
-    };
-    !link.is_up() || link.is_quiet() || tokio::time::timeout(grace, link.closed()).await.is_ok()
+    if !link.is_up() || link.is_quiet() {
+        return true;
+    }
+    let closed = tokio::time::timeout(LINK_LOSS_GRACE, link.closed());
+    may_be_its_link(error) && closed.await.is_ok()
+}
+
+/// Whether a call whose link breaks may end with this.
+fn may_be_its_link(error: &RpcError) -> bool {
+    let may = matches!(
+        error.code,
+        Code::Unavailable | Code::Cancelled | Code::Internal | Code::Unknown
+    );
+    may && error.retry_after_ms.is_none()
 }
 
 /// Who is asked next in a round of a search, of those that are linked, the best first: whoever was not

@@ -6,13 +6,14 @@
 //! # Layout
 //!
 //! * `kill`, `starve`, `flood`, `replay`, `crowd`, `engine`, `soak`,
-//!   `survive` – the drills
+//!   `survive`, `keys`, `overload` – the drills
 //! * `mesh` – keys, grants, configuration files, and the processes that run with them
 //! * `views` – what orchestrators say of their fleets, and when; whether two say the same
 //! * `load` – honest requests and how they end
 //! * `hostile` – nodes of this process: strangers, members that lie, recordings
 //! * `journal` – what an orchestrator logged of doubts and attempts
 //! * `cost` – memory and processor time of a process, from /proc
+//! * `memory` – whether that of a process is flat
 //! * `figures`, `report` – distributions, promises, tables
 #![forbid(unsafe_code)]
 
@@ -24,9 +25,12 @@ mod flood;
 mod guard;
 mod hostile;
 mod journal;
+mod keys;
 mod kill;
 mod load;
+mod memory;
 mod mesh;
+mod overload;
 mod replay;
 mod report;
 mod soak;
@@ -111,6 +115,17 @@ enum Drill {
     ///
     /// With the real engine; each request is asked of an undisturbed mesh first.
     Survive(survive::SurviveArgs),
+    /// One `Idempotency-Key`, many times at once, while its orchestrator is killed, and again after:
+    /// one run, one bill, equal answers
+    ///
+    /// With the real engine; with three orchestrators on one PostgreSQL, and with one that has a file
+    /// of its own and is restarted.
+    Keys(keys::KeysArgs),
+    /// Three times what the fleet can do, by two tenants with a deadline each: what comes out of it, for
+    /// whom, and what those are told that are refused
+    ///
+    /// With the echo engine, which takes a fixed time for each word.
+    Overload(overload::OverloadArgs),
     /// Becomes another program that dies with the one that started this
     #[command(hide = true)]
     Guard(guard::GuardArgs),
@@ -157,6 +172,8 @@ fn run(site: SiteArgs, drill: Drill) -> anyhow::Result<Option<Report>> {
                 Drill::Engine(args) => Box::pin(args.run(&site)).await,
                 Drill::Soak(args) => Box::pin(args.run(&site)).await,
                 Drill::Survive(args) => Box::pin(args.run(&site)).await,
+                Drill::Keys(args) => Box::pin(args.run(&site)).await,
+                Drill::Overload(args) => Box::pin(args.run(&site)).await,
                 Drill::Guard(_) => unreachable!("was run"),
             }
         };

@@ -129,6 +129,24 @@ impl Site {
         self.dir.join(name)
     }
 
+    /// A further tenant, with its part of the work; its key. Orchestrators read the file again.
+    pub(crate) async fn tenant(&self, id: &str, weight: u32) -> anyhow::Result<String> {
+        let (tenants, next) = (self.path("tenants.toml"), self.path("tenants.next"));
+        std::fs::copy(&tenants, &next)?;
+        let key = ["tenant", "new", "--file", text(&next)?, "--id", id];
+        let key = self.command(&key).await?;
+        let line = format!("id = {id:?}\n");
+        let written = std::fs::read_to_string(&next)?;
+        ensure!(
+            written.contains(&line),
+            "`tether tenant new` writes no {line}"
+        );
+        let weighed = written.replace(&line, &format!("{line}weight = {weight}\n"));
+        std::fs::write(&next, weighed)?;
+        std::fs::rename(&next, &tenants)?;
+        Ok(key)
+    }
+
     /// Runs `tether` to its end; what it prints.
     async fn command(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = tokio::process::Command::new(&self.tether)
@@ -242,7 +260,7 @@ impl Mesh {
                 },
             )
             .await?;
-        mesh.until_ready().await?;
+        mesh.until_ready(&mesh.gateway).await?;
         progress(format!(
             "{} orchestrators, a gateway and {all} workers run after {:.1} s",
             mesh.orchestrators.len(),
@@ -278,8 +296,24 @@ impl Mesh {
         &self.site.api_key
     }
 
-    async fn until_ready(&self) -> anyhow::Result<()> {
-        let url = format!("{}/readyz", self.gateway_url()?);
+    /// A gateway of other settings, which has an orchestrator.
+    pub(crate) async fn further_gateway(
+        &self,
+        name: &str,
+        worker: &WorkerSettings,
+        settings: &str,
+    ) -> anyhow::Result<Member> {
+        let seat = Seat::new(&self.site, Role::Gateway, name, worker)?;
+        seat.configure(settings)?;
+        let process = Some(seat.start(&self.site).await?);
+        let gateway = Member { seat, process };
+        self.until_ready(&gateway).await?;
+        Ok(gateway)
+    }
+
+    /// Waits until a gateway has an orchestrator.
+    pub(crate) async fn until_ready(&self, gateway: &Member) -> anyhow::Result<()> {
+        let url = format!("{}/readyz", gateway.process()?.said("gateway")?);
         let client = client()?;
         let begin = Instant::now();
         while !(client.get(&url).send().await).is_ok_and(|it| it.status().is_success()) {

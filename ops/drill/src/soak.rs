@@ -7,25 +7,23 @@
 //! * `ask` – asking it, hanging up, and what came of it
 //! * `answer` – responses and streams, as they are written
 //! * `expect` – what is right to come
-//! * `memory` – whether memory is flat
 //! * `found` – what was found, as a report
 
 mod answer;
 mod ask;
 mod expect;
 mod found;
-mod memory;
 mod mix;
 
 use crate::SiteArgs;
 use crate::cost;
+use crate::memory::Watch;
 use crate::mesh::{EngineSettings, MODEL, Mesh, PATIENCE, Shape, WorkerSettings};
 use crate::report::{Report, progress};
 use anyhow::{Context, ensure};
 use ask::Caller;
 use clap::Args;
 use found::{Found, Grown};
-use memory::Watch;
 use mix::Mix;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -15,6 +15,7 @@ use super::outcome::{End, of_worker_error, told};
 use super::receipt::{self, Verdict};
 use super::recording::Recording;
 use super::run::Run;
+use super::turn::size;
 use super::vigil::{self, Vigil};
 use super::watch::Left;
 use super::{Dispatcher, Interrupt, Interrupts, elsewhere};
@@ -23,7 +24,7 @@ use crate::fleet::Candidate;
 use crate::job::Step;
 use crate::store::StoreError;
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tether_net::Call;
 use tether_wire::NodeId;
 use tether_wire::codec;
@@ -49,6 +50,7 @@ pub(super) struct Opened {
     pub(super) is_left: bool,
     /// What is told again before the log has anything, to be given once all of it is there.
     pub(super) again: Vec<Chunk>,
+    pub(super) again_bytes: usize,
 }
 
 impl Opened {
@@ -78,7 +80,7 @@ impl Dispatcher {
         interrupt: &mut Interrupts,
     ) -> End {
         let busy = candidate.worker.occupy();
-        run.turn = None;
+        let had_turn = run.turn.take().map(|_| Instant::now());
         let worker = candidate.worker.id();
         let order = WorkOrder {
             correlation: run.request.correlation,
@@ -120,6 +122,10 @@ impl Dispatcher {
             });
         } else {
             (self.paces).learn(worker, &order.model, opened.vigil.learnt());
+            if let (End::Done(_), Some(had_turn)) = (&end, had_turn) {
+                let (work, _) = size(&run.request);
+                (self.waiting).answered(&order.model, work, had_turn.elapsed());
+            }
             if let Some(trial) = opened.trial {
                 trial.end(end.outcome());
             }
@@ -372,6 +378,11 @@ fn instant(mono_ms: u64) -> tokio::time::Instant {
 /// A piece of what was given already: held against the log, or kept until all of it is there.
 fn told_again(run: &Run, opened: &mut Opened, chunk: Chunk, check: &Check) -> Result<(), End> {
     if !run.progress.has_begun() {
+        opened.again_bytes += chunk.bytes();
+        if opened.again_bytes > MAX_LOG_BYTES {
+            let why = format!("more than {MAX_LOG_BYTES} bytes are told again");
+            return Err(End::Fault(RpcError::new(Code::Internal, why)));
+        }
         opened.again.push(chunk);
         return Ok(());
     }

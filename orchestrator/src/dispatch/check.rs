@@ -200,7 +200,8 @@ impl Check {
             return Ok(false);
         }
         let rest = &self.transcript[self.position as usize..];
-        if chunk.unnamed > 0 || !rest.starts_with(&chunk.tokens) {
+        // Each has some of the tokens, so that there is an end of them.
+        if chunk.unnamed > 0 || chunk.tokens.is_empty() || !rest.starts_with(&chunk.tokens) {
             return Err("does not go on from what was given".to_owned());
         }
         Ok(true)

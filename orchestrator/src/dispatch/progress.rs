@@ -26,6 +26,8 @@ pub(crate) struct Progress {
     transcript: Vec<u32>,
     /// Tokens in the log.
     tokens: u32,
+    /// Those that a gateway was given by an owner before.
+    given_before: u32,
     /// Whether anything is in the log.
     has_begun: bool,
     /// Some tokens have no id.
@@ -49,6 +51,7 @@ impl Progress {
             return nothing;
         };
         Self {
+            given_before: u32::try_from(started.transcript.len()).unwrap_or(u32::MAX),
             // Those that are told again come without logprobs, and this log has none.
             transcript: if has_logprobs {
                 Vec::new()
@@ -81,6 +84,11 @@ impl Progress {
     /// Tokens in the log.
     pub(crate) fn tokens(&self) -> u32 {
         self.tokens
+    }
+
+    /// Tokens that the tenant was given, by whomever.
+    pub(crate) fn given_tokens(&self) -> u32 {
+        self.tokens.max(self.given_before)
     }
 
     /// Tokens of the prompt, once they were counted.

@@ -63,6 +63,7 @@ impl Dispatcher {
                             numerics_class: String::new(),
                             is_left: false,
                             again: Vec::new(),
+                            again_bytes: 0,
                         });
                     }
                     Seen::Nothing => {}

@@ -37,18 +37,16 @@ impl Dispatcher {
         let now_ms = clock::now().mono_ms;
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
         let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        let wait_ms = (left_ms.saturating_sub(self.config.retry.least_left_ms))
+        let (work, bytes) = size(request);
+        let wait_ms = (self.waiting.turn_within_ms(model, work, left_ms))
+            .min(left_ms.saturating_sub(self.config.retry.least_left_ms))
             .min(self.config.queue_timeout_ms);
         let share = rules.share(self.shares.load().of(&request.tenant));
-        let bytes = PromptSize::of(&request.input, &request.output).bytes();
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        let tokens = request.sampling.max_tokens;
-        let read = u32::try_from(bytes / BYTES_OF_WORK).unwrap_or(u32::MAX);
         let entry = Entry {
             tenant: request.tenant.clone(),
             weight: share.weight,
             priority: share.priority,
-            work: read.saturating_add(tokens.unwrap_or(LIKELY_TOKENS).min(MOST_TOKENS)),
+            work,
             bytes,
             turn_by_ms: now_ms.saturating_add(wait_ms),
             what: rules.clone(),
@@ -106,6 +104,15 @@ impl Dispatcher {
         let places = found.iter().map(|it| it.worker.places(ahead));
         places.fold(0, u32::saturating_add)
     }
+}
+
+/// How much work a request is, and how many bytes it holds.
+pub(super) fn size(request: &InferRequest) -> (u32, usize) {
+    let bytes = PromptSize::of(&request.input, &request.output).bytes();
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let read = u32::try_from(bytes / BYTES_OF_WORK).unwrap_or(u32::MAX);
+    let tokens = request.sampling.max_tokens.unwrap_or(LIKELY_TOKENS);
+    (read.saturating_add(tokens.min(MOST_TOKENS)), bytes)
 }
 
 fn refusal(shed: &Shed<()>) -> RpcError {

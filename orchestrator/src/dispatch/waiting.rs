@@ -13,6 +13,7 @@ use crate::queue::{Entry, Priority, QueueSettings, Queues, Shed, Ticket, Turn as
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tether_telemetry::metrics::OrchestratorMetrics;
 use tether_wire::{Digest, ModelRef, Region};
 use tokio::sync::{Notify, oneshot};
@@ -184,6 +185,24 @@ impl Waiting {
             // Who went away meanwhile gives its turn back.
             let _ = waits.tell.send(what);
         }
+    }
+
+    /// An answer of so much work was whole so long after its turn.
+    pub(super) fn answered(&self, model: &ModelRef, work: u32, took: Duration) {
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.room().queues.answered(model, work, took_ms);
+    }
+
+    /// By when a request of so much work, whose caller waits so long, must have its turn to be
+    /// answered in time, as answers of late took. How long its own will take nobody knows: half of the
+    /// time may always be waited.
+    pub(super) fn turn_within_ms(&self, model: &ModelRef, work: u32, left_ms: u64) -> u64 {
+        let room = self.room();
+        let known = room
+            .queues
+            .of(model)
+            .and_then(|queue| queue.answer_ms(work));
+        left_ms - known.unwrap_or_default().min(left_ms / 2)
     }
 
     /// A place may be free.

@@ -66,6 +66,15 @@ impl<T> Queues<T> {
         pushed
     }
 
+    /// As [`Queue::answered`], of one model. Where there is no room for its queue, nothing is learnt.
+    pub fn answered(&mut self, model: &ModelRef, work: u32, took_ms: u64) {
+        if self.has_queue(model) {
+            let made = || Queue::new(self.settings);
+            let queue = self.queues.entry(model.clone()).or_insert_with(made);
+            queue.answered(work, took_ms);
+        }
+    }
+
     /// As [`Queue::take_that`], of one model.
     pub fn take_that(
         &mut self,
@@ -222,6 +231,20 @@ mod tests {
         assert_eq!(queues.cancel(&model(8), ticket, 105), Some(8));
         assert_eq!(queues.cancel(&model(8), ticket, 105), None);
         assert_eq!(queues.len(), 3);
+    }
+
+    #[test]
+    fn how_long_answers_take_is_known_of_models_that_nobody_waited_for_and_no_others() {
+        let mut queues: Queues<usize> = Queues::new(QueueSettings::default());
+        for _ in 0..8 {
+            queues.answered(&model(1), 2, 300);
+        }
+        let ms = |n| queues.of(&model(n)).and_then(|it| it.answer_ms(4));
+        assert_eq!((ms(1), ms(2)), (Some(600), None));
+        for n in 2..MAX_QUEUES + 9 {
+            queues.answered(&model(n), 2, 300);
+        }
+        assert_eq!(queues.queues.len(), MAX_QUEUES);
     }
 
     #[test]

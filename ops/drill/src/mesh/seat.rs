@@ -91,6 +91,12 @@ impl Seat {
         self.dir.join("node.toml")
     }
 
+    /// Further settings of its role.
+    pub(super) fn configure(&self, settings: &str) -> anyhow::Result<()> {
+        let mut file = OpenOptions::new().append(true).open(self.config())?;
+        Ok(file.write_all(settings.as_bytes())?)
+    }
+
     fn configuration(&self, site: &Site, worker: &WorkerSettings) -> anyhow::Result<String> {
         // What a hostile node is told holds for honest ones, too.
         let (node, _) = site.local.config(testing::key(), self.role);

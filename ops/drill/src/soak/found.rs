@@ -2,9 +2,9 @@
 
 use super::SoakArgs;
 use super::ask::End;
-use super::memory::{Course, Memory};
 use super::mix::Kind;
 use crate::figures::Distribution;
+use crate::memory::{Course, Memory};
 use crate::report::Report;
 use serde_json::json;
 use std::collections::BTreeMap;

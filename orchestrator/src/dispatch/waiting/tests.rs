@@ -122,3 +122,21 @@ fn a_tenant_that_floods_is_shed_and_leaves_room_for_others() {
         "it is not behind all of them"
     );
 }
+
+#[test]
+fn the_time_of_an_answer_is_kept_back_from_the_wait_as_answers_of_late_took() {
+    let waiting = waiting();
+    let within = |work, left_ms| waiting.turn_within_ms(&model(), work, left_ms);
+    assert_eq!(within(10, 3_000), 3_000, "nothing is known");
+    for _ in 0..8 {
+        waiting.answered(&model(), 10, Duration::from_millis(500));
+    }
+    assert_eq!(within(10, 3_000), 2_500);
+    assert_eq!(within(20, 3_000), 2_000, "twice the work");
+    assert_eq!(
+        within(1_000, 3_000),
+        1_500,
+        "it may be over sooner than it says"
+    );
+    assert_eq!(within(10, 0), 0);
+}

@@ -18,22 +18,22 @@ const PARTS: usize = 10;
 
 /// Resident MiB over a run, in the order of the looks.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Memory(Vec<f64>);
+pub(crate) struct Memory(Vec<f64>);
 
 /// What is said of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Course {
-    pub(super) first: f64,
+pub(crate) struct Course {
+    pub(crate) first: f64,
     /// Median of the second tenth.
-    pub(super) warm: f64,
-    pub(super) most: f64,
+    pub(crate) warm: f64,
+    pub(crate) most: f64,
     /// Median of the last tenth.
-    pub(super) end: f64,
+    pub(crate) end: f64,
 }
 
 impl Memory {
     /// Nothing before there is a look in each part.
-    pub(super) fn course(&self) -> Option<Course> {
+    pub(crate) fn course(&self) -> Option<Course> {
         if self.0.len() < PARTS {
             return None;
         }
@@ -53,7 +53,7 @@ impl Memory {
     }
 
     /// At most so many of the looks, evenly, for the line of JSON.
-    pub(super) fn some(&self, most: usize) -> Vec<f64> {
+    pub(crate) fn some(&self, most: usize) -> Vec<f64> {
         let step = self.0.len().div_ceil(most).max(1);
         self.0.iter().copied().step_by(step).collect()
     }
@@ -66,22 +66,22 @@ impl FromIterator<f64> for Memory {
 }
 
 impl Course {
-    pub(super) const RULE: &'static str =
+    pub(crate) const RULE: &'static str =
         "the last tenth's median is at most 5 % or 8 MiB above the second tenth's";
 
-    pub(super) fn is_flat(&self) -> bool {
+    pub(crate) fn is_flat(&self) -> bool {
         self.end - self.warm <= FLAT_MIB.max(self.warm * FLAT_SHARE)
     }
 }
 
 /// Looks at a process until it is asked what was seen.
-pub(super) struct Watch {
+pub(crate) struct Watch {
     seen: Arc<Mutex<Vec<f64>>>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Watch {
-    pub(super) fn start(pid: u32) -> Self {
+    pub(crate) fn start(pid: u32) -> Self {
         let seen = Arc::<Mutex<Vec<f64>>>::default();
         let looks = seen.clone();
         let task = tokio::spawn(async move {
@@ -97,7 +97,7 @@ impl Watch {
         }
     }
 
-    pub(super) fn seen(&self) -> Memory {
+    pub(crate) fn seen(&self) -> Memory {
         Memory(lock(&self.seen).clone())
     }
 }
