@@ -156,12 +156,14 @@ impl Seeker {
             let links = self.orchestrators.ranked(&self.request.correlation);
             let to = match owner {
                 Some(owner) => {
-                    let known = links.into_iter().find(|link| link.peer().id == owner);
-                    // Nobody here can reach it: who said so takes the request over.
-                    if known.is_none() {
-                        self.lose(owner);
+                    match links.into_iter().find(|link| link.peer().id == owner) {
+                        Some(link) => link,
+                        // Nobody here can reach it: who is told so takes the request over.
+                        None => {
+                            self.lose(owner);
+                            return self.seek(error, started).await;
+                        }
                     }
-                    known.unwrap_or_else(|| from.clone())
                 }
                 // It stops, or lost the request to somebody that it does not know.
                 None => {
@@ -172,6 +174,10 @@ impl Seeker {
             match self.ask(&to, started.clone()).await {
                 Ok(call) => return Ok(call),
                 Err(failed) if failed.code == Code::Elsewhere => (error, from) = (failed, to),
+                Err(failed) if may_pass(failed.code) => {
+                    self.lose(to.peer().id);
+                    return self.seek(failed, started).await;
+                }
                 Err(failed) => return Err(failed),
             }
         }

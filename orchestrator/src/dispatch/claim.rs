@@ -22,6 +22,17 @@ pub(super) enum Claim {
     Answered(Answer),
 }
 
+/// What the store has of a request.
+#[derive(Debug)]
+pub(super) enum Known {
+    /// Nothing, or what may run again.
+    Nothing,
+    /// A job that did not end.
+    UnderWay,
+    /// It was answered already, and this is the answer.
+    Answered(Answer),
+}
+
 /// A job that runs here.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Claimed {
@@ -77,7 +88,7 @@ impl Dispatcher {
             };
             tracing::info!(job = %job.correlation, state = earlier.state.as_str(), "key repeated");
             match repeat {
-                Repeat::AlreadyAnswered => return self.kept(&earlier).await,
+                Repeat::AlreadyAnswered => return self.kept(&earlier).await.map(Claim::Answered),
                 Repeat::StillRunning => {
                     if let Some(claimed) = self.take_over(&earlier, &job.model, lost, held).await? {
                         return Ok(Claim::Ours(claimed));
@@ -88,6 +99,24 @@ impl Dispatcher {
             }
         }
         Err(conflict(Repeat::StillRunning))
+    }
+
+    /// What the store has of a request that may have come before.
+    pub(super) async fn known(
+        &self,
+        request: &InferRequest,
+        hash: &Digest,
+    ) -> Result<Known, RpcError> {
+        // Whether the store works is seen when the request is recorded.
+        let Ok(Some(earlier)) = self.store.job(request.correlation).await else {
+            return Ok(Known::Nothing);
+        };
+        match earlier.repeated_by(hash) {
+            Repeat::AnotherRequest => Err(conflict(Repeat::AnotherRequest)),
+            Repeat::AlreadyAnswered => self.kept(&earlier).await.map(Known::Answered),
+            Repeat::StillRunning => Ok(Known::UnderWay),
+            Repeat::BeginAnew => Ok(Known::Nothing),
+        }
     }
 
     /// What became of a request that nobody could run now: its key may have been used before.
@@ -105,7 +134,10 @@ impl Dispatcher {
         };
         match earlier.repeated_by(hash) {
             Repeat::AnotherRequest => Err(conflict(Repeat::AnotherRequest)),
-            Repeat::AlreadyAnswered => self.kept(&earlier).await.map(Some),
+            Repeat::AlreadyAnswered => {
+                let answer = self.kept(&earlier).await?;
+                Ok(Some(Claim::Answered(answer)))
+            }
             Repeat::StillRunning if earlier.owner != self.id && !lost.contains(&earlier.owner) => {
                 let lives = self.lives(&earlier, clock::now().unix_ms).await?;
                 lives
@@ -117,7 +149,7 @@ impl Dispatcher {
     }
 
     /// The answer of a job that is done, as long as it is kept.
-    async fn kept(&self, job: &Job) -> Result<Claim, RpcError> {
+    async fn kept(&self, job: &Job) -> Result<Answer, RpcError> {
         let now_ms = clock::now().unix_ms;
         let found = self
             .store
@@ -125,7 +157,7 @@ impl Dispatcher {
         match found.await {
             Ok(Some(answer)) => {
                 self.metrics.answered_again();
-                Ok(Claim::Answered(answer))
+                Ok(answer)
             }
             Ok(None) => Err(conflict(Repeat::AlreadyAnswered)),
             Err(error @ (StoreError::Unreadable(_) | StoreError::KeyGone(_))) => {

@@ -1,6 +1,6 @@
 //! From a `submit` call to a run: who calls, what for, and whether it may run or runs already.
 
-use super::claim::{Claim, conflict};
+use super::claim::{Claim, Known, conflict};
 use super::explaining::Explaining;
 use super::letters::FailedAttempts;
 use super::progress::Progress;
@@ -167,7 +167,16 @@ impl Dispatcher {
         let resume = request.resume.take();
         let lost = resume.as_ref().map_or(&[][..], |it| &it.lost);
         let started = resume.as_ref().and_then(|it| it.started.as_ref());
-        let (rules, limit) = self.permitted(&request, explaining)?;
+        // What was answered before needs nobody's leave and no worker.
+        let mut is_under_way = false;
+        if request.keyed || resume.is_some() {
+            match self.known(&request, &hash).await? {
+                Known::Answered(answer) => return Ok(TakenIn::Answered(answer)),
+                Known::UnderWay => is_under_way = true,
+                Known::Nothing => {}
+            }
+        }
+        let (rules, limit) = self.permitted(&request, is_under_way, explaining)?;
         request.sampling.max_tokens = request.sampling.max_tokens.or(limit);
         if let Some(worker) = started.and_then(|started| started.worker) {
             self.meet(worker).await;

@@ -36,10 +36,12 @@ impl Chosen {
 
 impl Dispatcher {
     /// Decides about a request: what its tenant's policy says, as of now, and the most tokens that it
-    /// gets, where it does not say how many it wants.
+    /// gets, where it does not say how many it wants. What is under way by the store's word keeps the
+    /// limits that it came under.
     pub(super) fn permitted(
         &self,
         request: &InferRequest,
+        is_under_way: bool,
         explaining: &mut Explaining,
     ) -> Result<(Arc<Effective>, Option<u32>), RpcError> {
         let rules = self.policy.load().of(&request.tenant).clone();
@@ -52,6 +54,11 @@ impl Dispatcher {
         };
         match rules.decide(&facts) {
             Ok(granted) => Ok((rules, granted.limit)),
+            Err(refusal) if is_under_way && refusal.code == Code::Invalid => {
+                let limit = rules.max_output_tokens().map(|limit| limit.value);
+                let limit = limit.filter(|_| request.sampling.max_tokens.is_none());
+                Ok((rules, limit))
+            }
             Err(refusal) => {
                 self.metrics.policy_refused(refusal.reason);
                 tracing::info!(rule = refusal.rule, "the policy forbids the request");

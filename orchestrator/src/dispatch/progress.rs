@@ -30,6 +30,8 @@ pub(crate) struct Progress {
     given_before: u32,
     /// Whether anything is in the log.
     has_begun: bool,
+    /// Since when workers that are full refuse to go on with it.
+    refused_since_ms: Option<u64>,
     /// Some tokens have no id.
     is_nameless: bool,
     /// What is in the log.
@@ -154,6 +156,7 @@ impl Progress {
             self.transcript.extend_from_slice(&chunk.tokens);
         }
         self.has_begun = true;
+        self.refused_since_ms = None;
         self.is_nameless |= chunk.unnamed > 0;
         self.tokens = self
             .tokens
@@ -195,6 +198,11 @@ impl Progress {
             self.resting.retain(|(it, _)| *it != worker);
             self.resting.push((worker, until_ms));
         }
+    }
+
+    /// For how long, in milliseconds, workers that are full refuse to go on with it, one of them now.
+    pub(crate) fn refused_for(&mut self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(*self.refused_since_ms.get_or_insert(now_ms))
     }
 
     /// When the first of those that rest may be asked again.

@@ -172,7 +172,18 @@ impl Dispatcher {
         {
             run.progress.rests(now_ms.saturating_add(rest_ms));
         }
-        // Somebody who reads already waits as long as for anybody who can go on.
+        // Somebody who reads already waits as long as for anybody who can go on: that all are full is
+        // no failure of theirs.
+        let is_full = matches!(fault.code, Code::Overloaded | Code::RateLimited);
+        if failure == Failure::Between
+            && is_full
+            && run.progress.refused_for(now_ms) < self.config.hand_over_timeout_ms
+        {
+            if fault.retry_after_ms.is_none() {
+                run.progress.rests(now_ms.saturating_add(millis(LOOK)));
+            }
+            return Ok(LOOK);
+        }
         let mut retry_after_ms = None;
         if failure == Failure::Early
             && (self.rank(run, &run.progress.not_now(now_ms)).ranked).is_empty()
@@ -187,7 +198,7 @@ impl Dispatcher {
         let situation = Situation {
             failure,
             tries: run.progress.tries(),
-            left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+            left_ms: millis(left),
             retry_after_ms,
         };
         let plan = (self.retries).plan(&situation, now_ms, &mut rand::rng());
@@ -206,6 +217,10 @@ impl Dispatcher {
             }
         }
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn no_time() -> RpcError {
