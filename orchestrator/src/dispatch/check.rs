@@ -475,4 +475,16 @@ mod tests {
         assert_eq!(check_order(&asked, events()), Ok(2), "told again without");
         assert!(!take(Some(0), 2, 0) && !take(Some(0), 1, 2) && !take(None, 1, 1));
     }
+
+    #[test]
+    fn what_is_told_again_has_tokens_so_that_there_is_an_end_of_it() {
+        let order = WorkOrder {
+            transcript: vec![1, 1],
+            ..order()
+        };
+        let nothing = AnswerEvent::Chunk(Chunk::new(0, Vec::new(), "x"));
+        let events = vec![AnswerEvent::Accepted(accepted()), nothing];
+        let message = check_order(&order, events).expect_err("endless");
+        assert!(message.contains("does not go on from"), "{message}");
+    }
 }

@@ -335,6 +335,46 @@ async fn what_only_the_smaller_one_cannot_do_is_no_mistake_of_the_tenants() {
     );
 }
 
+fn too_short() -> Script {
+    let short = RpcError::new(Code::Invalid, "the prompt does not fit").with_param("messages");
+    Script::Refuse(short)
+}
+
+#[tokio::test]
+async fn where_the_queue_shed_it_the_smaller_ones_mistake_is_not_told_either() {
+    let busy = |config: &mut OrchestratorConfig| config.queue.entries = 1;
+    let mesh = Mesh::with_policy(DEGRADES, busy).await;
+    let large = mesh.worker(10, Script::Queued(1)).await;
+    let mut answers = filled(&mesh, &large).await;
+    answers.push(submit(&mesh, "waits").await);
+    is_waiting(&mesh, 1).await;
+    let small = mesh.worker_with(11, too_short(), |says| offers(says, "small@1.0", SMALL));
+    let small = small.await;
+    let told = mesh.submit(&request("shed")).await.error.expect("refused");
+    assert_eq!(told.code, Code::Overloaded);
+    assert!(told.retry_after_ms.is_some());
+    assert_eq!(small.scripted.orders(), 1);
+}
+
+#[tokio::test]
+async fn a_smaller_model_that_cannot_do_it_is_passed_over_for_the_next() {
+    const TINIEST: Digest = Digest([9; 32]);
+    let policy = r#"{"global": {"degrade": {"tiny": "small", "small": "tiniest"}}}"#;
+    let mesh = Mesh::with_policy(policy, |config| config.retry.attempts = 1).await;
+    let _large = mesh.worker(10, busy()).await;
+    let small = mesh.worker_with(11, too_short(), |says| offers(says, "small@1.0", SMALL));
+    let _small = small.await;
+    let tiniest = mesh.worker_with(12, Script::Answer(3), |says| {
+        offers(says, "tiniest@1.0", TINIEST)
+    });
+    let tiniest = tiniest.await;
+    let answer = mesh.submit(&request("a")).await;
+    assert!(answer.is_whole(), "{:?}", answer.error);
+    assert_eq!(answer.worker(), Some(tiniest.id()));
+    let from = accepted(&answer.events).degraded_from.as_ref();
+    assert_eq!(from.map(ToString::to_string).as_deref(), Some("tiny@1.0"));
+}
+
 #[tokio::test]
 async fn an_answer_of_a_smaller_model_goes_on_as_that() {
     let mesh = degrading().await;

@@ -105,6 +105,11 @@ fn what_a_gateway_was_given_is_gone_on_from_unless_each_token_is_to_be_rated() {
     assert_eq!(progress.numerics_class(), Some("class"));
     assert!(!progress.has_begun() && progress.tokens() == 0);
     assert_eq!(progress.left_at(), Some(worker(3)), "it may be at it still");
+    assert_eq!(
+        progress.given_tokens(),
+        2,
+        "they are billed, whoever gave them"
+    );
     progress.ordered(worker(1));
     assert_eq!(progress.left_at(), None, "asked once, if at all");
     progress.gave(&Chunk::new(0, vec![5, 6], "xy"), "class");
@@ -113,4 +118,15 @@ fn what_a_gateway_was_given_is_gone_on_from_unless_each_token_is_to_be_rated() {
     assert_eq!(progress.tokens(), 3);
     let rated = Progress::new(Some(resume), true, 0);
     assert!(rated.transcript().is_empty());
+}
+
+#[test]
+fn how_long_full_workers_refuse_counts_from_the_first_until_somebody_gives_a_piece() {
+    let mut progress = Progress::default();
+    assert_eq!(
+        (progress.refused_for(1_000), progress.refused_for(1_700)),
+        (0, 700)
+    );
+    piece(&mut progress);
+    assert_eq!(progress.refused_for(9_000), 0);
 }

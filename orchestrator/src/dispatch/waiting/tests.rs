@@ -140,3 +140,38 @@ fn the_time_of_an_answer_is_kept_back_from_the_wait_as_answers_of_late_took() {
     );
     assert_eq!(within(10, 0), 0);
 }
+
+/// Rules by which a tenant's requests stay in a region.
+fn stays_in(region: &str) -> Arc<Effective> {
+    let text = format!(r#"{{"global": {{"regions": ["{region}"]}}}}"#);
+    let policy = crate::policy::Policy::read(&text).expect("a policy");
+    policy.of(&TenantId::new("a").expect("valid")).clone()
+}
+
+#[test]
+fn who_must_stay_in_a_region_waits_for_a_place_there_and_holds_nobody_up() {
+    let waiting = waiting();
+    let entry = |tenant: &str, what: Arc<Effective>| Entry {
+        tenant: TenantId::new(tenant).expect("valid"),
+        weight: 1,
+        priority: Priority::Normal,
+        work: 1,
+        bytes: 1,
+        turn_by_ms: u64::MAX,
+        what,
+    };
+    // One place in all, and none in the region.
+    let free = |within: Within<'_>| u32::from(within.is_none());
+    let asks = entry("bank", stays_in("eu"));
+    let mut bank = waits(waiting.enter((&model(), DIGEST), asks, free, 0));
+    waiting.call(|_, _, within| free(within), 0);
+    assert!(
+        has_turn(&mut bank).is_none(),
+        "the place is not where it may go"
+    );
+    let asks = entry("acme", Arc::default());
+    let other = turn(waiting.enter((&model(), DIGEST), asks, free, 0));
+    drop(other);
+    waiting.call(|_, _, _| 1, 0);
+    assert!(has_turn(&mut bank).is_some(), "and now it is");
+}

@@ -90,10 +90,15 @@ pub(crate) async fn a_job_is_taken_over_as_it_stands_and_its_owner_of_before_is_
     let early = take_over(holder("a", 1), OTHER, Grounds::LeaseOver, 5_000);
     let told = store.take_over(early).await.expect_err("it lives");
     assert!(told.to_string().contains("the take-over"), "{told}");
-    let order = take_over(holder("a", 1), OTHER, Grounds::LeaseOver, 5_001);
+    let smaller: ModelRef = "smaller@1.0".parse().expect("valid");
+    let order = TakeOver {
+        model: Some(smaller.clone()),
+        ..take_over(holder("a", 1), OTHER, Grounds::LeaseOver, 5_001)
+    };
     let taken = store.take_over(order).await.expect("its lease is over");
     let expected = Job {
         owner: OTHER,
+        model: smaller,
         fence: 2,
         lease_until_ms: 14_001,
         updated_ms: 5_001,
