@@ -32,9 +32,6 @@ const TELL_MS: u64 = 100;
 /// Seeds that we choose fit a double, so that every reader of JSON gets them exactly.
 const SEED_BITS: u32 = 53;
 
-/// Bytes of all answers under way from which on no further request is taken.
-const MAX_HELD_BYTES: usize = 1024 * 1024 * 1024;
-
 /// A request that came, and is to be answered.
 pub(super) struct Asked {
     pub(super) request: InferRequest,
@@ -111,7 +108,7 @@ impl Dispatcher {
             |why| RpcError::new(Code::Overloaded, why).with_retry_after_ms(OVERLOADED_RETRY_MS);
         let permit = (self.permits.try_acquire())
             .map_err(|_| overloaded("too many requests are under way"))?;
-        if self.running.bytes() > MAX_HELD_BYTES {
+        if self.running.is_full() {
             return Err(overloaded("the answers under way are too long together"));
         }
         Ok(permit)

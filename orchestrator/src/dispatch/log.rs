@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tether_wire::rpc::RpcError;
+use tether_wire::rpc::{Code, RpcError};
 use tokio::sync::watch;
 
 /// Bytes that an answer may be ahead of the quickest of those who read it.
@@ -15,20 +15,57 @@ const WINDOW_BYTES: usize = 256 * 1024;
 /// Most bytes of one answer's events. With twenty likely tokens beside each token that is some sixty
 /// thousand tokens, and without them more than any context holds.
 pub(crate) const MAX_LOG_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of all answers under way from which on no further request is taken, and no answer goes on that
+/// has more than its part of them.
+const MAX_HELD_BYTES: usize = 1024 * 1024 * 1024;
 /// What an event costs beside its bytes.
 const EVENT_BYTES: usize = 48;
 
 /// How an answer ended.
 pub(crate) type Ended = Result<(), RpcError>;
 
-/// Bytes that all answers under way hold together.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Held(Arc<AtomicUsize>);
+/// What all answers under way hold together.
+#[derive(Clone, Debug)]
+pub(crate) struct Held(Arc<Together>);
+
+#[derive(Debug)]
+struct Together {
+    bytes: AtomicUsize,
+    answers: AtomicUsize,
+    most_bytes: usize,
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        Self::at_most(MAX_HELD_BYTES)
+    }
+}
 
 impl Held {
-    /// How many there are.
-    pub(crate) fn bytes(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+    /// Nothing yet.
+    fn at_most(most_bytes: usize) -> Self {
+        Self(Arc::new(Together {
+            bytes: AtomicUsize::new(0),
+            answers: AtomicUsize::new(0),
+            most_bytes,
+        }))
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is more than it may be.
+    pub(crate) fn is_over(&self) -> bool {
+        self.bytes() > self.0.most_bytes
+    }
+
+    /// Whether one answer of so many bytes is to make room. Those that have less than an equal part
+    /// go on: together they never have more than all may have, so that what is held stays below twice
+    /// that.
+    fn is_over_by(&self, bytes: usize) -> bool {
+        let answers = self.0.answers.load(Ordering::Relaxed).max(1);
+        self.is_over() && bytes > self.0.most_bytes / answers
     }
 }
 
@@ -53,16 +90,19 @@ struct State {
     readers: usize,
     /// Nobody is left to read: whoever comes now comes too late.
     is_abandoned: bool,
+    /// There was no room for an event.
+    is_cut: bool,
     end: Option<Ended>,
 }
 
-/// The answer has more events than any may have.
+/// The answer has more events than any may have, or than this one may where all together have too much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooLong;
 
 impl AnswerLog {
     /// Without events, and with one who reads it.
     pub(crate) fn new(held: Held) -> (Self, Reader) {
+        held.0.answers.fetch_add(1, Ordering::Relaxed);
         let shared = Shared {
             state: Mutex::default(),
             changes: watch::Sender::new(()),
@@ -96,7 +136,11 @@ impl AnswerLog {
         loop {
             {
                 let mut state = self.0.state();
-                if state.bytes.saturating_add(event.len()) > MAX_LOG_BYTES {
+                let bytes = state.bytes.saturating_add(event.len());
+                let makes_room = self.0.held.is_over_by(bytes);
+                if makes_room || bytes > MAX_LOG_BYTES {
+                    tracing::warn!(bytes, makes_room, "an answer is too long");
+                    state.is_cut = true;
                     return Err(TooLong);
                 }
                 // Who left holds nobody back; the run ends by itself then.
@@ -104,7 +148,7 @@ impl AnswerLog {
                     let bytes = event.len() + EVENT_BYTES;
                     state.bytes += bytes;
                     state.events.push(event.into());
-                    self.0.held.0.fetch_add(bytes, Ordering::Relaxed);
+                    self.0.held.0.bytes.fetch_add(bytes, Ordering::Relaxed);
                     break;
                 }
             }
@@ -120,9 +164,16 @@ impl AnswerLog {
         self.0.state().events.clone()
     }
 
-    /// How it ended; only the first end counts.
+    /// How it ended; only the first end counts. One that lacks an event never ends well.
     pub(crate) fn end(&self, end: Ended) {
-        self.0.state().end.get_or_insert(end);
+        let mut state = self.0.state();
+        let end = if state.is_cut {
+            end.and(Err(cut()))
+        } else {
+            end
+        };
+        state.end.get_or_insert(end);
+        drop(state);
         self.0.changes.send_replace(());
     }
 
@@ -148,6 +199,12 @@ impl AnswerLog {
     }
 }
 
+/// What is kept of it may be whole.
+fn cut() -> RpcError {
+    let why = "there was no room for the end of the answer; ask for it again under its key";
+    RpcError::new(Code::Unavailable, why)
+}
+
 impl Shared {
     /// Each change is one step, so that a panic elsewhere leaves nothing half done.
     fn state(&self) -> MutexGuard<'_, State> {
@@ -158,7 +215,8 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         let bytes = self.state().bytes;
-        self.held.0.fetch_sub(bytes, Ordering::Relaxed);
+        self.held.0.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.held.0.answers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

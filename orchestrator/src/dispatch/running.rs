@@ -59,9 +59,9 @@ impl Running {
         Entered::First(place, reader)
     }
 
-    /// Bytes of all their events.
-    pub(crate) fn bytes(&self) -> usize {
-        self.held.bytes()
+    /// Whether they hold so much together that no further request is taken.
+    pub(crate) fn is_full(&self) -> bool {
+        self.held.is_over()
     }
 
     /// Each change is one step, so that a panic elsewhere leaves nothing half done.

@@ -82,14 +82,15 @@ pub(super) fn page(behind: &[u8], limit: u32) -> Statement {
     Statement::new(&SQL, [behind.into(), limit.into()])
 }
 
-/// Records a job that is new or begins anew, and its reservation.
+/// Records a job that is new or begins anew, and its reservation. The fence begins at the time, so that
+/// it is higher than any that the job had before it was forgotten: workers may remember it.
 pub(super) fn reserve(job: &NewJob, keep: &Retention) -> Vec<Statement> {
     static SQL: LazyLock<String> = LazyLock::new(|| {
         format!(
             "INSERT INTO jobs (correlation_id, tenant, retry_token, keyed, request_hash, model, seed,
                 state, owner, lease_until_ms, deadline_ms, fence, created_ms, updated_ms,
                 keep_until_ms)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, 'reserved', $8, $9, $10, 1, $11, $11, $12)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, 'reserved', $8, $9, $10, $11, $11, $11, $12)
              ON CONFLICT (correlation_id) DO UPDATE SET keyed = excluded.keyed,
                 model = excluded.model, digest = NULL, numerics_class = NULL, state = excluded.state,
                 owner = excluded.owner, lease_until_ms = excluded.lease_until_ms,

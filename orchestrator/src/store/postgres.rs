@@ -2,15 +2,15 @@
 //! what PostgreSQL alone is told.
 //!
 //! One connection writes: operations that wait are sent as one transaction, all at once, so that a
-//! group costs one round trip and one flush however many it holds. Another one reads. Both are made
-//! anew when they are lost. Nothing here is in memory that another orchestrator would have to know.
+//! group costs one round trip and one flush however many it holds. Another one reads, and a third one
+//! says who lives. All are made anew when they are lost. Nothing here is in memory that another orchestrator would have to know.
 //!
 //! The connection is not encrypted: what is a tenant's is sealed before it is sent, the rest wants a
 //! private network or a local socket.
 
 mod link;
 mod migrate;
-mod reader;
+mod pipeline;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -21,7 +21,7 @@ use super::{Opening, Report, Store, StoreError, StoreFuture};
 use crate::job::JobState;
 use crate::secret_file;
 use link::Link;
-use reader::Reader;
+use pipeline::Pipeline;
 use std::fmt::Write;
 use std::path::Path;
 use std::str::FromStr;
@@ -131,7 +131,8 @@ impl PostgresStore {
         let key = unlock(&link, &opening.key_file).await?;
         Ok(Self {
             database: Postgres {
-                reader: Reader::new(place.clone()),
+                reader: Pipeline::new(place.clone()),
+                lives: Pipeline::new(place.clone()),
                 writer: Writer::start(place, link, opening.on_commit),
             },
             keys: Keys::new(key),
@@ -203,7 +204,9 @@ pub async fn migrate(
 /// A PostgreSQL database.
 pub struct Postgres {
     writer: Writer,
-    reader: Reader,
+    reader: Pipeline,
+    /// For leases: an owner whose writer waits for others must not be taken for lost.
+    lives: Pipeline,
 }
 
 impl Database for Postgres {
@@ -212,14 +215,11 @@ impl Database for Postgres {
     }
 
     fn run_volatile(&self, statement: Statement) -> StoreFuture<'_, Rows> {
-        Box::pin(async move {
-            let mut rows = self.writer.run(vec![statement]).await?;
-            Ok(rows.pop().unwrap_or_default())
-        })
+        Box::pin(self.lives.ask(statement))
     }
 
     fn read(&self, statement: Statement) -> StoreFuture<'_, Rows> {
-        Box::pin(self.reader.read(statement))
+        Box::pin(self.reader.ask(statement))
     }
 
     /// Counted by the index on states, on the connection that reads.
@@ -227,7 +227,7 @@ impl Database for Postgres {
         let sql = "SELECT state, count(*) FROM jobs GROUP BY state";
         Box::pin(async move {
             let mut counts: Counts = JobState::ALL.into_iter().map(|state| (state, 0)).collect();
-            for row in self.reader.read(Statement::new(sql, [])).await? {
+            for row in self.reader.ask(Statement::new(sql, [])).await? {
                 let mut row = row.read("a count of jobs");
                 let state = row.named(JobState::from_name)?;
                 let count = usize::try_from(row.u64()?).unwrap_or(usize::MAX);
@@ -242,7 +242,8 @@ impl Database for Postgres {
     fn close(&self) -> StoreFuture<'_, ()> {
         Box::pin(async move {
             self.writer.close().await;
-            self.reader.close().await;
+            self.reader.close();
+            self.lives.close();
             Ok(())
         })
     }

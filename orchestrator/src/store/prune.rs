@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 /// For how long what is kept is kept, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Jobs, after their end.
+    /// Jobs, after their end; no shorter than their dead letters.
     pub job_ms: u64,
     /// Answers to requests whose caller gave a key; no longer than jobs.
     pub answer_ms: u64,
@@ -58,13 +58,18 @@ impl Pruned {
 }
 
 /// Forgets at most `limit` of each kind: jobs, answers, dead letters, and dead letters of which there
-/// are too many.
+/// are too many. A job stays as long as its dead letter: a replay goes on with its seed and fence.
+///
+/// Each condition stands twice: PostgreSQL looks again at a row that somebody else changed meanwhile,
+/// but only by what stands outside. A job that began anew stays, and what failed again.
 pub(super) fn prune(now_ms: u64, limit: u32) -> [Statement; 5] {
     static JOBS: LazyLock<String> = LazyLock::new(|| {
+        let is_over = format!("keep_until_ms < $1 AND state NOT IN ({})", &*OPEN);
         format!(
             "DELETE FROM jobs WHERE correlation_id IN (SELECT correlation_id FROM jobs
-                WHERE keep_until_ms < $1 AND state NOT IN ({}) LIMIT $2) RETURNING fence",
-            &*OPEN
+                WHERE {is_over} AND NOT EXISTS (SELECT 1 FROM dead_letters
+                    WHERE dead_letters.correlation_id = jobs.correlation_id) LIMIT $2)
+             AND {is_over} RETURNING fence"
         )
     });
     let params = || [now_ms.into(), limit.into()];
@@ -72,18 +77,20 @@ pub(super) fn prune(now_ms: u64, limit: u32) -> [Statement; 5] {
         Statement::new(&JOBS, params()),
         Statement::new(
             "DELETE FROM results WHERE correlation_id IN (SELECT correlation_id FROM results
-                WHERE keep_until_ms < $1 LIMIT $2) RETURNING fence",
+                WHERE keep_until_ms < $1 LIMIT $2) AND keep_until_ms < $1 RETURNING fence",
             params(),
         ),
         Statement::new(
             "DELETE FROM dead_letters WHERE correlation_id IN (SELECT correlation_id
-                FROM dead_letters WHERE keep_until_ms < $1 LIMIT $2) RETURNING fence",
+                FROM dead_letters WHERE keep_until_ms < $1 LIMIT $2)
+             AND keep_until_ms < $1 RETURNING fence",
             params(),
         ),
         Statement::new(
-            "DELETE FROM dead_letters WHERE correlation_id IN (SELECT correlation_id
-                FROM dead_letters ORDER BY created_ms DESC, correlation_id DESC
-                LIMIT $2 OFFSET $1) RETURNING fence",
+            "DELETE FROM dead_letters WHERE (correlation_id, created_ms) IN
+                (SELECT correlation_id, created_ms FROM dead_letters
+                    ORDER BY created_ms DESC, correlation_id DESC LIMIT $2 OFFSET $1)
+             RETURNING fence",
             [MAX_DEAD_LETTERS.into(), limit.into()],
         ),
         leases::forget(now_ms),

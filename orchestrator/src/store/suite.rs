@@ -53,6 +53,9 @@ pub(super) async fn is_whole(place: &dyn Place) -> Report {
 pub(super) const OWNER: NodeId = NodeId([5; 32]);
 pub(super) const OTHER: NodeId = NodeId([6; 32]);
 
+/// When jobs are new.
+pub(super) const NOW_MS: u64 = 100;
+
 pub(super) fn acme() -> TenantId {
     TenantId::new("acme").expect("valid")
 }
@@ -71,7 +74,7 @@ pub(super) fn job(token: &str) -> NewJob {
         lease_until_ms: 10_000,
         deadline_ms: 9_000,
         max_tokens: Some(9),
-        now_ms: 100,
+        now_ms: NOW_MS,
     }
 }
 
@@ -79,11 +82,16 @@ pub(super) fn id(token: &str) -> CorrelationId {
     job(token).correlation
 }
 
-pub(super) fn holder(token: &str, fence: u64) -> Holder {
+/// The fence of a job's run, of which the first is 1.
+pub(super) fn fence(run: u64) -> u64 {
+    NOW_MS + run - 1
+}
+
+pub(super) fn holder(token: &str, run: u64) -> Holder {
     Holder {
         job: id(token),
         owner: OWNER,
-        fence,
+        fence: fence(run),
     }
 }
 
@@ -133,16 +141,17 @@ pub(super) fn refused() -> Step {
     Step::Refused { error: "y".into() }
 }
 
+/// Reserves a job, and says which run of it this is.
 pub(super) async fn reserved(store: &dyn MetadataStore, token: &str) -> Result<u64, Repeat> {
     match store.reserve(job(token)).await.expect("works") {
-        Reserved::New { fence, .. } => Ok(fence),
+        Reserved::New { fence, .. } => Ok(fence + 1 - NOW_MS),
         Reserved::Repeated(repeat, _) => Err(repeat),
     }
 }
 
-pub(super) async fn steps(store: &dyn MetadataStore, token: &str, fence: u64, steps: Vec<Step>) {
+pub(super) async fn steps(store: &dyn MetadataStore, token: &str, run: u64, steps: Vec<Step>) {
     for step in steps {
-        let taken = store.step(holder(token, fence), step, 200).await;
+        let taken = store.step(holder(token, run), step, 200).await;
         taken.expect("taken");
     }
 }
@@ -199,7 +208,8 @@ macro_rules! suite {
                 of_many_that_take_over_at_once_one_gets_the_job;
             prune: old_jobs_are_forgotten_open_ones_never,
                 answers_are_kept_as_long_as_their_callers_can_come_again,
-                a_job_takes_its_answer_along_and_leaves_its_dead_letter,
+                a_key_that_comes_again_after_its_job_was_forgotten_has_a_higher_fence,
+                a_job_takes_its_answer_along_and_stays_as_long_as_its_dead_letter,
                 of_more_dead_letters_than_are_kept_the_oldest_go;
             models: models_are_remembered_with_the_time_when_they_were_first_seen;
         }

@@ -1,6 +1,6 @@
 //! A store that fails under a request: nothing counts that is not recorded.
 
-use crate::mesh::{Answer, Mesh, PATIENCE, Worker, request, within};
+use crate::mesh::{Answer, Mesh, PATIENCE, Worker, request, run_of, within};
 use crate::script::Script;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -189,11 +189,11 @@ async fn an_end_that_a_full_disk_did_not_take_is_recorded_when_there_is_room_aga
         prompt_tokens: 3,
         completion_tokens: 2,
     };
-    assert_eq!((job.usage, job.fence), (given, 1));
+    assert_eq!((job.usage, run_of(&job)), (given, 1));
     let again = mesh.submit(&request("a")).await;
     assert!(again.is_whole(), "{:?}", again.error);
     let anew = mesh.job(&request("a")).await;
-    assert_eq!((anew.state, anew.fence), (JobState::Done, 2));
+    assert_eq!((anew.state, run_of(&anew)), (JobState::Done, 2));
     assert_eq!((anew.seed, anew.usage), (job.seed, given), "billed once");
 }
 
@@ -208,7 +208,7 @@ async fn a_key_whose_end_was_recorded_late_runs_again_where_nothing_was_given() 
     let orders = worker.scripted.orders();
     mesh.submit(&request("a")).await;
     assert_eq!(worker.scripted.orders(), orders + 1);
-    assert_eq!(mesh.job(&request("a")).await.fence, 2);
+    assert_eq!(run_of(&mesh.job(&request("a")).await), 2);
 }
 
 #[tokio::test]

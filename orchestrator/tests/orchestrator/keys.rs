@@ -1,6 +1,6 @@
 //! Repeated keys: what ran once does not run again.
 
-use crate::mesh::{Mesh, request};
+use crate::mesh::{Mesh, request, run_of};
 use crate::script::Script;
 use tether_orchestrator::job::JobState;
 use tether_wire::infer::{AnswerEvent, Format, Input};
@@ -40,7 +40,7 @@ async fn a_key_whose_request_gave_nothing_may_run_again() {
     mesh.fleet("only the good one", |fleet| fleet.len() == 1)
         .await;
     assert!(mesh.submit(&request("a")).await.is_whole());
-    assert_eq!(mesh.job(&request("a")).await.fence, 2);
+    assert_eq!(run_of(&mesh.job(&request("a")).await), 2);
 }
 
 #[tokio::test]
@@ -63,6 +63,6 @@ async fn a_key_whose_answer_was_cut_runs_again_with_the_same_seed() {
     };
     assert_eq!(accepted.seed, job.seed);
     let whole = mesh.job(&request("a")).await;
-    assert_eq!((whole.seed, whole.fence), (job.seed, 2));
+    assert_eq!((whole.seed, run_of(&whole)), (job.seed, 2));
     assert_eq!(whole.usage.completion_tokens, 2, "counted once");
 }

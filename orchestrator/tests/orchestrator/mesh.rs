@@ -403,6 +403,11 @@ pub fn cold(says: &mut Says) {
     says.models()[0].warm = false;
 }
 
+/// Which run of a job this is, from 1: its fence begins at the time at which it was new.
+pub fn run_of(job: &Job) -> u64 {
+    job.fence - job.created_ms + 1
+}
+
 pub fn request(token: &str) -> InferRequest {
     request_of("acme", token)
 }

@@ -1,6 +1,6 @@
 //! What an operator's rules do to requests, and that nothing else decides. (SCH-6)
 
-use crate::mesh::{DIGEST, Mesh, Says, Worker, cold, request, within};
+use crate::mesh::{DIGEST, Mesh, Says, Worker, cold, request, run_of, within};
 use crate::placed::explained;
 use crate::script::{Death, Script};
 use crate::waiting::{filled, is_waiting, submit};
@@ -274,7 +274,7 @@ async fn a_request_that_would_wait_in_vain_is_answered_by_the_smaller_one_at_onc
     assert!(accepted(&answer.events).degraded_from.is_some());
     let job = mesh.job(&request).await;
     assert_eq!(job.model.to_string(), "small@1.0");
-    assert_eq!(job.fence, 1, "it was no job of the larger one");
+    assert_eq!(run_of(&job), 1, "it was no job of the larger one");
     assert_eq!(
         mesh.metric("tether_orchestrator_degraded_total{reason=\"overloaded\"}"),
         1

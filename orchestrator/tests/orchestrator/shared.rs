@@ -4,7 +4,7 @@
 #[path = "../../../tests/support/postgres.rs"]
 mod postgres;
 
-use crate::mesh::{Mesh, PATIENCE, request, submitted, within};
+use crate::mesh::{Mesh, PATIENCE, request, run_of, submitted, within};
 use crate::script::Script;
 use crate::taken_over::Second;
 use postgres::Server;
@@ -120,7 +120,7 @@ async fn a_job_of_an_orchestrator_that_is_lost_goes_on_at_the_other_and_is_count
         (job.state, job.owner),
         (JobState::Done, second.orchestrator.id())
     );
-    assert_eq!((job.fence, job.usage.completion_tokens), (2, 3));
+    assert_eq!((run_of(&job), job.usage.completion_tokens), (2, 3));
 }
 
 #[tokio::test]

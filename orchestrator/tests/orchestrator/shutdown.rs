@@ -1,6 +1,6 @@
 //! Stopping: what is open finishes or is said to be cut, and is recorded.
 
-use crate::mesh::{Answer, Mesh, PATIENCE, request, within};
+use crate::mesh::{Answer, Mesh, PATIENCE, request, run_of, within};
 use crate::script::Script;
 use tether_orchestrator::job::JobState;
 use tether_wire::codec;
@@ -23,7 +23,7 @@ async fn an_answer_that_outlasts_the_drain_is_cut_with_a_word_and_recorded() {
     assert_eq!(answer.failed().code, Code::Elsewhere, "another one goes on");
     let job = within("the job", mesh.job(&request)).await;
     assert_eq!(
-        (job.state, job.fence),
+        (job.state, run_of(&job)),
         (JobState::Failed, 1),
         "by its own run"
     );

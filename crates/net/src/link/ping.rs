@@ -7,7 +7,7 @@
 use super::Link;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
-use std::future::Future;
+use std::future::{Future, pending};
 use std::sync::PoisonError;
 use std::time::Duration;
 use tether_wire::rpc::method;
@@ -80,31 +80,41 @@ impl Link {
     }
 }
 
+/// Whether something has come before the looks are over. Nothing else ends the wait: of a call that is
+/// over, in whatever way, what came is still to be seen.
+async fn is_heard(
+    call: impl Future<Output = ()>,
+    has_come: impl Fn() -> bool,
+    within: Duration,
+) -> bool {
+    let looks = async {
+        for _ in 0..LOOKS {
+            sleep(within / LOOKS).await;
+            if has_come() {
+                return true;
+            }
+        }
+        false
+    };
+    tokio::select! {
+        heard = looks => heard,
+        () = call.then(|()| pending()) => false,
+    }
+}
+
 /// Asks, and waits until anything is heard of the peer, for as long as that may take.
 async fn ask(link: Link) {
     let connection = &link.inner.connection;
     let before = connection.datagrams_received();
     let within = ANSWER_WITHIN.max(connection.round_trip() * ROUND_TRIPS);
     let call = async {
-        // Even an error is an answer.
-        if let Ok(mut call) = link.call(method::PING, Some(within), &[]).await {
+        // It has no time of its own, and even an error is an answer.
+        if let Ok(mut call) = link.call(method::PING, None, &[]).await {
             call.finish_sending().await;
             let _ = call.next().await;
         }
     };
-    let looks = async {
-        for _ in 0..LOOKS {
-            sleep(within / LOOKS).await;
-            if connection.datagrams_received() != before {
-                break;
-            }
-        }
-    };
-    tokio::select! {
-        () = call => {}
-        () = looks => {}
-    }
-    if connection.datagrams_received() != before {
+    if is_heard(call, || connection.datagrams_received() != before, within).await {
         let mut ping = link
             .inner
             .ping
@@ -113,5 +123,52 @@ async fn ask(link: Link) {
         ping.heard = Some(Instant::now());
     } else if link.is_up() {
         link.unanswered(before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use tokio::time::advance;
+
+    const WITHIN: Duration = Duration::from_millis(400);
+
+    /// Asks a peer, whose answer is read at the look after `starved`, during which this node did not run.
+    async fn asked(starved: Duration, answers_after: Duration) -> bool {
+        let (received, began) = (Cell::new(false), Instant::now());
+        // What came meanwhile is read in a turn after the one in which this node wakes.
+        let reads = async {
+            tokio::task::yield_now().await;
+            advance(starved).await;
+            for _ in 0..3 {
+                tokio::task::yield_now().await;
+            }
+            tokio::time::sleep_until(began + answers_after).await;
+            received.set(true);
+            pending::<()>().await;
+        };
+        // However the call ends, and whenever.
+        let call = sleep(WITHIN);
+        tokio::select! {
+            biased;
+            heard = is_heard(call, || received.get(), WITHIN) => heard,
+            () = reads => false,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_slept_itself_reads_what_came_before_it_takes_its_peer_for_dead() {
+        for starved_ms in [0, 300, 400, 401, 2_000, 60_000] {
+            let starved = Duration::from_millis(starved_ms);
+            assert!(asked(starved, WITHIN / 2).await, "{starved:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_says_nothing_is_known_when_the_looks_are_over() {
+        let began = Instant::now();
+        assert!(!asked(Duration::ZERO, 2 * WITHIN).await);
+        assert_eq!(began.elapsed(), WITHIN);
     }
 }

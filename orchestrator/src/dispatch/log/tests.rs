@@ -1,6 +1,5 @@
 use super::*;
 use futures_util::FutureExt;
-use tether_wire::rpc::Code;
 
 fn event(n: usize) -> Vec<u8> {
     vec![u8::try_from(n % 256).expect("less"); 1_000]
@@ -121,4 +120,41 @@ fn an_error_is_told_to_all() {
     let mut late = log.join().expect("still there");
     assert_eq!(now(reader.next()), Some(Err(error.clone())));
     assert_eq!(now(late.next()), Some(Err(error)));
+}
+
+#[test]
+fn where_all_answers_are_too_long_together_the_longest_end_and_short_ones_go_on() {
+    let size = 1_000 + EVENT_BYTES;
+    let held = Held::at_most(40 * size);
+    let (long, mut reader) = AnswerLog::new(held.clone());
+    for n in 0..35 {
+        now(long.append(&event(n))).expect("room").expect("short");
+        now(reader.next()).expect("there").expect("well");
+    }
+    let short: Vec<_> = (0..3).map(|_| AnswerLog::new(held.clone())).collect();
+    for (log, _reader) in &short {
+        for n in 0..2 {
+            now(log.append(&event(n))).expect("room").expect("short");
+        }
+    }
+    assert!(held.is_over() && held.bytes() == 41 * size);
+    assert_eq!(now(long.append(&event(35))), Some(Err(TooLong)));
+    long.end(Ok(()));
+    let told = now(reader.next()).expect("there").expect_err("cut short");
+    assert_eq!(told.code, Code::Unavailable);
+    // Each of four may have ten.
+    for (log, _reader) in &short {
+        for n in 2..10 {
+            now(log.append(&event(n))).expect("room").expect("short");
+        }
+        assert_eq!(now(log.append(&event(10))), Some(Err(TooLong)));
+    }
+    assert!(held.bytes() < 2 * 40 * size);
+    drop((long, reader));
+    assert!(!held.is_over());
+    now(short[0].0.append(&event(10)))
+        .expect("room")
+        .expect("again");
+    drop(short);
+    assert_eq!(held.bytes(), 0);
 }

@@ -18,10 +18,13 @@ use tokio_postgres::{Client, Error, NoTls};
 /// Time for a new connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// What a session is told when it begins: a commit is on the disk when it returns, whatever the
-/// server's default is, and nothing waits for ever.
+/// server's default is, and nothing waits for ever. A row that somebody else holds fails who wants it
+/// soon, to be tried again: all that is to be written waits behind it. A transaction of ours is sent at
+/// once, so that one which idles was cut off, and holds its rows for nothing.
 const SESSION: &str = "SET synchronous_commit = on;
     SET default_transaction_isolation = 'read committed';
-    SET statement_timeout = '8s'; SET idle_in_transaction_session_timeout = '10s'";
+    SET statement_timeout = '8s'; SET lock_timeout = '500ms';
+    SET idle_in_transaction_session_timeout = '2s'";
 
 /// A connection. It ends when this is dropped.
 pub(super) struct Link {

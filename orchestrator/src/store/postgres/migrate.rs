@@ -44,9 +44,11 @@ pub(super) async fn version(link: &Link) -> Result<u32, StoreError> {
 async fn run(client: &mut Client, now_ms: u64) -> Result<(u32, Transaction<'_>), StoreError> {
     let failed = |error: tokio_postgres::Error| disk(&error);
     let tx = client.transaction().await.map_err(failed)?;
-    // A migration over many jobs may take longer than a statement otherwise may.
+    // A migration over many jobs may take longer than a statement otherwise may, and those who start
+    // at the same time wait for it.
     tx.batch_execute(
-        "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0",
+        "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0;
+         SET LOCAL idle_in_transaction_session_timeout = 0",
     )
     .await
     .map_err(failed)?;

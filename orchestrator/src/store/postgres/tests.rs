@@ -1,7 +1,8 @@
 //! The suite on PostgreSQL, and what holds for its kind alone: several processes on one database, a
-//! server that stops at once, connections that are cut.
+//! server that stops at once, connections that are cut, rows that others hold.
 
 mod cut;
+mod held;
 mod stopped;
 mod together;
 

@@ -25,7 +25,7 @@ pub(crate) async fn a_job_goes_its_way_and_everything_is_kept(place: &dyn Place)
         owner: OWNER,
         lease_until_ms: 10_000,
         deadline_ms: Some(9_000),
-        fence: 1,
+        fence: fence(1),
         attempts: 2,
         worker: Some(NodeId([2; 32])),
         failures: 0,
@@ -85,7 +85,7 @@ pub(crate) async fn a_key_runs_again_with_the_first_seed_unless_it_was_answered(
         (again.seed, again.now_ms) = (7, 300);
         let begun = store.reserve(again).await.expect("works");
         let expected = Reserved::New {
-            fence: 2,
+            fence: fence(2),
             seed: u64::MAX - 3,
             created_ms: 100,
         };
@@ -117,10 +117,10 @@ pub(crate) async fn what_was_counted_once_is_neither_forgotten_nor_added(place: 
         (vec![dispatched(1), Step::Streaming, failed(6)], 6),
         (vec![dispatched(1), Step::Streaming, done(4)], 4),
     ];
-    for (fence, (way, tokens)) in (1..).zip(runs) {
-        assert_eq!(reserved(&*store, "a").await, Ok(fence));
-        steps(&*store, "a", fence, way).await;
-        assert_eq!(counted().await, tokens, "run {fence}");
+    for (run, (way, tokens)) in (1..).zip(runs) {
+        assert_eq!(reserved(&*store, "a").await, Ok(run));
+        steps(&*store, "a", run, way).await;
+        assert_eq!(counted().await, tokens, "run {run}");
     }
 }
 
@@ -153,7 +153,7 @@ pub(crate) async fn a_step_needs_the_owner_the_fence_and_a_state_that_leads_ther
     assert!(
         refused(holder("a", 2), dispatched(1))
             .await
-            .contains("fence is 1")
+            .contains(&format!("fence is {}", fence(1)))
     );
     let stranger = Holder {
         owner: OTHER,
@@ -301,7 +301,7 @@ pub(crate) async fn what_was_open_before_a_restart_is_released_and_its_owner_fen
     assert_eq!(released, Ok(expected));
     for token in ["reserved", "dispatched", "streaming"] {
         let job = read(&*store, token).await;
-        assert_eq!((job.state, job.fence), (JobState::Failed, 2));
+        assert_eq!((job.state, job.fence), (JobState::Failed, fence(2)));
         assert_eq!(job.error.as_deref(), Some("ended"));
     }
     assert_eq!(read(&*store, "done").await.state, JobState::Done);

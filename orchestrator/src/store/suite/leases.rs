@@ -99,7 +99,7 @@ pub(crate) async fn a_job_is_taken_over_as_it_stands_and_its_owner_of_before_is_
     let expected = Job {
         owner: OTHER,
         model: smaller,
-        fence: 2,
+        fence: fence(2),
         lease_until_ms: 14_001,
         updated_ms: 5_001,
         ..before
@@ -132,7 +132,7 @@ pub(crate) async fn an_owner_that_is_named_as_lost_loses_its_job_before_its_leas
     store.take_over(ours).await.expect_err("it is ours");
     let order = take_over(holder("a", 1), OTHER, Grounds::NamedLost, 200);
     let taken = store.take_over(order).await.expect("named");
-    assert_eq!((taken.state, taken.fence), (JobState::Reserved, 2));
+    assert_eq!((taken.state, taken.fence), (JobState::Reserved, fence(2)));
     is_whole(place).await;
 }
 
@@ -147,7 +147,7 @@ pub(crate) async fn what_was_ours_before_a_restart_can_be_ours_again(place: &dyn
     store.take_over(others).await.expect_err("not theirs");
     let order = take_over(holder("a", 1), OWNER, Grounds::Ours, 200);
     let taken = store.take_over(order).await.expect("ours");
-    assert_eq!((taken.attempts, taken.fence), (1, 2));
+    assert_eq!((taken.attempts, taken.fence), (1, fence(2)));
     let late = store.step(holder("a", 1), done(0), 300).await;
     late.expect_err("the run of before");
     steps(&*store, "a", 2, vec![dispatched(2), done(0)]).await;
@@ -169,6 +169,6 @@ pub(crate) async fn of_many_that_take_over_at_once_one_gets_the_job(place: &dyn 
     }
     assert_eq!(winners.len(), 1);
     let job = read(&*store, "a").await;
-    assert_eq!((job.fence, job.owner), (2, winners[0].owner));
+    assert_eq!((job.fence, job.owner), (fence(2), winners[0].owner));
     is_whole(place).await;
 }

@@ -26,10 +26,10 @@ fn letter(payload: &[u8]) -> Step {
     }
 }
 
-async fn fail(store: &dyn MetadataStore, token: &str, fence: u64, at_ms: u64) {
-    assert_eq!(reserved(store, token).await, Ok(fence));
+async fn fail(store: &dyn MetadataStore, token: &str, run: u64, at_ms: u64) {
+    assert_eq!(reserved(store, token).await, Ok(run));
     let step = letter(format!("the prompt of {token}").as_bytes());
-    let taken = store.step(holder(token, fence), step, at_ms).await;
+    let taken = store.step(holder(token, run), step, at_ms).await;
     taken.expect("taken");
 }
 

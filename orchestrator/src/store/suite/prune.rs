@@ -19,7 +19,8 @@ async fn open_short(place: &dyn Place) -> Arc<dyn MetadataStore> {
     place.open_with(opening).await.expect("opens")
 }
 
-fn letter() -> Step {
+/// Failed, and a dead letter kept.
+pub(crate) fn letter() -> Step {
     let letter = DeadLetter {
         tenant: acme(),
         code: "internal".into(),
@@ -52,7 +53,32 @@ pub(crate) async fn old_jobs_are_forgotten_open_ones_never(place: &dyn Place) {
     assert!(counts.contains(&(JobState::Reserved, 1)));
     assert!(counts.contains(&(JobState::Failed, 0)));
     assert_eq!(is_whole(place).await.jobs, 1);
-    assert_eq!(reserved(&*store, "a").await, Ok(1), "as if never heard of");
+}
+
+/// Workers remember the job for longer than the store, and refuse a fence that is not higher.
+pub(crate) async fn a_key_that_comes_again_after_its_job_was_forgotten_has_a_higher_fence(
+    place: &dyn Place,
+) {
+    let store = open_short(place).await;
+    for run in 1..4 {
+        assert_eq!(reserved(&*store, "a").await, Ok(run));
+        steps(&*store, "a", run, vec![failed(0)]).await;
+    }
+    assert_eq!(store.prune(1_201, 9).await.expect("works").jobs, 1);
+    let again = NewJob {
+        now_ms: 1_202,
+        ..job("a")
+    };
+    let new = store.reserve(again).await.expect("works");
+    let Reserved::New {
+        fence: again,
+        created_ms: 1_202,
+        ..
+    } = new
+    else {
+        panic!("as if never heard of: {new:?}")
+    };
+    assert!(again > fence(3), "{again}");
 }
 
 pub(crate) async fn answers_are_kept_as_long_as_their_callers_can_come_again(place: &dyn Place) {
@@ -82,27 +108,46 @@ pub(crate) async fn answers_are_kept_as_long_as_their_callers_can_come_again(pla
     assert_eq!(is_whole(place).await.answers, 0);
 }
 
-pub(crate) async fn a_job_takes_its_answer_along_and_leaves_its_dead_letter(place: &dyn Place) {
+pub(crate) async fn a_job_takes_its_answer_along_and_stays_as_long_as_its_dead_letter(
+    place: &dyn Place,
+) {
     let store = open_short(place).await;
     reserved(&*store, "done").await.expect("new");
     let answer = answered(&acme(), &[b"x"]);
     steps(&*store, "done", 1, vec![dispatched(1), answer]).await;
-    reserved(&*store, "failed").await.expect("new");
-    steps(&*store, "failed", 1, vec![letter()]).await;
-    let pruned = store.prune(1_201, 9).await.expect("works");
-    assert_eq!((pruned.jobs, pruned.dead_letters), (2, 0));
+    for token in ["failed", "run again"] {
+        reserved(&*store, token).await.expect("new");
+        steps(&*store, token, 1, vec![letter()]).await;
+    }
+    let pruned = store.prune(5_200, 9).await.expect("works");
+    assert_eq!((pruned.jobs, pruned.dead_letters), (1, 0));
     let report = is_whole(place).await;
     assert_eq!(
         (report.jobs, report.answers, report.dead_letters),
-        (0, 0, 1)
+        (2, 0, 2)
     );
     let opened = store.dead_letter(id("failed")).await.expect("opens");
     assert_eq!(opened.expect("kept").1, b"the prompt");
-    let gone = Pruned {
-        dead_letters: 1,
+    // A replay, days after the job's own time was over: from its seed, under a higher fence.
+    let again = NewJob {
+        seed: 7,
+        now_ms: 5_200,
+        ..job("run again")
+    };
+    let anew = Reserved::New {
+        fence: fence(2),
+        seed: job("run again").seed,
+        created_ms: NOW_MS,
+    };
+    assert_eq!(store.reserve(again).await, Ok(anew));
+    let gone = |jobs, dead_letters| Pruned {
+        jobs,
+        dead_letters,
         ..Pruned::default()
     };
-    assert_eq!(store.prune(5_201, 9).await, Ok(gone));
+    assert_eq!(store.prune(5_201, 9).await, Ok(gone(0, 2)));
+    assert_eq!(store.prune(5_201, 9).await, Ok(gone(1, 0)), "it kept it");
+    assert!(read(&*store, "run again").await.state.is_open());
 }
 
 pub(crate) async fn of_more_dead_letters_than_are_kept_the_oldest_go(place: &dyn Place) {

@@ -70,10 +70,11 @@ impl World {
         self.store.reserve(job).await.expect("reserved");
     }
 
+    /// Where it stands, whose it is, and which run of it this is.
     async fn state(&self, token: &str) -> (JobState, NodeId, u64) {
         let job = self.store.job(id(token)).await.expect("works");
         let job = job.expect("there");
-        (job.state, job.owner, job.fence)
+        (job.state, job.owner, job.fence - job.created_ms + 1)
     }
 }
 

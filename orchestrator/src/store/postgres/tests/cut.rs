@@ -181,7 +181,7 @@ async fn a_server_that_answers_no_more_is_given_up_and_found_again() {
     read(&store, "a").await;
     // A lock that somebody else holds, for longer than anybody waits.
     let mut held = Link::open(&database.place()).await.expect("opens");
-    let lock = "BEGIN; LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE";
+    let lock = "SET idle_in_transaction_session_timeout = 0; BEGIN; LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE";
     held.client().batch_execute(lock).await.expect("locked");
     let told = store.step(holder("a", 1), dispatched(1), 200).await;
     let told = told.expect_err("it hangs").to_string();

@@ -125,7 +125,10 @@ async fn settle(store: &PostgresStore, token: &str, acknowledged: usize) {
         );
     }
     let job = read(store, token).await;
-    assert_eq!((job.state, job.attempts, job.fence), (JobState::Done, 3, 1));
+    assert_eq!(
+        (job.state, job.attempts, job.fence),
+        (JobState::Done, 3, fence(1))
+    );
     let answer = store.answer(acme(), id(token), 400).await.expect("opens");
     assert_eq!(answer.expect("kept").events(), [b"the answer"]);
 }

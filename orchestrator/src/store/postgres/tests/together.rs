@@ -32,8 +32,8 @@ async fn one_key_that_comes_to_two_orchestrators_at_once_is_one_job() {
         let (ours, theirs) = tokio::join!(of(&one, OWNER, &token), of(&other, OTHER, &token));
         let (ours, theirs) = (ours.expect("works"), theirs.expect("works"));
         let (winner, repeated) = match (ours, theirs) {
-            (Reserved::New { fence: 1, .. }, repeated) => (OWNER, repeated),
-            (repeated, Reserved::New { fence: 1, .. }) => (OTHER, repeated),
+            (Reserved::New { .. }, repeated) => (OWNER, repeated),
+            (repeated, Reserved::New { .. }) => (OTHER, repeated),
             both => panic!("{both:?}"),
         };
         let Reserved::Repeated(Repeat::StillRunning, job) = repeated else {
