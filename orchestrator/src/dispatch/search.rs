@@ -6,7 +6,7 @@ use super::outcome::End;
 use super::run::Run;
 use super::{Dispatcher, Interrupts};
 use crate::clock;
-use crate::fleet::{Found, Snapshot};
+use crate::fleet::{Class, Found, Snapshot};
 use crate::place::{Placed, Query, Ranked, place};
 use crate::policy::Effective;
 use crate::warmth::{Home, Warm, Warmth};
@@ -76,12 +76,13 @@ impl Dispatcher {
             tried,
             numerics_class: run.progress.numerics_class(),
             warm: &warm,
+            orchestrators: fleet.orchestrators(),
             now_mono_ms: now_ms,
         };
-        let (found, barred) = self.candidates(
+        let (found, barred) = self.candidates_of(
             &fleet,
             (&run.model, &run.digest),
-            run.rules.regions(),
+            (run.rules.regions(), query.class()),
             &warm,
         );
         let placed = place(found, &query, &placement, &mut rand::rng());
@@ -114,6 +115,17 @@ impl Dispatcher {
         fleet: &'a Snapshot,
         model: (&ModelRef, &Digest),
         within: Option<&BTreeSet<Region>>,
+        warm: &Warm,
+    ) -> (Vec<Found<'a>>, Barred) {
+        self.candidates_of(fleet, model, (within, Class::Any), warm)
+    }
+
+    /// The same, with those of a class among them.
+    fn candidates_of<'a>(
+        &self,
+        fleet: &'a Snapshot,
+        model: (&ModelRef, &Digest),
+        within: (Option<&BTreeSet<Region>>, Class<'_>),
         warm: &Warm,
     ) -> (Vec<Found<'a>>, Barred) {
         let now_mono_ms = clock::now().mono_ms;
