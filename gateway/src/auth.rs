@@ -60,6 +60,7 @@ fn refused(code: &'static str, message: &str) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::directory::Told;
     use axum::http::HeaderValue;
     use tether_wire::directory::{DirectoryUpdate, TenantEntry};
 
@@ -74,7 +75,9 @@ mod tests {
             }],
             ..DirectoryUpdate::default()
         };
-        Directory::first(update).expect("whole")
+        let mut told = Told::default();
+        let directory = told.take(update).expect("well");
+        directory.expect("whole").clone()
     }
 
     fn ask(value: Option<&str>) -> Result<TenantId, &'static str> {

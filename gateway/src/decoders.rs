@@ -1,7 +1,7 @@
 //! This crate's private decoders of outside bytes, for the fuzz targets (feature `testing`).
 
 use crate::auth;
-use crate::directory::Directory;
+use crate::directory::Told;
 use crate::openai::{parse_chat_for, problem_response};
 use crate::problem::Problem;
 use crate::request_id::{self, RequestId};
@@ -77,15 +77,15 @@ pub fn headers(value: &[u8]) -> Option<Headers> {
 
 /// What a gateway knows after these updates of one subscription: how many of them counted.
 pub fn directory(updates: impl IntoIterator<Item = DirectoryUpdate>) -> usize {
-    let (mut directory, mut counted) = (None::<Directory>, 0);
+    let (mut told, mut counted) = (Told::default(), 0);
     for update in updates {
         let tenants = update.tenants.clone();
-        let version = update.version;
-        let taken = match &directory {
-            None => Directory::first(update),
-            Some(directory) => directory.apply(update),
+        let (version, more) = (update.version, update.more);
+        let Ok(taken) = told.take(update) else {
+            continue;
         };
-        let Ok(taken) = taken else { continue };
+        assert_eq!(taken.is_none(), more, "pieces count together");
+        let Some(taken) = taken else { continue };
         counted += 1;
         assert_eq!(taken.version(), version);
         for tenant in &tenants {
@@ -100,7 +100,6 @@ pub fn directory(updates: impl IntoIterator<Item = DirectoryUpdate>) -> usize {
             !apart || hashes().all(|hash| taken.tenant(hash).is_some()),
             "a key is nobody's"
         );
-        directory = Some(taken);
     }
     counted
 }

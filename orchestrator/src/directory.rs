@@ -11,9 +11,6 @@ use crate::tenants::Tenants;
 use std::sync::Arc;
 use tether_wire::directory::{Availability, DirectoryUpdate, ModelEntry, ModelRule};
 
-/// Tenants in one update at most: with 16 keys each they stay far below the limit of a frame.
-pub const MAX_TENANTS_PER_UPDATE: usize = 4_096;
-
 /// Everything that gateways know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
@@ -48,7 +45,7 @@ pub fn models(catalogue: &Catalogue, fleet: &Snapshot) -> Vec<ModelEntry> {
 }
 
 /// The updates that lead from what a gateway has to what is current; from nothing, everything.
-/// More than one only where the tenants do not fit one update.
+/// More than one only where the tenants do not fit one update; they count together. [T-DIR-2]
 #[must_use]
 pub fn updates(old: Option<&State>, new: &State) -> Vec<DirectoryUpdate> {
     let empty = State::default();
@@ -64,33 +61,23 @@ pub fn updates(old: Option<&State>, new: &State) -> Vec<DirectoryUpdate> {
         .cloned()
         .collect();
     let models = (old.is_none() || have.models != new.models).then(|| new.models.to_vec());
-    let update = |tenants: &[_]| DirectoryUpdate {
+    let update = DirectoryUpdate {
         version: new.version,
-        tenants: tenants.to_vec(),
-        ..DirectoryUpdate::default()
+        whole: old.is_none(),
+        tenants: changed,
+        removed_tenants: removed,
+        models,
+        rules: (have.rules != new.rules).then(|| new.rules.to_vec()),
+        more: false,
     };
-    let mut updates: Vec<DirectoryUpdate> =
-        changed.chunks(MAX_TENANTS_PER_UPDATE).map(update).collect();
-    if updates.is_empty() {
-        updates.push(update(&[]));
-    }
-    updates[0].whole = old.is_none();
-    for (at, removed) in removed.chunks(MAX_TENANTS_PER_UPDATE).enumerate() {
-        if at == updates.len() {
-            updates.push(update(&[]));
-        }
-        updates[at].removed_tenants = removed.to_vec();
-    }
-    updates[0].models = models;
-    updates[0].rules = (have.rules != new.rules).then(|| new.rules.to_vec());
-    updates
+    update.pieces()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
-    use tether_wire::directory::{MAX_UPDATE_BYTES, TenantEntry};
+    use tether_wire::directory::{MAX_TENANTS_PER_UPDATE, MAX_UPDATE_BYTES, TenantEntry};
     use tether_wire::{Digest, TenantId, codec};
 
     fn tenants(ids: &[(&str, u8)]) -> Arc<Tenants> {
@@ -242,6 +229,7 @@ mod tests {
         let whole = updates(None, &new);
         assert_eq!(whole.len(), 3);
         assert_eq!(whole.iter().filter(|u| u.whole).count(), 1);
+        assert!(whole[0].more && whole[1].more && !whole[2].more);
         for update in &whole {
             assert!(codec::encode(update).len() < MAX_UPDATE_BYTES);
         }

@@ -45,8 +45,6 @@ pub struct Explanation {
     pub outcome: &'static str,
     /// Blocks of its prompt's beginning that the gateway told of.
     pub prefix_blocks: usize,
-    /// How much each term counted at last.
-    pub weights: Weights,
     /// Orders that were given to workers, the first ones.
     pub orders: Vec<Order>,
     /// Further ones.
@@ -68,6 +66,8 @@ pub struct Order {
     pub outcome: &'static str,
     /// How many workers were looked at.
     pub looked_at: usize,
+    /// How much each term counted.
+    pub weights: Weights,
     /// The best of them, of which the first got the order.
     pub candidates: Vec<Considered>,
 }
@@ -177,6 +177,7 @@ impl Orders {
             reason: reason(placed),
             outcome: Code::Internal.as_str(),
             looked_at: placed.choice.looked_at,
+            weights: placed.weights,
             candidates: placed.ranked.iter().map(Considered::of).collect(),
         });
     }

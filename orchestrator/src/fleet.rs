@@ -12,13 +12,16 @@
 //! * `roster` – effects of presence in, views of workers out
 //! * `worker`, `candidate` – a worker's view and its live numbers, and as placement gets it
 //! * `snapshot` – what readers ask
-//! * `index`, `group`, `merit` – who serves what, and the best of each kind kept ready
+//! * `index`, `group`, `classes`, `merit`, `best` – who serves what, and the best of each kind and class
+//!   kept ready
 //! * `roll`, `offerings` – memory that snapshots and workers share
 //! * `refusals` – what was refused of whom, for people
 //! * `watch` – what does not count as silence
 //! * `everyone` – a fleet put in by hand, for tests and benchmarks
 
+mod best;
 mod candidate;
+mod classes;
 #[cfg(any(test, feature = "testing"))]
 mod everyone;
 mod faulted;
@@ -36,6 +39,7 @@ mod watch;
 mod worker;
 
 pub use candidate::{Candidate, Found};
+pub use classes::Class;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use everyone::Everyone;
 pub use faulted::{MAX_FAULTED, MAX_UNTRUSTED_FAULTED};

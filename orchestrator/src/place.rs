@@ -14,9 +14,9 @@
 //! by what was sent where instead of by a hash. So a beginning that everybody uses spreads over as many
 //! workers as it needs, and no worker becomes a hotspot for being warm.
 
-use crate::fleet::{Candidate, Found};
+use crate::fleet::{Candidate, Class, Found};
 use crate::placement::Placement;
-use crate::score::{self, Terms, Wanted};
+use crate::score::{self, Terms, Wanted, Weights};
 use crate::warmth::Warm;
 use rand::Rng;
 use std::fmt;
@@ -36,11 +36,26 @@ pub struct Query<'a> {
     pub numerics_class: Option<&'a str>,
     /// Where the beginning of its prompt was sent.
     pub warm: &'a Warm,
+    /// Orchestrators that place requests, this one among them.
+    pub orchestrators: u32,
     /// Now, on the clock that only goes forward.
     pub now_mono_ms: u64,
     /// Who makes the answer still, for an orchestrator that is lost: it has not to make it anew, and so
     /// comes first, however busy it is.
     pub left_at: Option<NodeId>,
+}
+
+impl<'a> Query<'a> {
+    /// Of which class somebody is to be among the candidates. An answer that goes on is to stay the same
+    /// before all else.
+    #[must_use]
+    pub fn class(&self) -> Class<'a> {
+        match (self.numerics_class, self.gpu_class) {
+            (Some(class), _) => Class::Numerics(class),
+            (None, Some(class)) => Class::Accelerator(class),
+            (None, None) => Class::Any,
+        }
+    }
 }
 
 /// A candidate with the reasons for its rank.
@@ -82,6 +97,8 @@ pub struct Placed {
     pub choice: Choice,
     /// Workers that were no candidates, since a breaker leaves them alone.
     pub left_alone: Vec<NodeId>,
+    /// How much each term counted.
+    pub weights: Weights,
 }
 
 impl Placed {
@@ -179,7 +196,7 @@ pub fn place<'a>(
     });
     let choice = Choice {
         looked_at: scored.len(),
-        equals: draw_first(&mut scored, placement.near_equal, rng),
+        equals: draw_first(&mut scored, placement, rng),
     };
     let left_at = |it: &Scored<'_>| Some(it.found.worker.id()) == query.left_at && !it.suspect;
     if let Some(at) = scored.iter().position(left_at) {
@@ -191,6 +208,7 @@ pub fn place<'a>(
         ranked,
         choice,
         left_alone: Vec::new(),
+        weights: placement.weights,
     }
 }
 
@@ -243,7 +261,9 @@ impl Scored<'_> {
         let traits = (self.found.worker).traits(self.found.offer(), self.load);
         self.terms = score::terms(&wanted, &traits);
         if self.prefix_blocks > 0 {
-            let most = loads.bound(placement.prefix_load, slots(&self.found));
+            // Each orchestrator may add to the mean its part of what may be added.
+            let more = (placement.prefix_load - 1.0) / precise(query.orchestrators.max(1));
+            let most = loads.bound(1.0 + more, slots(&self.found));
             self.over_bound = self.load + 1.0 > most;
             if !self.over_bound {
                 self.terms.prefix = score::prefix(self.prefix_blocks);
@@ -252,6 +272,11 @@ impl Scored<'_> {
         self.score = score::score(&self.terms, &placement.weights);
         // The bits of numbers that are not negative are in the order of the numbers.
         self.order = (self.kind() << 32) | u64::from(u32::MAX - self.score.max(0.0).to_bits());
+    }
+
+    /// Whether it was sent the prompt's beginning, and has not too much to do for that to count.
+    fn is_warm(&self) -> bool {
+        self.prefix_blocks > 0 && !self.over_bound
     }
 
     /// Those of a lower kind come first, whatever their score.
@@ -299,13 +324,25 @@ impl Loads {
 }
 
 /// Moves the drawn one to the front; the rest keeps its order. Says among how many it was drawn.
-fn draw_first(ranked: &mut [Scored<'_>], near_equal: f32, rng: &mut impl Rng) -> usize {
+fn draw_first(ranked: &mut [Scored<'_>], placement: &Placement, rng: &mut impl Rng) -> usize {
     let Some(best) = ranked.first() else { return 0 };
-    let (floor, kind) = (best.score - near_equal, best.kind());
-    let equals = ranked
+    let (floor, kind) = (best.score - placement.near_equal, best.kind());
+    let mut equals = ranked
         .iter()
         .take_while(|it| it.kind() == kind && it.score >= floor)
         .count();
+    // Where a short beginning is warm scores hardly more than elsewhere: among as good ones it decides.
+    // They are within the bound, so that nobody becomes a hotspot by that either.
+    if placement.weights.prefix > 0.0 {
+        let mut warm = 0;
+        for at in 0..equals {
+            if ranked[at].is_warm() {
+                ranked[warm..=at].rotate_right(1);
+                warm += 1;
+            }
+        }
+        equals = if warm > 0 { warm } else { equals };
+    }
     if equals < 2 {
         return equals;
     }

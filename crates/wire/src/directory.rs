@@ -2,8 +2,10 @@
 //!
 //! A gateway opens no database. It subscribes, is given everything once and then what changed.
 
+mod pieces;
 mod rule;
 
+pub use pieces::MAX_TENANTS_PER_UPDATE;
 pub use rule::{MAX_RULES, MAX_SELECTORS, ModelRule, ModelSelector};
 
 use crate::id::{Digest, ModelRef, TenantId};
@@ -51,7 +53,7 @@ pub struct ModelEntry {
     pub availability: Availability,
 }
 
-/// One update; the first of a subscription has `whole` set. [T-DIR-2]
+/// One update, or a piece of one; the first of a subscription has `whole` set. [T-DIR-2]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirectoryUpdate {
     /// Grows with each update of one orchestrator.
@@ -71,6 +73,9 @@ pub struct DirectoryUpdate {
     /// tenant. [T-DIR-5]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules: Option<Vec<ModelRule>>,
+    /// Whether another piece of this version follows: what all of them say counts with the last one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
 }
 
 /// Hash of an API key. Keys are 256 random bits, so a fast hash gives nothing away. [T-DIR-4]

@@ -6,7 +6,7 @@ pub(super) use find::{Answer, find, unknown};
 pub use find::{MAX_NAMED, Prefix};
 
 use super::rows::{FleetRow, Sight};
-use crate::fleet::{Found, Refusal, WorkerView};
+use crate::fleet::{Class, Found, Refusal, WorkerView};
 use crate::place::{Query, Ranked, place};
 use crate::placement::Placement;
 use crate::score::Terms;
@@ -278,7 +278,9 @@ impl Explaining<'_> {
         let may_be_asked =
             |it: &WorkerView| it.may_be_asked(|| (sight.is_linked)(&it.id()), sight.now_mono_ms);
         let (wanted, cold) = ((&offer.model, &offer.digest), Warm::default());
-        let mut found = (sight.fleet).candidates(wanted, self.region, &cold, rng);
+        let best_given = self.placement.gpu_class(&offer.model.name);
+        let any = (None, best_given.map_or(Class::Any, Class::Accelerator));
+        let mut found = (sight.fleet).candidates_within(wanted, self.region, any, &cold, rng);
         found.retain(|it| {
             it.worker.id() != worker.id()
                 && may_be_asked(it.worker)
@@ -338,6 +340,7 @@ impl Explaining<'_> {
             tried: &[],
             numerics_class: None,
             warm: &Warm::default(),
+            orchestrators: self.sight.fleet.orchestrators(),
             now_mono_ms: self.sight.now_mono_ms,
             left_at: None,
         };

@@ -67,8 +67,7 @@ impl Explaining {
 impl Dispatcher {
     /// Keeps why a request went where it went, where it failed or is drawn.
     pub(super) fn explain(&self, explaining: Explaining, outcome: &'static str) {
-        let placement = self.placement.load();
-        let is_drawn = rand::rng().random::<f32>() < placement.explained;
+        let is_drawn = rand::rng().random::<f32>() < self.placement.load().explained;
         let explanation = Explanation {
             request: explaining.request,
             tenant: explaining.tenant,
@@ -81,7 +80,6 @@ impl Dispatcher {
             took_ms: millis(explaining.began.elapsed()),
             outcome,
             prefix_blocks: explaining.prefix_blocks,
-            weights: placement.weights,
             orders: explaining.orders.first,
             orders_left_out: explaining.orders.left_out,
             left_alone: explaining.orders.left_alone,

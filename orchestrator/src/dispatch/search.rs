@@ -6,7 +6,7 @@ use super::outcome::End;
 use super::run::Run;
 use super::{Dispatcher, Interrupts};
 use crate::clock;
-use crate::fleet::{Found, Snapshot};
+use crate::fleet::{Class, Found, Snapshot};
 use crate::place::{Placed, Query, Ranked, place};
 use crate::policy::Effective;
 use crate::warmth::{Home, Warm, Warmth};
@@ -76,13 +76,14 @@ impl Dispatcher {
             tried,
             numerics_class: run.progress.numerics_class(),
             warm: &warm,
+            orchestrators: fleet.orchestrators(),
             now_mono_ms: now_ms,
             left_at: run.progress.left_at(),
         };
-        let (found, barred) = self.candidates_and(
+        let (found, barred) = self.candidates_of(
             &fleet,
             (&run.model, &run.digest),
-            run.rules.regions(),
+            (run.rules.regions(), query.class()),
             &warm,
             query.left_at.as_ref(),
         );
@@ -118,15 +119,15 @@ impl Dispatcher {
         within: Option<&BTreeSet<Region>>,
         warm: &Warm,
     ) -> (Vec<Found<'a>>, Barred) {
-        self.candidates_and(fleet, model, within, warm, None)
+        self.candidates_of(fleet, model, (within, Class::Any), warm, None)
     }
 
-    /// The same, and `also` this one.
-    fn candidates_and<'a>(
+    /// The same, with those of a class among them, and `also` this one.
+    fn candidates_of<'a>(
         &self,
         fleet: &'a Snapshot,
         model: (&ModelRef, &Digest),
-        within: Option<&BTreeSet<Region>>,
+        within: (Option<&BTreeSet<Region>>, Class<'_>),
         warm: &Warm,
         also: Option<&NodeId>,
     ) -> (Vec<Found<'a>>, Barred) {
@@ -139,7 +140,7 @@ impl Dispatcher {
         let mut found = fleet.candidates_within(model, here, within, warm, &mut rand::rng());
         let also = also.and_then(|id| fleet.candidate(id, model));
         found.extend(also.filter(|also| {
-            within.is_none_or(|within| within.contains(also.worker.region()))
+            (within.0).is_none_or(|within| within.contains(also.worker.region()))
                 && found.iter().all(|it| it.worker.id() != also.worker.id())
         }));
         found.retain(|it| {

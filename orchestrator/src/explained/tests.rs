@@ -39,6 +39,7 @@ fn placed(busy: u32, suspect: bool) -> Placed {
         tried: &[],
         numerics_class: None,
         warm: &warm,
+        orchestrators: 1,
         now_mono_ms: 0,
         left_at: None,
     };
@@ -58,7 +59,6 @@ fn explanation(n: u8, outcome: &'static str) -> Explanation {
         took_ms: 1,
         outcome,
         prefix_blocks: 0,
-        weights: Weights::default(),
         orders: Vec::new(),
         orders_left_out: 0,
         left_alone: Vec::new(),
@@ -111,6 +111,7 @@ fn each_order_is_recorded_with_all_candidates_and_no_more_orders_than_there_is_r
     assert_eq!((first.len(), orders.left_out), (MAX_ORDERS, 3));
     assert!(first.iter().all(|it| it.outcome == "unavailable"));
     assert_eq!(first[1].after_ms, 1);
+    assert_eq!(first[0].weights, Placement::default().weights);
     let [chosen, other] = &first[0].candidates[..] else {
         panic!("two were looked at")
     };

@@ -97,6 +97,7 @@ impl Everyone {
         Snapshot {
             workers: self.views.clone(),
             index: self.index.clone(),
+            peers: Arc::default(),
         }
     }
 }

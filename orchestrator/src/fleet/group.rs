@@ -5,13 +5,13 @@
 //! time, and in between placement fills up with others of the group, and sees for itself what each
 //! one has to do now. So nothing need be ranked because somebody came or went.
 
+use super::best::{Best, Rated};
 use super::candidate::{Candidate, Found};
-use super::merit::{Merit, Merits};
+use super::classes::{Class, Classes, READY, Ranking};
+use super::merit::Merits;
 use super::roll::Roll;
 use super::worker::WorkerView;
 use rand::Rng;
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 use tether_wire::card::ModelOffer;
 use tether_wire::{Digest, ModelRef, NodeId, Region, Tier};
@@ -32,6 +32,18 @@ pub(crate) struct Look {
     best: usize,
     /// Those that are drawn from the others, so that whoever is not ready is reached all the same.
     drawn: usize,
+}
+
+impl Look {
+    /// The same for so many fewer, of each part of them.
+    fn less(self, count: usize) -> Self {
+        let all = self.all - count;
+        Self {
+            all,
+            best: self.best.min(all / 2),
+            drawn: self.drawn.min(all / 2),
+        }
+    }
 }
 
 /// In the region of the request. More cost more, and serve worse where several orchestrators choose by
@@ -84,6 +96,8 @@ pub(crate) struct Group {
     others: Roll,
     /// Those that are ready, all of them among `serving`; after a ranking the best first.
     top: Arc<Vec<Candidate>>,
+    /// Those of each class that are ready, too.
+    classes: Classes,
     /// When it was ranked; before that, when others were.
     ranked_ms: u64,
 }
@@ -95,6 +109,7 @@ impl Group {
             serving: Roll::default(),
             others: Roll::default(),
             top: Arc::default(),
+            classes: Classes::default(),
             ranked_ms,
         }
     }
@@ -108,13 +123,50 @@ impl Group {
     }
 
     #[cfg(test)]
+    pub(super) fn classes(&self) -> &Classes {
+        &self.classes
+    }
+
+    #[cfg(test)]
     pub(crate) fn ready(&self) -> Vec<Candidate> {
         self.top.to_vec()
     }
 
     /// Those to look at for a request, each once, in no order: as many as are asked for, or all.
-    /// Where all of these are doubted, the others that are ready, too.
-    pub(crate) fn find<'a>(&'a self, look: Look, rng: &mut impl Rng, found: &mut Vec<Found<'a>>) {
+    /// Where all of these are doubted, the others that are ready, too. `class`: somebody of it is among
+    /// them, where there is somebody. For a numerics class all that are ready are looked at: an answer
+    /// seldom goes on elsewhere, and is only there the same.
+    pub(crate) fn find<'a>(
+        &'a self,
+        look: Look,
+        class: Class<'_>,
+        rng: &mut impl Rng,
+        found: &mut Vec<Found<'a>>,
+    ) {
+        let before = found.len();
+        let most = match class {
+            Class::Any => 0,
+            Class::Accelerator(_) => look.all / 2,
+            Class::Numerics(_) => READY,
+        };
+        if most > 0 {
+            self.classes.find(class, most, rng, found);
+        }
+        let behind = found.len();
+        let left = look.less((behind - before).min(look.all / 2));
+        self.find_any(left, rng, found);
+        let mut at = behind;
+        while at < found.len() && behind > before {
+            let is_it = |it: &Found<'_>| Arc::ptr_eq(it.worker, found[at].worker);
+            if found[before..behind].iter().any(is_it) {
+                found.swap_remove(at);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    fn find_any<'a>(&'a self, look: Look, rng: &mut impl Rng, found: &mut Vec<Found<'a>>) {
         let before = found.len();
         let others = self.serving.len().saturating_sub(self.top.len());
         let ready = look.all - look.drawn.min(others);
@@ -166,7 +218,9 @@ impl Group {
             return;
         };
         self.others.remove(&worker.id);
-        match self.serving.put(worker.clone()) {
+        let old = self.serving.put(worker.clone());
+        self.classes.put(old.as_ref(), found);
+        match old {
             Some(old) => {
                 if let Some(at) = self.place_in_top(&old) {
                     Arc::make_mut(&mut self.top)[at] = found.to_owned();
@@ -183,8 +237,11 @@ impl Group {
     }
 
     fn withdraw(&mut self, id: &NodeId) {
-        let gone = self.serving.remove(id);
-        if let Some(at) = gone.and_then(|gone| self.place_in_top(&gone)) {
+        let Some(gone) = self.serving.remove(id) else {
+            return;
+        };
+        self.classes.remove(&gone);
+        if let Some(at) = self.place_in_top(&gone) {
             Arc::make_mut(&mut self.top).remove(at);
         }
     }
@@ -208,46 +265,26 @@ impl Group {
 
     /// Chooses anew who is ready.
     pub(crate) fn rank(&mut self, merits: &Merits, now_ms: u64) {
-        // The worst of the best so far is on top of the heap.
-        let mut best: BinaryHeap<Rated<'_>> = BinaryHeap::with_capacity(TOP);
+        let (mut best, mut classes) = (Best::of(TOP), Ranking::default());
+        let merit = |found: Found<'_>| merits.of(found.worker, found.offer());
         let some = self.serving.iter_from(merits.seed).take(RANKED);
         for found in some.filter_map(|worker| self.kind.found(worker)) {
-            let merit = merits.of(found.worker, found.offer());
-            let rated = Rated { merit, found };
-            if best.len() < TOP {
-                best.push(rated);
-            } else if let Some(mut worst) = best.peek_mut()
-                && rated < *worst
-            {
-                *worst = rated;
+            let merit = merit(found);
+            best.take(Rated { merit, found });
+            classes.take(Rated { merit, found });
+        }
+        // Where not all were looked at, those of a rare class would be lost.
+        if self.serving.len() > RANKED {
+            for found in self.classes.iter() {
+                if !classes.has(found.worker) {
+                    let merit = merit(found);
+                    classes.take(Rated { merit, found });
+                }
             }
         }
-        let best = best.into_sorted_vec();
-        self.top = Arc::new(best.iter().map(|it| it.found.to_owned()).collect());
+        let (best, classes) = (best.into_candidates(), classes.into_classes());
+        self.top = Arc::new(best);
+        self.classes = classes;
         self.ranked_ms = now_ms;
     }
 }
-
-/// A worker in a heap, where its merit decides.
-struct Rated<'a> {
-    merit: Merit,
-    found: Found<'a>,
-}
-
-impl Ord for Rated<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        let ids = || self.found.worker.id.cmp(&other.found.worker.id);
-        self.merit.cmp(&other.merit).then_with(ids)
-    }
-}
-impl PartialOrd for Rated<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl PartialEq for Rated<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-impl Eq for Rated<'_> {}

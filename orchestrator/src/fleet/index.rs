@@ -6,6 +6,7 @@
 mod turns;
 
 use super::candidate::Found;
+use super::classes::Class;
 use super::faulted::Faulted;
 use super::group::{AWAY, Group, HERE, Kind};
 use super::worker::WorkerView;
@@ -27,7 +28,8 @@ pub const MAX_UNTRUSTED_GROUPS: usize = 4_096;
 /// Groups of other regions that are looked at, for each tier.
 const OTHER_REGIONS: usize = 2;
 
-/// Most workers that are looked at for a request, as long as there is one among them that is well.
+/// Most workers that are looked at for a request of no class, as long as there is one among them that is
+/// well.
 pub(crate) const MAX_LOOKED: usize = 2 * (HERE.all + OTHER_REGIONS * AWAY.all);
 
 type Versions = BTreeMap<(u32, u32), BTreeMap<Digest, Artifact>>;
@@ -195,6 +197,7 @@ impl Index {
         (model, digest): (&ModelRef, &Digest),
         region: &Region,
         within: Option<&BTreeSet<Region>>,
+        class: Class<'_>,
         rng: &mut impl Rng,
         found: &mut Vec<Found<'a>>,
     ) {
@@ -205,14 +208,14 @@ impl Index {
             let regions = artifact.tier(tier);
             let is_within = within.is_none_or(|within| within.contains(region));
             if let Some(group) = regions.get(region).filter(|_| is_within) {
-                group.find(HERE, rng, found);
+                group.find(HERE, class, rng, found);
             }
             let mut left = OTHER_REGIONS;
             for group in others(regions, region, within) {
                 let before = found.len();
-                group.find(AWAY, rng, found);
-                let is_well = found[before..].iter().any(|it| !it.worker.is_suspect());
-                left -= usize::from(is_well);
+                group.find(AWAY, class, rng, found);
+                let serves = |it: &Found<'_>| !it.worker.is_suspect() && class.is_of(it);
+                left -= usize::from(found[before..].iter().any(serves));
                 if left == 0 {
                     break;
                 }
@@ -302,6 +305,11 @@ impl Index {
     #[cfg(test)]
     pub(crate) fn ready(&self, kind: &Kind) -> Vec<super::candidate::Candidate> {
         (self.group(kind)).map_or_else(Vec::new, |group| group.ready())
+    }
+
+    #[cfg(test)]
+    pub(super) fn classes(&self, kind: &Kind) -> super::classes::Classes {
+        (self.group(kind)).map_or_else(Default::default, |group| group.classes().clone())
     }
 
     #[cfg(test)]

@@ -176,6 +176,7 @@ impl Keeper {
         if !std::mem::replace(&mut self.is_counted, true) {
             self.metrics.set_fleet(&self.roster.counts());
             self.metrics.set_nodes(&self.roster.others());
+            self.roster.count_peers();
         }
     }
 

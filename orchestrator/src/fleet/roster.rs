@@ -11,6 +11,7 @@ use super::worker::{Live, Offering, SUSPECT, WorkerView};
 use crate::score::Weights;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use tether_presence::{AdmittedCard, Effect};
 use tether_wire::beat::NodeState;
 use tether_wire::{Beat, NodeId, Role, Tier, Verified};
@@ -50,6 +51,8 @@ pub(crate) struct Roster {
     waiting: HashMap<NodeId, Waiting>,
     /// Gateways and orchestrators.
     others: HashMap<NodeId, Other>,
+    /// The orchestrators of these that live, as readers see it at any time.
+    peers: Arc<AtomicU32>,
     /// Workers that are gone while something that we gave them still runs.
     unfinished: HashMap<NodeId, Arc<Live>>,
     /// How many of these there were after the last look for those whose work has ended.
@@ -247,7 +250,16 @@ impl Roster {
         Snapshot {
             workers: self.views.clone(),
             index: self.index.clone(),
+            peers: self.peers.clone(),
         }
+    }
+
+    /// Counts the orchestrators, for the readers.
+    pub(crate) fn count_peers(&self) {
+        let lives = |it: &&Other| it.role == Role::Orchestrator && !it.suspect;
+        let count = self.others.values().filter(lives).count();
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.peers.store(count, Ordering::Relaxed);
     }
 
     /// Workers by state; suspects count as such only.

@@ -1,6 +1,7 @@
 //! The readers' side: the fleet at one moment.
 
 use super::candidate::Found;
+use super::classes::Class;
 use super::faulted::named;
 use super::index::{Index, MAX_LOOKED};
 use super::roll::Roll;
@@ -10,6 +11,7 @@ use crate::warmth::{Home, MAX_HOMES, Warm};
 use rand::Rng;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use tether_wire::beat::NodeState;
 use tether_wire::card::ModelOffer;
 use tether_wire::{Digest, ModelRef, NodeId, Region};
@@ -29,6 +31,8 @@ pub const STATES: [&str; 6] = [
 pub struct Snapshot {
     pub(super) workers: Roll,
     pub(super) index: Arc<Index>,
+    /// Other orchestrators that live, now.
+    pub(super) peers: Arc<AtomicU32>,
 }
 
 impl Snapshot {
@@ -44,21 +48,22 @@ impl Snapshot {
         warm: &Warm,
         rng: &mut impl Rng,
     ) -> Vec<Found<'_>> {
-        self.candidates_within(model, region, None, warm, rng)
+        self.candidates_within(model, region, (None, Class::Any), warm, rng)
     }
 
-    /// The same of these regions alone, for a request that may go to no other.
+    /// The same of these regions alone, for a request that may go to no other, and with those of a class
+    /// among them, where there are some.
     #[must_use]
     pub fn candidates_within(
         &self,
         model: (&ModelRef, &Digest),
         region: &Region,
-        within: Option<&BTreeSet<Region>>,
+        (within, class): (Option<&BTreeSet<Region>>, Class<'_>),
         warm: &Warm,
         rng: &mut impl Rng,
     ) -> Vec<Found<'_>> {
         let mut found = Vec::with_capacity(MAX_LOOKED + MAX_HOMES);
-        (self.index).find(model, region, within, rng, &mut found);
+        (self.index).find(model, region, within, class, rng, &mut found);
         for home in warm.homes() {
             let is_it = |it: &Found<'_>| it.worker.id == home.worker;
             if !found.iter().any(is_it) {
@@ -150,6 +155,12 @@ impl Snapshot {
     /// All workers.
     pub fn workers(&self) -> impl Iterator<Item = &Arc<WorkerView>> {
         self.workers.iter()
+    }
+
+    /// How many orchestrators place requests, this one counted.
+    #[must_use]
+    pub fn orchestrators(&self) -> u32 {
+        self.peers.load(Ordering::Relaxed).saturating_add(1)
     }
 
     /// How many workers there are.

@@ -58,11 +58,13 @@ impl Scene {
             tried,
             numerics_class: None,
             warm,
+            orchestrators: 1,
             now_mono_ms: 0,
             left_at,
         };
         let model = (&self.model, &MODEL);
-        let found = fleet.candidates(model, &self.region, warm, rng);
+        let any = (None, query.class());
+        let found = fleet.candidates_within(model, &self.region, any, warm, rng);
         place(found, &query, placement, rng).ranked
     }
 
@@ -236,6 +238,38 @@ fn a_conversation_goes_where_it_went_while_that_has_no_more_to_do_than_others() 
 }
 
 #[test]
+fn a_short_conversation_is_brought_back_too_unless_what_it_left_there_is_not_to_count() {
+    let mut scene = Scene::new(6);
+    let mut rng = StdRng::seed_from_u64(14);
+    let mut placement = Placement::default();
+    let mut chosen = |scene: &Scene, placement: &Placement, homes: &[u16]| {
+        let warm = scene.warm(1, homes);
+        let mut chosen: HashMap<NodeId, u32> = HashMap::new();
+        for _ in 0..200 {
+            let ranked = scene.place_by(placement, &[], &warm, &mut rng);
+            *chosen.entry(first(&ranked)).or_default() += 1;
+            assert_eq!(ranked.len(), 6, "nobody is lost");
+        }
+        chosen
+    };
+    assert_eq!(chosen(&scene, &placement, &[3]), [(id(3), 200)].into());
+    let two = chosen(&scene, &placement, &[1, 4]);
+    assert!(
+        two.len() == 2 && two[&id(1)] > 60 && two[&id(4)] > 60,
+        "{two:?}"
+    );
+    placement.weights.prefix = 0.0;
+    assert_eq!(chosen(&scene, &placement, &[3]).len(), 6);
+    // It is as good as the best, and beyond its bound all the same.
+    placement = Placement {
+        near_equal: 0.5,
+        ..Placement::default()
+    };
+    scene.worker(3, |it| it.beat.in_flight = 2);
+    assert!(chosen(&scene, &placement, &[3]).len() > 3);
+}
+
+#[test]
 fn affinity_gives_nobody_more_than_its_bound_whatever_is_asked() {
     for most in [1.0, 1.25, 2.0] {
         let scene = Scene::new(10);
@@ -325,6 +359,7 @@ fn what_a_worker_said_long_ago_is_believed_less_and_what_we_gave_it_is_not() {
             tried: &[],
             numerics_class: None,
             warm: &cold,
+            orchestrators: 1,
             now_mono_ms,
             left_at: None,
         };

@@ -4,7 +4,6 @@ use super::Policy;
 use super::decision::{Facts, Refusal};
 use super::effective::{Effective, Place, Section};
 use super::rules::NamedModel;
-use crate::queue::Priority;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::fmt;
@@ -26,10 +25,12 @@ pub struct DryRun {
 pub struct Holds {
     /// What it is about: a field of a section.
     pub what: &'static str,
-    /// What holds; null where nothing is said.
+    /// What holds; null where no rule says anything.
     pub value: Value,
-    /// The rules that make it so; none where it is the default.
+    /// The rules that make it so; none where no rule says anything.
     pub rules: Vec<String>,
+    /// What says it where no rule does.
+    pub otherwise: &'static str,
 }
 
 /// Decides about a request that nobody made.
@@ -43,6 +44,11 @@ pub fn dry_run(policy: &Policy, facts: &Facts<'_>) -> DryRun {
         holds: Explaining { rules, facts }.all(),
     }
 }
+
+/// Nobody says it, and nothing is limited.
+const DEFAULT: &str = "default";
+/// It is the tenant's entry there that says it: see [`Effective::share`].
+const TENANTS_FILE: &str = "the tenants' file";
 
 struct Explaining<'a> {
     rules: &'a Effective,
@@ -62,6 +68,7 @@ impl Explaining<'_> {
                 what: "regions",
                 value: json!(rules.regions()),
                 rules: self.naming(|section| section.regions.is_some(), "regions"),
+                otherwise: DEFAULT,
             },
             self.one(
                 "max_output_tokens",
@@ -75,12 +82,12 @@ impl Explaining<'_> {
             ),
             self.one(
                 "priority",
-                json!(priority.map_or(Priority::default(), |it| it.value)),
+                json!(priority.map(|it| it.value)),
                 priority.map(|it| it.section),
             ),
             self.one(
                 "weight",
-                json!(weight.map_or(DEFAULT_WEIGHT, |it| it.value)),
+                json!(weight.map(|it| it.value)),
                 weight.map(|it| it.section),
             ),
             self.one(
@@ -97,6 +104,10 @@ impl Explaining<'_> {
             what,
             value,
             rules: rules.into_iter().collect(),
+            otherwise: match what {
+                "priority" | "weight" => TENANTS_FILE,
+                _ => DEFAULT,
+            },
         }
     }
 
@@ -146,7 +157,7 @@ impl fmt::Display for DryRun {
                 other => other.to_string(),
             };
             let by = if holds.rules.is_empty() {
-                "default".to_owned()
+                holds.otherwise.to_owned()
             } else {
                 holds.rules.join(", ")
             };
@@ -155,6 +166,3 @@ impl fmt::Display for DryRun {
         Ok(())
     }
 }
-
-/// The weight of a tenant about which nothing is said.
-pub const DEFAULT_WEIGHT: u32 = 1;

@@ -299,12 +299,12 @@ fn a_dry_run_says_what_holds_and_which_rule_makes_it_so() {
     );
     assert_eq!(holds("max_prompt_bytes"), of("null", ""));
     assert_eq!(holds("priority"), of("\"high\"", "tenants.acme.priority"));
-    assert_eq!(holds("weight"), of("1", ""));
+    assert_eq!(holds("weight"), of("null", ""));
     assert_eq!(holds("degrade"), of("\"tiny\"", "tenants.acme.degrade"));
     let text = allowed.to_string();
     assert!(text.starts_with("allowed\n"), "{text}");
     assert!(
-        text.contains("weight             1                    default\n"),
+        text.contains("weight             -                    the tenants' file\n"),
         "{text}"
     );
     let refused = run("secret");

@@ -24,6 +24,7 @@ pub struct Shape {
 #[derive(Debug)]
 pub struct Crowd {
     shape: Shape,
+    orchestrators: u32,
     everyone: Everyone,
     models: Vec<(ModelRef, Digest)>,
     regions: Vec<Region>,
@@ -63,11 +64,19 @@ impl Crowd {
         }
         Self {
             shape,
+            orchestrators: 1,
             everyone,
             models,
             regions,
             ids,
         }
+    }
+
+    /// The same, where so many orchestrators place requests.
+    #[must_use]
+    pub fn among(mut self, orchestrators: u32) -> Self {
+        self.orchestrators = orchestrators;
+        self
     }
 
     /// What there is.
@@ -149,7 +158,7 @@ impl Crowd {
         let (model, digest) = &self.models[artifact % self.models.len()];
         let region = &self.regions[region % self.regions.len()];
         let found = fleet.candidates((model, digest), region, warm, rng);
-        place(found, &query(region, warm, now_ms), placement, rng)
+        place(found, &self.query(region, warm, now_ms), placement, rng)
     }
 
     /// The same by a look at everybody who serves the artifact.
@@ -164,18 +173,19 @@ impl Crowd {
         let (model, digest) = &self.models[artifact % self.models.len()];
         let region = &self.regions[region % self.regions.len()];
         let found: Vec<Found<'_>> = fleet.everyone(model, digest);
-        place(found, &query(region, warm, now_ms), placement, rng)
+        place(found, &self.query(region, warm, now_ms), placement, rng)
     }
-}
 
-fn query<'a>(region: &'a Region, warm: &'a Warm, now_mono_ms: u64) -> Query<'a> {
-    Query {
-        region,
-        gpu_class: None,
-        tried: &[],
-        numerics_class: None,
-        warm,
-        now_mono_ms,
-        left_at: None,
+    fn query<'a>(&self, region: &'a Region, warm: &'a Warm, now_mono_ms: u64) -> Query<'a> {
+        Query {
+            region,
+            gpu_class: None,
+            tried: &[],
+            numerics_class: None,
+            warm,
+            orchestrators: self.orchestrators,
+            now_mono_ms,
+            left_at: None,
+        }
     }
 }

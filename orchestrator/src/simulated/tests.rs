@@ -2,7 +2,7 @@
 
 use super::{Crowd, Outcome, Policy, Shape, Traffic};
 use crate::placement::Placement;
-use crate::warmth::Warm;
+use crate::warmth::{Warm, Warmth};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -67,6 +67,79 @@ fn prompts_that_begin_alike_go_where_they_went_and_make_no_hotspot() {
         assert!(pure.hottest_load > 5.0, "what a hotspot is: {pure:?}");
         assert!(ours.hottest_load < random.hottest_load, "{ours:?}");
         assert!(ours.waited < 0.05, "{ours:?}");
+    }
+}
+
+/// What all of several orchestrators together give the worker where they know a beginning to be warm,
+/// each of which knows how much the others have given whom, but not what they do now; as a multiple of
+/// the mean, and the mean.
+fn given_to_one(orchestrators: u32, each: u32) -> (f64, f64) {
+    let placement = Placement::default();
+    let shape = Shape {
+        workers: 48,
+        artifacts: 1,
+        regions: 1,
+        slots: 32,
+    };
+    let mut at_home = 0;
+    for seed in 0..orchestrators {
+        let crowd = Crowd::new(shape, &placement, u64::from(seed)).among(orchestrators);
+        // So long ago that only the mean is believed.
+        let (now_ms, fleet) = (60_000, crowd.snapshot());
+        let mut warmth = Warmth::default();
+        let prompt = super::traffic::prompt(0, 0);
+        let (artifact, home) = (crowd.artifact(0), crowd.home(crowd.id(0)));
+        warmth.sent(&artifact, &prompt, home, 0);
+        let warm = warmth.find(&artifact, &prompt, 0);
+        for n in 0..shape.workers {
+            crowd.says(n, (orchestrators - 1) * each, 0);
+        }
+        let mut rng = StdRng::seed_from_u64(u64::from(seed));
+        let mut guards = Vec::new();
+        for _ in 0..each * 48 {
+            let placed = crowd.place(&fleet, (0, 0, now_ms), &warm, &placement, &mut rng);
+            let best = placed.best().expect("somebody").candidate.worker.clone();
+            at_home += u32::from(best.id() == home.worker);
+            guards.push(best.occupy());
+        }
+    }
+    let mean = f64::from(orchestrators * each);
+    (f64::from(at_home) / mean, mean)
+}
+
+#[test]
+fn orchestrators_that_know_one_worker_to_be_warm_add_together_no_more_to_its_load_than_one_may() {
+    let most = f64::from(Placement::default().prefix_load);
+    for (orchestrators, each) in [(1, 16), (2, 8), (3, 6), (8, 2), (8, 8)] {
+        let (given, mean) = given_to_one(orchestrators, each);
+        println!("{orchestrators}: {given} of the mean {mean}");
+        // Each rounds up to whole requests, and the mean of those that it looks at is not that of all.
+        assert!(
+            given <= most + 2.0 * f64::from(orchestrators) / mean,
+            "{given}"
+        );
+        assert!(given > 1.0, "it is preferred all the same: {given}");
+    }
+}
+
+#[test]
+fn a_beginning_that_all_prompts_share_makes_no_hotspot_however_many_orchestrators_place_them() {
+    for orchestrators in [1, 3, 8] {
+        let traffic = Traffic {
+            orchestrators,
+            workers: 48,
+            slots: 32,
+            busy_percent: 50,
+            beginnings: 1,
+            kept: 16,
+            requests: 20_000,
+            seed: 5,
+        };
+        let [ours] = outcomes(&traffic, [Policy::Affinity]);
+        // 16 requests at each on average; each orchestrator rounds up to whole ones, and loads vary.
+        let placement = Placement::default();
+        let most = f64::from(placement.prefix_load) + orchestrators as f64 / 16.0 + 0.25;
+        assert!(ours.hottest_load < most, "{orchestrators}: {ours:?}");
     }
 }
 

@@ -142,12 +142,17 @@ impl<'a> Run<'a> {
             regions: 1,
             slots: traffic.slots,
         };
+        let among = u32::try_from(traffic.orchestrators).unwrap_or(u32::MAX);
         let orchestrators = (0..traffic.orchestrators).map(|n| {
-            let crowd = Crowd::new(shape, &placement, n as u64 + traffic.seed);
+            let crowd = Crowd::new(shape, &placement, n as u64 + traffic.seed).among(among);
+            // The beginning that comes most often was somewhere already, and all of them know where.
+            let mut warmth = Warmth::default();
+            let home = crowd.home(crowd.id(0));
+            warmth.sent(&crowd.artifact(0), &prompt(0, 0), home, 0);
             Orchestrator {
                 fleet: crowd.snapshot(),
                 crowd,
-                warmth: Warmth::default(),
+                warmth,
                 said: vec![0; traffic.workers],
             }
         });
@@ -314,7 +319,7 @@ impl<'a> Run<'a> {
 }
 
 /// A prompt with one of the beginnings, and an end of its own.
-fn prompt(beginning: usize, own: usize) -> Prefix {
+pub(super) fn prompt(beginning: usize, own: usize) -> Prefix {
     let mut text = String::with_capacity((SHARED_BLOCKS + OWN_BLOCKS) * PREFIX_BLOCK_BYTES);
     for (number, blocks) in [(beginning, SHARED_BLOCKS), (own, OWN_BLOCKS)] {
         for _ in 0..blocks {

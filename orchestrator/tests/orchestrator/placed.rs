@@ -1,7 +1,7 @@
 //! Where requests go and why, as their callers and an operator see it.
 
 use crate::admin::get;
-use crate::mesh::{Mesh, Worker, request, within};
+use crate::mesh::{Mesh, Says, Worker, request, submitted, within};
 use crate::script::Script;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -71,8 +71,8 @@ async fn a_request_that_failed_is_explained_and_none_of_its_prompt_is_told() {
     );
     assert_eq!(run["outcome"], json!("internal"));
     assert_eq!(run["prefix_blocks"], json!(48));
-    assert_eq!(run["weights"]["queue"], json!(2.0));
     let order = &run["orders"][0];
+    assert_eq!(order["weights"]["queue"], json!(2.0));
     assert_eq!(order["worker"], json!(refusing.id().to_hex()));
     assert_eq!(order["outcome"], json!("internal"));
     let reason = order["reason"].as_str().expect("a reason");
@@ -134,11 +134,11 @@ async fn weights_in_the_placement_file_count_as_soon_as_it_is_changed() {
     write("near_equal = 0.0\n[weights]\nprice = 100\n");
     let path = file.clone();
     let mesh = Mesh::with(move |config| config.placement_file = Some(path)).await;
-    let dear = |says: &mut crate::mesh::Says| {
+    let dear = |says: &mut Says| {
         let worker = says.card.worker.as_mut().expect("a worker");
         worker.price_per_1k_micro = 1_000_000;
     };
-    let cold = |says: &mut crate::mesh::Says| says.models()[0].warm = false;
+    let cold = |says: &mut Says| says.models()[0].warm = false;
     let dear = mesh.worker_with(10, Script::Answer(1), dear).await.id();
     let _cold = mesh.worker_with(11, Script::Answer(1), cold).await;
     for n in 0..5 {
@@ -156,4 +156,43 @@ async fn weights_in_the_placement_file_count_as_soon_as_it_is_changed() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_is_explained_are_the_weights_that_counted_and_not_those_when_the_answer_ended() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("placement.toml");
+    let write = |price: u32| {
+        let text = format!("explained = 1.0\n[weights]\nprice = {price}\n");
+        std::fs::write(&file, text).expect("written");
+    };
+    write(3);
+    let path = file.clone();
+    let mesh = Mesh::with(move |config| config.placement_file = Some(path)).await;
+    let worker = mesh.worker(10, Script::Paused(2)).await;
+    let other = |says: &mut Says| says.models()[0].model = "other@2.0".parse().expect("valid");
+    let _other = mesh.worker_with(11, Script::Answer(1), other).await;
+    let mut long = submitted(&mesh.link().await, &request("a")).await;
+    long.next().await.expect("accepted");
+    write(5);
+    let price = async |request: &InferRequest| {
+        let (status, kept) = explained(&mesh, &request.correlation.to_hex()).await;
+        assert_eq!(status, 200, "{kept}");
+        kept["runs"][0]["orders"][0]["weights"]["price"].clone()
+    };
+    within("the file is read again", async {
+        for n in 0.. {
+            let mut short = request(&n.to_string());
+            short.model = "other@2.0".to_owned();
+            assert!(mesh.submit(&short).await.is_whole());
+            if price(&short).await == json!(5.0) {
+                break;
+            }
+        }
+    })
+    .await;
+    worker.scripted.turn.send_replace(true);
+    long.rest().await;
+    assert!(long.is_whole(), "{:?}", long.error);
+    assert_eq!(price(&request("a")).await, json!(3.0));
 }

@@ -10,6 +10,7 @@ use crate::{
     worker,
 };
 use tether_net::decoders::frame;
+use tether_wire::directory::DirectoryUpdate;
 use tether_wire::grant::Consent;
 use tether_wire::infer::{AnswerEvent, MAX_EVENT_BYTES, MAX_REQUEST_BYTES, WorkOrder};
 use tether_wire::invite::{Join, Joined};
@@ -433,11 +434,29 @@ pub const TARGETS: &[Target] = &[
         run: gateway::directory,
         covers: &["directory update"],
         seeds: || {
-            let mut seeds = golden(&["directory_update", "directory_update_ruled"]);
-            if let Ok(len) = u8::try_from(seeds[0].bytes.len()) {
-                let one = [&[len], &seeds[0].bytes[..]].concat();
-                seeds.push(Seed::new("twice", one.repeat(2)));
-            }
+            let all = [
+                "directory_update",
+                "directory_update_ruled",
+                "directory_update_piece",
+            ];
+            let mut seeds = golden(&all);
+            let last = DirectoryUpdate {
+                version: 12,
+                ..DirectoryUpdate::default()
+            };
+            let last = tether_wire::codec::encode(&last);
+            let both = [
+                ("twice", [&seeds[0].bytes, &seeds[0].bytes]),
+                ("pieces", [&seeds[2].bytes, &last]),
+            ];
+            let both = both.map(|(name, updates)| {
+                let behind_its_length = |bytes: &Vec<u8>| {
+                    let len = u8::try_from(bytes.len()).expect("a short sample");
+                    [&[len], &bytes[..]].concat()
+                };
+                Seed::new(name, updates.map(behind_its_length).concat())
+            });
+            seeds.extend(both);
             seeds
         },
     },

@@ -114,7 +114,6 @@ fn explanation(kept: &Value, now_ms: u64) -> String {
             "prefix",
             format!("{blocks} blocks of the prompt's beginning"),
         );
-        line("weights", terms(&run["weights"]));
         if list(&run["orders"]).next().is_none() {
             line("orders", "none: nobody was given it".to_owned());
         }
@@ -124,6 +123,7 @@ fn explanation(kept: &Value, now_ms: u64) -> String {
             let label = format!("order {}", at + 1);
             line(&label, format!("after {after} ms to {worker}: {outcome}"));
             line("", text(&order["reason"]));
+            line("", format!("weights: {}", terms(&order["weights"])));
             for candidate in list(&order["candidates"]) {
                 line("", considered(candidate));
                 line("", format!("  {}", terms(&candidate["terms"])));
@@ -202,12 +202,12 @@ mod tests {
             "runs": [{
                 "came_ms": 990_000, "took_ms": 1_234, "outcome": "unavailable", "tenant": "acme",
                 "model": "tiny@1.0", "artifact": "00112233445566778899", "region": "eu",
-                "prefix_blocks": 12, "weights": {"queue": 2.0}, "orders_left_out": 3,
+                "prefix_blocks": 12, "orders_left_out": 3,
                 "left_alone": ["eeee", "ffff"], "degraded_from": "large@1.0",
                 "rule": "global.models.deny (tiny)",
                 "orders": [{
                     "after_ms": 2, "worker": "aaaabbbbcccc", "outcome": "unavailable",
-                    "reason": "the best of 2", "looked_at": 2,
+                    "reason": "the best of 2", "looked_at": 2, "weights": {"queue": 2.0},
                     "candidates": [
                         {"worker": "aaaabbbbcccc", "score": 0.75, "load": 1, "slots": 4,
                          "terms": {"queue": 0.8}, "prefix_blocks": 8, "over_bound": false,
@@ -226,8 +226,8 @@ mod tests {
             "ended     unavailable\n",
             "tiny@1.0 (0011223344556677)",
             "prefix    12 blocks",
-            "weights   queue 2.00\n",
             "order 1   after 2 ms to aaaabbbbcccc: unavailable\n            the best of 2\n",
+            "weights: queue 2.00\n",
             "aaaabbbb scores 0.750, has 1.0 to do for 4 slots, was sent 8 blocks before\n",
             "does not count: too much to do, in doubt, of another numerics class",
             "and 3 more orders",

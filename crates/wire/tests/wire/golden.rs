@@ -115,6 +115,11 @@ plain!(
     samples::ruled_update(),
     DirectoryUpdate
 );
+plain!(
+    directory_update_piece,
+    samples::update_piece(),
+    DirectoryUpdate
+);
 
 plain!(push, samples::push(), Push);
 plain!(push_reply, samples::push_reply(), PushReply);

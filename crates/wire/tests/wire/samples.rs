@@ -523,6 +523,15 @@ pub(crate) fn directory_update() -> DirectoryUpdate {
             availability: Availability::Available,
         }]),
         rules: None,
+        more: false,
+    }
+}
+
+/// The first of several pieces.
+pub(crate) fn update_piece() -> DirectoryUpdate {
+    DirectoryUpdate {
+        more: true,
+        ..directory_update()
     }
 }
 

@@ -263,6 +263,14 @@ async fn gateways_and_orchestrators_are_counted_and_are_no_workers() {
         .await
         .expect("counted");
     assert!(scene.fleet.snapshot().is_empty());
+    let both = async {
+        while scene.fleet.snapshot().orchestrators() != 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, both)
+        .await
+        .expect("itself and another one");
 }
 
 #[tokio::test]

@@ -201,6 +201,7 @@ impl Load {
                 tried: &[],
                 numerics_class: None,
                 warm: &cold,
+                orchestrators: 1,
                 now_mono_ms: 0,
                 left_at: None,
             };
