@@ -246,7 +246,7 @@ fn a_short_conversation_is_brought_back_too_unless_what_it_left_there_is_not_to_
         let warm = scene.warm(1, homes);
         let mut chosen: HashMap<NodeId, u32> = HashMap::new();
         for _ in 0..200 {
-            let ranked = scene.place_by(placement, &[], &warm, &mut rng);
+            let ranked = scene.place_by(placement, (None, &[]), &warm, &mut rng);
             *chosen.entry(first(&ranked)).or_default() += 1;
             assert_eq!(ranked.len(), 6, "nobody is lost");
         }

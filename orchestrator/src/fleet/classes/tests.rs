@@ -43,6 +43,7 @@ fn placed(fleet: &Snapshot, class: Class<'_>, rng: &mut StdRng) -> Vec<Ranked> {
         warm: &cold,
         orchestrators: 1,
         now_mono_ms: 0,
+        left_at: None,
     };
     assert_eq!(query.class(), class);
     let within = (None, class);
