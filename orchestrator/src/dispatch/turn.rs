@@ -95,7 +95,7 @@ impl Dispatcher {
 
     /// Places at the workers of a model, in all regions: a request that may go to some of them alone
     /// waits with the others.
-    fn free(&self, model: &ModelRef, digest: &Digest) -> u32 {
+    pub(super) fn free(&self, model: &ModelRef, digest: &Digest) -> u32 {
         let fleet = self.fleet.snapshot();
         let (found, _) = self.candidates(&fleet, (model, digest), None, &Warm::default());
         let ahead = self.config.queue.ahead_percent;
