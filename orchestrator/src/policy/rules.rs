@@ -3,7 +3,6 @@
 use super::{MAX_TENANTS, bounded, schema};
 use crate::queue::{MAX_WEIGHT, Priority};
 use schemars::JsonSchema;
-use serde::de::IntoDeserializer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -235,7 +234,8 @@ fn hedge_after<'de, D: Deserializer<'de>>(d: D) -> Result<Option<HedgeAfter>, D:
     let Some(ms) = Option::<u32>::deserialize(d)? else {
         return Ok(Some(HedgeAfter::Never));
     };
-    let ms = bounded::within(ms.into_deserializer(), HEDGE_AFTER_MS)?;
+    let ms = de::value::U32Deserializer::<D::Error>::new(ms);
+    let ms = bounded::within(ms, HEDGE_AFTER_MS)?;
     Ok(ms.map(HedgeAfter::Ms))
 }
 
