@@ -13,7 +13,8 @@
 //! * `permit` – which model a request gets; `degrade` – a smaller one, where there is no room
 //! * `turn`, `waiting` – who waits for a place at a worker
 //! * `run` – one worker after the other; `search` – who they may be; `attempt` – one order to one of
-//!   them, who is reached by `reach`
+//!   them, who is reached by `reach`; `hedge` – a second one beside it
+//! * `hear` – what comes next of an answer; `relay` – the answer into the log
 //! * `pace`, `vigil`, `watch` – when a worker is left for another, and whether that was too early
 //! * `check`, `outcome`, `receipt` – what comes back, judged
 //! * `letters` – what is kept of a request that failed; `replay` – such a request again
@@ -25,6 +26,8 @@ mod check;
 mod claim;
 mod degrade;
 mod explaining;
+mod hear;
+mod hedge;
 mod intake;
 mod letters;
 mod log;
@@ -38,6 +41,7 @@ mod progress;
 mod reach;
 mod receipt;
 mod recording;
+mod relay;
 mod replay;
 pub(crate) mod retries;
 mod run;

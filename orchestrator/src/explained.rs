@@ -62,8 +62,11 @@ pub struct Order {
     pub worker: NodeId,
     /// Why this one, in words.
     pub reason: String,
-    /// How it ended: `ok`, or the code of its error.
+    /// How it ended: `ok`, the code of its error, or `lost` where another one that was asked beside it
+    /// was the first to give something.
     pub outcome: &'static str,
+    /// Whether this worker was asked beside the one before it, which had given nothing yet.
+    pub hedge: bool,
     /// How many workers were looked at.
     pub looked_at: usize,
     /// How much each term counted.
@@ -164,28 +167,31 @@ impl Orders {
         }
     }
 
-    /// An order goes to the best.
-    pub(crate) fn gave(&mut self, placed: &Placed, after: Duration) {
-        let Some(best) = placed.best() else { return };
+    /// An order went to the best, in place of those before or as a hedge beside the last. Where it is
+    /// kept.
+    pub(crate) fn gave(&mut self, placed: &Placed, after: Duration, hedge: bool) -> Option<usize> {
+        let best = placed.best()?;
         if self.first.len() == MAX_ORDERS {
             self.left_out += 1;
-            return;
+            return None;
         }
         self.first.push(Order {
             after_ms: millis(after),
             worker: best.candidate.worker.id(),
             reason: reason(placed),
             outcome: Code::Internal.as_str(),
+            hedge,
             looked_at: placed.choice.looked_at,
             weights: placed.weights,
             candidates: placed.ranked.iter().map(Considered::of).collect(),
         });
+        Some(self.first.len() - 1)
     }
 
-    /// The last one ended.
-    pub(crate) fn ended(&mut self, outcome: &'static str) {
-        if let Some(last) = self.first.last_mut().filter(|_| self.left_out == 0) {
-            last.outcome = outcome;
+    /// The one that is kept there ended.
+    pub(crate) fn ended(&mut self, at: Option<usize>, outcome: &'static str) {
+        if let Some(order) = at.and_then(|at| self.first.get_mut(at)) {
+            order.outcome = outcome;
         }
     }
 }

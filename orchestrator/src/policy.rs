@@ -8,8 +8,8 @@
 //! * **What is forbidden: the strictest wins.** A model is used where both permit it, a request stays
 //!   in the regions that both name, and the smaller limit holds. So a tenant's section can narrow
 //!   what holds for all and never widen it: whoever reads `global` knows the most that can happen.
-//! * **What is preferred: the most specific wins.** Priority, weight, and which smaller model answers
-//!   in the place of another are the tenant's, else the global ones, else the default.
+//! * **What is preferred: the most specific wins.** Priority, weight, which smaller model answers in the
+//!   place of another, and when a second worker is asked beside the first are the tenant's, else the global ones, else the default.
 //!
 //! The orchestrator alone decides. Gateways are told which models to show, and are not believed.
 //!
@@ -36,7 +36,7 @@ pub use decision::{Facts, Granted, Refusal};
 pub use dry_run::{DryRun, dry_run};
 pub use effective::{Effective, Section};
 pub use file::{PolicyError, PolicyFile};
-pub use rules::{NamedModel, Rules};
+pub use rules::{HedgeAfter, NamedModel, Rules};
 pub use text::Mistake;
 
 use std::collections::BTreeMap;

@@ -1,39 +1,54 @@
-//! One attempt: one order to one worker, and its answer into the log.
+//! One attempt: one order to one worker, from the order to what its end says of the worker.
 //!
-//! The worker is read only as fast as the quickest of those who read the answer, so that a slow
-//! gateway holds the worker back and grows no memory.
-//!
-//! A worker of which nothing is heard, or whose next piece is overdue by its own pace
-//! ([`super::vigil`]), is left as soon as there is another that can go on. Where there
-//! is none it may be starved and come back: before it gave anything it is waited for a little, and
-//! from then on its answer is lost only with its link. [T-LNK-5]
+//! What comes back is heard by `hear`, and goes into the log by `relay`; while nothing came, another
+//! attempt may stand beside it (`hedge`).
 
 use super::breaking::Trial;
-use super::check::{Check, Seen};
-use super::log::{AnswerLog, MAX_LOG_BYTES, TooLong};
-use super::outcome::{End, of_worker_error, told};
-use super::receipt::{self, Verdict};
-use super::recording::Recording;
+use super::check::Check;
+use super::hear::Heard;
+use super::log::AnswerLog;
+use super::outcome::End;
 use super::run::Run;
 use super::turn::size;
-use super::vigil::{self, Vigil};
+use super::vigil::Vigil;
 use super::watch::Left;
-use super::{Dispatcher, Interrupt, Interrupts, elsewhere};
+use super::{Dispatcher, Interrupts, elsewhere};
+use crate::breaker::Outcome;
 use crate::clock;
-use crate::fleet::Candidate;
+use crate::fleet::{Candidate, InFlight};
 use crate::job::Step;
+use crate::place::Ranked;
 use crate::store::StoreError;
-use std::future::Future;
-use std::time::{Duration, Instant};
+use std::pin::Pin;
+use std::time::Instant;
 use tether_net::Call;
 use tether_wire::NodeId;
-use tether_wire::codec;
-use tether_wire::infer::{Accepted, AnswerEvent, Chunk, Done, MAX_EVENT_BYTES, WorkOrder};
+use tether_wire::infer::{Accepted, Chunk, WorkOrder};
 use tether_wire::rpc::{Code, RpcError};
-use tokio::time::{sleep_until, timeout};
+use tracing::{Instrument, Span, field};
 
-/// How long the worker may take to end the call after the end of the answer.
-const END_GRACE: Duration = Duration::from_millis(100);
+/// An order to a worker.
+pub(super) struct Attempt {
+    pub(super) candidate: Candidate,
+    pub(super) order: WorkOrder,
+    pub(super) check: Check,
+    /// The call, once the worker accepted it.
+    pub(super) opened: Option<Opened>,
+    pub(super) span: Span,
+    /// Where it stands among those that are explained.
+    pub(super) explained: Option<usize>,
+    /// Whether it stands beside another one.
+    is_hedge: bool,
+    began: Instant,
+    /// How much work the request is whose turn it was.
+    work: Option<u32>,
+    /// Its place at the worker, and what the breaker is to be told, until it has a call.
+    busy: Option<InFlight>,
+    trial: Option<Trial>,
+    /// How it ended: the label, and the error where it was one.
+    ended: Option<&'static str>,
+    pub(super) fault: Option<RpcError>,
+}
 
 /// A call that a worker accepted.
 pub(super) struct Opened {
@@ -46,6 +61,9 @@ pub(super) struct Opened {
     pub(super) trial: Option<Trial>,
     /// How long it is waited for.
     pub(super) vigil: Vigil,
+    /// Ends when nothing is heard on its link any more; whether that was so.
+    pub(super) quiet: Pin<Box<dyn Future<Output = ()> + Send>>,
+    pub(super) is_quiet: bool,
     /// Whether it was left in doubt, for another one.
     pub(super) is_left: bool,
     /// What is told again before the log has anything, to be given once all of it is there.
@@ -55,8 +73,8 @@ pub(super) struct Opened {
 
 impl Opened {
     /// With what is known here of its worker and of the request.
-    fn known(mut self, candidate: &Candidate, run: &Run, trial: Trial) -> Self {
-        self.trial = Some(trial);
+    fn known(mut self, candidate: &Candidate, run: &Run, trial: Option<Trial>) -> Self {
+        self.trial = trial;
         self.numerics_class = candidate.offer().numerics_class.clone();
         self.untold = self.untold.map(|accepted| Accepted {
             numerics_class: self.numerics_class.clone(),
@@ -69,22 +87,22 @@ impl Opened {
     }
 }
 
-impl Dispatcher {
-    /// Gives the request to one worker. Its place is counted as taken until this returns.
-    pub(super) async fn attempt(
-        &self,
-        run: &mut Run,
-        log: &AnswerLog,
-        candidate: &Candidate,
-        trial: Trial,
-        interrupt: &mut Interrupts,
-    ) -> End {
-        let busy = candidate.worker.occupy();
-        let had_turn = run.turn.take().map(|_| Instant::now());
-        let worker = candidate.worker.id();
+/// How an attempt ended, or the one that went on where two stood beside each other.
+pub(super) struct Ended {
+    pub(super) end: End,
+    pub(super) worker: NodeId,
+    /// Who failed beside it, and by what.
+    pub(super) beside: Option<(NodeId, RpcError)>,
+}
+
+impl Attempt {
+    /// To the best of those that were ranked, as the order of this number. Its place there is taken
+    /// from now on.
+    pub(super) fn new(run: &Run, to: &Ranked, trial: Trial, number: u32, is_hedge: bool) -> Self {
+        let candidate = to.candidate.clone();
         let order = WorkOrder {
             correlation: run.request.correlation,
-            attempt: run.progress.attempts(),
+            attempt: number,
             fence: run.holder.fence,
             tenant: run.request.tenant.clone(),
             model: run.model.clone(),
@@ -95,350 +113,195 @@ impl Dispatcher {
             transcript: run.progress.transcript().to_vec(),
         };
         debug_assert_eq!(order.sampling.seed, Some(run.seed));
-        let mut check = Check::new(worker, &order, candidate.offer().context_tokens);
-        let opened = tokio::select! {
-            biased;
-            why = &mut *interrupt => return self.interrupted(why),
-            opened = self.open(run, candidate, &order, &mut check) => opened,
-        };
-        let mut opened = match opened {
-            Ok(opened) => {
-                tracing::debug!("the worker took the order");
-                opened.known(candidate, run, trial)
-            }
-            Err(end) => {
-                trial.end(end.outcome());
-                return end;
-            }
-        };
-        let mut recording = Recording::default();
-        let relayed = self.relay(run, log, &mut opened, &mut check, &mut recording, interrupt);
-        let end = relayed.await;
-        if opened.is_left {
-            self.watch(Left {
-                model: order.model.clone(),
-                opened,
-                busy,
-            });
-        } else {
-            (self.paces).learn(worker, &order.model, opened.vigil.learnt());
-            if let (End::Done(_), Some(had_turn)) = (&end, had_turn) {
-                let (work, _) = size(&run.request);
-                (self.waiting).answered(&order.model, work, had_turn.elapsed());
-            }
-            if let Some(trial) = opened.trial {
-                trial.end(end.outcome());
-            }
-        }
-        // What follows is recorded behind it, and a whole answer counts only with both.
-        match (end, recording.settled().await) {
-            (End::Done(_), Err(unrecorded)) => unrecorded,
-            (End::Done(done), Ok(())) => End::Done(self.judge(worker, &order, &check, done)),
-            (end, _) => end,
-        }
-    }
-
-    /// Holds the worker's receipt against what was seen; the tenant does not get one that is wrong.
-    /// The answer counts nevertheless: its tokens came, whatever the worker signs.
-    fn judge(&self, worker: NodeId, order: &WorkOrder, check: &Check, mut done: Done) -> Done {
-        let Some(node) = self.node.get() else {
-            return done;
-        };
-        let verdict = receipt::judge(&receipt::Seen {
-            mesh: &node.mesh(),
-            worker,
+        let worker = candidate.worker.id();
+        Self {
+            check: Check::new(worker, &order, candidate.offer().context_tokens),
+            opened: None,
+            span: span(number, to, is_hedge),
+            explained: None,
+            is_hedge,
+            began: Instant::now(),
+            work: run.turn.as_ref().map(|_| size(&run.request).0),
+            busy: Some(candidate.worker.occupy()),
+            trial: Some(trial),
+            ended: None,
+            fault: None,
+            candidate,
             order,
-            given: check.given(),
-            done: &done,
-        });
-        self.metrics.receipt(verdict.label());
-        if let Verdict::Wrong(why) = verdict {
-            tracing::warn!(%worker, why, "the worker's receipt is wrong, and withheld");
-            done.receipt = None;
         }
-        done
     }
 
-    /// Records the attempt and opens the call, side by side; the worker must accept in time.
-    async fn open(
+    pub(super) fn worker(&self) -> NodeId {
+        self.candidate.worker.id()
+    }
+
+    /// How it ended; nothing while it is under way.
+    pub(super) fn ended(&self) -> Option<&'static str> {
+        self.ended
+    }
+}
+
+impl Dispatcher {
+    /// Makes an attempt, to its end.
+    pub(super) async fn attempt(
+        &self,
+        run: &mut Run,
+        log: &AnswerLog,
+        mut attempt: Attempt,
+        interrupt: &mut Interrupts,
+    ) -> Ended {
+        let mut beside = None;
+        let first = self.first_piece(run, &mut attempt, &mut beside, interrupt);
+        let first = first.await;
+        if let Some(prompt_tokens) = attempt.check.prompt_tokens() {
+            run.progress.counted(prompt_tokens);
+        }
+        let end = match first {
+            Ok(heard) => {
+                let span = attempt.span.clone();
+                let relayed = self.relay(run, log, &mut attempt, heard, interrupt);
+                relayed.instrument(span).await
+            }
+            Err(end) => end,
+        };
+        self.ended(&mut attempt, &end);
+        let label = attempt.ended().unwrap_or(end.label());
+        run.orders.ended(attempt.explained, label);
+        Ended {
+            end,
+            worker: attempt.worker(),
+            beside,
+        }
+    }
+
+    /// Gives the order and waits for the first piece of the answer.
+    pub(super) async fn begin(&self, run: &Run, attempt: &mut Attempt) -> Result<Heard, End> {
+        let span = attempt.span.clone();
+        let begun = async {
+            let heard = self.opened(run, attempt).await;
+            if let Err(end) = &heard {
+                self.ended(attempt, end);
+            }
+            heard
+        };
+        begun.instrument(span).await
+    }
+
+    async fn opened(&self, run: &Run, attempt: &mut Attempt) -> Result<Heard, End> {
+        let worker = attempt.worker();
+        let accepted = self.accepted(run, worker, &attempt.order, &mut attempt.check);
+        // A hedge is recorded when it is to give the answer.
+        let opened = if attempt.is_hedge {
+            accepted.await
+        } else {
+            let recorded = self.recorded(run, &attempt.candidate, &attempt.order);
+            let (recorded, opened) = tokio::join!(recorded, accepted);
+            recorded?;
+            opened
+        };
+        let trial = attempt.trial.take_if(|_| opened.is_ok());
+        let opened = opened?;
+        tracing::debug!("the worker took the order");
+        let opened = opened.known(&attempt.candidate, run, trial);
+        let opened = attempt.opened.insert(opened);
+        self.hear(run, opened, &mut attempt.check).await
+    }
+
+    /// Records that a worker has the order.
+    pub(super) async fn recorded(
         &self,
         run: &Run,
         candidate: &Candidate,
         order: &WorkOrder,
-        check: &mut Check,
-    ) -> Result<Opened, End> {
-        let worker = candidate.worker.id();
+    ) -> Result<(), End> {
         let step = Step::Dispatched {
-            worker,
+            worker: candidate.worker.id(),
             digest: order.digest,
             attempt: order.attempt,
             numerics_class: candidate.offer().numerics_class.clone(),
         };
-        let (recorded, opened) = tokio::join!(
-            self.store.step(run.holder, step, clock::now().unix_ms),
-            self.accepted(run, worker, order, check),
-        );
-        if let Err(error) = recorded {
-            if let StoreError::Refused { .. } = error {
-                tracing::warn!(job = %run.holder.job, "the job is another's by now");
-                return Err(End::Final(elsewhere()));
-            }
-            tracing::error!(job = %run.holder.job, %error, "an attempt could not be recorded");
-            return Err(End::Final(RpcError::new(
-                Code::Internal,
-                "the request could not be recorded",
-            )));
-        }
-        opened
-    }
-
-    /// Takes the answer, one event at a time. Until the worker says that it turned to the request,
-    /// the request waits its turn, and only that wait is bounded. [T-INF-8]
-    async fn relay<'a>(
-        &'a self,
-        run: &mut Run,
-        log: &AnswerLog,
-        opened: &mut Opened,
-        check: &mut Check,
-        recording: &mut Recording<'a>,
-        interrupt: &mut Interrupts,
-    ) -> End {
-        let worker = opened.worker;
-        let now_ms = || clock::now().mono_ms;
-        let quiet = opened.call.link().until_unanswered();
-        tokio::pin!(quiet);
-        let mut is_quiet = false;
-        loop {
-            let wake = instant(opened.vigil.wake_ms());
-            let seen = tokio::select! {
-                biased;
-                why = &mut *interrupt => return match why {
-                    Interrupt::Deadline if opened.vigil.is_queued() && !run.progress.has_begun() => {
-                        self.queue_is_full(worker, run)
-                    }
-                    why => self.interrupted(why),
-                },
-                recorded = recording.done() => match recorded {
-                    Ok(()) => continue,
-                    Err(end) => return end,
-                },
-                // What is there is read, however late this task has its turn.
-                seen = next(&mut opened.call, check) => seen,
-                () = sleep_until(wake) => {
-                    let silent = opened.vigil.silent(now_ms());
-                    match opened.vigil.judge(now_ms()) {
-                        vigil::Verdict::Wait => {}
-                        vigil::Verdict::NoTurn => return self.queue_is_full(worker, run),
-                        vigil::Verdict::Stalled => return self.is_stalled(worker).await,
-                        vigil::Verdict::Doubt if self.may_leave(run, silent) => {
-                            opened.is_left = true;
-                            return if is_quiet {
-                                self.is_silent(worker).await
-                            } else {
-                                self.is_stalled(worker).await
-                            };
-                        }
-                        vigil::Verdict::Doubt => {}
-                    }
-                    continue;
-                }
-                () = &mut quiet, if !is_quiet => {
-                    is_quiet = true;
-                    opened.vigil.quiet(now_ms());
-                    continue;
-                }
-            };
-            if std::mem::take(&mut is_quiet) {
-                opened.vigil.lively();
-                quiet.set(opened.call.link().until_unanswered());
-            }
-            let (pieces, done) = match seen {
-                // It waited long enough: not once more, at the end of another queue.
-                Err(End::Fault(fault))
-                    if opened.vigil.is_queued() && fault.code == Code::Overloaded =>
-                {
-                    return self.gave_back(fault, run);
-                }
-                Err(end) => return end,
-                Ok(Seen::Nothing | Seen::Accepted(_)) => continue,
-                Ok(Seen::Begun(begun)) => {
-                    tracing::debug!(
-                        tokens = run.progress.transcript().len(),
-                        "its turn at the worker"
-                    );
-                    if let Err(end) = counted(run, worker, begun.prompt_tokens) {
-                        return end;
-                    }
-                    let given = u32::try_from(run.progress.transcript().len());
-                    let tokens = begun
-                        .prompt_tokens
-                        .saturating_add(given.unwrap_or(u32::MAX));
-                    opened.vigil.begun(tokens, now_ms());
-                    continue;
-                }
-                Ok(Seen::Again(chunk)) => {
-                    opened.vigil.told_again(now_ms());
-                    if let Err(end) = told_again(run, opened, chunk, check) {
-                        return end;
-                    }
-                    if check.is_behind() || opened.again.is_empty() {
-                        continue;
-                    }
-                    (std::mem::take(&mut opened.again), None)
-                }
-                Ok(Seen::Chunk(chunk)) => {
-                    opened.vigil.piece(now_ms());
-                    opened.trial.iter_mut().for_each(Trial::piece);
-                    (vec![chunk], None)
-                }
-                Ok(Seen::Done(done)) => {
-                    // Lets the worker end the call by itself: a reset would look like a cancel.
-                    let _ = timeout(END_GRACE, opened.call.next()).await;
-                    if let Err(end) = counted(run, worker, done.usage.prompt_tokens) {
-                        return end;
-                    }
-                    (Vec::new(), Some(done))
-                }
-            };
-            let given = self.give(run, log, opened, pieces, recording);
-            match unless(interrupt, given).await {
-                Ok(Ok(())) => {}
-                Ok(Err(end)) => return end,
-                Err(why) => return self.interrupted(why),
-            }
-            if let Some(done) = done {
-                return End::Done(done);
-            }
-            opened.vigil.reads(now_ms());
-        }
-    }
-
-    /// The request's turn did not come in time. Others would let it wait as well, and it was not
-    /// this worker's fault. Who was given some of the answer already is worth another try.
-    fn queue_is_full(&self, worker: NodeId, run: &Run) -> End {
-        tracing::info!(%worker, "it had no turn for the request in time");
-        self.gave_back(RpcError::new(Code::Overloaded, "no turn in time"), run)
-    }
-
-    fn gave_back(&self, fault: RpcError, run: &Run) -> End {
-        if run.progress.has_begun() {
-            return End::Fault(fault);
-        }
-        End::Final(told(fault, false, self.config.retry_after_ms))
-    }
-
-    /// Puts pieces into the log, behind who gives them. That the answer begins is on its way to the
-    /// disk before anybody is told.
-    async fn give<'a>(
-        &'a self,
-        run: &mut Run,
-        log: &AnswerLog,
-        opened: &mut Opened,
-        pieces: Vec<Chunk>,
-        recording: &mut Recording<'a>,
-    ) -> Result<(), End> {
-        if !run.progress.has_begun() && !pieces.is_empty() {
-            self.metrics.first_chunk(run.began.elapsed());
-        }
-        // Another owner may have begun it.
-        if !run.is_streaming && !pieces.is_empty() {
-            run.is_streaming = true;
-            let now_ms = clock::now().unix_ms;
-            recording.begin(self.store.step(run.holder, Step::Streaming, now_ms));
-        }
-        let giving = async {
-            if let Some(accepted) = opened.untold.take() {
-                append(log, &AnswerEvent::Accepted(accepted)).await?;
-            }
-            for piece in pieces {
-                run.progress.gave(&piece, &opened.numerics_class);
-                append(log, &AnswerEvent::Chunk(piece)).await?;
-            }
-            Ok(())
+        let recorded = self.store.step(run.holder, step, clock::now().unix_ms);
+        let Err(error) = recorded.await else {
+            return Ok(());
         };
-        tokio::pin!(giving);
-        tokio::select! {
-            biased;
-            recorded = recording.done() => {
-                // Given is given, also where it could not be recorded.
-                let given = giving.await;
-                recorded.and(given)
+        if let StoreError::Refused { .. } = error {
+            tracing::warn!(job = %run.holder.job, "the job is another's by now");
+            return Err(End::Final(elsewhere()));
+        }
+        tracing::error!(job = %run.holder.job, %error, "an attempt could not be recorded");
+        Err(End::Final(RpcError::new(
+            Code::Internal,
+            "the request could not be recorded",
+        )))
+    }
+
+    /// Once, however often it is told. What follows from how it ended, for its worker and for those
+    /// who look on; its call is over, and the place there free.
+    pub(super) fn ended(&self, attempt: &mut Attempt, end: &End) {
+        if attempt.ended.is_some() {
+            return;
+        }
+        if let End::Fault(fault) | End::Final(fault) = end {
+            attempt.fault = Some(fault.clone());
+        }
+        if let End::Fault(fault) = end {
+            attempt.span.in_scope(|| log_fault(fault));
+        }
+        if let (End::Done(_), Some(work)) = (end, attempt.work) {
+            (self.waiting).answered(&attempt.order.model, work, attempt.began.elapsed());
+        }
+        self.over(attempt, end.label(), end.outcome());
+    }
+
+    /// The same of one that is not waited for any more.
+    pub(super) fn over(&self, attempt: &mut Attempt, label: &'static str, outcome: Outcome) {
+        attempt.ended = Some(label);
+        attempt.span.record("tether.outcome", label);
+        self.metrics.attempt(label, attempt.began.elapsed());
+        let (busy, worker) = (attempt.busy.take(), attempt.worker());
+        let trial = match (attempt.opened.take(), busy) {
+            (Some(opened), Some(busy)) if opened.is_left => {
+                let model = attempt.order.model.clone();
+                self.watch(Left {
+                    model,
+                    opened,
+                    busy,
+                });
+                None
             }
-            given = &mut giving => given,
+            (Some(opened), _) => {
+                (self.paces).learn(worker, &attempt.order.model, opened.vigil.learnt());
+                opened.trial
+            }
+            (None, _) => attempt.trial.take(),
+        };
+        if let Some(trial) = trial {
+            trial.end(outcome);
         }
+        self.waiting.wake();
     }
 }
 
-/// A moment of our clock, on that of timers.
-fn instant(mono_ms: u64) -> tokio::time::Instant {
-    let left_ms = mono_ms.saturating_sub(clock::now().mono_ms);
-    tokio::time::Instant::now() + Duration::from_millis(left_ms)
-}
-
-/// A piece of what was given already: held against the log, or kept until all of it is there.
-fn told_again(run: &Run, opened: &mut Opened, chunk: Chunk, check: &Check) -> Result<(), End> {
-    if !run.progress.has_begun() {
-        opened.again_bytes += chunk.bytes();
-        if opened.again_bytes > MAX_LOG_BYTES {
-            let why = format!("more than {MAX_LOG_BYTES} bytes are told again");
-            return Err(End::Fault(RpcError::new(Code::Internal, why)));
-        }
-        opened.again.push(chunk);
-        return Ok(());
-    }
-    if check.is_behind() || run.progress.agrees(check.given()) {
-        return Ok(());
-    }
-    let why = format!(
-        "worker {} makes another text of the tokens that were given",
-        opened.worker.short()
+fn span(attempt: u32, chosen: &Ranked, is_hedge: bool) -> Span {
+    let worker = &chosen.candidate.worker;
+    let span = tracing::info_span!(
+        "orchestrator.attempt",
+        tether.role = "orchestrator",
+        tether.attempt = attempt,
+        tether.worker = %worker.id(),
+        tether.score = chosen.score,
+        tether.suspect = chosen.suspect,
+        tether.hedge = is_hedge,
+        tether.outcome = field::Empty,
     );
-    Err(End::Fault(RpcError::new(Code::Internal, why)))
+    span
 }
 
-/// The prompt costs the same wherever the answer is continued: tenants are billed by it.
-fn counted(run: &mut Run, worker: NodeId, prompt_tokens: u32) -> Result<(), End> {
-    if run.progress.counted(prompt_tokens) {
-        return Ok(());
+/// A tenant at its limit is no trouble of the mesh's.
+fn log_fault(fault: &RpcError) {
+    if fault.code == Code::RateLimited {
+        tracing::info!(error = %fault, "the tenant is over the worker's limit");
+    } else {
+        tracing::warn!(error = %fault, "attempt failed");
     }
-    let (short, before) = (worker.short(), run.progress.prompt_tokens());
-    let why = format!("worker {short} counts {prompt_tokens} tokens of a prompt that had {before}");
-    Err(End::Fault(RpcError::new(Code::Internal, why)))
-}
-
-async fn append(log: &AnswerLog, event: &AnswerEvent) -> Result<(), End> {
-    let appended = log.append(&codec::encode(event)).await;
-    appended.map_err(|TooLong| {
-        let why = format!("the answer has more than {MAX_LOG_BYTES} bytes");
-        End::Final(RpcError::new(Code::Internal, why))
-    })
-}
-
-/// The future's outcome, unless the request ends from outside before.
-async fn unless<T>(
-    interrupt: &mut Interrupts,
-    future: impl Future<Output = T>,
-) -> Result<T, Interrupt> {
-    tokio::select! {
-        biased;
-        why = interrupt => Err(why),
-        value = future => Ok(value),
-    }
-}
-
-/// The next event of the worker, checked.
-pub(super) async fn next(call: &mut Call, check: &mut Check) -> Result<Seen, End> {
-    let item = match call.next().await {
-        Ok(Some(item)) => item,
-        Ok(None) => {
-            return Err(End::Fault(RpcError::new(
-                Code::Unavailable,
-                "the worker ended its answer without finishing it",
-            )));
-        }
-        Err(error) => return Err(of_worker_error(error)),
-    };
-    let event: AnswerEvent = codec::decode("answer", &item, MAX_EVENT_BYTES)
-        .map_err(|error| End::Fault(RpcError::new(Code::Internal, error.to_string())))?;
-    check.take(event).map_err(End::Fault)
 }

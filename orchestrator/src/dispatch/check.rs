@@ -82,6 +82,11 @@ impl Check {
         self.position
     }
 
+    /// Tokens of the prompt, once the worker told them.
+    pub(crate) fn prompt_tokens(&self) -> Option<u32> {
+        self.prompt_tokens
+    }
+
     /// What was seen of the answer, as its receipt says it.
     pub(crate) fn given(&self) -> &Given {
         &self.given

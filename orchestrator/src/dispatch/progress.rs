@@ -137,6 +137,24 @@ impl Progress {
         }
     }
 
+    /// Another worker was asked beside the last one. Whether it is the one that goes on, or the last
+    /// one is. Both were tries; who only was slower may be asked again.
+    pub(crate) fn hedged(&mut self, worker: NodeId, goes_on: bool, is_tried: bool) {
+        self.attempts += 1;
+        self.tries.attempts += 1;
+        if goes_on {
+            self.tried.push(worker);
+        } else if is_tried {
+            self.tried
+                .insert(self.tried.len().saturating_sub(1), worker);
+        }
+    }
+
+    /// Whether the prompt is counted as before, where it was.
+    pub(crate) fn counts(&self, prompt_tokens: u32) -> bool {
+        self.prompt_tokens.is_none_or(|it| it == prompt_tokens)
+    }
+
     /// The prompt was counted. Whether as before.
     pub(crate) fn counted(&mut self, prompt_tokens: u32) -> bool {
         *self.prompt_tokens.get_or_insert(prompt_tokens) == prompt_tokens
@@ -192,9 +210,10 @@ impl Progress {
         self.tries = tries;
     }
 
-    /// The last worker is to be left alone for a while; after it, it may be asked again.
-    pub(crate) fn rests(&mut self, until_ms: u64) {
-        if let Some(worker) = self.tried.pop() {
+    /// A worker that had an order is to be left alone for a while; after it, it may be asked again.
+    pub(crate) fn rests(&mut self, worker: NodeId, until_ms: u64) {
+        if let Some(at) = self.tried.iter().rposition(|it| *it == worker) {
+            self.tried.remove(at);
             self.resting.retain(|(it, _)| *it != worker);
             self.resting.push((worker, until_ms));
         }

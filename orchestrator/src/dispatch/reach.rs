@@ -1,8 +1,9 @@
 //! Reaching a worker: the link to it, and that it takes an order.
 
 use super::Dispatcher;
-use super::attempt::{Opened, next};
+use super::attempt::Opened;
 use super::check::{Check, Seen};
+use super::hear::next;
 use super::outcome::End;
 use super::run::Run;
 use super::search::LOOK;
@@ -57,6 +58,8 @@ impl Dispatcher {
                         return Ok(Opened {
                             worker,
                             vigil: Vigil::new(self.limits(), learnt, now_ms),
+                            quiet: Box::pin(call.link().until_unanswered()),
+                            is_quiet: false,
                             call,
                             trial: None,
                             untold: Some(accepted),

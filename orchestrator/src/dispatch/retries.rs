@@ -30,6 +30,11 @@ impl Retries {
         plan(&self.settings, situation, &mut self.budget(), now_ms, rng)
     }
 
+    /// Whether a second worker may be asked beside the first: it is work for the fleet as a retry is.
+    pub(super) fn hedge(&self, now_ms: u64) -> bool {
+        self.budget().take(&self.settings, now_ms)
+    }
+
     /// Each change is one step, so that a panic elsewhere leaves nothing half done.
     fn budget(&self) -> MutexGuard<'_, Budget> {
         self.budget.lock().unwrap_or_else(PoisonError::into_inner)

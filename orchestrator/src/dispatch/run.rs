@@ -1,6 +1,7 @@
 //! A request under way: one worker after the other, until the answer is whole or nobody is left.
 //! (SCH-4, SCH-8)
 
+use super::attempt::Attempt;
 use super::breaking::Trial;
 use super::letters::FailedAttempts;
 use super::log::AnswerLog;
@@ -20,8 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tether_wire::infer::InferRequest;
 use tether_wire::rpc::{Code, RpcError};
-use tether_wire::{Digest, ModelRef};
-use tracing::{Instrument, Span, field};
+use tether_wire::{Digest, ModelRef, NodeId};
 
 /// A request under way.
 pub(crate) struct Run {
@@ -107,22 +107,19 @@ impl Dispatcher {
             let has_begun = run.progress.has_begun();
             run.progress.ordered(best.candidate.worker.id());
             self.sends(run, best);
-            (run.orders).gave(&placed, run.began.elapsed());
-            let span = attempt_span(run.progress.attempts(), best);
-            span.in_scope(|| explain(&placed));
-            let began = Instant::now();
-            let attempt = self.attempt(run, log, &best.candidate, trial, interrupt);
-            let end = attempt.instrument(span.clone()).await;
-            span.record("tether.outcome", end.label());
-            run.orders.ended(end.label());
-            self.metrics.attempt(end.label(), began.elapsed());
-            self.waiting.wake();
-            let End::Fault(fault) = end else {
-                return end;
+            let mut attempt = Attempt::new(run, best, trial, run.progress.attempts(), false);
+            run.turn = None;
+            attempt.explained = run.orders.gave(&placed, run.began.elapsed(), false);
+            attempt.span.in_scope(|| explain(&placed));
+            let ended = self.attempt(run, log, attempt, interrupt).await;
+            if let Some((worker, fault)) = ended.beside {
+                self.failed(run, worker, &fault);
+                refusals.add(fault);
+            }
+            let End::Fault(fault) = ended.end else {
+                return ended.end;
             };
-            span.in_scope(|| log_fault(&fault));
-            let worker = best.candidate.worker.id();
-            run.failed.add(worker, &fault, clock::now().unix_ms);
+            self.failed(run, ended.worker, &fault);
             pause = match self.again(run, &fault) {
                 Ok(pause) => pause,
                 Err(Why::Deadline) => return End::Final(no_time()),
@@ -146,7 +143,7 @@ impl Dispatcher {
 
     /// How many of the first a breaker lets nothing through to after all, and the trial of the one
     /// behind them: the places of a half-open one may have gone to others in between.
-    fn admit(&self, placed: &Placed, model: &ModelRef) -> (usize, Option<Trial>) {
+    pub(super) fn admit(&self, placed: &Placed, model: &ModelRef) -> (usize, Option<Trial>) {
         let begin = |it: &Ranked| self.breaking.begin(&it.candidate.worker, model);
         let mut ranked = placed.ranked.iter().enumerate();
         let first = ranked.find_map(|(at, it)| Some((at, begin(it)?)));
@@ -163,15 +160,22 @@ impl Dispatcher {
         End::Final(told.unwrap_or_else(nobody))
     }
 
+    /// A worker failed at it, and may want to be left alone for a while.
+    fn failed(&self, run: &mut Run, worker: NodeId, fault: &RpcError) {
+        let now = clock::now();
+        run.failed.add(worker, fault, now.unix_ms);
+        if let (Code::Overloaded | Code::Unavailable, Some(rest_ms)) =
+            (fault.code, fault.retry_after_ms)
+        {
+            let until_ms = now.mono_ms.saturating_add(rest_ms);
+            run.progress.rests(worker, until_ms);
+        }
+    }
+
     /// Whether the request is tried again, and after which pause.
     fn again(&self, run: &mut Run, fault: &RpcError) -> Result<Duration, Why> {
         let now_ms = clock::now().mono_ms;
         let failure = run.progress.failure();
-        if let (Code::Overloaded | Code::Unavailable, Some(rest_ms)) =
-            (fault.code, fault.retry_after_ms)
-        {
-            run.progress.rests(now_ms.saturating_add(rest_ms));
-        }
         // Somebody who reads already waits as long as for anybody who can go on: that all are full is
         // no failure of theirs.
         let is_full = matches!(fault.code, Code::Overloaded | Code::RateLimited);
@@ -179,8 +183,8 @@ impl Dispatcher {
             && is_full
             && run.progress.refused_for(now_ms) < self.config.hand_over_timeout_ms
         {
-            if fault.retry_after_ms.is_none() {
-                run.progress.rests(now_ms.saturating_add(millis(LOOK)));
+            if let (None, Some(worker)) = (fault.retry_after_ms, run.progress.last()) {
+                (run.progress).rests(worker, now_ms.saturating_add(millis(LOOK)));
             }
             return Ok(LOOK);
         }
@@ -230,31 +234,8 @@ fn no_time() -> RpcError {
 /// Candidates whose terms are recorded in a trace, the chosen one first.
 const EXPLAINED: usize = 8;
 
-fn attempt_span(attempt: u32, chosen: &Ranked) -> Span {
-    let worker = &chosen.candidate.worker;
-    let span = tracing::info_span!(
-        "orchestrator.attempt",
-        tether.role = "orchestrator",
-        tether.attempt = attempt,
-        tether.worker = %worker.id(),
-        tether.score = chosen.score,
-        tether.suspect = chosen.suspect,
-        tether.outcome = field::Empty,
-    );
-    span
-}
-
-/// A tenant at its limit is no trouble of the mesh's.
-fn log_fault(fault: &RpcError) {
-    if fault.code == Code::RateLimited {
-        tracing::info!(error = %fault, "the tenant is over the worker's limit");
-    } else {
-        tracing::warn!(error = %fault, "attempt failed");
-    }
-}
-
 /// Records who was chosen and why, and the terms of the best.
-fn explain(placed: &Placed) {
+pub(super) fn explain(placed: &Placed) {
     let Some(chosen) = placed.best() else { return };
     tracing::debug!(
         worker = %chosen.candidate.worker.id().short(),

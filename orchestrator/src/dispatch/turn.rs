@@ -97,7 +97,7 @@ impl Dispatcher {
     }
 
     /// Places at the workers of a model, in these regions.
-    fn free(&self, model: (&ModelRef, &Digest), within: Within<'_>) -> u32 {
+    pub(super) fn free(&self, model: (&ModelRef, &Digest), within: Within<'_>) -> u32 {
         let fleet = self.fleet.snapshot();
         let (found, _) = self.candidates(&fleet, model, within, &Warm::default());
         let ahead = self.config.queue.ahead_percent;

@@ -215,6 +215,13 @@ impl Waiting {
         self.0.wake.notified().await;
     }
 
+    /// Whether nobody waits for a model, and more places are free than those who were called will take.
+    pub(super) fn has_room(&self, model: &ModelRef, free: u32) -> bool {
+        let room = self.room();
+        let is_empty = room.queues.of(model).is_none_or(|queue| queue.is_empty());
+        is_empty && free > room.turns(model)
+    }
+
     /// Whether nobody waits.
     pub(super) fn is_empty(&self) -> bool {
         self.room().queues.is_empty()

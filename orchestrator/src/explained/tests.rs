@@ -104,14 +104,15 @@ fn those_who_were_left_alone_are_named_once_and_no_more_than_there_is_room_for()
 fn each_order_is_recorded_with_all_candidates_and_no_more_orders_than_there_is_room_for() {
     let mut orders = Orders::default();
     for n in 0..MAX_ORDERS as u64 + 3 {
-        orders.gave(&placed(0, false), Duration::from_millis(n));
-        orders.ended("unavailable");
+        let at = orders.gave(&placed(0, false), Duration::from_millis(n), n == 1);
+        orders.ended(at, "unavailable");
     }
     let first = orders.first;
     assert_eq!((first.len(), orders.left_out), (MAX_ORDERS, 3));
     assert!(first.iter().all(|it| it.outcome == "unavailable"));
-    assert_eq!(first[1].after_ms, 1);
     assert_eq!(first[0].weights, Placement::default().weights);
+    assert_eq!((first[1].after_ms, first[1].hedge), (1, true));
+    assert!(!first[0].hedge && !first[2].hedge);
     let [chosen, other] = &first[0].candidates[..] else {
         panic!("two were looked at")
     };

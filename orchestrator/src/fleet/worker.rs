@@ -189,6 +189,11 @@ impl WorkerView {
         most.saturating_sub(self.load())
     }
 
+    /// Whether it has a slot for one more at once, by the best knowledge.
+    pub(crate) fn is_free(&self) -> bool {
+        self.load() < self.card().capacity.max(1)
+    }
+
     /// Requests of others that ran or waited there when it was last heard.
     pub(crate) fn others(&self) -> u32 {
         self.live.others.load(Ordering::Relaxed)

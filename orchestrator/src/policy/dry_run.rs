@@ -60,7 +60,7 @@ impl Explaining<'_> {
         let rules = self.rules;
         let tokens = rules.max_output_tokens();
         let bytes = rules.max_prompt_bytes();
-        let (priority, weight) = (rules.priority(), rules.weight());
+        let (priority, weight, hedge) = (rules.priority(), rules.weight(), rules.hedge_after());
         let model = self.facts.model.parse::<NamedModel>().ok();
         let smaller = model.as_ref().and_then(|model| rules.smaller(model));
         vec![
@@ -94,6 +94,11 @@ impl Explaining<'_> {
                 "degrade",
                 json!(smaller.map(|it| it.value)),
                 smaller.map(|it| it.section),
+            ),
+            self.one(
+                "hedge_after_ms",
+                json!(hedge.and_then(|it| it.value.ms())),
+                hedge.map(|it| it.section),
             ),
         ]
     }

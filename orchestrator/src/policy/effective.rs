@@ -1,6 +1,6 @@
 //! What holds for one tenant: the global section, and the tenant's own or that of the others.
 
-use super::rules::{NamedModel, Rules};
+use super::rules::{HedgeAfter, NamedModel, Rules};
 use crate::queue::Priority;
 use crate::shares::Share;
 use std::collections::BTreeSet;
@@ -157,6 +157,12 @@ impl Effective {
     #[must_use]
     pub fn weight(&self) -> Option<Ruled<u32>> {
         self.nearest(|rules| rules.weight)
+    }
+
+    /// When a second worker is asked beside the first; nothing where no rule says it.
+    #[must_use]
+    pub fn hedge_after(&self) -> Option<Ruled<HedgeAfter>> {
+        self.nearest(|rules| rules.hedge_after_ms)
     }
 
     /// The tenant's part of the work, where no rule says more than its own entry in the tenants' file.

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use tether_wire::directory::{MAX_SELECTORS, ModelRule, ModelSelector};
 use tether_wire::id::IdError;
@@ -19,6 +20,8 @@ pub const MAX_DEGRADES: usize = 64;
 pub const MAX_OUTPUT_TOKENS: u32 = 16_777_216;
 /// Most bytes that a limit may name: no request has more.
 pub const MAX_PROMPT_BYTES: u64 = tether_wire::infer::MAX_REQUEST_BYTES as u64;
+/// Least and most milliseconds after which a second worker is asked.
+pub const HEDGE_AFTER_MS: RangeInclusive<u32> = 20..=60_000;
 /// Longest address of a schema.
 const MAX_SCHEMA_BYTES: usize = 1_024;
 
@@ -80,6 +83,32 @@ pub struct Rules {
     #[serde(deserialize_with = "bounded::map::<_, _, _, MAX_DEGRADES>")]
     #[schemars(schema_with = "schema::degrade")]
     pub degrade: BTreeMap<NamedModel, Option<NamedModel>>,
+    /// A second worker is asked beside the first one that has given nothing of the answer for so many
+    /// milliseconds; whoever gives something first answers. `null`: never, whatever the global section
+    /// says. Without it, never.
+    #[serde(deserialize_with = "hedge_after")]
+    #[schemars(schema_with = "schema::hedge_after")]
+    pub hedge_after_ms: Option<HedgeAfter>,
+}
+
+/// When a second worker is asked beside the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HedgeAfter {
+    /// Never.
+    Never,
+    /// After so many milliseconds.
+    Ms(u32),
+}
+
+impl HedgeAfter {
+    /// The milliseconds, where there are some.
+    #[must_use]
+    pub fn ms(self) -> Option<u32> {
+        match self {
+            Self::Never => None,
+            Self::Ms(ms) => Some(ms),
+        }
+    }
 }
 
 /// Which models may be used: those that are allowed and not denied, each by `NAME@MAJOR.MINOR`, `NAME`
@@ -199,6 +228,15 @@ fn output_tokens<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u32>, D::Erro
 
 fn prompt_bytes<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
     bounded::within(d, 1..=MAX_PROMPT_BYTES)
+}
+
+fn hedge_after<'de, D: Deserializer<'de>>(d: D) -> Result<Option<HedgeAfter>, D::Error> {
+    let Some(ms) = Option::<u32>::deserialize(d)? else {
+        return Ok(Some(HedgeAfter::Never));
+    };
+    let ms = de::value::U32Deserializer::<D::Error>::new(ms);
+    let ms = bounded::within(ms, HEDGE_AFTER_MS)?;
+    Ok(ms.map(HedgeAfter::Ms))
 }
 
 fn weight<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u32>, D::Error> {

@@ -3,7 +3,8 @@
 
 use super::MAX_TENANTS;
 use super::rules::{
-    MAX_DEGRADES, MAX_OUTPUT_TOKENS, MAX_PROMPT_BYTES, MAX_REGIONS, PolicyText, Rules,
+    HEDGE_AFTER_MS, MAX_DEGRADES, MAX_OUTPUT_TOKENS, MAX_PROMPT_BYTES, MAX_REGIONS, PolicyText,
+    Rules,
 };
 use crate::queue::{MAX_WEIGHT, Priority};
 use schemars::{Schema, SchemaGenerator, json_schema, schema_for};
@@ -93,6 +94,11 @@ pub(super) fn degrade(_: &mut SchemaGenerator) -> Schema {
         "propertyNames": {"pattern": named()},
         "additionalProperties": {"type": ["string", "null"], "pattern": named()},
     })
+}
+
+pub(super) fn hedge_after(_: &mut SchemaGenerator) -> Schema {
+    let (least, most) = (HEDGE_AFTER_MS.start(), HEDGE_AFTER_MS.end());
+    json_schema!({"type": ["integer", "null"], "minimum": least, "maximum": most})
 }
 
 pub(super) fn tenants(generator: &mut SchemaGenerator) -> Schema {

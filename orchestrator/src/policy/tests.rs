@@ -3,6 +3,7 @@
 mod mistakes;
 mod properties;
 
+use super::effective::Ruled;
 use super::*;
 use crate::queue::Priority;
 use crate::shares::Share;
@@ -238,6 +239,27 @@ fn what_is_preferred_is_the_tenants_own_before_what_is_global() {
     assert_eq!(smaller(beta, "vast@1.1"), None);
     assert_eq!(smaller(acme, "big@3.0"), None, "switched off");
     assert_eq!(smaller(acme, "vast@1.0").as_deref(), Some("tiny"));
+}
+
+#[test]
+fn a_tenant_says_for_itself_when_a_second_worker_is_asked_or_that_none_is() {
+    let policy = read(
+        r#"{"global": {"hedge_after_ms": 500},
+            "tenants": {"acme": {"hedge_after_ms": 20}, "beta": {"hedge_after_ms": null}, "gamma": {}}}"#,
+    );
+    let of = |tenant| policy.of(&id(tenant)).hedge_after();
+    let ruled = |value, section| Some(Ruled { value, section });
+    assert_eq!(of("acme"), ruled(HedgeAfter::Ms(20), Section::Tenant));
+    assert_eq!(of("beta"), ruled(HedgeAfter::Never, Section::Tenant));
+    assert_eq!(of("gamma"), ruled(HedgeAfter::Ms(500), Section::Global));
+    assert_eq!(Effective::default().hedge_after(), None);
+    let ask = Ask {
+        tenant: "beta",
+        ..Ask::default()
+    };
+    let text = ask.with(|facts| dry_run(&policy, facts)).to_string();
+    let line = "  hedge_after_ms     -                    tenants.beta.hedge_after_ms\n";
+    assert!(text.contains(line), "{text}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod disk;
 mod dispatch;
 mod explain;
 mod fleets;
+mod hedges;
 mod keys;
 mod letters;
 mod membership;

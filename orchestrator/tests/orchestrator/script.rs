@@ -28,6 +28,9 @@ pub enum Script {
     BeginOnly,
     /// Accepts, begins when the test says that its turn came, and answers with so many tokens.
     Queued(u32),
+    /// Accepts, begins and, when the test says that its turn came, gives so many tokens and fails by
+    /// this.
+    Falls(u32, RpcError),
     /// Sends one chunk, and the rest of so many tokens when the test lets it go on.
     Paused(u32),
     /// Accepts and breaks the link.
@@ -193,6 +196,15 @@ impl Scripted {
                     call.send(&chunk(position, "x")).await?;
                 }
                 call.send(&done(*tokens)).await?;
+            }
+            Script::Falls(after, error) => {
+                call.send(&begun()).await?;
+                let mut turn = self.turn.subscribe();
+                turn.wait_for(|came| *came).await.expect("lives");
+                for position in 0..*after {
+                    call.send(&chunk(position, "x")).await?;
+                }
+                return Err(error.clone());
             }
             Script::Paused(tokens) => {
                 call.send(&begun()).await?;

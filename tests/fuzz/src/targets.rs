@@ -484,7 +484,7 @@ pub const TARGETS: &[Target] = &[
         run: operator::policy,
         covers: &["NamedModel", "orchestrator/src/policy/text.rs"],
         seeds: || {
-            let sections = r#"{"$schema":"x","global":{"models":{"deny":["in-*"]},"regions":["eu","local"],"degrade":{"a":"b","b@1.0":null}},"others":{"models":{"allow":["a","b"]},"max_output_tokens":9,"max_prompt_bytes":9},"tenants":{"acme":{"priority":"high","weight":3}}}"#;
+            let sections = r#"{"$schema":"x","global":{"models":{"deny":["in-*"]},"regions":["eu","local"],"degrade":{"a":"b","b@1.0":null}},"others":{"models":{"allow":["a","b"]},"max_output_tokens":9,"max_prompt_bytes":9},"tenants":{"acme":{"priority":"high","weight":3,"hedge_after_ms":50},"beta":{"hedge_after_ms":null}}}"#;
             vec![
                 Seed::new("sections", sections),
                 Seed::new("back", r#"{"global":{"degrade":{"a":"b","b":"a"}}}"#),

@@ -23,6 +23,7 @@ pub struct OrchestratorMetrics {
     retries: Family<Reason, Counter>,
     give_ups: Family<Reason, Counter>,
     hand_overs: Family<Reason, Counter>,
+    hedges: Family<Outcome, Counter>,
     joined: Counter,
     false_alarms: Counter,
     breakers: Family<KindState, Gauge>,
@@ -84,6 +85,11 @@ impl OrchestratorMetrics {
             hand_overs: d.add(
                 "tether_orchestrator_hand_overs",
                 "Answers that another worker went on with, by the reason why the one before did not",
+                Family::default(),
+            ),
+            hedges: d.add(
+                "tether_orchestrator_hedges",
+                "Times that it was time for a second worker beside the first, by what became of it (won, adopted, lost, failed, cancelled) or why none was asked (others-wait, no-worker, no-budget)",
                 Family::default(),
             ),
             false_alarms: d.counter(
@@ -301,6 +307,11 @@ impl OrchestratorMetrics {
     /// Another worker goes on with an answer, and why the one before does not.
     pub fn handed_over(&self, reason: &'static str) {
         self.hand_overs.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// It was time for a second worker beside the first: what became of that.
+    pub fn hedged(&self, outcome: &'static str) {
+        self.hedges.get_or_create(&Outcome { outcome }).inc();
     }
 
     /// A repeated key was answered with what is kept.

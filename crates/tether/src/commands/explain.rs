@@ -121,7 +121,13 @@ fn explanation(kept: &Value, now_ms: u64) -> String {
             let (after, worker) = (number(&order["after_ms"]), text(&order["worker"]));
             let outcome = text(&order["outcome"]);
             let label = format!("order {}", at + 1);
-            line(&label, format!("after {after} ms to {worker}: {outcome}"));
+            let beside = if order["hedge"] == true {
+                " beside the one before"
+            } else {
+                ""
+            };
+            let given = format!("after {after} ms{beside} to {worker}: {outcome}");
+            line(&label, given);
             line("", text(&order["reason"]));
             line("", format!("weights: {}", terms(&order["weights"])));
             for candidate in list(&order["candidates"]) {
@@ -216,6 +222,9 @@ mod tests {
                          "terms": {"queue": 0.3}, "prefix_blocks": 8, "over_bound": true,
                          "suspect": true, "other_class": true},
                     ],
+                }, {
+                    "after_ms": 302, "worker": "bbbbccccdddd", "outcome": "lost", "hedge": true,
+                    "reason": "the only one that could be asked", "candidates": [],
                 }],
             }],
         });
@@ -229,6 +238,7 @@ mod tests {
             "order 1   after 2 ms to aaaabbbbcccc: unavailable\n            the best of 2\n",
             "weights: queue 2.00\n",
             "aaaabbbb scores 0.750, has 1.0 to do for 4 slots, was sent 8 blocks before\n",
+            "order 2   after 302 ms beside the one before to bbbbccccdddd: lost\n",
             "does not count: too much to do, in doubt, of another numerics class",
             "and 3 more orders",
             "in place  of large@1.0\n",

@@ -52,13 +52,30 @@ fn a_worker_that_asked_to_be_left_alone_is_asked_again_when_its_time_comes() {
     let mut progress = Progress::default();
     for (n, until_ms) in [(1, 900), (2, 500)] {
         progress.ordered(worker(n));
-        progress.rests(until_ms);
+        progress.rests(worker(n), until_ms);
     }
     progress.ordered(worker(3));
     assert_eq!(progress.rested_ms(), Some(500));
     assert_eq!(progress.not_now(499), [worker(3), worker(1), worker(2)]);
     assert_eq!(progress.not_now(500), [worker(3), worker(1)]);
     assert_eq!(progress.not_now(900), [worker(3)]);
+}
+
+#[test]
+fn who_goes_on_is_the_last_that_was_asked_and_who_only_was_slower_may_be_asked_again() {
+    let hedged = |goes_on, is_tried| {
+        let mut progress = Progress::default();
+        progress.ordered(worker(1));
+        progress.hedged(worker(2), goes_on, is_tried);
+        assert_eq!((progress.attempts(), progress.tries().attempts), (2, 2));
+        piece(&mut progress);
+        assert_eq!(progress.failure(), Failure::AfterProgress);
+        (progress.last(), progress.not_now(0))
+    };
+    let (first, second) = (worker(1), worker(2));
+    assert_eq!(hedged(true, true), (Some(second), vec![first, second]));
+    assert_eq!(hedged(false, true), (Some(first), vec![second, first]));
+    assert_eq!(hedged(false, false), (Some(first), vec![first]));
 }
 
 #[test]
@@ -78,7 +95,9 @@ fn tokens_without_ids_cannot_be_gone_on_from() {
 #[test]
 fn a_prompt_is_counted_once_and_a_beginning_is_compared() {
     let mut progress = Progress::default();
+    assert!(progress.counts(3) && progress.counts(4), "nothing is known");
     assert!(progress.counted(3) && progress.counted(3) && !progress.counted(4));
+    assert!(progress.counts(3) && !progress.counts(4));
     piece(&mut progress);
     let mut told = Given::default();
     assert!(!progress.agrees(&told));

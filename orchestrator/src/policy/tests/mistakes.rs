@@ -26,6 +26,16 @@ fn each_mistake_is_told_with_its_line_its_column_and_what_to_do() {
         ),
         ("{\"global\": {\"weight\": -1}}", "line 1", "expected u32"),
         (
+            "{\"global\": {\n\"hedge_after_ms\": 19}}",
+            "line 2",
+            "19 is not between 20 and 60000",
+        ),
+        (
+            "{\"global\": {\"hedge_after_ms\": 60001}}",
+            "line 1",
+            "60001 is not between 20 and 60000",
+        ),
+        (
             "{\"global\": {\"priority\": \"urgent\"}}",
             "line 1",
             "expected one of `high`, `normal`, `low`",

@@ -1,7 +1,7 @@
 //! What holds whatever the rules are.
 
 use super::*;
-use crate::policy::rules::Rules;
+use crate::policy::rules::{HedgeAfter, Rules};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
@@ -34,9 +34,20 @@ prop_compose! {
         priority in option::of(prop::sample::select(Priority::ALL.to_vec())),
         weight in option::of(1..9_u32),
         degrade in btree_map(named(), option::of(named()), 0..3),
+        hedge in option::of(option::of(20..60_000_u32)),
     ) -> Rules {
         let regions = regions.map(|names| names.into_iter().map(region).collect());
-        Rules { models, regions, max_output_tokens, max_prompt_bytes, priority, weight, degrade }
+        let hedge_after_ms = hedge.map(|ms| ms.map_or(HedgeAfter::Never, HedgeAfter::Ms));
+        Rules {
+            models,
+            regions,
+            max_output_tokens,
+            max_prompt_bytes,
+            priority,
+            weight,
+            degrade,
+            hedge_after_ms,
+        }
     }
 }
 
@@ -101,6 +112,8 @@ proptest! {
         let acme = both.of(&id("acme"));
         prop_assert_eq!(acme.weight().map(|it| it.value), own.weight.or(global.weight));
         prop_assert_eq!(acme.priority().map(|it| it.value), own.priority.or(global.priority));
+        let hedge = acme.hedge_after().map(|it| it.value);
+        prop_assert_eq!(hedge, own.hedge_after_ms.or(global.hedge_after_ms));
         if let Some(said) = own.degrade.get(&asked) {
             let smaller = acme.smaller(&asked).map(|it| it.value);
             prop_assert!(smaller.is_none() || smaller == said.as_ref());
