@@ -260,9 +260,11 @@ async fn who_did_not_ask_for_it_and_what_goes_on_behind_a_beginning_has_no_secon
             lost: Vec::new(),
             started: Some(Started {
                 model: None,
+                degraded_from: None,
                 digest: DIGEST,
                 seed: 7,
                 numerics_class: String::new(),
+                worker: None,
                 transcript: vec![0, 1],
             }),
         }),
