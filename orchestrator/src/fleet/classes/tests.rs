@@ -143,7 +143,7 @@ fn whoever_comes_goes_or_changes_its_class_those_that_are_ready_are_those_that_s
                 roster.apply(Effect::Gone { node, how });
                 there_now.remove(&id(n));
             } else {
-                let class = ["a", "b", "c"][rng.random_range(0..3_usize).min(turn as usize % 3)];
+                let class = ["a", "b", "c"][rng.random_range(0..3_usize)];
                 there(&mut roster, n, |it| {
                     it.worker.gpu_class = class.into();
                     it.beat.epoch = turn + 1;
