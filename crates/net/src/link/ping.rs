@@ -82,14 +82,14 @@ impl Link {
 
 /// Whether something has come before the looks are over. Nothing else ends the wait: of a call that is
 /// over, in whatever way, what came is still to be seen.
-async fn is_heard(
+async fn is_heard<P: Future<Output = ()>>(
     call: impl Future<Output = ()>,
+    pause: impl Fn() -> P,
     has_come: impl Fn() -> bool,
-    within: Duration,
 ) -> bool {
     let looks = async {
         for _ in 0..LOOKS {
-            sleep(within / LOOKS).await;
+            pause().await;
             if has_come() {
                 return true;
             }
@@ -114,7 +114,8 @@ async fn ask(link: Link) {
             let _ = call.next().await;
         }
     };
-    if is_heard(call, || connection.datagrams_received() != before, within).await {
+    let pause = || sleep(within / LOOKS);
+    if is_heard(call, pause, || connection.datagrams_received() != before).await {
         let mut ping = link
             .inner
             .ping
@@ -130,45 +131,32 @@ async fn ask(link: Link) {
 mod tests {
     use super::*;
     use std::cell::Cell;
-    use tokio::time::advance;
+    use std::future::ready;
+    use tokio::task::yield_now;
 
-    const WITHIN: Duration = Duration::from_millis(400);
-
-    /// Asks a peer, whose answer is read at the look after `starved`, during which this node did not run.
-    async fn asked(starved: Duration, answers_after: Duration) -> bool {
-        let (received, began) = (Cell::new(false), Instant::now());
-        // What came meanwhile is read in a turn after the one in which this node wakes.
-        let reads = async {
-            tokio::task::yield_now().await;
-            advance(starved).await;
-            for _ in 0..3 {
-                tokio::task::yield_now().await;
-            }
-            tokio::time::sleep_until(began + answers_after).await;
-            received.set(true);
-            pending::<()>().await;
+    /// Whether a peer is heard whose words are seen at a look, and how many looks there were.
+    async fn heard_at(look: u32, call: impl Future<Output = ()>) -> (bool, u32) {
+        let looks = Cell::new(0);
+        let pause = || async {
+            yield_now().await;
+            looks.set(looks.get() + 1);
         };
-        // However the call ends, and whenever.
-        let call = sleep(WITHIN);
-        tokio::select! {
-            biased;
-            heard = is_heard(call, || received.get(), WITHIN) => heard,
-            () = reads => false,
-        }
+        let heard = is_heard(call, pause, || looks.get() == look).await;
+        (heard, looks.get())
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_node_that_slept_itself_reads_what_came_before_it_takes_its_peer_for_dead() {
-        for starved_ms in [0, 300, 400, 401, 2_000, 60_000] {
-            let starved = Duration::from_millis(starved_ms);
-            assert!(asked(starved, WITHIN / 2).await, "{starved:?}");
+        // When it wakes, its call has been over for long, and nothing was read yet.
+        for look in 1..=LOOKS {
+            assert_eq!(heard_at(look, ready(())).await, (true, look));
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_peer_that_says_nothing_is_known_when_the_looks_are_over() {
-        let began = Instant::now();
-        assert!(!asked(Duration::ZERO, 2 * WITHIN).await);
-        assert_eq!(began.elapsed(), WITHIN);
+        for call in [ready(()).boxed(), pending().boxed()] {
+            assert_eq!(heard_at(LOOKS + 1, call).await, (false, LOOKS));
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tether_wire::CorrelationId;
 
 /// How often it is tried to be quicker than the lock's time: machines are slow.
-const TRIES: usize = 50;
+const TRIES: u64 = 50;
 /// Long after whatever is kept was to be forgotten.
 const LATER_MS: u64 = 365 * 24 * 3_600_000;
 
@@ -78,7 +78,7 @@ async fn a_lease_is_renewed_while_what_is_to_be_written_waits() {
     store.renew(lease(OWNER, 1_000)).await.expect("works");
     let touch = "UPDATE jobs SET updated_ms = updated_ms WHERE correlation_id = $1";
     let _held = holds(&database, touch, id("held")).await;
-    for until_ms in 2_000..2_000 + TRIES as u64 {
+    for until_ms in 2_000..2_000 + TRIES {
         let renewed = tokio::select! {
             biased;
             told = store.step(holder("held", 1), dispatched(1), 200) => {
