@@ -237,10 +237,12 @@ impl Link {
         self.inner.quiet.send_replace(turn == Turn::Quiet);
     }
 
-    pub(crate) fn close_as(&self, code: CloseCode, reason: &str) {
-        // Where a reason is known already, the link is going down for that one.
-        let _ = self.inner.reason.set(reason.to_owned());
+    /// Closes it. Whether it is for this reason that it goes down: where one is known already, it is
+    /// for that one.
+    pub(crate) fn close_as(&self, code: CloseCode, reason: &str) -> bool {
+        let is_first = self.inner.reason.set(reason.to_owned()).is_ok();
         self.inner.connection.close(code, reason);
+        is_first
     }
 
     /// Marks it as down; the reason that counts.

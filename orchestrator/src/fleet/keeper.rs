@@ -84,13 +84,16 @@ impl Keeper {
             seed,
             ..
         } = settings;
+        let roster = Roster::new(Merits {
+            weights: placement.load().weights,
+            seed,
+        });
+        // What is counted in it counts for readers from the first look on.
+        readers.snapshot.store(Arc::new(roster.snapshot()));
         Self {
             spread: Spread::new(id, presence, clock(), seed),
             clock,
-            roster: Roster::new(Merits {
-                weights: placement.load().weights,
-                seed,
-            }),
+            roster,
             placement,
             readers,
             outgoing,

@@ -194,3 +194,14 @@ fn report(
         tracing::info!(code, reason = %refusal, peer, role, ?ip, suppressed, "refused a link");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_own_dial_is_waited_for_as_long_as_it_takes_where_the_peer_is_there() {
+        let takes_ms = |round_trip| own_dial_takes(Duration::from_millis(round_trip)).as_millis();
+        assert_eq!([0, 5, 80, 900].map(takes_ms), [100, 100, 320, 1_000]);
+    }
+}

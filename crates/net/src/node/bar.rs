@@ -143,11 +143,13 @@ pub(super) fn check(node: &Inner, members: &Membership, link: &Link) {
 }
 
 fn close_if(node: &Inner, link: &Link, looked: Result<(), Refusal>) {
-    if let Err(refusal) = looked {
+    // A new link may be looked at by itself and with all others at once: it is closed once.
+    if let Err(refusal) = looked
+        && link.close_as(CloseCode::of(refusal.code), &refusal.message)
+    {
         let peer = link.peer();
         tracing::warn!(peer = %peer.id, role = %peer.role, %refusal, "its link is closed");
         node.config.metrics.refused(refusal.code.as_str());
-        link.close_as(CloseCode::of(refusal.code), &refusal.message);
     }
 }
 

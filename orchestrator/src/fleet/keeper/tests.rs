@@ -265,7 +265,7 @@ async fn gateways_and_orchestrators_are_counted_and_are_no_workers() {
     assert!(scene.fleet.snapshot().is_empty());
     let both = async {
         while scene.fleet.snapshot().orchestrators() != 2 {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(PATIENCE, both)
