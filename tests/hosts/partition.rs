@@ -74,7 +74,8 @@ fn dht_nodes_get_their_ports_where_the_system_gives_out_the_same_ones() {
     let [dht] = hosts(&mut lan);
     // Each node takes one of these besides its own: without care, soon one that another was given.
     dht.choose_ports(DHT_PORTS.start..=DHT_PORTS.end + 10);
-    let mut dht = Mesh::new().bootstrap(dht);
+    let mut mesh = Mesh::new();
+    let mut dht = mesh.bootstrap(dht);
     // It said that it is ready; and it can come back to them.
     dht.kill();
     dht.start();
