@@ -111,7 +111,8 @@ impl Dispatcher {
             run.turn = None;
             attempt.explained = run.orders.gave(&placed, run.began.elapsed(), false);
             attempt.span.in_scope(|| explain(&placed));
-            let ended = self.attempt(run, log, attempt, interrupt).await;
+            // Two calls may be under way in it, too much for whoever waits for a whole request.
+            let ended = Box::pin(self.attempt(run, log, attempt, interrupt)).await;
             if let Some((worker, fault)) = ended.beside {
                 self.failed(run, worker, &fault);
                 refusals.add(fault);
