@@ -20,6 +20,7 @@
 mod cost;
 mod crowd;
 mod engine;
+mod events;
 mod figures;
 mod flood;
 mod guard;

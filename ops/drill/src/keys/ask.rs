@@ -1,5 +1,6 @@
 //! A request under a key, and all that is told of its answer.
 
+use crate::events::Events;
 use crate::mesh::{MODEL, client};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -155,30 +156,15 @@ impl Asker {
             content.take(&body);
             return Ok(());
         }
-        let (mut pending, mut is_done) = (Vec::new(), false);
+        let mut events = Events::default();
         while let Some(bytes) = response.chunk().await.map_err(broken)? {
-            pending.extend_from_slice(&bytes);
-            while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = pending.drain(..=end).collect();
-                let line = String::from_utf8_lossy(&line);
-                let Some(data) = line.trim_end().strip_prefix("data: ") else {
-                    continue;
-                };
-                if data == "[DONE]" {
-                    is_done = true;
-                    continue;
-                }
-                let event: Value =
-                    serde_json::from_str(data).map_err(|it| (status, it.to_string()))?;
-                if !event["error"].is_null() {
-                    return Err((status, event["error"].to_string()));
-                }
+            for event in events.take(&bytes).map_err(|why| (status, why))? {
                 if content.take(&event) {
                     began.notify_one();
                 }
             }
         }
-        if is_done {
+        if events.is_done() {
             return Ok(());
         }
         Err((status, "the stream ended without its end".to_owned()))

@@ -1,9 +1,10 @@
 //! One streamed answer, or why there is none.
 
+use crate::events::Events;
 use crate::load::Question;
 use crate::mesh::{PATIENCE, client};
 use anyhow::ensure;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::{Duration, Instant};
 
 /// How a request ended.
@@ -96,23 +97,9 @@ impl Asker {
             let text = response.text().await.unwrap_or_default();
             return Err(format!("{status}: {text}"));
         }
-        let (mut pending, mut text, mut is_done) = (Vec::new(), String::new(), false);
+        let (mut events, mut text) = (Events::default(), String::new());
         while let Some(bytes) = response.chunk().await.map_err(|it| format!("{it:?}"))? {
-            pending.extend_from_slice(&bytes);
-            while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = pending.drain(..=end).collect();
-                let line = String::from_utf8_lossy(&line);
-                let Some(data) = line.trim_end().strip_prefix("data: ") else {
-                    continue;
-                };
-                if data == "[DONE]" {
-                    is_done = true;
-                    continue;
-                }
-                let event: Value = serde_json::from_str(data).map_err(|it| it.to_string())?;
-                if !event["error"].is_null() {
-                    return Err(event["error"].to_string());
-                }
+            for event in events.take(&bytes)? {
                 let piece = event["choices"][0]["delta"]["content"].as_str();
                 let piece = piece.unwrap_or_default();
                 if !piece.is_empty() {
@@ -121,7 +108,7 @@ impl Asker {
                 text.push_str(piece);
             }
         }
-        if is_done && text == question.answer {
+        if events.is_done() && text == question.answer {
             return Ok(End::Whole);
         }
         Err(format!("not the whole answer: {} bytes", text.len()))

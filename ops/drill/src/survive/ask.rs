@@ -1,5 +1,6 @@
 //! One streamed answer, with the times of its pieces.
 
+use crate::events::Events;
 use crate::mesh::{MODEL, client};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant, SystemTime};
@@ -103,24 +104,10 @@ impl Asker {
                 response.text().await.unwrap_or_default()
             ));
         }
-        let (mut pending, mut last, mut is_done) = (Vec::new(), None, false);
+        let (mut events, mut last) = (Events::default(), None);
         while let Some(bytes) = response.chunk().await.map_err(|it| it.to_string())? {
             let now = Instant::now();
-            pending.extend_from_slice(&bytes);
-            while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = pending.drain(..=end).collect();
-                let line = String::from_utf8_lossy(&line);
-                let Some(data) = line.trim_end().strip_prefix("data: ") else {
-                    continue;
-                };
-                if data == "[DONE]" {
-                    is_done = true;
-                    continue;
-                }
-                let event: Value = serde_json::from_str(data).map_err(|it| it.to_string())?;
-                if !event["error"].is_null() {
-                    return Err(event["error"].to_string());
-                }
+            for event in events.take(&bytes)? {
                 if told.take(&event) {
                     told.first.get_or_insert(now - began);
                     let gap = last.map_or(Duration::ZERO, |last| now - last);
@@ -132,7 +119,7 @@ impl Asker {
                 }
             }
         }
-        if is_done {
+        if events.is_done() {
             Ok(())
         } else {
             Err("the stream ended without its end".to_owned())
