@@ -14,7 +14,7 @@ struct Read {
     text: String,
 }
 
-/// A stream that goes on until the context is full; returns when its answer has begun.
+/// A stream that goes on long after both signals; returns when its answer has begun.
 fn long_answer(mesh: &Mesh) -> JoinHandle<Read> {
     // Whatever is drawn, it is not the end of the answer.
     let asked = client()
@@ -24,6 +24,7 @@ fn long_answer(mesh: &Mesh) -> JoinHandle<Read> {
             "model": mesh.model(),
             "messages": [{"role": "user", "content": "Count to 200."}],
             "logit_bias": {"1": -100},
+            "max_tokens": 600,
             "stream": true,
         }));
     let (began, begun) = oneshot::channel();

@@ -5,11 +5,21 @@ mod support;
 
 use support::{Mesh, eventually, is_alive, signal};
 
-/// Rounds of killing one of two workers.
-const ROUNDS: usize = 50;
+/// Rounds of killing one of two workers, in each mesh.
+const ROUNDS: usize = 25;
+/// Meshes in which it is done, at the same time.
+const MESHES: usize = 2;
 
 #[test]
 fn a_request_right_after_one_of_two_workers_was_killed_succeeds_on_the_other() {
+    std::thread::scope(|scope| {
+        for _ in 0..MESHES {
+            scope.spawn(kill_and_ask);
+        }
+    });
+}
+
+fn kill_and_ask() {
     let mesh = Mesh::start(&["--workers", "2"]);
     for round in 0..ROUNDS {
         eventually("both workers get work", || mesh.routable() == 2);
