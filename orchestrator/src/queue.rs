@@ -10,7 +10,8 @@
 //! * **Deadlines.** What has no turn by its time is given back then, and no worker sees it. What
 //!   could not have its turn by its time is refused when it comes, by the wait that is to be
 //!   expected of the rate seen (`rate`) and the tenant's share of it. That time is the caller's less
-//!   that of an answer, as those of late took (`lasting`).
+//!   that of an answer, as those of late took (`lasting`): less a long one's for who comes, and less
+//!   a usual one's for who was let in, so that what is foretold wrongly is seldom given up.
 //! * **Room.** Requests and bytes are bounded, for each model and for all. A tenant has at most its
 //!   part, and never more than what is left free (A. K. Choudhury, E. L. Hahne, "Dynamic Queue
 //!   Length Thresholds for Shared-Memory Packet Switches", 1998): several that flood leave room for
@@ -24,6 +25,7 @@ mod models;
 mod rate;
 mod settings;
 
+pub use lasting::Foretold;
 pub use models::{MAX_QUEUES, Queues};
 pub use settings::QueueSettings;
 
@@ -98,6 +100,9 @@ pub struct Entry<T> {
     pub bytes: usize,
     /// When its turn is of no use any more: its deadline, less the time of an answer.
     pub turn_by_ms: u64,
+    /// So much before that its turn must be foretold when it comes, or it may not wait: what is let
+    /// in shall be answered, also where others come after it and answers take longer.
+    pub margin_ms: u64,
     /// The request.
     pub what: T,
 }
@@ -112,6 +117,7 @@ impl<T> Entry<T> {
             work: self.work,
             bytes: self.bytes,
             turn_by_ms: self.turn_by_ms,
+            margin_ms: self.margin_ms,
             what,
         }
     }
@@ -308,8 +314,8 @@ impl<T> Queue<T> {
     /// How long an answer of so much work is to be expected to take from its turn on; nothing while
     /// too little is known.
     #[must_use]
-    pub fn answer_ms(&self, work: u32) -> Option<u64> {
-        self.lasting.ms(work)
+    pub fn answer(&self, work: u32) -> Option<Foretold> {
+        self.lasting.of(work)
     }
 
     /// Requests that wait.
@@ -369,7 +375,9 @@ impl<T> Queue<T> {
             return Some(Why::TenantFull);
         }
         let wait = self.wait(entry, now_ms).unwrap_or_default();
-        let turn_ms = now_ms.saturating_add(millis(wait * CAUTION));
+        let turn_ms = now_ms
+            .saturating_add(millis(wait * CAUTION))
+            .saturating_add(entry.margin_ms);
         (turn_ms >= entry.turn_by_ms).then_some(Why::TooLate)
     }
 

@@ -38,9 +38,11 @@ impl Dispatcher {
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
         let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         let (work, bytes) = size(request);
-        let wait_ms = (self.waiting.turn_within_ms(model, work, left_ms))
-            .min(left_ms.saturating_sub(self.config.retry.least_left_ms))
+        let limit_ms = left_ms
+            .saturating_sub(self.config.retry.least_left_ms)
             .min(self.config.queue_timeout_ms);
+        let (cautious_ms, most_ms) = self.waiting.turn_within_ms(model, work, left_ms);
+        let (cautious_ms, most_ms) = (cautious_ms.min(limit_ms), most_ms.min(limit_ms));
         let share = rules.share(self.shares.load().of(&request.tenant));
         let entry = Entry {
             tenant: request.tenant.clone(),
@@ -48,7 +50,8 @@ impl Dispatcher {
             priority: share.priority,
             work,
             bytes,
-            turn_by_ms: now_ms.saturating_add(wait_ms),
+            turn_by_ms: now_ms.saturating_add(most_ms),
+            margin_ms: most_ms - cautious_ms,
             what: rules.clone(),
         };
         let free = |within: Within<'_>| self.free((model, &digest), within);

@@ -9,7 +9,7 @@
 //! that it cannot use, and holds nobody up who can.
 
 use crate::policy::Effective;
-use crate::queue::{Entry, Priority, QueueSettings, Queues, Shed, Ticket, Turn as Next};
+use crate::queue::{Entry, Foretold, Priority, QueueSettings, Queues, Shed, Ticket, Turn as Next};
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -193,16 +193,16 @@ impl Waiting {
         self.room().queues.answered(model, work, took_ms);
     }
 
-    /// By when a request of so much work, whose caller waits so long, must have its turn to be
-    /// answered in time, as answers of late took. How long its own will take nobody knows: half of the
-    /// time may always be waited.
-    pub(super) fn turn_within_ms(&self, model: &ModelRef, work: u32, left_ms: u64) -> u64 {
+    /// In which time a request of so much work, whose caller waits so long, must have its turn to be
+    /// answered in time, as answers of late took: cautiously, and at most. How long its own will take
+    /// nobody knows: half of the time may always be waited.
+    pub(super) fn turn_within_ms(&self, model: &ModelRef, work: u32, left_ms: u64) -> (u64, u64) {
         let room = self.room();
-        let known = room
-            .queues
-            .of(model)
-            .and_then(|queue| queue.answer_ms(work));
-        left_ms - known.unwrap_or_default().min(left_ms / 2)
+        let queue = room.queues.of(model);
+        let Foretold { mean_ms, most_ms } =
+            (queue.and_then(|it| it.answer(work))).unwrap_or_default();
+        let less = |answer_ms: u64| left_ms - answer_ms.min(left_ms / 2);
+        (less(most_ms), less(mean_ms))
     }
 
     /// A place may be free.

@@ -10,6 +10,15 @@ const MEMORY: u32 = 32;
 /// Deviations beyond the mean that are allowed for.
 const DEVIATIONS: f64 = 2.0;
 
+/// How long an answer is to be expected to take, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Foretold {
+    /// As likely less as more.
+    pub mean_ms: u64,
+    /// Seldom more.
+    pub most_ms: u64,
+}
+
 /// Milliseconds for each unit of work.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Lasting {
@@ -37,9 +46,15 @@ impl Lasting {
 
     /// How long an answer of so much work is to be expected to take; nothing while too little was
     /// seen.
-    pub(super) fn ms(&self, work: u32) -> Option<u64> {
-        let per_work = self.mean + DEVIATIONS * self.deviation;
-        (self.answers >= LEAST_ANSWERS).then(|| super::millis(per_work * f64::from(work.max(1))))
+    pub(super) fn of(&self, work: u32) -> Option<Foretold> {
+        if self.answers < LEAST_ANSWERS {
+            return None;
+        }
+        let ms = |per_work: f64| super::millis(per_work * f64::from(work.max(1)));
+        Some(Foretold {
+            mean_ms: ms(self.mean),
+            most_ms: ms(self.mean + DEVIATIONS * self.deviation),
+        })
     }
 }
 
@@ -58,23 +73,34 @@ mod tests {
     #[test]
     fn answers_that_take_as_long_as_their_work_are_foretold_by_it() {
         let some = |count: usize| after([(10, 500), (20, 1_000)].into_iter().cycle().take(count));
-        assert_eq!(some(7).ms(10), None, "too little was seen");
-        assert_eq!(some(8).ms(10), Some(500));
-        assert_eq!((some(99).ms(1), some(99).ms(40)), (Some(50), Some(2_000)));
-        assert_eq!(some(99).ms(0), Some(50), "there is always some work");
+        let exactly = |ms| Foretold {
+            mean_ms: ms,
+            most_ms: ms,
+        };
+        assert_eq!(some(7).of(10), None, "too little was seen");
+        assert_eq!(some(8).of(10), Some(exactly(500)));
+        assert_eq!(some(99).of(1), Some(exactly(50)));
+        assert_eq!(some(99).of(40), Some(exactly(2_000)));
+        assert_eq!(
+            some(99).of(0),
+            Some(exactly(50)),
+            "there is always some work"
+        );
     }
 
     #[test]
     fn where_they_vary_more_is_allowed_for_than_their_mean() {
         let varied = after([(1, 100), (1, 300)].into_iter().cycle().take(64));
-        let ms = varied.ms(1).expect("known");
-        assert!((350..=450).contains(&ms), "{ms}");
+        let it = varied.of(1).expect("known");
+        assert!((180..=220).contains(&it.mean_ms), "{it:?}");
+        assert!((350..=450).contains(&it.most_ms), "{it:?}");
     }
 
     #[test]
     fn what_was_slow_once_is_forgotten() {
         let slow = [(1, 9_000); 20].into_iter();
         let quick = after(slow.chain([(1, 90); 400]));
-        assert!(quick.ms(1).is_some_and(|ms| (90..=95).contains(&ms)));
+        let it = quick.of(1).expect("known");
+        assert!((90..=95).contains(&it.most_ms), "{it:?}");
     }
 }

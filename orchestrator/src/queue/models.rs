@@ -182,6 +182,7 @@ mod tests {
             work: 1,
             bytes,
             turn_by_ms,
+            margin_ms: 0,
             what: tenant,
         }
     }
@@ -239,7 +240,12 @@ mod tests {
         for _ in 0..8 {
             queues.answered(&model(1), 2, 300);
         }
-        let ms = |n| queues.of(&model(n)).and_then(|it| it.answer_ms(4));
+        let ms = |n| {
+            queues
+                .of(&model(n))
+                .and_then(|it| it.answer(4))
+                .map(|it| it.mean_ms)
+        };
         assert_eq!((ms(1), ms(2)), (Some(600), None));
         for n in 2..MAX_QUEUES + 9 {
             queues.answered(&model(n), 2, 300);

@@ -127,6 +127,7 @@ impl World {
             work: 1,
             bytes: 1_000,
             turn_by_ms: self.now_ms + DEADLINE_MS - LONGEST_MS,
+            margin_ms: 0,
             what: Request {
                 tenant: at,
                 came_ms: self.now_ms,

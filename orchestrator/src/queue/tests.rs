@@ -15,6 +15,7 @@ fn entry(name: &str, what: u32) -> Entry<u32> {
         work: 1,
         bytes: 10,
         turn_by_ms: 1_000_000,
+        margin_ms: 0,
         what,
     }
 }
@@ -168,6 +169,30 @@ fn what_cannot_have_its_turn_in_time_is_refused_when_it_comes_and_told_when_to_c
     }
     let then_ms = now_ms + shed.retry_after_ms;
     assert_eq!(why(queue.push(by(then_ms + 100, 0), then_ms)), None);
+}
+
+#[test]
+fn what_comes_must_be_foretold_with_a_margin_and_what_was_let_in_has_it() {
+    let (mut queue, now_ms) = paced();
+    for n in 0..100 {
+        queue.push(entry("a", n), now_ms).expect("there is room");
+    }
+    let foretold_ms = queue.wait_ms(&entry("a", 0), now_ms).expect("known");
+    let turn_by_ms = now_ms + 2 * foretold_ms;
+    let with = |margin_ms, what| Entry {
+        turn_by_ms,
+        margin_ms,
+        ..entry("a", what)
+    };
+    let refused = queue.push(with(foretold_ms, 200), now_ms);
+    assert_eq!(why(refused), Some(Why::TooLate));
+    (queue.push(with(foretold_ms / 2, 300), now_ms)).expect("in time");
+    assert_eq!(
+        queue.take_late(turn_by_ms - 1),
+        None,
+        "the margin is its own"
+    );
+    assert_eq!(queue.take_late(turn_by_ms), Some(300));
 }
 
 #[test]

@@ -22,6 +22,7 @@ fn enter(waiting: &Waiting, tenant: &str, free: u32) -> Entered {
         work: 1,
         bytes: 1,
         turn_by_ms: u64::MAX,
+        margin_ms: 0,
         what: Arc::default(),
     };
     waiting.enter((&model(), DIGEST), entry, |_| free, 0)
@@ -127,18 +128,24 @@ fn a_tenant_that_floods_is_shed_and_leaves_room_for_others() {
 fn the_time_of_an_answer_is_kept_back_from_the_wait_as_answers_of_late_took() {
     let waiting = waiting();
     let within = |work, left_ms| waiting.turn_within_ms(&model(), work, left_ms);
-    assert_eq!(within(10, 3_000), 3_000, "nothing is known");
+    assert_eq!(within(10, 3_000), (3_000, 3_000), "nothing is known");
     for _ in 0..8 {
         waiting.answered(&model(), 10, Duration::from_millis(500));
     }
-    assert_eq!(within(10, 3_000), 2_500);
-    assert_eq!(within(20, 3_000), 2_000, "twice the work");
+    assert_eq!(within(10, 3_000), (2_500, 2_500));
+    assert_eq!(within(20, 3_000), (2_000, 2_000), "twice the work");
     assert_eq!(
         within(1_000, 3_000),
-        1_500,
+        (1_500, 1_500),
         "it may be over sooner than it says"
     );
-    assert_eq!(within(10, 0), 0);
+    assert_eq!(within(10, 0), (0, 0));
+    for took_ms in [300, 700].into_iter().cycle().take(64) {
+        waiting.answered(&model(), 10, Duration::from_millis(took_ms));
+    }
+    let (cautious_ms, most_ms) = within(10, 3_000);
+    assert!((2_450..=2_550).contains(&most_ms), "{most_ms}");
+    assert!((2_000..=2_200).contains(&cautious_ms), "{cautious_ms}");
 }
 
 /// Rules by which a tenant's requests stay in a region.
@@ -158,6 +165,7 @@ fn who_must_stay_in_a_region_waits_for_a_place_there_and_holds_nobody_up() {
         work: 1,
         bytes: 1,
         turn_by_ms: u64::MAX,
+        margin_ms: 0,
         what,
     };
     // One place in all, and none in the region.
