@@ -4,6 +4,10 @@
 //! Prints a table in Markdown, and as the last line JSON. Without the argument `--bench`, as `cargo
 //! test` calls it, everything is small: that it works is all that is found.
 
+#[path = "support/machine.rs"]
+mod machine;
+
+use machine::machine;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::hint::black_box;
@@ -297,20 +301,4 @@ fn prefixes(requests: usize) {
         ));
     }
     println!("[{}]", json.join(","));
-}
-
-/// The processor, as the system names it.
-fn machine() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = text
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"));
-    let name = name
-        .and_then(|it| it.split_once(": "))
-        .map(|(_, name)| name.trim());
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    format!(
-        "{}, {cores} cores",
-        name.unwrap_or("a processor without a name")
-    )
 }

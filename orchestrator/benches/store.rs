@@ -1,15 +1,18 @@
 //! Jobs that each store persists in a second, beside what SQLite alone commits.
 //!
-//! `cargo bench -p tether-orchestrator` prints a table. Each job is four operations, each on the disk
-//! before the next: reserved, dispatched, streaming, done with its answer of some 4 KB, sealed.
+//! `ops/bench/run jobs` prints a table, and as the last line JSON. Each job is four operations, each on
+//! the disk before the next: reserved, dispatched, streaming, done with its answer of some 4 KB, sealed.
 //! Several are under way at once, as in an orchestrator, and share commits. `cargo test` runs
 //! everything once, for a moment.
 #![allow(missing_docs, reason = "a benchmark is no library")]
 
+#[path = "support/machine.rs"]
+mod machine;
 #[path = "../../tests/support/postgres.rs"]
 mod postgres_server;
 
 use futures_util::future::join_all;
+use machine::machine;
 use postgres_server::Server;
 use rusqlite::Connection;
 use std::path::Path;
@@ -201,12 +204,17 @@ fn main() {
 }
 
 fn print(table: &[Line]) {
-    println!("| | at once | per second | commits per second |");
-    println!("|---|---|---|---|");
+    println!("{}.\n", machine());
+    println!("| | at once | per second | commits per second |\n|---|---|---|---|");
+    let mut json = Vec::new();
     for line in table {
-        println!(
-            "| {} | {} | {:.0} | {:.0} |",
-            line.what, line.at_once, line.per_second, line.commits_per_second
-        );
+        let Line { what, at_once, .. } = line;
+        let (per_second, commits) = (line.per_second, line.commits_per_second);
+        println!("| {what} | {at_once} | {per_second:.0} | {commits:.0} |");
+        json.push(format!(
+            "{{\"what\":\"{what}\",\"at_once\":{at_once},\"per_second\":{per_second:.1},\
+             \"commits_per_second\":{commits:.1}}}"
+        ));
     }
+    println!("[{}]", json.join(","));
 }
