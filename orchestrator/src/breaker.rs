@@ -68,6 +68,8 @@ pub enum Verdict {
     No {
         /// When to ask again, on the clock that is passed in.
         until_ms: u64,
+        /// Others try it now, so that it may be well before that.
+        is_tried: bool,
     },
 }
 
@@ -75,12 +77,33 @@ impl Verdict {
     /// The stricter of two.
     fn and(self, other: Self) -> Self {
         match (self, other) {
-            (Self::No { until_ms: a }, Self::No { until_ms: b }) => Self::No { until_ms: a.max(b) },
+            (
+                Self::No {
+                    until_ms: one_ms,
+                    is_tried: one,
+                },
+                Self::No { until_ms, is_tried },
+            ) => Self::No {
+                until_ms: one_ms.max(until_ms),
+                is_tried: one && is_tried,
+            },
             (no @ Self::No { .. }, _) | (_, no @ Self::No { .. }) => no,
             (Self::Probe, _) | (_, Self::Probe) => Self::Probe,
             (Self::Yes, Self::Yes) => Self::Yes,
         }
     }
+}
+
+/// Requests that breakers let through now: without bound those that are closed, a few those that are
+/// half open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// To the worker.
+    pub worker: u32,
+    /// To all workers of the model.
+    pub model: u32,
+    /// To all workers in the region.
+    pub region: u32,
 }
 
 /// What became of a request, as far as it says something of where it went.
@@ -252,12 +275,26 @@ impl Breakers {
             .and(asked(self.regions.get(place.region), 0, &at.regions))
     }
 
+    /// How many more requests may go there now, by each of its breakers.
+    #[must_use]
+    pub fn room(&self, place: &Place<'_>, now_ms: u64) -> Room {
+        let asked = |circuit: Option<&Circuit>, epoch, at: &Moment<'_>| {
+            circuit.map_or(u32::MAX, |it| it.room(epoch, at))
+        };
+        let at = Moments::new(&self.settings, self.next, now_ms);
+        Room {
+            worker: asked(self.workers.get(&place.worker), place.epoch, &at.workers),
+            model: asked(self.models.get(place.model), 0, &at.models),
+            region: asked(self.regions.get(place.region), 0, &at.regions),
+        }
+    }
+
     /// A request goes there, if it still may; half-open breakers count it among those in the dark.
     ///
     /// # Errors
     /// It may not: when to ask again.
     pub fn begin(&mut self, place: &Place<'_>, now_ms: u64) -> Result<Pass, u64> {
-        if let Verdict::No { until_ms } = self.admits(place, now_ms) {
+        if let Verdict::No { until_ms, .. } = self.admits(place, now_ms) {
             return Err(until_ms);
         }
         let (settings, order) = (self.settings, self.next);

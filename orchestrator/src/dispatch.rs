@@ -73,6 +73,7 @@ use log::{AnswerLog, Reader, TooLong};
 use open::{Held, OpenJobs};
 use outcome::{End, is_refusal};
 use paces::Paces;
+use progress::Progress;
 use retries::Retries;
 use run::Run;
 use running::{Place, Running};
@@ -104,8 +105,8 @@ pub(crate) struct Dispatcher {
     pub(crate) policy: Arc<ArcSwap<Policy>>,
     pub(crate) store: Arc<dyn MetadataStore>,
     pub(crate) metrics: Arc<OrchestratorMetrics>,
-    /// One permit for each call under way.
-    pub(crate) permits: Semaphore,
+    /// One permit for each request under way, until its run and its call are over.
+    pub(crate) permits: Arc<Semaphore>,
     /// The answers under way.
     pub(crate) running: Running,
     /// How quick workers are.
@@ -150,9 +151,9 @@ impl Dispatcher {
     /// Serves a `submit` call.
     pub(crate) async fn serve(self: Arc<Self>, mut call: Incoming) -> Result<(), RpcError> {
         let asked = self.receive(&mut call).await;
-        let (asked, _permit) = asked.inspect_err(|error| self.refused(error))?;
+        let (asked, permit) = asked.inspect_err(|error| self.refused(error))?;
         let traceparent = call.head().traceparent.clone();
-        let (reader, by) = self.enter(asked, traceparent.as_deref()).await?;
+        let (reader, by) = self.enter(asked, &permit, traceparent.as_deref()).await?;
         let patience = Duration::from_millis(self.config.stall_timeout_ms);
         let given = deliver(&mut call, reader, patience);
         match by {
@@ -212,7 +213,9 @@ impl Dispatcher {
     async fn give_again(&self, answer: &Answer, log: &AnswerLog) -> Result<(), RpcError> {
         let given = async {
             for event in answer.events() {
-                log.append(&event).await.map_err(|TooLong| failed_here())?;
+                log.append(&event)
+                    .await
+                    .map_err(|TooLong { .. }| failed_here())?;
             }
             Ok(())
         };
@@ -245,11 +248,9 @@ impl Dispatcher {
     }
 
     /// Records how the request ended, and only then says so.
-    async fn finish(&self, run: Run, log: &AnswerLog, end: End) -> Result<(), RpcError> {
-        let given = Usage {
-            prompt_tokens: run.progress.prompt_tokens(),
-            completion_tokens: run.progress.given_tokens(),
-        };
+    async fn finish(&self, mut run: Run, log: &AnswerLog, end: End) -> Result<(), RpcError> {
+        self.settle(&mut run);
+        let given = given(&run.progress);
         // Encoded once: what is kept is what is given.
         let (step, result) = match end {
             End::Done(done) => {
@@ -292,7 +293,7 @@ impl Dispatcher {
                 self.record_later(run.holder, step, run.held);
                 return result.and(Err(RpcError::new(
                     Code::Internal,
-                    "the answer could not be recorded, so that it does not count",
+                    "the end of the answer could not be recorded: send the request again",
                 )));
             }
         }
@@ -300,6 +301,17 @@ impl Dispatcher {
         // Whole and recorded; that nobody is there to read it by now changes neither.
         let _ = log.append(&last).await;
         Ok(())
+    }
+}
+
+/// What is counted of an answer that does not come to its end: nothing where none of it was given.
+fn given(progress: &Progress) -> Usage {
+    if !progress.has_begun() && progress.given_tokens() == 0 {
+        return Usage::default();
+    }
+    Usage {
+        prompt_tokens: progress.prompt_tokens(),
+        completion_tokens: progress.given_tokens(),
     }
 }
 
@@ -318,7 +330,8 @@ fn whole(run: &Run, log: &AnswerLog, last: &[u8]) -> Option<Arc<Answer>> {
 fn failure(run: &Run, error: &RpcError, given: Usage) -> Step {
     let text = format!("{}: {error}", error.code.as_str());
     // What streamed once, also elsewhere, was not refused.
-    if !run.is_streaming && is_refusal(error.code) {
+    let is_given = run.is_streaming || given.completion_tokens > 0;
+    if !is_given && is_refusal(error.code) {
         return Step::Refused { error: text };
     }
     Step::Failed {

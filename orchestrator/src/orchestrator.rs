@@ -217,7 +217,7 @@ pub async fn start_with_store(
         policy: policy.clone(),
         store: store.clone(),
         metrics: metrics.clone(),
-        permits: Semaphore::new(config.max_open),
+        permits: Arc::new(Semaphore::new(config.max_open)),
         running: Running::default(),
         paces: Paces::default(),
         breaking: Breaking::new(config.breakers, metrics.clone()),

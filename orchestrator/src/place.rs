@@ -97,6 +97,8 @@ pub struct Placed {
     pub choice: Choice,
     /// Workers that were no candidates, since a breaker leaves them alone.
     pub left_alone: Vec<NodeId>,
+    /// Whether others try some of those now, which may be well in a moment.
+    pub is_tried: bool,
     /// How much each term counted.
     pub weights: Weights,
 }
@@ -208,6 +210,7 @@ pub fn place<'a>(
         ranked,
         choice,
         left_alone: Vec::new(),
+        is_tried: false,
         weights: placement.weights,
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! * **Shares.** Work is divided among priorities by their weights, and among the tenants that wait
 //!   in one by theirs, both by start-time fair queueing (`fair`); a tenant's own requests keep
-//!   their order. So a tenant with one request at a time is behind at most one request of each
+//!   their order. How much work one is nobody knows when it has its turn: what it turns out to be
+//!   is made good in its tenant's next turns. So a tenant with one request at a time is behind at most one request of each
 //!   other tenant, however many they have.
 //! * **No starvation.** While requests of low priority wait they get their weight's part of the
 //!   work: with the defaults 1 of 21 parts beside normal and high ones.
@@ -119,6 +120,27 @@ impl<T> Entry<T> {
             turn_by_ms: self.turn_by_ms,
             margin_ms: self.margin_ms,
             what,
+        }
+    }
+}
+
+/// Whose share a turn was taken from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// Whose it was.
+    pub tenant: TenantId,
+    /// The tenant's weight.
+    pub weight: u32,
+    /// Among which others it waited.
+    pub priority: Priority,
+}
+
+impl<T> From<&Entry<T>> for Charge {
+    fn from(entry: &Entry<T>) -> Self {
+        Self {
+            tenant: entry.tenant.clone(),
+            weight: entry.weight,
+            priority: entry.priority,
         }
     }
 }
@@ -309,6 +331,16 @@ impl<T> Queue<T> {
     /// An answer of so much work was whole so long after its turn.
     pub fn answered(&mut self, work: u32, took_ms: u64) {
         self.lasting.answered(work, took_ms);
+    }
+
+    /// What one had its turn for was so much more work than was said, or less: its tenant's next turns
+    /// come so much later, or sooner.
+    pub fn settle(&mut self, charge: &Charge, more: i64) {
+        let priority = charge.priority;
+        let weight = charge.weight.clamp(1, MAX_WEIGHT);
+        self.lanes[priority.at()].settle(&charge.tenant, more, weight);
+        let weight = self.settings.weight(priority);
+        self.priorities.settle(&priority, more, weight);
     }
 
     /// How long an answer of so much work is to be expected to take from its turn on; nothing while

@@ -34,6 +34,8 @@ pub(crate) struct Standing {
     pub(crate) making: Making,
     /// Whether the engine turned to it, and the tokens of its prompt where the engine said so.
     pub(crate) begun: Option<Option<u32>>,
+    /// Tokens that were given to whom it was begun for, and not drawn here.
+    pub(crate) drawn_from: usize,
     pub(crate) given: Given,
 }
 

@@ -42,7 +42,7 @@ impl Head {
             object: "chat.completion",
             created: created_s,
             model: if same { asked.clone() } else { answered },
-            system_fingerprint: fingerprint(&accepted.digest),
+            system_fingerprint: fingerprint(&accepted.digest, &accepted.numerics_class),
             mesh,
             answers: chat.answers,
             logprobs: chat.sampling.top_logprobs.is_some(),

@@ -57,11 +57,16 @@ pub fn request(body: &[u8]) -> Result<SavedRequest, String> {
     })
 }
 
-/// How an answer of ours names the artifact that it was made with.
+/// How an answer of ours names what it was made with: the artifact, and the numerics class, outside of
+/// which the same seed may draw another answer. Empty where the class was not known when it began.
 #[must_use]
-pub fn fingerprint(digest: &Digest) -> String {
-    format!("fp_{}", digest.short())
+pub fn fingerprint(digest: &Digest, numerics_class: &str) -> String {
+    let made_with = [FINGERPRINT, &digest.0, numerics_class.as_bytes()].concat();
+    format!("fp_{}", Digest::of(&made_with).short())
 }
+
+/// Keeps fingerprints apart from other digests.
+const FINGERPRINT: &[u8] = b"tether 2026 system fingerprint v1";
 
 /// How an answer of ours names the job that its first answer is.
 #[must_use]
@@ -75,6 +80,21 @@ const COMPLETION_ID: &str = "chatcmpl-";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fingerprint_tells_artifacts_and_numerics_classes_apart() {
+        let (one, other) = (Digest([1; 32]), Digest([2; 32]));
+        let of = fingerprint(&one, "mistralrs/cpu");
+        assert_eq!(of, fingerprint(&one, "mistralrs/cpu"));
+        assert!(of.starts_with("fp_") && of.len() == 11, "{of}");
+        for else_ in [
+            fingerprint(&other, "mistralrs/cpu"),
+            fingerprint(&one, "mistralrs/cuda"),
+            fingerprint(&one, ""),
+        ] {
+            assert_ne!(of, else_);
+        }
+    }
 
     #[test]
     fn a_request_is_read_as_the_gateway_reads_it() {

@@ -271,9 +271,15 @@ pub(super) async fn event(
 ) -> Result<Option<AnswerEvent>, RpcError> {
     let link = call.link().clone();
     let doubted = async {
-        link.until_unanswered().await;
-        while link.is_up() && !seeker.has_other(&link) {
-            tokio::time::sleep(LOOK).await;
+        while link.is_up() {
+            link.until_unanswered().await;
+            // One that is heard again is in doubt no more.
+            while link.is_up() && link.is_quiet() {
+                if seeker.has_other(&link) {
+                    return;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
         }
     };
     let item = tokio::select! {

@@ -2,8 +2,9 @@
 
 use crate::world::{OTHER_KEY, WORKER, World, events, send, within};
 use serde_json::{Value, json};
+use tether_gateway::saved::fingerprint;
 use tether_wire::infer::{Input, Message, Speaker};
-use tether_wire::{CorrelationId, TenantId};
+use tether_wire::{CorrelationId, Digest, TenantId};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chat_is_answered_whole_and_says_who_answered() {
@@ -30,7 +31,8 @@ async fn a_chat_is_answered_whole_and_says_who_answered() {
     assert_eq!(body["id"], format!("chatcmpl-{correlation}"));
     assert_eq!(body["object"], "chat.completion");
     assert_eq!(body["model"], "tiny");
-    assert_eq!(body["system_fingerprint"], "fp_abababab");
+    let made_with = fingerprint(&Digest([0xab; 32]), "class-1");
+    assert_eq!(body["system_fingerprint"], made_with);
     assert_eq!(body["created"], 1_700_000_000, "when it was first taken");
     let choice = &body["choices"][0];
     assert_eq!(choice["message"]["role"], "assistant");

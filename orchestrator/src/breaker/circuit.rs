@@ -104,27 +104,49 @@ impl Circuit {
             Phase::Closed { .. } => Verdict::Yes,
             Phase::Open { since_ms, until_ms } => {
                 if (*since_ms..*until_ms).contains(&at.now_ms) {
-                    let until_ms = *until_ms;
-                    return Verdict::No { until_ms };
+                    return Verdict::No {
+                        until_ms: *until_ms,
+                        is_tried: false,
+                    };
                 }
                 Verdict::Probe
             }
             Phase::HalfOpen { dark, .. } => {
-                let live = dark.iter().filter(|it| it.is_live(at));
-                let most = usize::try_from(at.settings.probes).unwrap_or(usize::MAX);
-                if live.clone().count() < most {
+                if self.room(epoch, at) > 0 {
                     return Verdict::Probe;
                 }
+                let live = dark.iter().filter(|it| it.is_live(at));
                 let first = live.map(|it| it.until_ms).min();
-                let until_ms = first.unwrap_or(at.now_ms);
-                Verdict::No { until_ms }
+                Verdict::No {
+                    until_ms: first.unwrap_or(at.now_ms),
+                    is_tried: true,
+                }
             }
         }
     }
 
+    /// How many more requests it lets through now.
+    pub(super) fn room(&self, epoch: u64, at: &Moment<'_>) -> u32 {
+        let dark = match &self.phase {
+            Phase::Closed { .. } if epoch <= self.epoch => return u32::MAX,
+            Phase::Open { since_ms, until_ms }
+                if epoch <= self.epoch && (*since_ms..*until_ms).contains(&at.now_ms) =>
+            {
+                return 0;
+            }
+            Phase::HalfOpen { dark, .. } if epoch <= self.epoch => {
+                dark.iter().filter(|it| it.is_live(at)).count()
+            }
+            // Half open from the next request on.
+            Phase::Closed { .. } | Phase::Open { .. } | Phase::HalfOpen { .. } => 0,
+        };
+        let dark = u32::try_from(dark).unwrap_or(u32::MAX);
+        at.settings.probes.saturating_sub(dark)
+    }
+
     pub(super) fn state(&self, epoch: u64, at: &Moment<'_>) -> State {
         match (&self.phase, self.verdict(epoch, at)) {
-            (Phase::Open { .. }, Verdict::No { until_ms }) => State::Open { until_ms },
+            (Phase::Open { .. }, Verdict::No { until_ms, .. }) => State::Open { until_ms },
             (Phase::Closed { .. }, Verdict::Yes) => State::Closed,
             _ => State::HalfOpen,
         }

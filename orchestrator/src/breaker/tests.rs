@@ -155,7 +155,11 @@ fn a_probe_that_nobody_ends_keeps_its_place_for_a_while_only() {
     bench.now_ms = bench.fail_until_open(1);
     let lost = [bench.begin(1), bench.begin(1)];
     let by = bench.now_ms + BreakerSettings::default().probe_timeout_ms;
-    assert_eq!(bench.verdict(1), Verdict::No { until_ms: by });
+    let no = Verdict::No {
+        until_ms: by,
+        is_tried: true,
+    };
+    assert_eq!(bench.verdict(1), no);
     drop(lost);
     bench.now_ms = by;
     for _ in 0..2 {
@@ -232,7 +236,11 @@ fn a_model_opens_by_several_workers_and_one_bad_worker_does_not_keep_it_open() {
     let State::Open { until_ms } = bench.model() else {
         panic!("not open");
     };
-    assert_eq!(bench.verdict(77), Verdict::No { until_ms });
+    let no = Verdict::No {
+        until_ms,
+        is_tried: false,
+    };
+    assert_eq!(bench.verdict(77), no);
     bench.now_ms = until_ms;
     for _ in 0..4 {
         let _ = bench.once(70, Outcome::Fault);
@@ -382,7 +390,11 @@ proptest! {
     ) {
         run(&steps, |bench, _| {
             for worker in 0..6 {
-                let Verdict::No { until_ms } = bench.verdict(worker) else { continue };
+                let room = bench.breakers.room(&bench.place(worker, 1), bench.now_ms);
+                let least = room.worker.min(room.model).min(room.region);
+                let is_let_through = !matches!(bench.verdict(worker), Verdict::No { .. });
+                assert_eq!(least > 0, is_let_through, "{room:?}");
+                let Verdict::No { until_ms, .. } = bench.verdict(worker) else { continue };
                 assert!(until_ms > bench.now_ms, "in the future");
                 let most = BreakerSettings::default().max_open_ms;
                 assert!(until_ms <= bench.now_ms + most + 20_000, "{until_ms}");

@@ -85,6 +85,22 @@ impl Opened {
         });
         self
     }
+
+    /// It was heard.
+    pub(super) fn lively(&mut self) {
+        if std::mem::take(&mut self.is_quiet) {
+            self.vigil.lively();
+            self.quiet = Box::pin(self.call.link().until_unanswered());
+        }
+    }
+
+    /// Looks whether its link is heard again, though nothing came on its call.
+    pub(super) fn hear_link(&mut self) {
+        let link = self.call.link();
+        if self.is_quiet && link.is_up() && !link.is_quiet() {
+            self.lively();
+        }
+    }
 }
 
 /// How an attempt ended, or the one that went on where two stood beside each other.

@@ -5,6 +5,7 @@ use crate::breaker::{
 };
 use crate::clock;
 use crate::fleet::WorkerView;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tether_telemetry::metrics::OrchestratorMetrics;
 use tether_wire::{ModelRef, NodeId, Region};
@@ -15,6 +16,8 @@ pub(super) struct Barred {
     pub(super) workers: Vec<NodeId>,
     /// When to ask again for the first of them.
     pub(super) first_ms: Option<u64>,
+    /// Others try some of them now, which may be well in a moment.
+    pub(super) is_tried: bool,
 }
 
 /// All breakers. Cheap to clone.
@@ -45,7 +48,8 @@ impl Breaking {
         found.retain(
             |it| match breakers.admits(&place(worker(it), model), now_ms) {
                 Verdict::Yes | Verdict::Probe => true,
-                Verdict::No { until_ms } => {
+                Verdict::No { until_ms, is_tried } => {
+                    barred.is_tried |= is_tried;
                     let left_ms = until_ms.saturating_sub(now_ms);
                     let first_ms = barred.first_ms.map_or(left_ms, |it| it.min(left_ms));
                     barred.first_ms = Some(first_ms);
@@ -55,6 +59,25 @@ impl Breaking {
             },
         );
         barred
+    }
+
+    /// The places of workers for a model, as far as breakers let requests through to them.
+    pub(super) fn places<'a>(
+        &self,
+        workers: impl Iterator<Item = (&'a WorkerView, u32)>,
+        model: &ModelRef,
+    ) -> u32 {
+        let (breakers, now_ms) = (self.breakers(), clock::now().mono_ms);
+        let (mut of_model, mut of_regions) = (u32::MAX, HashMap::new());
+        for (worker, places) in workers {
+            let room = breakers.room(&place(worker, model), now_ms);
+            of_model = room.model;
+            let of_region: &mut u32 = of_regions.entry(worker.region()).or_default();
+            *of_region = (of_region.saturating_add(places.min(room.worker))).min(room.region);
+        }
+        (of_regions.into_values())
+            .fold(0, u32::saturating_add)
+            .min(of_model)
     }
 
     /// A request goes to a worker, if it still may.

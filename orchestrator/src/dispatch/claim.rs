@@ -27,8 +27,8 @@ pub(super) enum Claim {
 pub(super) enum Known {
     /// Nothing, or what may run again.
     Nothing,
-    /// A job that did not end.
-    UnderWay,
+    /// A job that did not end, and that nobody else has.
+    UnderWay(Box<Job>),
     /// It was answered already, and this is the answer.
     Answered(Answer),
 }
@@ -101,11 +101,13 @@ impl Dispatcher {
         Err(conflict(Repeat::StillRunning))
     }
 
-    /// What the store has of a request that may have come before.
+    /// What the store has of a request that may have come before. `lost` are the orchestrators that the
+    /// submitter cannot reach: it is sent to none of them.
     pub(super) async fn known(
         &self,
         request: &InferRequest,
         hash: &Digest,
+        lost: &[NodeId],
     ) -> Result<Known, RpcError> {
         // Whether the store works is seen when the request is recorded.
         let Ok(Some(earlier)) = self.store.job(request.correlation).await else {
@@ -114,7 +116,10 @@ impl Dispatcher {
         match earlier.repeated_by(hash) {
             Repeat::AnotherRequest => Err(conflict(Repeat::AnotherRequest)),
             Repeat::AlreadyAnswered => self.kept(&earlier).await.map(Known::Answered),
-            Repeat::StillRunning => Ok(Known::UnderWay),
+            Repeat::StillRunning => {
+                self.is_here(&earlier, lost).await?;
+                Ok(Known::UnderWay(Box::new(earlier)))
+            }
             Repeat::BeginAnew => Ok(Known::Nothing),
         }
     }
@@ -138,14 +143,18 @@ impl Dispatcher {
                 let answer = self.kept(&earlier).await?;
                 Ok(Some(Claim::Answered(answer)))
             }
-            Repeat::StillRunning if earlier.owner != self.id && !lost.contains(&earlier.owner) => {
-                let lives = self.lives(&earlier, clock::now().unix_ms).await?;
-                lives
-                    .then(|| elsewhere(earlier.owner))
-                    .map_or(Ok(None), Err)
-            }
-            Repeat::StillRunning | Repeat::BeginAnew => Ok(None),
+            Repeat::StillRunning => self.is_here(&earlier, lost).await.map(|()| None),
+            Repeat::BeginAnew => Ok(None),
         }
+    }
+
+    /// An open job is this orchestrator's, or nobody's; or who has it is told.
+    async fn is_here(&self, job: &Job, lost: &[NodeId]) -> Result<(), RpcError> {
+        let may_be = job.owner == self.id || lost.contains(&job.owner);
+        if may_be || !self.lives(job, clock::now().unix_ms).await? {
+            return Ok(());
+        }
+        Err(elsewhere(job.owner))
     }
 
     /// The answer of a job that is done, as long as it is kept.

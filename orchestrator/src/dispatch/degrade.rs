@@ -17,6 +17,7 @@ use super::{Dispatcher, Interrupts, elsewhere};
 use crate::clock;
 use crate::job::Step;
 use crate::policy::Effective;
+use crate::queue::Charge;
 use crate::store::{Reserved, StoreError};
 use std::sync::Arc;
 use tether_wire::infer::{InferRequest, Usage};
@@ -31,7 +32,7 @@ impl Dispatcher {
         rules: &Arc<Effective>,
         deadline: tokio::time::Instant,
         log: &AnswerLog,
-    ) -> Result<(Chosen, Turn), RpcError> {
+    ) -> Result<(Chosen, (Turn, Option<Charge>)), RpcError> {
         let is_counted = chosen.degraded_from.is_some();
         loop {
             let wanted = (&chosen.model, chosen.digest);
@@ -101,7 +102,7 @@ impl Dispatcher {
         &self,
         run: &mut Run,
         to: Chosen,
-        turn: Turn,
+        (turn, charge): (Turn, Option<Charge>),
         why: &RpcError,
     ) -> Result<(), End> {
         let model = to.model;
@@ -129,6 +130,8 @@ impl Dispatcher {
         if run.degraded_from.is_none() {
             self.metrics.degraded(why.code.as_str());
         }
+        self.settle(run);
+        run.charge = charge;
         run.model = model;
         run.digest = to.digest;
         run.degraded_from = to.degraded_from;

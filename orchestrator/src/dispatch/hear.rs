@@ -58,10 +58,7 @@ impl Dispatcher {
                     continue;
                 }
             };
-            if std::mem::take(&mut opened.is_quiet) {
-                opened.vigil.lively();
-                opened.quiet = Box::pin(opened.call.link().until_unanswered());
-            }
+            opened.lively();
             match seen {
                 // It waited long enough: not once more, at the end of another queue.
                 Err(End::Fault(fault))
@@ -105,6 +102,7 @@ impl Dispatcher {
 
     /// Looks after what does not come: whether the worker is left.
     async fn look(&self, run: &Run, opened: &mut Opened) -> Result<(), End> {
+        opened.hear_link();
         let now_ms = clock::now().mono_ms;
         let silent = opened.vigil.silent(now_ms);
         let worker = opened.worker;
@@ -112,7 +110,7 @@ impl Dispatcher {
             vigil::Verdict::Wait => return Ok(()),
             vigil::Verdict::NoTurn => self.queue_is_full(worker, run),
             vigil::Verdict::Stalled => self.is_stalled(worker).await,
-            vigil::Verdict::Doubt if self.may_leave(run, silent) => {
+            vigil::Verdict::Doubt if self.may_leave(run, worker, silent) => {
                 opened.is_left = true;
                 if opened.is_quiet {
                     self.is_silent(worker).await

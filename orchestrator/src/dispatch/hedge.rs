@@ -227,7 +227,7 @@ impl Dispatcher {
         let left = (run.deadline).saturating_duration_since(tokio::time::Instant::now());
         let begun = Begun {
             after_ms: run.rules.hedge_after().and_then(|it| it.value.ms()),
-            goes_on: run.progress.has_begun() || !run.progress.transcript().is_empty(),
+            goes_on: run.progress.goes_on(),
             attempts: run.progress.tries().attempts,
             most_attempts: self.config.retry.attempts,
             left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),

@@ -9,18 +9,19 @@ use super::running::{Entered, Place};
 use super::{Dispatcher, log};
 use crate::clock;
 use crate::explained::Orders;
-use crate::job::{Answer, NewJob, Repeat};
+use crate::job::{Answer, Job, NewJob, Repeat};
 use crate::store::Holder;
+use futures_util::FutureExt;
 use rand::Rng;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tether_net::Incoming;
 use tether_telemetry::trace;
 use tether_wire::codec;
-use tether_wire::infer::{InferRequest, MAX_REQUEST_BYTES};
+use tether_wire::infer::{InferRequest, MAX_REQUEST_BYTES, Resume, Started};
 use tether_wire::rpc::{Code, RpcError};
 use tether_wire::{Digest, ModelRef, NodeId, Role};
-use tokio::sync::SemaphorePermit;
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::{Instrument, Span, field};
 
 /// Time for a gateway to send a request after it opened the call.
@@ -67,6 +68,9 @@ impl Asked {
     }
 }
 
+/// That one more request is under way.
+pub(super) type Permit = Arc<OwnedSemaphorePermit>;
+
 /// What becomes of a request that was taken in.
 pub(super) enum TakenIn {
     /// It runs.
@@ -77,10 +81,7 @@ pub(super) enum TakenIn {
 
 impl Dispatcher {
     /// Takes a call's request. What comes back holds a permit.
-    pub(super) async fn receive(
-        &self,
-        call: &mut Incoming,
-    ) -> Result<(Asked, SemaphorePermit<'_>), RpcError> {
+    pub(super) async fn receive(&self, call: &mut Incoming) -> Result<(Asked, Permit), RpcError> {
         let began = Instant::now();
         if call.peer().role != Role::Gateway {
             return Err(RpcError::new(
@@ -96,7 +97,7 @@ impl Dispatcher {
     }
 
     /// One more request may be under way.
-    pub(super) fn permit(&self) -> Result<SemaphorePermit<'_>, RpcError> {
+    pub(super) fn permit(&self) -> Result<Permit, RpcError> {
         if self.draining.is_cancelled() || self.node.get().is_none() {
             return Err(RpcError::new(
                 Code::Unavailable,
@@ -106,19 +107,21 @@ impl Dispatcher {
         }
         let overloaded =
             |why| RpcError::new(Code::Overloaded, why).with_retry_after_ms(OVERLOADED_RETRY_MS);
-        let permit = (self.permits.try_acquire())
+        let permit = (self.permits.clone().try_acquire_owned())
             .map_err(|_| overloaded("too many requests are under way"))?;
         if self.running.is_full() {
             return Err(overloaded("the answers under way are too long together"));
         }
-        Ok(permit)
+        Ok(Arc::new(permit))
     }
 
     /// Comes with a request: its run is begun, or joined where it is under way. With the time that
-    /// the caller has where the run does not keep it, which has that of the first one.
+    /// the caller has where the run does not keep it, which has that of the first one. A run may be over
+    /// later than its call, and holds the permit as well.
     pub(super) async fn enter(
         self: &Arc<Self>,
         asked: Asked,
+        permit: &Permit,
         traceparent: Option<&str>,
     ) -> Result<(log::Reader, Option<tokio::time::Instant>), RpcError> {
         let job = asked.request.correlation;
@@ -128,8 +131,9 @@ impl Dispatcher {
                     let span = run_span(traceparent, &asked.request);
                     // A task of its own: the caller's going away must not end it before it is
                     // recorded.
-                    self.open
-                        .spawn(self.clone().run(asked, place).instrument(span));
+                    let (run, permit) = (self.clone().run(asked, place), permit.clone());
+                    let run = run.map(|()| drop(permit));
+                    self.open.spawn(run.instrument(span));
                     return Ok((reader, None));
                 }
                 Entered::Joined(reader) => {
@@ -161,18 +165,22 @@ impl Dispatcher {
             began,
             deadline,
         } = asked;
-        let resume = request.resume.take();
-        let lost = resume.as_ref().map_or(&[][..], |it| &it.lost);
-        let started = resume.as_ref().and_then(|it| it.started.as_ref());
+        let mut resume = request.resume.take();
         // What was answered before needs nobody's leave and no worker.
         let mut is_under_way = false;
         if request.keyed || resume.is_some() {
-            match self.known(&request, &hash).await? {
+            let lost = resume.as_ref().map_or(&[][..], |it| &it.lost);
+            match self.known(&request, &hash, lost).await? {
                 Known::Answered(answer) => return Ok(TakenIn::Answered(answer)),
-                Known::UnderWay => is_under_way = true,
+                Known::UnderWay(job) => {
+                    is_under_way = true;
+                    resume = begun_as(resume, &job);
+                }
                 Known::Nothing => {}
             }
         }
+        let lost = resume.as_ref().map_or(&[][..], |it| &it.lost);
+        let started = resume.as_ref().and_then(|it| it.started.as_ref());
         let (rules, limit) = self.permitted(&request, is_under_way, explaining)?;
         request.sampling.max_tokens = request.sampling.max_tokens.or(limit);
         if let Some(worker) = started.and_then(|started| started.worker) {
@@ -186,12 +194,12 @@ impl Dispatcher {
         Span::current().record("gen_ai.request.model", asked.to_string());
         // Before it is a job: who would wait in vain costs no disk. An answer that has begun elsewhere
         // goes on at once, as one does here: somebody reads it.
-        let (chosen, turn) = if started.is_some() {
-            (chosen, None)
+        let (chosen, turn, charge) = if started.is_some() {
+            (chosen, None, None)
         } else {
             let turn = self.turn_or_smaller(&request, chosen, &rules, deadline, place.log());
             match turn.await {
-                Ok((chosen, turn)) => (chosen, Some(turn)),
+                Ok((chosen, (turn, charge))) => (chosen, Some(turn), charge),
                 Err(error) => return self.earlier(&request, &hash, lost, error).await,
             }
         };
@@ -235,6 +243,7 @@ impl Dispatcher {
             began,
             deadline,
             turn,
+            charge,
             is_streaming: claimed.is_streaming,
             progress: Progress::new(resume, has_logprobs, claimed.attempts),
             failed: FailedAttempts::default(),
@@ -281,6 +290,27 @@ impl Dispatcher {
             now_ms,
         }
     }
+}
+
+/// What a request goes on as whose answer somebody was given some of: as its gateway says, or, where
+/// another caller comes with its key first, as the store has it.
+fn begun_as(resume: Option<Resume>, job: &Job) -> Option<Resume> {
+    let is_told = resume.as_ref().is_some_and(|it| it.started.is_some());
+    let Some(digest) = job.digest.filter(|_| job.streamed && !is_told) else {
+        return resume;
+    };
+    Some(Resume {
+        started: Some(Started {
+            model: Some(job.model.clone()),
+            degraded_from: None,
+            digest,
+            seed: job.seed,
+            numerics_class: job.numerics_class.clone().unwrap_or_default(),
+            worker: job.worker,
+            transcript: Vec::new(),
+        }),
+        ..resume.unwrap_or_default()
+    })
 }
 
 /// Milliseconds until then.

@@ -60,12 +60,16 @@ impl Held {
         self.bytes() > self.0.most_bytes
     }
 
-    /// Whether one answer of so many bytes is to make room. Those that have less than an equal part
-    /// go on: together they never have more than all may have, so that what is held stays below twice
-    /// that.
-    fn is_over_by(&self, bytes: usize) -> bool {
+    /// Bytes that one answer may have now. Where all have too many, those that have less than an
+    /// equal part go on: together they never have more than all may have, so that what is held stays
+    /// below twice that.
+    fn part(&self) -> usize {
         let answers = self.0.answers.load(Ordering::Relaxed).max(1);
-        self.is_over() && bytes > self.0.most_bytes / answers
+        if self.is_over() {
+            MAX_LOG_BYTES.min(self.0.most_bytes / answers)
+        } else {
+            MAX_LOG_BYTES
+        }
     }
 }
 
@@ -97,7 +101,10 @@ struct State {
 
 /// The answer has more events than any may have, or than this one may where all together have too much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TooLong;
+pub(crate) struct TooLong {
+    /// Bytes that it may have.
+    pub(crate) most_bytes: usize,
+}
 
 impl AnswerLog {
     /// Without events, and with one who reads it.
@@ -137,11 +144,11 @@ impl AnswerLog {
             {
                 let mut state = self.0.state();
                 let bytes = state.bytes.saturating_add(event.len());
-                let makes_room = self.0.held.is_over_by(bytes);
-                if makes_room || bytes > MAX_LOG_BYTES {
-                    tracing::warn!(bytes, makes_room, "an answer is too long");
+                let most_bytes = self.0.held.part();
+                if bytes > most_bytes {
+                    tracing::warn!(bytes, most_bytes, "an answer is too long");
                     state.is_cut = true;
-                    return Err(TooLong);
+                    return Err(TooLong { most_bytes });
                 }
                 // Who left holds nobody back; the run ends by itself then.
                 if state.is_abandoned || state.bytes < state.most_read + WINDOW_BYTES {

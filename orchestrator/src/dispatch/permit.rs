@@ -94,7 +94,8 @@ impl Dispatcher {
         explaining.means(wanted.0, chosen.digest);
         let fleet = self.fleet.snapshot();
         let (found, barred) = self.candidates(&fleet, wanted, rules.regions(), &Warm::default());
-        if !found.is_empty() {
+        // Who is tried by others may be well by the turn of this one.
+        if !found.is_empty() || barred.is_tried {
             return Ok(chosen);
         }
         explaining.left_alone(&barred.workers);

@@ -28,6 +28,8 @@ pub(crate) struct Progress {
     tokens: u32,
     /// Those that a gateway was given by an owner before.
     given_before: u32,
+    /// Somebody was given some of it by an owner before.
+    goes_on: bool,
     /// Whether anything is in the log.
     has_begun: bool,
     /// Since when workers that are full refuse to go on with it.
@@ -53,6 +55,7 @@ impl Progress {
             return nothing;
         };
         Self {
+            goes_on: true,
             given_before: u32::try_from(started.transcript.len()).unwrap_or(u32::MAX),
             // Those that are told again come without logprobs, and this log has none.
             transcript: if has_logprobs {
@@ -105,8 +108,7 @@ impl Progress {
 
     /// The class in which it goes on exactly; nothing before it began.
     pub(crate) fn numerics_class(&self) -> Option<&str> {
-        let goes_on = !self.transcript.is_empty() && !self.numerics_class.is_empty();
-        goes_on.then_some(self.numerics_class.as_str())
+        (!self.numerics_class.is_empty()).then_some(self.numerics_class.as_str())
     }
 
     /// Who may be at it still, for an owner that is lost, and goes on with it as it stands. [T-INF-15]
@@ -117,6 +119,11 @@ impl Progress {
     /// Whether anything was given.
     pub(crate) fn has_begun(&self) -> bool {
         self.has_begun
+    }
+
+    /// Whether anything was given, here or by an owner before: somebody reads it.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.has_begun || self.goes_on
     }
 
     /// Whether another worker can go on.
@@ -188,10 +195,7 @@ impl Progress {
 
     /// How the last order failed. Of what a gateway was given elsewhere somebody waits as well.
     pub(crate) fn failure(&self) -> Failure {
-        match (
-            self.has_given,
-            self.has_begun || !self.transcript.is_empty(),
-        ) {
+        match (self.has_given, self.goes_on()) {
             // Nobody could go on.
             _ if self.is_nameless => Failure::Final,
             (true, _) => Failure::AfterProgress,

@@ -83,7 +83,7 @@ impl Dispatcher {
             tokio::select! {
                 biased;
                 opened = exchange => opened,
-                () = self.given_up(&link, run) => Err(self.is_silent(worker).await),
+                () = self.given_up(&link, run, worker) => Err(self.is_silent(worker).await),
             }
         };
         match timeout_at(by, exchange).await {
@@ -105,19 +105,24 @@ impl Dispatcher {
         }
     }
 
-    /// Waits until a worker of which nothing is heard is left.
-    async fn given_up(&self, link: &Link, run: &Run) {
-        link.until_unanswered().await;
-        let since = Instant::now();
-        while link.is_up() && !self.may_leave(run, since.elapsed()) {
-            sleep(LOOK).await;
+    /// Waits until a worker of which nothing is heard is left. One that is heard again is not.
+    async fn given_up(&self, link: &Link, run: &Run, worker: NodeId) {
+        while link.is_up() {
+            link.until_unanswered().await;
+            let since = Instant::now();
+            while link.is_up() && link.is_quiet() {
+                if self.may_leave(run, worker, since.elapsed()) {
+                    return;
+                }
+                sleep(LOOK).await;
+            }
         }
     }
 
     /// Whether a worker is left of which nothing has been heard for so long.
-    pub(super) fn may_leave(&self, run: &Run, silent: Duration) -> bool {
+    pub(super) fn may_leave(&self, run: &Run, worker: NodeId, silent: Duration) -> bool {
         let is_given_up = silent >= SILENCE && !run.progress.has_begun();
-        is_given_up || (run.progress.can_go_on() && self.has_other(run))
+        is_given_up || (run.progress.can_go_on() && self.has_other(run, worker))
     }
 
     /// The worker's link is quiet, or was lost at this moment.

@@ -169,9 +169,17 @@ impl Dispatcher {
 
 async fn append(log: &AnswerLog, event: &AnswerEvent) -> Result<(), End> {
     let appended = log.append(&codec::encode(event)).await;
-    appended.map_err(|TooLong| {
-        let why = format!("the answer has more than {MAX_LOG_BYTES} bytes");
-        End::Final(RpcError::new(Code::Internal, why))
+    appended.map_err(|TooLong { most_bytes }| {
+        let (code, why) = if most_bytes < MAX_LOG_BYTES {
+            (
+                Code::Overloaded,
+                ", its part of what all answers may have here together",
+            )
+        } else {
+            (Code::Internal, "")
+        };
+        let why = format!("the answer has more than {most_bytes} bytes{why}");
+        End::Final(RpcError::new(code, why))
     })
 }
 

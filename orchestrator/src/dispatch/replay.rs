@@ -19,10 +19,10 @@ impl Dispatcher {
         request.check().map_err(|error| RpcError::invalid(&error))?;
         let dispatcher = self.clone();
         let run = self.open.spawn(async move {
-            let _permit = dispatcher.permit()?;
+            let permit = dispatcher.permit()?;
             let most_ms = dispatcher.config.answer_timeout_ms;
             let asked = Asked::new(request, Instant::now(), None, most_ms);
-            let (mut reader, _) = dispatcher.enter(asked, None).await?;
+            let (mut reader, _) = dispatcher.enter(asked, &permit, None).await?;
             while reader.next().await?.is_some() {}
             Ok(())
         });

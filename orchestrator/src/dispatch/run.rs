@@ -15,6 +15,7 @@ use crate::clock;
 use crate::explained::{self, Orders};
 use crate::place::{Placed, Ranked};
 use crate::policy::Effective;
+use crate::queue::Charge;
 use crate::retry::{Failure, Plan, Situation, Why};
 use crate::store::Holder;
 use std::sync::Arc;
@@ -52,6 +53,8 @@ pub(crate) struct Run {
     pub(super) deadline: tokio::time::Instant,
     /// Its place, until a worker has it.
     pub(super) turn: Option<Turn>,
+    /// Whose share of the queue that was taken from, where it had to wait.
+    pub(super) charge: Option<Charge>,
     /// Whether the store has it as streaming.
     pub(super) is_streaming: bool,
     pub(super) progress: Progress,
@@ -95,7 +98,8 @@ impl Dispatcher {
             placed.pass_over(barred);
             run.orders.left_alone(&placed.left_alone);
             let (Some(best), Some(trial)) = (placed.best(), trial) else {
-                if run.progress.has_begun() && barred > 0 {
+                // The places of a half-open one went to others.
+                if barred > 0 {
                     pause = LOOK;
                     continue;
                 }
@@ -206,7 +210,8 @@ impl Dispatcher {
             left_ms: millis(left),
             retry_after_ms,
         };
-        let plan = (self.retries).plan(&situation, now_ms, &mut rand::rng());
+        let is_limited = fault.code == Code::RateLimited;
+        let plan = (self.retries).plan(&situation, is_limited, now_ms, &mut rand::rng());
         match plan {
             Plan::Retry { after_ms, tries } => {
                 run.progress.again(tries);

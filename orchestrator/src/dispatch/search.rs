@@ -21,7 +21,7 @@ pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 impl Dispatcher {
     /// Who may give the answer, best first, after a pause. Of an answer that has begun somebody is
-    /// waited for.
+    /// waited for, and so is a worker that others try just now.
     pub(super) async fn find(
         &self,
         run: &mut Run,
@@ -44,7 +44,8 @@ impl Dispatcher {
                 run.progress.forgive();
                 found = placed(run);
             }
-            let waits = found.ranked.is_empty() && run.progress.has_begun();
+            let may_come = run.progress.has_begun() || found.is_tried;
+            let waits = found.ranked.is_empty() && may_come;
             if !waits || tokio::time::Instant::now() >= by {
                 return Ok(found);
             }
@@ -52,14 +53,16 @@ impl Dispatcher {
         }
     }
 
-    /// Whether somebody else can go on who is not in doubt. Of an answer that has begun also who failed
-    /// at it before, but not the last.
-    pub(super) fn has_other(&self, run: &Run) -> bool {
-        let not_now = if run.progress.has_begun() {
+    /// Whether somebody else than this worker can go on who is not in doubt. Of an answer that has begun
+    /// also who failed at it before, but not the last.
+    pub(super) fn has_other(&self, run: &Run, worker: NodeId) -> bool {
+        let mut not_now: Vec<NodeId> = if run.progress.has_begun() {
             run.progress.last().into_iter().collect()
         } else {
             run.progress.not_now(clock::now().mono_ms)
         };
+        // A second one beside the first is not among those that were tried yet.
+        not_now.push(worker);
         let placed = self.rank(run, &not_now);
         placed.best().is_some_and(|best| !best.suspect)
     }
@@ -90,6 +93,7 @@ impl Dispatcher {
         let placed = place(found, &query, &placement, &mut rand::rng());
         Placed {
             left_alone: barred.workers,
+            is_tried: barred.is_tried,
             ..placed
         }
     }

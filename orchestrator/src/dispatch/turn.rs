@@ -3,10 +3,11 @@
 
 use super::Dispatcher;
 use super::log::AnswerLog;
+use super::run::Run;
 use super::waiting::{Entered, Turn, Within};
 use crate::clock;
 use crate::policy::Effective;
-use crate::queue::{Entry, MAX_RETRY_AFTER_MS, Shed, Why};
+use crate::queue::{Charge, Entry, MAX_RETRY_AFTER_MS, Shed, Why};
 use crate::warmth::Warm;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,7 @@ const LIKELY_TOKENS: u32 = 256;
 const MOST_TOKENS: u32 = 2_048;
 
 impl Dispatcher {
-    /// Waits for the turn of a request.
+    /// Waits for the turn of a request. With whose share it was taken from, where it had to wait.
     pub(super) async fn turn(
         &self,
         request: &InferRequest,
@@ -33,7 +34,7 @@ impl Dispatcher {
         rules: &Arc<Effective>,
         deadline: tokio::time::Instant,
         log: &AnswerLog,
-    ) -> Result<Turn, RpcError> {
+    ) -> Result<(Turn, Option<Charge>), RpcError> {
         let now_ms = clock::now().mono_ms;
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
         let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
@@ -55,8 +56,9 @@ impl Dispatcher {
             what: rules.clone(),
         };
         let free = |within: Within<'_>| self.free((model, &digest), within);
+        let charge = Charge::from(&entry);
         let mut waiter = match self.waiting.enter((model, digest), entry, free, now_ms) {
-            Entered::Turn(turn) => return Ok(turn),
+            Entered::Turn(turn) => return Ok((turn, None)),
             Entered::Waits(waiter) => waiter,
             Entered::Shed(shed) => return Err(refusal(&shed)),
         };
@@ -72,7 +74,7 @@ impl Dispatcher {
         let then_ms = clock::now().mono_ms;
         let waited_ms = then_ms.saturating_sub(now_ms);
         (self.metrics).waited(Duration::from_millis(waited_ms));
-        turn.ok_or_else(|| {
+        turn.map(|turn| (turn, Some(charge))).ok_or_else(|| {
             let why = "every worker of this model is busy: the request had no turn in time";
             let estimate_ms = waiter
                 .estimate_ms(then_ms)
@@ -80,6 +82,16 @@ impl Dispatcher {
             let estimate_ms = estimate_ms.clamp(1, MAX_RETRY_AFTER_MS);
             RpcError::new(Code::Overloaded, why).with_retry_after_ms(estimate_ms)
         })
+    }
+
+    /// Makes good what the turn of a request was charged too much or too little: by the tokens that its
+    /// answer had.
+    pub(super) fn settle(&self, run: &mut Run) {
+        if let Some(charge) = run.charge.take() {
+            let more =
+                i64::from(run.progress.given_tokens()) - i64::from(likely_tokens(&run.request));
+            self.waiting.settle(&run.model, &charge, more);
+        }
     }
 
     /// Calls those whose turn it is, until the end.
@@ -104,8 +116,8 @@ impl Dispatcher {
         let fleet = self.fleet.snapshot();
         let (found, _) = self.candidates(&fleet, model, within, &Warm::default());
         let ahead = self.config.queue.ahead_percent;
-        let places = found.iter().map(|it| it.worker.places(ahead));
-        places.fold(0, u32::saturating_add)
+        let places = (found.iter()).map(|it| (&**it.worker, it.worker.places(ahead)));
+        self.breaking.places(places, model.0)
     }
 }
 
@@ -114,8 +126,13 @@ pub(super) fn size(request: &InferRequest) -> (u32, usize) {
     let bytes = PromptSize::of(&request.input, &request.output).bytes();
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     let read = u32::try_from(bytes / BYTES_OF_WORK).unwrap_or(u32::MAX);
+    (read.saturating_add(likely_tokens(request)), bytes)
+}
+
+/// Tokens that its answer is thought to have.
+fn likely_tokens(request: &InferRequest) -> u32 {
     let tokens = request.sampling.max_tokens.unwrap_or(LIKELY_TOKENS);
-    (read.saturating_add(tokens.min(MOST_TOKENS)), bytes)
+    tokens.min(MOST_TOKENS)
 }
 
 fn refusal(shed: &Shed<()>) -> RpcError {

@@ -9,7 +9,9 @@
 //! that it cannot use, and holds nobody up who can.
 
 use crate::policy::Effective;
-use crate::queue::{Entry, Foretold, Priority, QueueSettings, Queues, Shed, Ticket, Turn as Next};
+use crate::queue::{
+    Charge, Entry, Foretold, Priority, QueueSettings, Queues, Shed, Ticket, Turn as Next,
+};
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -191,6 +193,11 @@ impl Waiting {
     pub(super) fn answered(&self, model: &ModelRef, work: u32, took: Duration) {
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.room().queues.answered(model, work, took_ms);
+    }
+
+    /// What one had its turn for was so much more work than was said, or less.
+    pub(super) fn settle(&self, model: &ModelRef, charge: &Charge, more: i64) {
+        self.room().queues.settle(model, charge, more);
     }
 
     /// In which time a request of so much work, whose caller waits so long, must have its turn to be

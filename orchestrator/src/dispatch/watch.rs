@@ -34,22 +34,29 @@ impl Dispatcher {
         let (draining, waiting) = (self.draining.clone(), self.waiting.clone());
         self.open.spawn(async move {
             let quiet = opened.call.link().until_quiet();
-            let lives = tokio::select! {
+            // What it did, where it said nothing more.
+            let outcome = tokio::select! {
                 biased;
                 // Nobody is blamed for what was not waited for.
                 () = draining.cancelled() => return,
-                item = opened.call.next() => matches!(item, Ok(Some(_))),
-                () = quiet => false,
-                () = tokio::time::sleep(limit) => false,
+                item = opened.call.next() => match item {
+                    Ok(Some(_)) => None,
+                    Ok(None) => Some(Outcome::Fault),
+                    // Its caller's time may have been short.
+                    Err(error) => Some(Outcome::of_error(error.code)),
+                },
+                () = quiet => Some(Outcome::Fault),
+                () = tokio::time::sleep(limit) => Some(Outcome::Fault),
             };
-            if lives {
+            if let (Some(outcome), Some(trial)) = (outcome, opened.trial.take()) {
+                trial.end(outcome);
+            }
+            if outcome.is_none() {
                 opened.vigil.piece(clock::now().mono_ms);
                 paces.learn(opened.worker, &model, opened.vigil.learnt());
                 metrics.false_alarm();
                 let worker = opened.worker.short();
                 tracing::info!(%worker, "it goes on after its answer was handed over");
-            } else if let Some(trial) = opened.trial {
-                trial.end(Outcome::Fault);
             }
             drop(busy);
             waiting.wake();

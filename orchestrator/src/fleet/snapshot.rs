@@ -73,6 +73,11 @@ impl Snapshot {
                 found.extend(self.home(home, model).filter(is_within));
             }
         }
+        // What is read of each lies apart from the others: asked for one after the other, without
+        // waiting, it comes together.
+        for it in &found {
+            it.worker.fetch();
+        }
         found
     }
 

@@ -144,6 +144,11 @@ impl WorkerView {
         self.live.heard_mono_ms.load(Ordering::Relaxed)
     }
 
+    /// Brings what is read of it into the processor's cache.
+    pub(crate) fn fetch(&self) {
+        std::hint::black_box(self.live.heard_mono_ms.load(Ordering::Relaxed));
+    }
+
     /// Whether it may be dead.
     #[must_use]
     pub fn is_suspect(&self) -> bool {

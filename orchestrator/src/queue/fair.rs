@@ -89,6 +89,31 @@ impl<K: Clone + Ord> Fair<K> {
         self.forget();
     }
 
+    /// What a flow was served with was so much more work than was said, or less. It has no claim for
+    /// the time that is over.
+    pub(super) fn settle(&mut self, key: &K, more: i64, weight: u32) {
+        let by = u128::from(more.unsigned_abs()) * UNIT / u128::from(weight.max(1));
+        let (was, waits) = match self.flows.get(key).copied() {
+            Some(Flow::Waits { start, .. }) => (start, true),
+            Some(Flow::Ahead { until }) => (until, false),
+            None => (self.time, false),
+        };
+        let at = if more < 0 {
+            was.saturating_sub(by).max(self.time)
+        } else {
+            was.saturating_add(by)
+        };
+        if waits {
+            self.stop(key);
+            self.wait(key.clone(), at);
+        } else {
+            self.ahead.remove(&(was, key.clone()));
+            self.ahead.insert((at, key.clone()));
+            self.flows.insert(key.clone(), Flow::Ahead { until: at });
+            self.forget();
+        }
+    }
+
     /// Nothing of this flow waits any more, and it was not served.
     pub(super) fn leave(&mut self, key: &K) {
         let Some(start) = self.stop(key) else { return };
@@ -192,6 +217,30 @@ mod tests {
     }
 
     #[test]
+    fn what_was_more_or_less_work_than_was_said_is_made_good_in_the_turns_that_follow() {
+        let mut fair = Fair::default();
+        (1..=3).for_each(|key| fair.join(&key));
+        let first = served(&mut fair, 30, |_| 1);
+        fair.settle(&1, 20, 1);
+        let then = served(&mut fair, 40, |_| 1);
+        let turns = |of: &[u32], key| of.iter().filter(|it| **it == key).count();
+        assert_eq!([1, 2, 3].map(|key| turns(&first, key)), [10, 10, 10]);
+        assert_eq!([1, 2, 3].map(|key| turns(&then, key)), [0, 20, 20]);
+        // Less than nothing is no claim on what the others had meanwhile.
+        fair.settle(&2, -1_000, 1);
+        let last = served(&mut fair, 30, |_| 1);
+        assert!((10..=11).contains(&turns(&last, 2)), "{last:?}");
+        // Who does not wait, or never did, is remembered while others do.
+        fair.settle(&4, 5, 1);
+        fair.join(&4);
+        let late = served(&mut fair, 20, |_| 1);
+        assert!(late[..12].iter().all(|key| *key != 4), "{late:?}");
+        (1..=4).for_each(|key| fair.leave(&key));
+        fair.settle(&1, 7, 1);
+        assert_eq!(fair.remembered(), 0, "nobody was kept waiting");
+    }
+
+    #[test]
     fn nothing_is_remembered_where_nobody_waits_and_little_where_many_were_served() {
         let mut fair = Fair::default();
         fair.join(&0);
@@ -213,6 +262,7 @@ mod tests {
         Join(u32),
         Leave(u32),
         Serve { work: u32, more: bool },
+        Settle { key: u32, more: i64 },
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -220,6 +270,7 @@ mod tests {
             3 => (0..5_u32).prop_map(Step::Join),
             1 => (0..5_u32).prop_map(Step::Leave),
             6 => (1..50_u32, any::<bool>()).prop_map(|(work, more)| Step::Serve { work, more }),
+            2 => (0..5_u32, -60..60_i64).prop_map(|(key, more)| Step::Settle { key, more }),
         ]
     }
 
@@ -267,6 +318,7 @@ mod tests {
                         fair.leave(&key);
                         waits.remove(&key);
                     }
+                    Step::Settle { key, more } => fair.settle(&key, more, 1),
                     Step::Serve { work, more } => {
                         let Some(key) = fair.first().copied() else { continue };
                         fair.serve(&key, work, 1, more);

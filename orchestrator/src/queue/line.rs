@@ -50,6 +50,11 @@ impl Lane {
         (self.turns).serve(&entry.tenant, entry.work.max(1), weight, more);
     }
 
+    /// What a tenant was served with was so much more work than was said, or less.
+    pub(super) fn settle(&mut self, tenant: &TenantId, more: i64, weight: u32) {
+        self.turns.settle(tenant, more, weight);
+    }
+
     /// It waits no longer, and had no turn.
     pub(super) fn leave<T>(&mut self, ticket: Ticket, entry: &Entry<T>) {
         if !self.take_out(ticket, entry) {

@@ -1,6 +1,8 @@
 //! The queues of all models, as much in them together as there is memory for. Pure.
 
-use super::{Entry, MAX_RETRY_AFTER_MS, Priority, Queue, QueueSettings, Shed, Ticket, Turn, Why};
+use super::{
+    Charge, Entry, MAX_RETRY_AFTER_MS, Priority, Queue, QueueSettings, Shed, Ticket, Turn, Why,
+};
 use std::collections::BTreeMap;
 use tether_wire::ModelRef;
 
@@ -72,6 +74,13 @@ impl<T> Queues<T> {
             let made = || Queue::new(self.settings);
             let queue = self.queues.entry(model.clone()).or_insert_with(made);
             queue.answered(work, took_ms);
+        }
+    }
+
+    /// As [`Queue::settle`], of one model.
+    pub fn settle(&mut self, model: &ModelRef, charge: &Charge, more: i64) {
+        if let Some(queue) = self.queues.get_mut(model) {
+            queue.settle(charge, more);
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::admin::get;
 use crate::mesh::{Mesh, cold, request, within};
 use crate::script::Script;
+use crate::waiting::{is_waiting, submit};
 use serde_json::Value;
 use tether_wire::NodeId;
 use tether_wire::rpc::{Code, RpcError};
@@ -126,4 +127,39 @@ async fn while_all_workers_are_left_alone_callers_are_told_when_to_come_again() 
     let after_ms = answer.failed().retry_after_ms.expect("when");
     assert!((10_000..=40_000).contains(&after_ms), "{after_ms}");
     assert_eq!(worker.scripted.orders(), orders, "nobody was asked");
+}
+
+#[tokio::test]
+async fn while_a_worker_is_tried_again_those_beyond_the_first_few_wait_for_their_turn() {
+    let mesh = Mesh::with(|config| {
+        config.breakers.open_ms = 1_000;
+        config.breakers.worker_faults_in_row = 1;
+        config.breakers.probes = 2;
+    })
+    .await;
+    let worker = mesh.worker(10, Script::Recovers(1)).await;
+    assert_eq!(
+        mesh.submit(&request("a")).await.failed().code,
+        Code::Internal
+    );
+    within("it may be tried", async {
+        while row(&mesh, worker.id()).await["breaker"] != "half-open" {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let mut answers = Vec::new();
+    for n in 0..8 {
+        answers.push(submit(&mesh, &format!("r{n}")).await);
+    }
+    is_waiting(&mesh, 6).await;
+    let mut orders = worker.scripted.orders.subscribe();
+    let tried = within("two try it", orders.wait_for(|it| *it == 1 + 2)).await;
+    tried.expect("lives");
+    worker.scripted.turn.send_replace(true);
+    for answer in &mut answers {
+        answer.rest().await;
+        assert!(answer.is_whole(), "{:?}", answer.error);
+    }
+    assert_eq!(row(&mesh, worker.id()).await["breaker"], "closed");
 }

@@ -4,6 +4,7 @@ use crate::mesh::{Answer, Mesh, PATIENCE, Worker, request, run_of, within};
 use crate::script::Script;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use tether_orchestrator::OrchestratorConfig;
 use tether_orchestrator::job::{Answer as KeptAnswer, Job, JobState, NewJob, Step};
 use tether_orchestrator::store::{
     Holder, KnownModel, Lease, LetterMark, MetadataStore, OpenJob, Pruned, Released, Reserved,
@@ -154,10 +155,17 @@ pub async fn mesh(wrong: Wrong) -> Mesh {
 }
 
 async fn mesh_until(wrong: Wrong, well: Arc<AtomicBool>) -> Mesh {
-    Mesh::with_store(
-        |_| (),
-        move |store| Arc::new(Faulty(store, wrong, well, AtomicUsize::new(0))),
-    )
+    mesh_with(|_| (), wrong, well).await
+}
+
+async fn mesh_with(
+    change: impl FnOnce(&mut OrchestratorConfig),
+    wrong: Wrong,
+    well: Arc<AtomicBool>,
+) -> Mesh {
+    Mesh::with_store(change, move |store| {
+        Arc::new(Faulty(store, wrong, well, AtomicUsize::new(0)))
+    })
     .await
 }
 
@@ -296,4 +304,32 @@ async fn a_store_that_hangs_keeps_nobody_from_the_metrics() {
     let (status, text) = within("a scrape", crate::admin::get(&mesh, "/metrics", None)).await;
     assert_eq!(status, 200);
     assert!(text.contains("tether_orchestrator_requests_in_flight 0"));
+}
+
+#[tokio::test]
+async fn what_a_slow_disk_holds_up_counts_as_under_way_though_its_caller_went() {
+    let well = Arc::new(AtomicBool::new(false));
+    let slow = Wrong::Slow(JobState::Cancelled);
+    let mesh = mesh_with(|config| config.max_open = 1, slow, well.clone()).await;
+    let worker = mesh.worker(10, Script::ChunkOnly).await;
+    let body = codec::encode(&request("a"));
+    let link = mesh.link().await;
+    let call = link.call(method::SUBMIT, Some(PATIENCE), &body).await;
+    let mut answer = Answer::new(call.expect("called"));
+    while answer.text().is_empty() {
+        answer.next().await.expect("a piece");
+    }
+    drop(answer);
+    let mut cancelled = worker.scripted.cancelled.subscribe();
+    let gone = within("the caller went", cancelled.wait_for(|it| *it == 1)).await;
+    gone.expect("lives");
+    let refused = mesh.submit(&request("b")).await;
+    assert_eq!(refused.failed().code, Code::Overloaded);
+    well.store(true, Ordering::SeqCst);
+    within("its end is recorded", async {
+        while mesh.job(&request("a")).await.state.is_open() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }

@@ -51,6 +51,8 @@ pub enum Script {
     Paced(u32),
     /// Fails every second order until the test says that it is well, and answers others.
     Flaky,
+    /// Fails the first order, and takes others as one that is queued.
+    Recovers(u32),
     /// Gives one letter more than was given, and ends the call.
     OneMore,
     /// The same as letters, up to so many, and then this.
@@ -167,6 +169,9 @@ impl Scripted {
             Script::Flaky if self.orders().is_multiple_of(2) && !*self.turn.borrow() => {
                 return Err(RpcError::new(Code::Internal, "its engine fell"));
             }
+            Script::Recovers(_) if self.orders() == 1 => {
+                return Err(RpcError::new(Code::Internal, "its engine fell"));
+            }
             _ => {}
         }
         let accepted = Accepted {
@@ -188,7 +193,7 @@ impl Scripted {
                 call.send(&begun()).await?;
                 std::future::pending::<()>().await;
             }
-            Script::Queued(tokens) => {
+            Script::Queued(tokens) | Script::Recovers(tokens) => {
                 let mut turn = self.turn.subscribe();
                 turn.wait_for(|came| *came).await.expect("lives");
                 call.send(&begun()).await?;

@@ -208,3 +208,24 @@ async fn where_the_only_worker_is_killed_in_the_middle_the_answer_is_cut_off_by_
     let job = mesh.job(&wanted).await;
     assert_eq!((job.state, job.streamed), (JobState::Failed, true));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_starved_for_a_moment_keeps_a_request_that_waits_for_its_turn_there() {
+    let mesh = Mesh::start().await;
+    let machine = Machine::new();
+    let mut worker = machine.worker(&mesh, 10, Script::Queued(3)).await;
+    let mut answer = submit(&mesh, &request("a")).await;
+    ordered(&worker).await;
+    let starved = machine.starve();
+    suspect(&mesh, worker.id(), true).await;
+    drop(starved);
+    let beat = worker.says(2);
+    worker.send(&beat).await;
+    suspect(&mesh, worker.id(), false).await;
+    // Longer than a silence is borne: the length is the case, not a wait for something.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    worker.scripted.turn.send_replace(true);
+    answer.rest().await;
+    assert!(answer.is_whole(), "{:?}", answer.error);
+    assert_eq!(worker.scripted.orders(), 1);
+}

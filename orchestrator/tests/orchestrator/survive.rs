@@ -257,6 +257,32 @@ async fn an_answer_of_a_lost_orchestrator_goes_on_here_and_is_told_whole() {
     assert_eq!((job.seed, job.usage.completion_tokens), (77, WHOLE));
 }
 
+#[tokio::test]
+async fn what_a_lost_orchestrator_gave_counts_where_nobody_has_room_to_go_on() {
+    let mesh = Mesh::with(|config| config.hand_over_timeout_ms = 200).await;
+    let full = RpcError::new(Code::Overloaded, "full");
+    let _worker = mesh.worker(10, Script::Refuse(full)).await;
+    let answer = mesh.submit(&resumed(5)).await;
+    assert!(!answer.is_whole());
+    let job = mesh.job(&request("a")).await;
+    assert_eq!(
+        (job.state, job.usage.completion_tokens),
+        (JobState::Failed, 5)
+    );
+}
+
+#[tokio::test]
+async fn nothing_counts_of_an_answer_of_which_nothing_was_given() {
+    let mesh = Mesh::start().await;
+    let fell = RpcError::new(Code::Internal, "its engine fell");
+    let worker = mesh.worker(10, Script::Falls(0, fell)).await;
+    worker.scripted.turn.send_replace(true);
+    let answer = mesh.submit(&request("a")).await;
+    assert_eq!(answer.failed().code, Code::Internal);
+    let job = mesh.job(&request("a")).await;
+    assert_eq!((job.state, job.usage), (JobState::Failed, Usage::default()));
+}
+
 /// [T-INF-15]
 #[tokio::test]
 async fn an_answer_of_a_lost_orchestrator_goes_on_at_the_worker_that_has_it() {

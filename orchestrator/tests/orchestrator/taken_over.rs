@@ -1,7 +1,7 @@
 //! Several orchestrators with one store: a job has one owner at a time, and another one when that is
 //! lost. (FED-1) [T-INF-13]
 
-use crate::mesh::{Answer, Mesh, Worker, key, request, run_of, submitted, within};
+use crate::mesh::{Answer, Mesh, Says, Worker, key, request, run_of, submitted, within};
 use crate::script::{Script, letter};
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -242,4 +242,25 @@ async fn a_caller_that_goes_away_from_a_job_that_was_taken_over_ends_it() {
     drop(taken);
     until(&mesh, "it is recorded", |job| !job.state.is_open()).await;
     assert_eq!(mesh.job(&request("a")).await.state, JobState::Cancelled);
+}
+
+#[tokio::test]
+async fn another_caller_who_brings_the_key_first_gets_the_answer_that_was_begun() {
+    let mesh = Mesh::start().await;
+    let class =
+        |name: &'static str| move |says: &mut Says| says.models()[0].numerics_class = name.into();
+    let begun = mesh.worker_with(10, Script::Paused(3), class("one")).await;
+    let mut first = submitted(&mesh.link().await, &request("a")).await;
+    first.next().await.expect("accepted");
+    first.next().await.expect("a piece");
+    until(&mesh, "it streams", |job| job.state == JobState::Streaming).await;
+    let better = mesh.worker_with(11, Script::Answer(3), class("two")).await;
+    let second = Second::start(&mesh, &better).await;
+    second.meet(&begun).await;
+    begun.scripted.turn.send_replace(true);
+    let owner = mesh.orchestrator.id();
+    let again = second.submit(&lost(owner)).await;
+    assert!(again.is_whole(), "{:?}", again.error);
+    assert_eq!(again.worker(), Some(begun.id()), "it computes the same");
+    assert_eq!(better.scripted.orders(), 0);
 }

@@ -25,9 +25,21 @@ pub(super) async fn answer(
     let tenant = order.tenant.clone();
     let (mut draft, mut standing, mut registered) = match taken_over(shared, &order).await? {
         Some((standing, told)) => {
-            let registered = shared.under_way.register(&order);
+            let mut registered = shared.under_way.register(&order);
             let mut draft = Draft::begin(&order);
-            tell_again(shared, call, &order, &standing, told, &mut draft).await?;
+            let telling = tell_again(shared, call, &order, &standing, told, &mut draft);
+            let taker = tokio::select! {
+                biased;
+                taker = registered.taker() => Some(taker),
+                told = telling => {
+                    told?;
+                    None
+                }
+            };
+            if let Some(taker) = taker {
+                let _ = taker.send(standing);
+                return Err(taken_by_another());
+            }
             (draft, standing, registered)
         }
         None => {
@@ -53,6 +65,7 @@ pub(super) async fn answer(
         served,
         making,
         begun,
+        drawn_from,
         given,
     } = standing;
     let done = match making {
@@ -75,6 +88,7 @@ pub(super) async fn answer(
         served,
         making: Making::Ended(done),
         begun,
+        drawn_from,
         given,
     };
     // First, so that a caller that is dead and takes nothing keeps nobody from it.
@@ -91,6 +105,10 @@ async fn taken_over(
     let Some(standing) = shared.under_way.take(order).await else {
         return Ok(None);
     };
+    // What was drawn elsewhere has no likelihoods here, and no receipt of this worker.
+    if order.transcript.len() < standing.drawn_from {
+        return Ok(None);
+    }
     let Some(told) = standing.given.told(&order.transcript) else {
         return Ok(None);
     };
@@ -164,6 +182,7 @@ async fn begin(
         served,
         making: Making::Engine(answer),
         begun: None,
+        drawn_from: order.transcript.len(),
         given: Given::default(),
     };
     Ok((standing, registered))

@@ -130,3 +130,27 @@ async fn what_is_no_beginning_of_the_answer_is_not_gone_on_from() {
     let late = lost.order(&worker.worker, &first).await;
     assert_eq!(late.refused().await.code, Code::Conflict);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_drawn_elsewhere_is_vouched_for_by_nobody_who_only_told_it_again() {
+    let mesh = TestMesh::new();
+    let (lost, next) = (mesh.orchestrator().await, mesh.orchestrator().await);
+    let (worker, digest, _dir) = worker(&mesh, 1).await;
+    let first = order(1, digest, WORDS);
+    let (former, tokens) = begun(&lost, &worker, &first).await;
+    drop(former);
+    let goes_on = next_owner(&first, &tokens);
+    let (former, _) = begun(&lost, &worker, &goes_on).await;
+    // Its gateway was behind.
+    let second = next_owner(&goes_on, &tokens[..1]);
+    let events = next.order(&worker.worker, &second).await.events().await;
+    let events = events.expect("it is made here from there on");
+    assert_eq!(text(&events), WORDS);
+    assert_eq!(receipt(&mesh, &events).continued_from, 1);
+    assert_eq!(
+        former.events().await.expect_err("nobody waits").code,
+        Code::Conflict
+    );
+    let load = worker.worker.status().load;
+    assert_eq!((load.running, load.waiting), (0, 0));
+}

@@ -14,11 +14,11 @@ use tether_wire::rpc::method;
 use tokio::time::{Instant, sleep};
 
 /// How often whoever waits looks whether something has come; where nothing has, the peer is asked.
-const ASK_AFTER: Duration = Duration::from_millis(100);
+const ASK_AFTER: Duration = Duration::from_millis(50);
 /// How long an answer holds.
 const HOLDS: Duration = Duration::from_millis(100);
 /// Shortest time that a peer has to answer: it may be busy, and what it is asked may be lost and sent anew.
-const ANSWER_WITHIN: Duration = Duration::from_millis(400);
+const ANSWER_WITHIN: Duration = Duration::from_millis(250);
 /// At least as many round trips.
 const ROUND_TRIPS: u32 = 4;
 /// Looks for an answer in that time. They are counted, not the time: a node that was starved itself

@@ -17,7 +17,7 @@ use tether_gateway::saved;
 use tether_wire::grant::{Access, Mesh};
 use tether_wire::{MeshId, NodeId};
 pub(crate) use verdict::ReceiptRefused;
-use verdict::{Against, are_of_different_jobs, judge, judge_usage};
+use verdict::{Against, are_of_different_jobs, judge, judge_fingerprint, judge_usage};
 use words::Judged;
 
 /// Most bytes of a file that is read: more than any answer has.
@@ -172,12 +172,19 @@ impl VerifyArgs {
         }
         let together = are_of_different_jobs(&proofs)
             .and_then(|()| usage.map_or(Ok(()), |usage| judge_usage(&proofs, &usage)));
-        together.map_err(|refused| self.refused(refused, None))?;
+        let answers = other.as_ref().map_or(found.answers, |it| it.answers.len());
+        let said = all
+            .iter()
+            .find_map(|it| it.answer?.says.fingerprint.as_deref());
+        let fingerprint = together
+            .and_then(|()| judge_fingerprint(&proofs, said, answers == proofs.len()))
+            .map_err(|refused| self.refused(refused, None))?;
         let unproved = (self.mesh.is_none()).then_some(ReceiptRefused::MeshNotGiven(mesh));
         let judged = Judged {
             mesh,
             answers: proofs.iter().zip(all).collect(),
             usage: usage.is_some(),
+            fingerprint,
             unproved: unproved.as_ref(),
         };
         if self.json {

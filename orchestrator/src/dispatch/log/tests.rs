@@ -108,7 +108,8 @@ fn an_answer_without_end_is_cut_off() {
         now(reader.next()).expect("there").expect("well");
         appended += 1;
     }
-    assert_eq!(now(log.append(&large)), Some(Err(TooLong)));
+    let most_bytes = MAX_LOG_BYTES;
+    assert_eq!(now(log.append(&large)), Some(Err(TooLong { most_bytes })));
     assert_eq!(appended, MAX_LOG_BYTES / large.len() - 1);
 }
 
@@ -138,16 +139,19 @@ fn where_all_answers_are_too_long_together_the_longest_end_and_short_ones_go_on(
         }
     }
     assert!(held.is_over() && held.bytes() == 41 * size);
-    assert_eq!(now(long.append(&event(35))), Some(Err(TooLong)));
+    // Each of four may have ten.
+    let too_long = TooLong {
+        most_bytes: 10 * size,
+    };
+    assert_eq!(now(long.append(&event(35))), Some(Err(too_long)));
     long.end(Ok(()));
     let told = now(reader.next()).expect("there").expect_err("cut short");
     assert_eq!(told.code, Code::Unavailable);
-    // Each of four may have ten.
     for (log, _reader) in &short {
         for n in 2..10 {
             now(log.append(&event(n))).expect("room").expect("short");
         }
-        assert_eq!(now(log.append(&event(10))), Some(Err(TooLong)));
+        assert_eq!(now(log.append(&event(10))), Some(Err(too_long)));
     }
     assert!(held.bytes() < 2 * 40 * size);
     drop((long, reader));

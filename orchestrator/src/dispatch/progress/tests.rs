@@ -137,6 +137,8 @@ fn what_a_gateway_was_given_is_gone_on_from_unless_each_token_is_to_be_rated() {
     assert_eq!(progress.tokens(), 3);
     let rated = Progress::new(Some(resume), true, 0);
     assert!(rated.transcript().is_empty());
+    assert_eq!(rated.numerics_class(), Some("class"), "it goes on there");
+    assert_eq!(rated.failure(), Failure::Between, "somebody reads it");
 }
 
 #[test]

@@ -13,6 +13,8 @@ pub(super) struct Found {
     pub(super) held: Vec<Held>,
     /// The counts of all answers together, where all are held.
     pub(super) usage: Option<SavedUsage>,
+    /// Answers of the response, held or not.
+    pub(super) answers: usize,
 }
 
 /// A receipt, and what it is of.
@@ -37,17 +39,27 @@ impl Found {
             return Ok(Self {
                 held: vec![held],
                 usage: None,
+                answers: 1,
             });
         }
         let response = response(bytes)?;
+        let answers = response.answers.len();
         let Some(choice) = choice else {
             let held = response.answers.into_iter().map(Held::new).collect();
             let usage = response.usage;
-            return Ok(Self { held, usage });
+            return Ok(Self {
+                held,
+                usage,
+                answers,
+            });
         };
         let usage = usage_of(&response, &[choice]);
         let held = vec![Held::new(answer(&response, choice)?.clone())];
-        Ok(Self { held, usage })
+        Ok(Self {
+            held,
+            usage,
+            answers,
+        })
     }
 
     /// The mesh that the response names.

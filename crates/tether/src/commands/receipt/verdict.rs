@@ -6,7 +6,7 @@ use tether_wire::grant::Mesh;
 use tether_wire::infer::{CallDelta, Finish, call_id};
 use tether_wire::receipt::hash::Given;
 use tether_wire::receipt::{self, Proof, ReceiptError};
-use tether_wire::{MeshId, NodeId, Receipt, Signed, Verified};
+use tether_wire::{Digest, MeshId, NodeId, Receipt, Signed, Verified};
 
 /// What a receipt is held against.
 pub(super) struct Against<'a> {
@@ -187,9 +187,6 @@ fn is_as_said(
     if differs(&says.seed, &[receipt.seed.cast_signed().to_string()]) {
         return Err("it names another seed than was signed");
     }
-    if differs(&says.fingerprint, &[saved::fingerprint(&receipt.digest)]) {
-        return Err("its `system_fingerprint` is not of the artifact that was signed");
-    }
     // The id is of the first answer's job. Those of the others follow from the tenant's key, which
     // is not here.
     if choice == 0 && says.job().is_some_and(|job| job != receipt.correlation) {
@@ -209,6 +206,51 @@ pub(super) fn are_of_different_jobs(proofs: &[Proof]) -> Result<(), ReceiptRefus
     Ok(())
 }
 
+/// What a receipt says that a `system_fingerprint` follows from.
+struct MadeWith<'a> {
+    digest: &'a Digest,
+    numerics_class: &'a str,
+    /// Whether another worker began the answer.
+    is_continued: bool,
+}
+
+/// Holds the `system_fingerprint` of a response against the receipts of its answers. `all`: whether they
+/// are of all its answers. Whether it could be compared: it is of whoever began one of them, and who
+/// went on with that may be of another numerics class.
+pub(super) fn judge_fingerprint(
+    proofs: &[Proof],
+    said: Option<&str>,
+    all: bool,
+) -> Result<bool, ReceiptRefused> {
+    let made_with = proofs.iter().map(|proof| MadeWith {
+        digest: &proof.receipt.digest,
+        numerics_class: &proof.receipt.numerics_class,
+        is_continued: proof.receipt.continued_from > 0,
+    });
+    let made_with: Vec<_> = made_with.collect();
+    is_made_with(&made_with, said, all).map_err(ReceiptRefused::Answer)
+}
+
+fn is_made_with(
+    answers: &[MadeWith<'_>],
+    said: Option<&str>,
+    all: bool,
+) -> Result<bool, &'static str> {
+    let Some(said) = said else { return Ok(true) };
+    // A model that was loaded for this request had no class yet when its answer began.
+    let is_it = |it: &MadeWith<'_>| {
+        let classes = [it.numerics_class, ""];
+        (classes.iter()).any(|class| saved::fingerprint(it.digest, class) == said)
+    };
+    if answers.iter().any(is_it) {
+        return Ok(true);
+    }
+    if !all || answers.iter().any(|it| it.is_continued) {
+        return Ok(false);
+    }
+    Err("its `system_fingerprint` is not of the artifact and the numerics class that were signed")
+}
+
 /// Holds the counts of a response against the receipts of all its answers.
 pub(super) fn judge_usage(proofs: &[Proof], usage: &SavedUsage) -> Result<(), ReceiptRefused> {
     let prompts = proofs.iter().map(|it| u64::from(it.receipt.prompt_tokens));
@@ -223,4 +265,37 @@ pub(super) fn judge_usage(proofs: &[Proof], usage: &SavedUsage) -> Result<(), Re
         return Err(ReceiptRefused::Answer(why));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIGEST: Digest = Digest([1; 32]);
+
+    fn by(numerics_class: &str, is_continued: bool) -> MadeWith<'_> {
+        MadeWith {
+            digest: &DIGEST,
+            numerics_class,
+            is_continued,
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_of_another_artifact_or_class_is_refused_where_it_can_be_compared() {
+        let said = saved::fingerprint(&DIGEST, "cpu");
+        let judge = |answers: &[MadeWith<'_>], all| is_made_with(answers, Some(&said), all);
+        assert_eq!(judge(&[by("cpu", false)], true), Ok(true));
+        assert!(judge(&[by("cuda", false)], true).is_err());
+        let (cpu, cuda) = (by("cpu", false), by("cuda", false));
+        assert_eq!(judge(&[cuda, cpu], true), Ok(true), "one of them is named");
+        assert_eq!(judge(&[by("cuda", true)], true), Ok(false), "another began");
+        assert_eq!(judge(&[by("cuda", false)], false), Ok(false), "of several");
+        let cold = saved::fingerprint(&DIGEST, "");
+        assert_eq!(
+            is_made_with(&[by("cpu", false)], Some(&cold), true),
+            Ok(true)
+        );
+        assert_eq!(is_made_with(&[by("cpu", false)], None, true), Ok(true));
+    }
 }

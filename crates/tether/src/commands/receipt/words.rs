@@ -29,6 +29,8 @@ pub(super) struct Judged<'a> {
     pub(super) answers: Vec<(&'a Proof, Against<'a>)>,
     /// Whether the counts of the response were held against them.
     pub(super) usage: bool,
+    /// Whether its `system_fingerprint` could be held against them, where it has one.
+    pub(super) fingerprint: bool,
     /// Why they prove nothing all the same.
     pub(super) unproved: Option<&'a ReceiptRefused>,
 }
@@ -46,6 +48,7 @@ impl Judged<'_> {
             ("answer", all(|it| it.answer.is_some())),
             ("usage", self.usage),
             ("id", self.answers.iter().any(|(_, it)| id(it))),
+            ("system_fingerprint", self.fingerprint),
         ]
         .into_iter()
         .filter_map(|(name, was)| (!was).then_some(name))
