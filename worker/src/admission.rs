@@ -172,6 +172,7 @@ mod tests {
             tenant: tether_wire::TenantId::new("a").expect("valid"),
             model: tether_wire::Digest([1; 32]),
             model_slots: 4,
+            goes_on: false,
         }
     }
 

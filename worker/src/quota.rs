@@ -35,6 +35,9 @@ pub struct Claim {
     /// Most requests that this model's engine answers at once; 0 while it is not loaded, so that
     /// they wait for [`Quota::open`].
     pub model_slots: u32,
+    /// Somebody was given some of the answer already, and reads it: it waits before those that were
+    /// given nothing.
+    pub goes_on: bool,
 }
 
 /// One request that was taken.
@@ -88,7 +91,12 @@ impl Quota {
         if self.waiting.len() >= self.limits.queue as usize {
             return Admission::Shed;
         }
-        self.waiting.push_back((ticket, claim.clone()));
+        let behind = if claim.goes_on {
+            self.waiting.partition_point(|(_, it)| it.goes_on)
+        } else {
+            self.waiting.len()
+        };
+        self.waiting.insert(behind, (ticket, claim.clone()));
         Admission::Wait(ticket)
     }
 
@@ -186,6 +194,7 @@ mod tests {
             tenant: TenantId::new(tenant).expect("valid"),
             model: Digest([model; 32]),
             model_slots,
+            goes_on: false,
         }
     }
 
@@ -239,6 +248,29 @@ mod tests {
             "leaving twice changes nothing"
         );
         assert_eq!(quota.running(), 1);
+    }
+
+    #[test]
+    fn what_somebody_reads_already_waits_before_what_nobody_was_given() {
+        let mut quota = quota(1, 9, 0);
+        let (new, read) = (
+            tenant("a"),
+            Claim {
+                goes_on: true,
+                ..tenant("b")
+            },
+        );
+        let Admission::Run(mut runs) = quota.admit(&new) else {
+            panic!("free")
+        };
+        let waits = [&new, &read, &new, &read].map(|claim| match quota.admit(claim) {
+            Admission::Wait(ticket) => ticket,
+            other => panic!("{other:?}"),
+        });
+        for at in [1, 3, 0, 2] {
+            assert_eq!(quota.leave(runs), [waits[at]]);
+            runs = waits[at];
+        }
     }
 
     #[test]

@@ -188,6 +188,7 @@ impl Shared {
                 Model::Held(_, sequences, lease) if lease.is_ready() => *sequences,
                 Model::Held(..) => 0,
             },
+            goes_on: !order.transcript.is_empty(),
         };
         let Some(place) = self.slots.admit(&claim) else {
             self.metrics.shed("queue-full");

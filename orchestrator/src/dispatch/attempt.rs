@@ -151,6 +151,11 @@ impl Attempt {
         self.candidate.worker.id()
     }
 
+    /// The boot epoch of the worker's process, as it is known.
+    pub(super) fn epoch(&self) -> u64 {
+        self.candidate.worker.epoch()
+    }
+
     /// How it ended; nothing while it is under way.
     pub(super) fn ended(&self) -> Option<&'static str> {
         self.ended

@@ -156,8 +156,8 @@ impl Dispatcher {
         let gives = matches!(&raced, Ok((_, Ok(_))));
         let is_tried = by == By::Hedge || has_other_failed;
         let second = if by == By::Hedge { &*attempt } else { &other };
-        run.progress
-            .hedged(second.worker(), by == By::Hedge, is_tried);
+        let second = (second.worker(), second.epoch());
+        run.progress.hedged(second, by == By::Hedge, is_tried);
         self.metrics.hedged(became(by, gives, has_other_failed));
         if !has_other_failed {
             let label = if gives { LOST } else { End::Cancelled.label() };

@@ -15,8 +15,9 @@ pub(crate) struct Progress {
     attempts: u32,
     /// Those since the answer last made progress, and how often it changed hands.
     tries: Tries,
-    /// Workers that had an order. Those that failed at it are asked again when no other is left.
-    tried: Vec<NodeId>,
+    /// Workers that had an order, and the boot epochs of their processes then. Those that failed at it
+    /// are asked again when no other is left.
+    tried: Vec<(NodeId, u64)>,
     /// Whether the last of them gave anything.
     has_given: bool,
     /// Workers that asked to be left alone, and until when.
@@ -78,12 +79,13 @@ impl Progress {
     pub(crate) fn not_now(&self, now_ms: u64) -> Vec<NodeId> {
         let resting = self.resting.iter().filter(|(_, until)| *until > now_ms);
         let resting = resting.map(|(worker, _)| *worker);
-        self.tried.iter().copied().chain(resting).collect()
+        let tried = self.tried.iter().map(|(worker, _)| *worker);
+        tried.chain(resting).collect()
     }
 
     /// The last of those that had an order.
     pub(crate) fn last(&self) -> Option<NodeId> {
-        self.tried.last().copied()
+        self.tried.last().map(|(worker, _)| *worker)
     }
 
     /// Tokens in the log.
@@ -131,11 +133,11 @@ impl Progress {
         !self.is_nameless && self.tries.hand_overs < MAX_HAND_OVERS
     }
 
-    /// An order goes to a worker.
-    pub(crate) fn ordered(&mut self, worker: NodeId) {
+    /// An order goes to a worker, in the process of this boot epoch.
+    pub(crate) fn ordered(&mut self, worker: NodeId, epoch: u64) {
         self.attempts += 1;
         self.tries.attempts = self.tries.attempts.max(1);
-        self.tried.push(worker);
+        self.tried.push((worker, epoch));
         self.left_at = None;
         self.has_given = false;
         // What one said who gave nothing binds nobody.
@@ -146,14 +148,14 @@ impl Progress {
 
     /// Another worker was asked beside the last one. Whether it is the one that goes on, or the last
     /// one is. Both were tries; who only was slower may be asked again.
-    pub(crate) fn hedged(&mut self, worker: NodeId, goes_on: bool, is_tried: bool) {
+    pub(crate) fn hedged(&mut self, (worker, epoch): (NodeId, u64), goes_on: bool, is_tried: bool) {
         self.attempts += 1;
         self.tries.attempts += 1;
         if goes_on {
-            self.tried.push(worker);
+            self.tried.push((worker, epoch));
         } else if is_tried {
-            self.tried
-                .insert(self.tried.len().saturating_sub(1), worker);
+            let before_last = self.tried.len().saturating_sub(1);
+            self.tried.insert(before_last, (worker, epoch));
         }
     }
 
@@ -216,7 +218,7 @@ impl Progress {
 
     /// A worker that had an order is to be left alone for a while; after it, it may be asked again.
     pub(crate) fn rests(&mut self, worker: NodeId, until_ms: u64) {
-        if let Some(at) = self.tried.iter().rposition(|it| *it == worker) {
+        if let Some(at) = self.tried.iter().rposition(|(it, _)| *it == worker) {
             self.tried.remove(at);
             self.resting.retain(|(it, _)| *it != worker);
             self.resting.push((worker, until_ms));
@@ -231,6 +233,11 @@ impl Progress {
     /// When the first of those that rest may be asked again.
     pub(crate) fn rested_ms(&self) -> Option<u64> {
         self.resting.iter().map(|(_, until_ms)| *until_ms).min()
+    }
+
+    /// Those that were restarted since are other processes, which may be asked as any that was not.
+    pub(crate) fn forgive_restarted(&mut self, epoch_now: impl Fn(&NodeId) -> Option<u64>) {
+        (self.tried).retain(|(worker, epoch)| epoch_now(worker).is_none_or(|now| now <= *epoch));
     }
 
     /// Nobody else is left: all may be tried again, the last one when it is alone.

@@ -109,7 +109,8 @@ impl Dispatcher {
                 self.metrics.retried(code.as_str());
             }
             let has_begun = run.progress.has_begun();
-            run.progress.ordered(best.candidate.worker.id());
+            let worker = &best.candidate.worker;
+            run.progress.ordered(worker.id(), worker.epoch());
             self.sends(run, best);
             let mut attempt = Attempt::new(run, best, trial, run.progress.attempts(), false);
             run.turn = None;

@@ -39,6 +39,10 @@ impl Dispatcher {
                     () = tokio::time::sleep(std::mem::take(&mut pause)) => {}
                 }
             }
+            if run.progress.goes_on() {
+                let fleet = self.fleet.snapshot();
+                (run.progress).forgive_restarted(|id| fleet.worker(id).map(|it| it.epoch()));
+            }
             let mut found = placed(run);
             if found.ranked.is_empty() && run.progress.has_begun() {
                 run.progress.forgive();

@@ -167,6 +167,43 @@ fn near_equals_share_the_work_and_worse_ones_get_none() {
 }
 
 #[test]
+fn an_answer_that_goes_on_waits_behind_nobody_where_somebody_is_free() {
+    let mut scene = Scene::new(0);
+    for n in 0..6 {
+        scene.worker(n, |it| {
+            it.worker.capacity = 2;
+            it.beat.in_flight = if n == 3 { 1 } else { 2 };
+        });
+    }
+    let mut rng = StdRng::seed_from_u64(1);
+    let near = Placement {
+        near_equal: 0.5,
+        ..Placement::default()
+    };
+    let mut chosen = |numerics_class| {
+        let (fleet, warm) = (scene.roster.snapshot(), Warm::default());
+        let query = Query {
+            region: &scene.region,
+            gpu_class: None,
+            tried: &[],
+            numerics_class,
+            warm: &warm,
+            orchestrators: 1,
+            now_mono_ms: 0,
+            left_at: None,
+        };
+        let (model, any) = ((&scene.model, &MODEL), (None, query.class()));
+        let found = fleet.candidates_within(model, &scene.region, any, &warm, &mut rng);
+        first(&place(found, &query, &near, &mut rng).ranked)
+    };
+    assert!((0..50).all(|_| chosen(Some("test")) == id(3)));
+    assert!(
+        (0..50).any(|_| chosen(None) != id(3)),
+        "a new one is spread"
+    );
+}
+
+#[test]
 fn of_two_near_equals_the_less_loaded_is_chosen() {
     let mut scene = Scene::new(2);
     for n in 0..2 {

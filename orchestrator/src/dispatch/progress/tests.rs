@@ -14,16 +14,16 @@ fn piece(progress: &mut Progress) {
 #[test]
 fn how_an_order_failed_depends_on_what_it_and_those_before_gave() {
     let mut progress = Progress::default();
-    progress.ordered(worker(1));
+    progress.ordered(worker(1), 1);
     assert_eq!(progress.failure(), Failure::Early);
-    progress.ordered(worker(2));
+    progress.ordered(worker(2), 1);
     piece(&mut progress);
     piece(&mut progress);
     assert_eq!(progress.failure(), Failure::AfterProgress);
     assert_eq!(progress.not_now(0), [worker(1), worker(2)]);
     assert_eq!(progress.transcript(), [0, 1]);
     assert_eq!(progress.numerics_class(), Some("class"));
-    progress.ordered(worker(3));
+    progress.ordered(worker(3), 1);
     assert_eq!(progress.failure(), Failure::Between, "it gave nothing");
     assert_eq!(progress.not_now(0), [worker(1), worker(2), worker(3)]);
     progress.forgive();
@@ -35,7 +35,7 @@ fn how_an_order_failed_depends_on_what_it_and_those_before_gave() {
 #[test]
 fn an_answer_changes_hands_no_more_than_a_stated_number_of_times() {
     let mut progress = Progress::default();
-    progress.ordered(worker(1));
+    progress.ordered(worker(1), 1);
     piece(&mut progress);
     let tries = |hand_overs| Tries {
         attempts: 1,
@@ -51,10 +51,10 @@ fn an_answer_changes_hands_no_more_than_a_stated_number_of_times() {
 fn a_worker_that_asked_to_be_left_alone_is_asked_again_when_its_time_comes() {
     let mut progress = Progress::default();
     for (n, until_ms) in [(1, 900), (2, 500)] {
-        progress.ordered(worker(n));
+        progress.ordered(worker(n), 1);
         progress.rests(worker(n), until_ms);
     }
-    progress.ordered(worker(3));
+    progress.ordered(worker(3), 1);
     assert_eq!(progress.rested_ms(), Some(500));
     assert_eq!(progress.not_now(499), [worker(3), worker(1), worker(2)]);
     assert_eq!(progress.not_now(500), [worker(3), worker(1)]);
@@ -65,8 +65,8 @@ fn a_worker_that_asked_to_be_left_alone_is_asked_again_when_its_time_comes() {
 fn who_goes_on_is_the_last_that_was_asked_and_who_only_was_slower_may_be_asked_again() {
     let hedged = |goes_on, is_tried| {
         let mut progress = Progress::default();
-        progress.ordered(worker(1));
-        progress.hedged(worker(2), goes_on, is_tried);
+        progress.ordered(worker(1), 1);
+        progress.hedged((worker(2), 1), goes_on, is_tried);
         assert_eq!((progress.attempts(), progress.tries().attempts), (2, 2));
         piece(&mut progress);
         assert_eq!(progress.failure(), Failure::AfterProgress);
@@ -81,7 +81,7 @@ fn who_goes_on_is_the_last_that_was_asked_and_who_only_was_slower_may_be_asked_a
 #[test]
 fn tokens_without_ids_cannot_be_gone_on_from() {
     let mut progress = Progress::default();
-    progress.ordered(worker(1));
+    progress.ordered(worker(1), 1);
     let nameless = Chunk {
         unnamed: 2,
         ..Chunk::new(0, vec![7], "x")
@@ -129,7 +129,7 @@ fn what_a_gateway_was_given_is_gone_on_from_unless_each_token_is_to_be_rated() {
         2,
         "they are billed, whoever gave them"
     );
-    progress.ordered(worker(1));
+    progress.ordered(worker(1), 1);
     assert_eq!(progress.left_at(), None, "asked once, if at all");
     progress.gave(&Chunk::new(0, vec![5, 6], "xy"), "class");
     progress.gave(&Chunk::new(2, vec![7], "z"), "class");
@@ -150,4 +150,20 @@ fn how_long_full_workers_refuse_counts_from_the_first_until_somebody_gives_a_pie
     );
     piece(&mut progress);
     assert_eq!(progress.refused_for(9_000), 0);
+}
+
+#[test]
+fn a_worker_that_was_restarted_is_one_that_was_not_asked() {
+    let mut progress = Progress::default();
+    for n in 1..=3 {
+        progress.ordered(worker(n), 7);
+    }
+    progress.forgive_restarted(|it| (*it == worker(1)).then_some(7));
+    assert_eq!(
+        progress.not_now(0).len(),
+        3,
+        "one is the same, and two are not known"
+    );
+    progress.forgive_restarted(|it| Some(if *it == worker(2) { 8 } else { 7 }));
+    assert_eq!(progress.not_now(0), [worker(1), worker(3)]);
 }
