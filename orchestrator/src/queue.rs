@@ -4,8 +4,8 @@
 //! * **Shares.** Work is divided among priorities by their weights, and among the tenants that wait
 //!   in one by theirs, both by start-time fair queueing (`fair`); a tenant's own requests keep
 //!   their order. How much work one is nobody knows when it has its turn: what it turns out to be
-//!   is made good in its tenant's next turns. So a tenant with one request at a time is behind at most one request of each
-//!   other tenant, however many they have.
+//!   is made good in its tenant's next turns. So a tenant with one request at a time is behind at
+//!   most one request of each other tenant, however many they have.
 //! * **No starvation.** While requests of low priority wait they get their weight's part of the
 //!   work: with the defaults 1 of 21 parts beside normal and high ones.
 //! * **Deadlines.** What has no turn by its time is given back then, and no worker sees it. What

@@ -21,7 +21,7 @@ pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 impl Dispatcher {
     /// Who may give the answer, best first, after a pause. Of an answer that has begun somebody is
-    /// waited for, and so is a worker that others try just now.
+    /// waited for; and so is a worker that others try just now, by who has asked nobody yet.
     pub(super) async fn find(
         &self,
         run: &mut Run,
@@ -48,7 +48,8 @@ impl Dispatcher {
                 run.progress.forgive();
                 found = placed(run);
             }
-            let may_come = run.progress.has_begun() || found.is_tried;
+            let has_asked = run.progress.tries().attempts > 0;
+            let may_come = run.progress.has_begun() || (found.is_tried && !has_asked);
             let waits = found.ranked.is_empty() && may_come;
             if !waits || tokio::time::Instant::now() >= by {
                 return Ok(found);
