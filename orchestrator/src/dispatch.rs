@@ -249,7 +249,7 @@ impl Dispatcher {
 
     /// Records how the request ended, and only then says so.
     async fn finish(&self, mut run: Run, log: &AnswerLog, end: End) -> Result<(), RpcError> {
-        self.settle(&mut run);
+        Self::settle(&mut run);
         let given = given(&run.progress);
         // Encoded once: what is kept is what is given.
         let (step, result) = match end {

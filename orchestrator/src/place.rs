@@ -17,7 +17,6 @@
 use crate::fleet::{Candidate, Class, Found};
 use crate::placement::Placement;
 use crate::score::{self, Terms, Wanted, Weights};
-use crate::warmth::Warm;
 use rand::Rng;
 use std::fmt;
 use tether_wire::{NodeId, Region};
@@ -34,8 +33,6 @@ pub struct Query<'a> {
     /// The class in which an answer is to go on: those of another come after all of it, since theirs
     /// is not provably the answer that would have come.
     pub numerics_class: Option<&'a str>,
-    /// Where the beginning of its prompt was sent.
-    pub warm: &'a Warm,
     /// Orchestrators that place requests, this one among them.
     pub orchestrators: u32,
     /// Now, on the clock that only goes forward.
@@ -192,10 +189,7 @@ pub fn place<'a>(
     for one in &mut scored {
         one.weigh(query, placement, &loads);
     }
-    scored.sort_unstable_by(|a, b| {
-        let ids = || a.found.worker.id().cmp(&b.found.worker.id());
-        a.order.cmp(&b.order).then_with(ids)
-    });
+    scored.sort_unstable_by_key(|it| it.order);
     let choice = Choice {
         looked_at: scored.len(),
         equals: draw_first(&mut scored, query, placement, rng),
@@ -223,7 +217,7 @@ fn look<'a>(found: Found<'a>, query: &Query<'_>) -> Scored<'a> {
         score: 0.0,
         terms: Terms::default(),
         load: 0.0,
-        prefix_blocks: query.warm.at(&worker.id, worker.epoch()),
+        prefix_blocks: found.prefix_blocks,
         over_bound: false,
         suspect: worker.is_suspect(),
         other_class: (query.numerics_class).is_some_and(|class| class != offer.numerics_class),

@@ -133,6 +133,8 @@ pub struct Charge {
     pub weight: u32,
     /// Among which others it waited.
     pub priority: Priority,
+    /// How much work it was said to be.
+    pub work: u32,
 }
 
 impl<T> From<&Entry<T>> for Charge {
@@ -141,6 +143,7 @@ impl<T> From<&Entry<T>> for Charge {
             tenant: entry.tenant.clone(),
             weight: entry.weight,
             priority: entry.priority,
+            work: entry.work,
         }
     }
 }

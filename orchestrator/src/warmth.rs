@@ -43,17 +43,6 @@ impl Warm {
     pub fn homes(&self) -> impl Iterator<Item = &Home> {
         self.homes.iter().flatten()
     }
-
-    /// Blocks that a run of a worker was sent.
-    #[must_use]
-    pub fn at(&self, worker: &NodeId, epoch: u64) -> u32 {
-        let is_it = |home: &Home| home.epoch == epoch && home.worker == *worker;
-        if self.homes().any(is_it) {
-            self.blocks
-        } else {
-            0
-        }
-    }
 }
 
 /// The artifact and the hash of all that the beginning holds.
@@ -210,10 +199,6 @@ mod tests {
         warmth.sent(&MODEL, &prompt("s"), home(2, 9), 0);
         let (homes, _) = found(&mut warmth, "s", 0);
         assert_eq!(homes, [home(2, 9), home(4, 1), home(3, 1)]);
-        let warm = warmth.find(&MODEL, &prompt("s"), 0);
-        assert_eq!(warm.at(&id(2), 9), 1);
-        assert_eq!(warm.at(&id(2), 1), 0, "its process is gone");
-        assert_eq!(warm.at(&id(0), 1), 0);
     }
 
     #[test]

@@ -55,6 +55,7 @@ impl EngineArgs {
                 slots: 32,
                 engine: EngineSettings::Real {
                     processes: self.processes,
+                    threads: 0,
                     hang_ms: self.hang_ms,
                     step_ms: self.step_ms,
                 },

@@ -76,6 +76,7 @@ impl KeysArgs {
                 slots: 4,
                 engine: EngineSettings::Real {
                     processes: 1,
+                    threads: 0,
                     hang_ms: 30_000,
                     step_ms: 60_000,
                 },

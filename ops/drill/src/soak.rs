@@ -75,6 +75,7 @@ impl SoakArgs {
                 slots: SLOTS,
                 engine: EngineSettings::Real {
                     processes: self.processes,
+                    threads: 0,
                     hang_ms: 10_000,
                     step_ms: 30_000,
                 },

@@ -76,10 +76,13 @@ impl SurviveArgs {
             workers: usize::from(self.workers),
             models: 1,
             worker: WorkerSettings {
-                slots: 8,
+                // What each can do at once, so that nobody waits behind another one's answer while a
+                // worker is free. While one is dead there are just as many places as are asked for.
+                slots: 2,
                 engine: EngineSettings::Real {
-                    // Places for one more than are under way, also while one worker is dead.
                     processes: 2,
+                    // All workers share one machine.
+                    threads: 1,
                     hang_ms: 30_000,
                     step_ms: 60_000,
                 },

@@ -297,12 +297,8 @@ impl Explaining<'_> {
         });
         let why_not = why_not.or_else(|| sight.is_open(worker, &offer.model));
         let offer_at = u32::try_from(at).unwrap_or(u32::MAX);
-        let own = Found {
-            worker,
-            offer: offer_at,
-        };
         let own = match why_not {
-            None => self.alone(own, rng),
+            None => self.alone(Found::new(worker, offer_at), rng),
             Some(_) => None,
         };
         let better = |a: &Ranked, b: &Ranked| {
@@ -339,7 +335,6 @@ impl Explaining<'_> {
             gpu_class: self.placement.gpu_class(&found.offer().model.name),
             tried: &[],
             numerics_class: None,
-            warm: &Warm::default(),
             orchestrators: self.sight.fleet.orchestrators(),
             now_mono_ms: self.sight.now_mono_ms,
             left_at: None,

@@ -12,12 +12,11 @@ use super::outcome::{End, is_refusal};
 use super::permit::Chosen;
 use super::progress::Progress;
 use super::run::Run;
-use super::waiting::Turn;
+use super::waiting::{Spent, Turn};
 use super::{Dispatcher, Interrupts, elsewhere};
 use crate::clock;
 use crate::job::Step;
 use crate::policy::Effective;
-use crate::queue::Charge;
 use crate::store::{Reserved, StoreError};
 use std::sync::Arc;
 use tether_wire::infer::{InferRequest, Usage};
@@ -32,7 +31,7 @@ impl Dispatcher {
         rules: &Arc<Effective>,
         deadline: tokio::time::Instant,
         log: &AnswerLog,
-    ) -> Result<(Chosen, (Turn, Option<Charge>)), RpcError> {
+    ) -> Result<(Chosen, (Turn, Option<Spent>)), RpcError> {
         let is_counted = chosen.degraded_from.is_some();
         loop {
             let wanted = (&chosen.model, chosen.digest);
@@ -102,7 +101,7 @@ impl Dispatcher {
         &self,
         run: &mut Run,
         to: Chosen,
-        (turn, charge): (Turn, Option<Charge>),
+        (turn, spent): (Turn, Option<Spent>),
         why: &RpcError,
     ) -> Result<(), End> {
         let model = to.model;
@@ -130,8 +129,8 @@ impl Dispatcher {
         if run.degraded_from.is_none() {
             self.metrics.degraded(why.code.as_str());
         }
-        self.settle(run);
-        run.charge = charge;
+        Self::settle(run);
+        run.spent = spent;
         run.model = model;
         run.digest = to.digest;
         run.degraded_from = to.degraded_from;

@@ -194,12 +194,12 @@ impl Dispatcher {
         Span::current().record("gen_ai.request.model", asked.to_string());
         // Before it is a job: who would wait in vain costs no disk. An answer that has begun elsewhere
         // goes on at once, as one does here: somebody reads it.
-        let (chosen, turn, charge) = if started.is_some() {
+        let (chosen, turn, spent) = if started.is_some() {
             (chosen, None, None)
         } else {
             let turn = self.turn_or_smaller(&request, chosen, &rules, deadline, place.log());
             match turn.await {
-                Ok((chosen, (turn, charge))) => (chosen, Some(turn), charge),
+                Ok((chosen, (turn, spent))) => (chosen, Some(turn), spent),
                 Err(error) => return self.earlier(&request, &hash, lost, error).await,
             }
         };
@@ -243,7 +243,7 @@ impl Dispatcher {
             began,
             deadline,
             turn,
-            charge,
+            spent,
             is_streaming: claimed.is_streaming,
             progress: Progress::new(resume, has_logprobs, claimed.attempts),
             failed: FailedAttempts::default(),

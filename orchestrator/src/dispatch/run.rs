@@ -9,13 +9,12 @@ use super::open::Held;
 use super::outcome::{End, Refusals, told};
 use super::progress::Progress;
 use super::search::LOOK;
-use super::waiting::Turn;
+use super::waiting::{Spent, Turn};
 use super::{Dispatcher, Interrupts};
 use crate::clock;
 use crate::explained::{self, Orders};
 use crate::place::{Placed, Ranked};
 use crate::policy::Effective;
-use crate::queue::Charge;
 use crate::retry::{Failure, Plan, Situation, Why};
 use crate::store::Holder;
 use std::sync::Arc;
@@ -53,8 +52,8 @@ pub(crate) struct Run {
     pub(super) deadline: tokio::time::Instant,
     /// Its place, until a worker has it.
     pub(super) turn: Option<Turn>,
-    /// Whose share of the queue that was taken from, where it had to wait.
-    pub(super) charge: Option<Charge>,
+    /// What that took of its tenant's share of the queue, where it had to wait.
+    pub(super) spent: Option<Spent>,
     /// Whether the store has it as streaming.
     pub(super) is_streaming: bool,
     pub(super) progress: Progress,

@@ -83,7 +83,6 @@ impl Dispatcher {
             gpu_class: placement.gpu_class(&run.model.name),
             tried,
             numerics_class: run.progress.numerics_class(),
-            warm: &warm,
             orchestrators: fleet.orchestrators(),
             now_mono_ms: now_ms,
             left_at: run.progress.left_at(),

@@ -4,10 +4,10 @@
 use super::Dispatcher;
 use super::log::AnswerLog;
 use super::run::Run;
-use super::waiting::{Entered, Turn, Within};
+use super::waiting::{Entered, Spent, Turn, Within};
 use crate::clock;
 use crate::policy::Effective;
-use crate::queue::{Charge, Entry, MAX_RETRY_AFTER_MS, Shed, Why};
+use crate::queue::{Entry, MAX_RETRY_AFTER_MS, Shed, Why};
 use crate::warmth::Warm;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +34,7 @@ impl Dispatcher {
         rules: &Arc<Effective>,
         deadline: tokio::time::Instant,
         log: &AnswerLog,
-    ) -> Result<(Turn, Option<Charge>), RpcError> {
+    ) -> Result<(Turn, Option<Spent>), RpcError> {
         let now_ms = clock::now().mono_ms;
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
         let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
@@ -56,7 +56,6 @@ impl Dispatcher {
             what: rules.clone(),
         };
         let free = |within: Within<'_>| self.free((model, &digest), within);
-        let charge = Charge::from(&entry);
         let mut waiter = match self.waiting.enter((model, digest), entry, free, now_ms) {
             Entered::Turn(turn) => return Ok((turn, None)),
             Entered::Waits(waiter) => waiter,
@@ -74,23 +73,23 @@ impl Dispatcher {
         let then_ms = clock::now().mono_ms;
         let waited_ms = then_ms.saturating_sub(now_ms);
         (self.metrics).waited(Duration::from_millis(waited_ms));
-        turn.map(|turn| (turn, Some(charge))).ok_or_else(|| {
-            let why = "every worker of this model is busy: the request had no turn in time";
-            let estimate_ms = waiter
-                .estimate_ms(then_ms)
-                .unwrap_or(self.config.retry_after_ms);
-            let estimate_ms = estimate_ms.clamp(1, MAX_RETRY_AFTER_MS);
-            RpcError::new(Code::Overloaded, why).with_retry_after_ms(estimate_ms)
-        })
+        turn.map(|(turn, spent)| (turn, Some(spent)))
+            .ok_or_else(|| {
+                let why = "every worker of this model is busy: the request had no turn in time";
+                let estimate_ms = waiter
+                    .estimate_ms(then_ms)
+                    .unwrap_or(self.config.retry_after_ms);
+                let estimate_ms = estimate_ms.clamp(1, MAX_RETRY_AFTER_MS);
+                RpcError::new(Code::Overloaded, why).with_retry_after_ms(estimate_ms)
+            })
     }
 
     /// Makes good what the turn of a request was charged too much or too little: by the tokens that its
     /// answer had.
-    pub(super) fn settle(&self, run: &mut Run) {
-        if let Some(charge) = run.charge.take() {
-            let more =
-                i64::from(run.progress.given_tokens()) - i64::from(likely_tokens(&run.request));
-            self.waiting.settle(&run.model, &charge, more);
+    pub(super) fn settle(run: &mut Run) {
+        if let Some(spent) = run.spent.take() {
+            let tokens = run.progress.given_tokens();
+            spent.settle(i64::from(tokens) - i64::from(likely_tokens(&run.request)));
         }
     }
 

@@ -43,6 +43,7 @@ struct Room {
 struct Waits {
     tell: oneshot::Sender<Called>,
     rules: Arc<Effective>,
+    charge: Charge,
 }
 
 /// Where a request may go; everywhere where nothing is said.
@@ -76,7 +77,7 @@ impl<F: Fn(Within<'_>) -> u32> Free<F> {
 /// What comes of waiting.
 #[derive(Debug)]
 enum Called {
-    Turn(Turn),
+    Turn(Turn, Spent),
     /// Its time is over.
     Late,
 }
@@ -129,6 +130,7 @@ impl Waiting {
         let entry = asks.clone().with(Waits {
             tell,
             rules: asks.what.clone(),
+            charge: Charge::from(&asks),
         });
         match room.queues.push(model, entry, now_ms) {
             Ok(ticket) => {
@@ -174,7 +176,9 @@ impl Waiting {
                         None => break,
                         Some(Next::Late(late)) => called.push((late, Called::Late)),
                         Some(Next::Serve(next)) => {
-                            called.push((next, Called::Turn(self.turn(&mut room, &model))));
+                            let turn = self.turn(&mut room, &model);
+                            let spent = self.spent(&model, next.charge.clone());
+                            called.push((next, Called::Turn(turn, spent)));
                         }
                     }
                 }
@@ -193,11 +197,6 @@ impl Waiting {
     pub(super) fn answered(&self, model: &ModelRef, work: u32, took: Duration) {
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.room().queues.answered(model, work, took_ms);
-    }
-
-    /// What one had its turn for was so much more work than was said, or less.
-    pub(super) fn settle(&self, model: &ModelRef, charge: &Charge, more: i64) {
-        self.room().queues.settle(model, charge, more);
     }
 
     /// In which time a request of so much work, whose caller waits so long, must have its turn to be
@@ -251,6 +250,15 @@ impl Waiting {
         }
     }
 
+    fn spent(&self, model: &ModelRef, charge: Charge) -> Spent {
+        Spent {
+            waiting: self.clone(),
+            model: model.clone(),
+            more: -i64::from(charge.work),
+            charge,
+        }
+    }
+
     /// Each change is one step, so that a panic elsewhere leaves nothing half done.
     fn room(&self) -> MutexGuard<'_, Room> {
         self.0.room.lock().unwrap_or_else(PoisonError::into_inner)
@@ -283,9 +291,9 @@ impl Waiter {
 
     /// Its turn; nothing where its time was over first. Losing interest in the future and asking anew
     /// loses nothing.
-    pub(super) async fn turn(&mut self) -> Option<Turn> {
+    pub(super) async fn turn(&mut self) -> Option<(Turn, Spent)> {
         match (&mut self.called).await {
-            Ok(Called::Turn(turn)) => Some(turn),
+            Ok(Called::Turn(turn, spent)) => Some((turn, spent)),
             Ok(Called::Late) | Err(_) => None,
         }
     }
@@ -323,6 +331,34 @@ impl Drop for Turn {
             }
         }
         self.waiting.wake();
+    }
+}
+
+/// What a turn took of its tenant's share. Dropping it gives it back, unless it was settled.
+pub(super) struct Spent {
+    waiting: Waiting,
+    model: ModelRef,
+    charge: Charge,
+    more: i64,
+}
+
+impl Spent {
+    /// The turn was for so much more work than was said, or less.
+    pub(super) fn settle(mut self, more: i64) {
+        self.more = more;
+    }
+}
+
+impl std::fmt::Debug for Spent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Spent({}, {:?})", self.model, self.charge)
+    }
+}
+
+impl Drop for Spent {
+    fn drop(&mut self) {
+        let mut room = self.waiting.room();
+        (room.queues).settle(&self.model, &self.charge, self.more);
     }
 }
 

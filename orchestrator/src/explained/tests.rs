@@ -38,7 +38,6 @@ fn placed(busy: u32, suspect: bool) -> Placed {
         gpu_class: None,
         tried: &[],
         numerics_class: None,
-        warm: &warm,
         orchestrators: 1,
         now_mono_ms: 0,
         left_at: None,

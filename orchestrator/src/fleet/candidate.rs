@@ -11,9 +11,25 @@ pub struct Found<'a> {
     /// The worker.
     pub worker: &'a Arc<WorkerView>,
     pub(crate) offer: u32,
+    /// Blocks of the prompt's beginning that it was sent before.
+    pub(crate) prefix_blocks: u32,
 }
 
 impl<'a> Found<'a> {
+    /// One of whose offers, by its place among them, is asked for.
+    pub(crate) fn new(worker: &'a Arc<WorkerView>, offer: u32) -> Self {
+        Self {
+            worker,
+            offer,
+            prefix_blocks: 0,
+        }
+    }
+
+    /// Whether the same view is one of these.
+    pub(crate) fn is_among(&self, others: &[Found<'_>]) -> bool {
+        (others.iter()).any(|it| Arc::ptr_eq(it.worker, self.worker))
+    }
+
     /// What it offers.
     #[must_use]
     pub fn offer(&self) -> &'a ModelOffer {
@@ -46,9 +62,12 @@ impl Candidate {
     }
 
     pub(crate) fn found(&self) -> Found<'_> {
-        Found {
-            worker: &self.worker,
-            offer: self.offer,
-        }
+        Found::new(&self.worker, self.offer)
+    }
+}
+
+impl AsRef<WorkerView> for Candidate {
+    fn as_ref(&self) -> &WorkerView {
+        &self.worker
     }
 }

@@ -194,11 +194,11 @@ fn of_a_very_large_group_some_are_looked_at_to_rank_it_and_others_the_next_time(
         group.put(&Arc::new(view), true);
     }
     assert_eq!(group.cost(), RANKED);
-    for worker in group.serving().iter() {
-        worker.live.set_suspect();
+    for it in group.serving().iter() {
+        it.worker.live.set_suspect();
     }
     let well = group.serving().iter().nth(3 * RANKED / 2).expect("there");
-    well.live.set_well();
+    well.worker.live.set_well();
     let mut found = 0;
     let mut merits = merits();
     for turn in 0..100 {

@@ -9,6 +9,7 @@ use super::snapshot::Snapshot;
 use super::worker::{Live, Offering, WorkerView};
 use crate::fleet::offerings::Offerings;
 use crate::score::Weights;
+use crate::warmth::Warm;
 use std::sync::Arc;
 use tether_wire::beat::NodeState;
 use tether_wire::card::{ModelOffer, WorkerCard};
@@ -120,9 +121,10 @@ fn beat(load: u32) -> Beat {
 
 impl Snapshot {
     /// All who serve an artifact.
-    pub(crate) fn everyone(&self, model: &ModelRef, digest: &Digest) -> Vec<Found<'_>> {
+    pub(crate) fn everyone(&self, model: (&ModelRef, &Digest), warm: &Warm) -> Vec<Found<'_>> {
         let mut found = Vec::new();
-        self.index.find_all(model, digest, &mut found);
+        self.index.find_all(model.0, model.1, &mut found);
+        self.add_warm(model, None, warm, &mut found);
         found
     }
 }

@@ -82,7 +82,7 @@ impl Kind {
 
     fn found<'a>(&self, worker: &'a Arc<WorkerView>) -> Option<Found<'a>> {
         let offer = worker.offering.position(&self.model, &self.digest)?;
-        Some(Found { worker, offer })
+        Some(Found::new(worker, offer))
     }
 }
 
@@ -91,7 +91,7 @@ impl Kind {
 pub(crate) struct Group {
     kind: Arc<Kind>,
     /// Those that take work.
-    serving: Roll,
+    serving: Roll<Candidate>,
     /// Those that offer the artifact and take no work.
     others: Roll,
     /// Those that are ready, all of them among `serving`; after a ranking the best first.
@@ -118,7 +118,7 @@ impl Group {
         &self.kind
     }
 
-    pub(crate) fn serving(&self) -> &Roll {
+    pub(crate) fn serving(&self) -> &Roll<Candidate> {
         &self.serving
     }
 
@@ -157,8 +157,7 @@ impl Group {
         self.find_any(left, rng, found);
         let mut at = behind;
         while at < found.len() && behind > before {
-            let is_it = |it: &Found<'_>| Arc::ptr_eq(it.worker, found[at].worker);
-            if found[before..behind].iter().any(is_it) {
+            if found[at].is_among(&found[before..behind]) {
                 found.swap_remove(at);
             } else {
                 at += 1;
@@ -183,14 +182,13 @@ impl Group {
         // Also in the place of those that were ready and left.
         let drawn = (look.all + before - found.len()).min(others);
         if drawn > 0 {
-            let drawn = (self.serving.iter_from(rng.random()))
-                .filter(|worker| self.place_in_top(worker).is_none())
-                .take(drawn);
-            found.extend(drawn.filter_map(|worker| self.kind.found(worker)));
+            let most = found.len() + drawn;
+            let some = self.serving.iter_from(rng.random());
+            add_new(some.map(Candidate::found), before, most, found);
         }
         let is_well = |it: &Found<'_>| !it.worker.is_suspect() && !it.worker.is_withdrawn();
         if !found[before..].iter().any(is_well) {
-            found.extend(rest.map(Candidate::found));
+            add_new(rest.map(Candidate::found), before, usize::MAX, found);
         }
     }
 
@@ -198,12 +196,13 @@ impl Group {
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn find_all<'a>(&'a self, found: &mut Vec<Found<'a>>) {
         let all = self.serving.iter();
-        found.extend(all.filter_map(|worker| self.kind.found(worker)));
+        found.extend(all.map(Candidate::found));
     }
 
     /// One that offers the artifact, whether it takes work or not.
     pub(crate) fn any(&self) -> Option<&Arc<WorkerView>> {
-        self.serving.iter().next().or(self.others.iter().next())
+        let serving = self.serving.iter().map(|it| &it.worker);
+        serving.chain(self.others.iter()).next()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -218,7 +217,7 @@ impl Group {
             return;
         };
         self.others.remove(&worker.id);
-        let old = self.serving.put(worker.clone());
+        let old = self.serving.put(found.to_owned()).map(|it| it.worker);
         self.classes.put(old.as_ref(), found);
         match old {
             Some(old) => {
@@ -237,7 +236,7 @@ impl Group {
     }
 
     fn withdraw(&mut self, id: &NodeId) {
-        let Some(gone) = self.serving.remove(id) else {
+        let Some(Candidate { worker: gone, .. }) = self.serving.remove(id) else {
             return;
         };
         self.classes.remove(&gone);
@@ -268,7 +267,7 @@ impl Group {
         let (mut best, mut classes) = (Best::of(TOP), Ranking::default());
         let merit = |found: Found<'_>| merits.of(found.worker, found.offer());
         let some = self.serving.iter_from(merits.seed).take(RANKED);
-        for found in some.filter_map(|worker| self.kind.found(worker)) {
+        for found in some.map(Candidate::found) {
             let merit = merit(found);
             best.take(Rated { merit, found });
             classes.take(Rated { merit, found });
@@ -286,5 +285,22 @@ impl Group {
         self.top = Arc::new(best);
         self.classes = classes;
         self.ranked_ms = now_ms;
+    }
+}
+
+/// Adds those that are not among these yet, from `before` on, until there are so many.
+fn add_new<'a>(
+    some: impl Iterator<Item = Found<'a>>,
+    before: usize,
+    most: usize,
+    found: &mut Vec<Found<'a>>,
+) {
+    for it in some {
+        if found.len() >= most {
+            return;
+        }
+        if !it.is_among(&found[before..]) {
+            found.push(it);
+        }
     }
 }

@@ -75,9 +75,9 @@ impl Artifact {
     }
 
     /// The offer of one that takes work.
-    fn served_offer(&self, model: &ModelName, tier: Tier, digest: &Digest) -> Option<&ModelOffer> {
-        let worker = (self.tier(tier).values()).find_map(|group| group.serving().iter().next())?;
-        (worker.card().models.iter()).find(|it| it.model.name == *model && it.digest == *digest)
+    fn served_offer(&self, tier: Tier) -> Option<&ModelOffer> {
+        let one = (self.tier(tier).values()).find_map(|group| group.serving().iter().next())?;
+        Some(one.offer())
     }
 }
 
@@ -251,8 +251,8 @@ impl Index {
             .find_map(|tier| {
                 (versions.iter().rev())
                     .filter(|(number, _)| version.is_none_or(|it| it == **number))
-                    .flat_map(|(_, artifacts)| artifacts)
-                    .find_map(|(digest, artifact)| artifact.served_offer(name, tier, digest))
+                    .flat_map(|(_, artifacts)| artifacts.values())
+                    .find_map(|artifact| artifact.served_offer(tier))
             })
     }
 

@@ -17,33 +17,42 @@ const FULL: usize = 2 * SHARD;
 /// Places that a shard grows by: a shard that doubled would waste half of its memory.
 const GROWTH: usize = 4;
 
-type Shard = Arc<Vec<Entry>>;
+type Shard<T> = Arc<Vec<Entry<T>>>;
 
 /// A worker, with the beginning of its id: memory far away is read for the one that is looked for,
 /// not for those beside it.
 #[derive(Clone, Debug)]
-struct Entry {
+struct Entry<T> {
     first: u64,
-    view: Arc<WorkerView>,
+    view: T,
 }
 
-impl Entry {
-    fn new(view: Arc<WorkerView>) -> Self {
+impl<T: AsRef<WorkerView>> Entry<T> {
+    fn new(view: T) -> Self {
         Self {
-            first: first_eight(&view.id),
+            first: first_eight(&view.as_ref().id),
             view,
         }
     }
 }
 
-/// Workers by id. The number of shards is a power of two.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Roll {
-    shards: Arc<Vec<Shard>>,
+/// Workers by id: views of them, or candidates. The number of shards is a power of two.
+#[derive(Clone, Debug)]
+pub(crate) struct Roll<T = Arc<WorkerView>> {
+    shards: Arc<Vec<Shard<T>>>,
     len: usize,
 }
 
-impl Roll {
+impl<T> Default for Roll<T> {
+    fn default() -> Self {
+        Self {
+            shards: Arc::default(),
+            len: 0,
+        }
+    }
+}
+
+impl<T: AsRef<WorkerView> + Clone> Roll<T> {
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -52,23 +61,24 @@ impl Roll {
         self.len == 0
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<WorkerView>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         (self.shards.iter()).flat_map(|shard| shard.iter().map(|entry| &entry.view))
     }
 
-    pub(crate) fn get(&self, id: &NodeId) -> Option<&Arc<WorkerView>> {
+    pub(crate) fn get(&self, id: &NodeId) -> Option<&T> {
         let shard = self.shards.get(self.place(id))?;
         Some(&shard[search(shard, id).ok()?].view)
     }
 
     /// Adds a worker, or replaces the view of it.
-    pub(crate) fn put(&mut self, view: Arc<WorkerView>) -> Option<Arc<WorkerView>> {
+    pub(crate) fn put(&mut self, view: T) -> Option<T> {
         if self.len >= self.shards.len() * FULL {
             self.cut((self.shards.len() * 2).max(1));
         }
-        let place = self.place(&view.id);
+        let id = view.as_ref().id;
+        let place = self.place(&id);
         let shard = Arc::make_mut(&mut Arc::make_mut(&mut self.shards)[place]);
-        match search(shard, &view.id) {
+        match search(shard, &id) {
             Ok(at) => Some(std::mem::replace(&mut shard[at].view, view)),
             Err(at) => {
                 if shard.len() == shard.capacity() {
@@ -81,7 +91,7 @@ impl Roll {
         }
     }
 
-    pub(crate) fn remove(&mut self, id: &NodeId) -> Option<Arc<WorkerView>> {
+    pub(crate) fn remove(&mut self, id: &NodeId) -> Option<T> {
         let place = self.place(id);
         let at = search(self.shards.get(place)?, id).ok()?;
         let gone = Arc::make_mut(&mut Arc::make_mut(&mut self.shards)[place]).remove(at);
@@ -95,7 +105,7 @@ impl Roll {
 
     /// All of them, from one on that a random number chooses, nearly evenly. Neighbours stay
     /// neighbours for a while, but nobody can choose theirs.
-    pub(crate) fn iter_from(&self, random: u64) -> impl Iterator<Item = &Arc<WorkerView>> {
+    pub(crate) fn iter_from(&self, random: u64) -> impl Iterator<Item = &T> {
         let draw = |random: u64, of: usize| {
             let drawn = random % (of as u64).max(1);
             usize::try_from(drawn).unwrap_or(0)
@@ -111,13 +121,13 @@ impl Roll {
 
     /// Deals all out to so many shards.
     fn cut(&mut self, shards: usize) {
-        let mut dealt: Vec<Vec<Entry>> = Vec::new();
+        let mut dealt: Vec<Vec<Entry<T>>> = Vec::new();
         dealt.resize_with(shards, Vec::new);
         for view in self.iter() {
-            dealt[place(&view.id, shards)].push(Entry::new(view.clone()));
+            dealt[place(&view.as_ref().id, shards)].push(Entry::new(view.clone()));
         }
         let packed = dealt.into_iter().map(|mut shard| {
-            shard.sort_unstable_by_key(|entry| entry.view.id);
+            shard.sort_unstable_by_key(|entry| entry.view.as_ref().id);
             shard.shrink_to_fit();
             Arc::new(shard)
         });
@@ -129,10 +139,10 @@ impl Roll {
     }
 }
 
-fn search(shard: &[Entry], id: &NodeId) -> Result<usize, usize> {
+fn search<T: AsRef<WorkerView>>(shard: &[Entry<T>], id: &NodeId) -> Result<usize, usize> {
     let first = first_eight(id);
     shard.binary_search_by(|entry| {
-        let rest = || entry.view.id.cmp(id);
+        let rest = || entry.view.as_ref().id.cmp(id);
         entry.first.cmp(&first).then_with(rest)
     })
 }

@@ -64,21 +64,32 @@ impl Snapshot {
     ) -> Vec<Found<'_>> {
         let mut found = Vec::with_capacity(MAX_LOOKED + MAX_HOMES);
         (self.index).find(model, region, within, class, rng, &mut found);
-        for home in warm.homes() {
-            let is_it = |it: &Found<'_>| it.worker.id == home.worker;
-            if !found.iter().any(is_it) {
-                let is_within = |it: &Found<'_>| {
-                    within.is_none_or(|within| within.contains(it.worker.region()))
-                };
-                found.extend(self.home(home, model).filter(is_within));
-            }
-        }
+        self.add_warm(model, within, warm, &mut found);
         // What is read of each lies apart from the others: asked for one after the other, without
         // waiting, it comes together.
         for it in &found {
             it.worker.fetch();
         }
         found
+    }
+
+    /// Adds those that were sent the prompt's beginning, or marks them where they are found already.
+    pub(super) fn add_warm<'a>(
+        &'a self,
+        model: (&ModelRef, &Digest),
+        within: Option<&BTreeSet<Region>>,
+        warm: &Warm,
+        found: &mut Vec<Found<'a>>,
+    ) {
+        for mut it in warm.homes().filter_map(|home| self.home(home, model)) {
+            it.prefix_blocks = warm.blocks;
+            let is_it = |known: &&mut Found<'_>| Arc::ptr_eq(known.worker, it.worker);
+            if let Some(known) = found.iter_mut().find(is_it) {
+                *known = it;
+            } else if within.is_none_or(|within| within.contains(it.worker.region())) {
+                found.push(it);
+            }
+        }
     }
 
     /// The run of a worker that was sent a prompt's beginning, where it is still there and serves.
@@ -98,7 +109,7 @@ impl Snapshot {
     ) -> Option<Found<'_>> {
         let worker = self.workers.get(worker)?;
         let offer = worker.offering.position(model, digest)?;
-        Some(Found { worker, offer })
+        Some(Found::new(worker, offer))
     }
 
     /// Whether somebody takes requests for an artifact under this name, suspects included.

@@ -26,8 +26,10 @@ impl Offering {
 }
 
 /// What changes with each beat, and with what this orchestrator itself does: numbers that are read
-/// and written without a lock, each by itself, and shared by all views of a worker.
+/// and written without a lock, each by itself, and shared by all views of a worker. All of it is in
+/// one line of the processor's cache, since placement reads it of workers that are in none.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 pub(crate) struct Live {
     epoch: AtomicU64,
     heard_mono_ms: AtomicU64,
@@ -145,8 +147,14 @@ impl WorkerView {
     }
 
     /// Brings what is read of it into the processor's cache.
-    pub(crate) fn fetch(&self) {
-        std::hint::black_box(self.live.heard_mono_ms.load(Ordering::Relaxed));
+    pub(crate) fn fetch(self: &Arc<Self>) {
+        let live = self.live.heard_mono_ms.load(Ordering::Relaxed);
+        std::hint::black_box((
+            live,
+            Arc::strong_count(self),
+            self.tier,
+            self.offering.card.capacity,
+        ));
     }
 
     /// Whether it may be dead.

@@ -1,7 +1,7 @@
 use super::*;
 use crate::fleet::Roster;
 use crate::testing::{Says, id, region, there};
-use crate::warmth::{Home, Warmth};
+use crate::warmth::{Home, Warm, Warmth};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::HashMap;
@@ -57,7 +57,6 @@ impl Scene {
             gpu_class: placement.gpu_class(&self.model.name),
             tried,
             numerics_class: None,
-            warm,
             orchestrators: 1,
             now_mono_ms: 0,
             left_at,
@@ -187,7 +186,6 @@ fn an_answer_that_goes_on_waits_behind_nobody_where_somebody_is_free() {
             gpu_class: None,
             tried: &[],
             numerics_class,
-            warm: &warm,
             orchestrators: 1,
             now_mono_ms: 0,
             left_at: None,
@@ -395,7 +393,6 @@ fn what_a_worker_said_long_ago_is_believed_less_and_what_we_gave_it_is_not() {
             gpu_class: None,
             tried: &[],
             numerics_class: None,
-            warm: &cold,
             orchestrators: 1,
             now_mono_ms,
             left_at: None,

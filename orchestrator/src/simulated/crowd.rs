@@ -158,7 +158,7 @@ impl Crowd {
         let (model, digest) = &self.models[artifact % self.models.len()];
         let region = &self.regions[region % self.regions.len()];
         let found = fleet.candidates((model, digest), region, warm, rng);
-        place(found, &self.query(region, warm, now_ms), placement, rng)
+        place(found, &self.query(region, now_ms), placement, rng)
     }
 
     /// The same by a look at everybody who serves the artifact.
@@ -172,17 +172,16 @@ impl Crowd {
     ) -> Placed {
         let (model, digest) = &self.models[artifact % self.models.len()];
         let region = &self.regions[region % self.regions.len()];
-        let found: Vec<Found<'_>> = fleet.everyone(model, digest);
-        place(found, &self.query(region, warm, now_ms), placement, rng)
+        let found: Vec<Found<'_>> = fleet.everyone((model, digest), warm);
+        place(found, &self.query(region, now_ms), placement, rng)
     }
 
-    fn query<'a>(&self, region: &'a Region, warm: &'a Warm, now_mono_ms: u64) -> Query<'a> {
+    fn query<'a>(&self, region: &'a Region, now_mono_ms: u64) -> Query<'a> {
         Query {
             region,
             gpu_class: None,
             tried: &[],
             numerics_class: None,
-            warm,
             orchestrators: self.orchestrators,
             now_mono_ms,
             left_at: None,

@@ -3,7 +3,8 @@
 //!
 //! One connection writes: operations that wait are sent as one transaction, all at once, so that a
 //! group costs one round trip and one flush however many it holds. Another one reads, and a third one
-//! says who lives. All are made anew when they are lost. Nothing here is in memory that another orchestrator would have to know.
+//! says who lives. All are made anew when they are lost. Nothing here is in memory that another
+//! orchestrator would have to know.
 //!
 //! The connection is not encrypted: what is a tenant's is sealed before it is sent, the rest wants a
 //! private network or a local socket.

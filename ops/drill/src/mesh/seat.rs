@@ -26,9 +26,11 @@ pub(crate) struct WorkerSettings {
 pub(crate) enum EngineSettings {
     /// The echo engine, with milliseconds that it takes for each token.
     Echo { token_ms: u64 },
-    /// The real one, with processes for each model and its deadlines in milliseconds.
+    /// The real one, with processes for each model, threads of each (0: by itself) and its deadlines
+    /// in milliseconds.
     Real {
         processes: u16,
+        threads: u16,
         hang_ms: u64,
         step_ms: u64,
     },
@@ -42,11 +44,12 @@ impl EngineSettings {
             }
             Self::Real {
                 processes,
+                threads,
                 hang_ms,
                 step_ms,
             } => {
                 format!(
-                    "replicas = {processes}\nhang_timeout_ms = {hang_ms}\nstep_timeout_ms = {step_ms}\n"
+                    "replicas = {processes}\nthreads = {threads}\nhang_timeout_ms = {hang_ms}\nstep_timeout_ms = {step_ms}\n"
                 )
             }
         }

@@ -30,8 +30,8 @@ impl Found {
         let mut report = Report::new(
             "survive",
             format!(
-                "{} orchestrators, a gateway, {} workers with the real engine, {} requests at once; \
-                 a {victim} killed by `kill -9` every {} ms and restarted, {} in all",
+                "{} orchestrators, a gateway, {} workers with the real engine (two processes of one \
+                 thread each), {} requests at once; a {victim} killed by `kill -9` every {} ms and restarted, {} in all",
                 args.kill.orchestrators(),
                 args.workers,
                 args.open,

@@ -15,11 +15,15 @@ fn model() -> ModelRef {
 }
 
 fn enter(waiting: &Waiting, tenant: &str, free: u32) -> Entered {
+    enter_work(waiting, tenant, free, 1)
+}
+
+fn enter_work(waiting: &Waiting, tenant: &str, free: u32, work: u32) -> Entered {
     let entry = Entry {
         tenant: TenantId::new(tenant).expect("valid"),
         weight: 1,
         priority: Priority::Normal,
-        work: 1,
+        work,
         bytes: 1,
         turn_by_ms: u64::MAX,
         margin_ms: 0,
@@ -46,8 +50,11 @@ fn turn(entered: Entered) -> Turn {
     }
 }
 
+/// What it took of its share is as it was said.
 fn has_turn(waiter: &mut Waiter) -> Option<Turn> {
-    waiter.turn().now_or_never().flatten()
+    let (turn, spent) = waiter.turn().now_or_never().flatten()?;
+    spent.settle(0);
+    Some(turn)
 }
 
 #[test]
@@ -75,6 +82,27 @@ fn who_comes_while_others_wait_is_behind_them_though_a_place_is_free() {
     drop(given);
     waiting.call(|_, _, _| 1, 0);
     assert!(has_turn(&mut second).is_some());
+}
+
+#[test]
+fn who_has_a_turn_and_makes_nothing_of_it_has_its_share_back() {
+    for is_used in [true, false] {
+        let waiting = waiting();
+        let mut first = waits(enter_work(&waiting, "a", 0, 10));
+        let mut second = waits(enter(&waiting, "a", 0));
+        let mut others = [(); 3].map(|()| waits(enter(&waiting, "b", 0)));
+        waiting.call(|_, _, _| 1, 0);
+        let (_, spent) = (first.turn().now_or_never().flatten()).expect("it was first");
+        if is_used {
+            spent.settle(0);
+        } else {
+            drop(spent);
+        }
+        waiting.call(|_, _, _| 2, 0);
+        assert_eq!(has_turn(&mut second).is_some(), !is_used);
+        let others = others.iter_mut().filter_map(has_turn).count();
+        assert_eq!(others, if is_used { 2 } else { 1 });
+    }
 }
 
 #[test]

@@ -40,7 +40,6 @@ fn placed(fleet: &Snapshot, class: Class<'_>, rng: &mut StdRng) -> Vec<Ranked> {
         gpu_class,
         tried: &[],
         numerics_class,
-        warm: &cold,
         orchestrators: 1,
         now_mono_ms: 0,
         left_at: None,

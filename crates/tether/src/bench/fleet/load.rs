@@ -200,7 +200,6 @@ impl Load {
                 gpu_class: None,
                 tried: &[],
                 numerics_class: None,
-                warm: &cold,
                 orchestrators: 1,
                 now_mono_ms: 0,
                 left_at: None,
