@@ -28,8 +28,6 @@ pub struct Query<'a> {
     pub region: &'a Region,
     /// The class of accelerator that its model is best given to.
     pub gpu_class: Option<&'a str>,
-    /// Workers that were tried already.
-    pub tried: &'a [NodeId],
     /// The class in which an answer is to go on: those of another come after all of it, since theirs
     /// is not provably the answer that would have come.
     pub numerics_class: Option<&'a str>,
@@ -172,7 +170,7 @@ pub fn place<'a>(
     let candidates = candidates.into_iter();
     let mut scored: Vec<Scored<'a>> = Vec::with_capacity(candidates.size_hint().1.unwrap_or(0));
     let mut said = Loads::default();
-    for found in candidates.filter(|found| !query.tried.contains(&found.worker.id())) {
+    for found in candidates {
         let one = look(found, query);
         if !one.suspect {
             said.count(precise(found.worker.others()), slots(&found));

@@ -124,7 +124,7 @@ impl<T> Entry<T> {
     }
 }
 
-/// Whose share a turn was taken from.
+/// What a turn takes of a tenant's share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Charge {
     /// Whose it was.

@@ -76,12 +76,11 @@ impl SurviveArgs {
             workers: usize::from(self.workers),
             models: 1,
             worker: WorkerSettings {
-                // What each can do at once, so that nobody waits behind another one's answer while a
-                // worker is free. While one is dead there are just as many places as are asked for.
-                slots: 2,
+                slots: 8,
                 engine: EngineSettings::Real {
+                    // Places for one more than are under way, also while one worker is dead.
                     processes: 2,
-                    // All workers share one machine.
+                    // All workers share one machine: more threads would wait for each other.
                     threads: 1,
                     hang_ms: 30_000,
                     step_ms: 60_000,

@@ -333,7 +333,6 @@ impl Explaining<'_> {
         let query = Query {
             region: self.region,
             gpu_class: self.placement.gpu_class(&found.offer().model.name),
-            tried: &[],
             numerics_class: None,
             orchestrators: self.sight.fleet.orchestrators(),
             now_mono_ms: self.sight.now_mono_ms,

@@ -21,7 +21,7 @@ pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 impl Dispatcher {
     /// Who may give the answer, best first, after a pause. Of an answer that has begun somebody is
-    /// waited for; and so is a worker that others try just now, by who has asked nobody yet.
+    /// waited for; and so is a worker that others try just now.
     pub(super) async fn find(
         &self,
         run: &mut Run,
@@ -48,8 +48,7 @@ impl Dispatcher {
                 run.progress.forgive();
                 found = placed(run);
             }
-            let has_asked = run.progress.tries().attempts > 0;
-            let may_come = run.progress.has_begun() || (found.is_tried && !has_asked);
+            let may_come = run.progress.has_begun() || found.is_tried;
             let waits = found.ranked.is_empty() && may_come;
             if !waits || tokio::time::Instant::now() >= by {
                 return Ok(found);
@@ -81,7 +80,6 @@ impl Dispatcher {
         let query = Query {
             region: &self.region,
             gpu_class: placement.gpu_class(&run.model.name),
-            tried,
             numerics_class: run.progress.numerics_class(),
             orchestrators: fleet.orchestrators(),
             now_mono_ms: now_ms,
@@ -92,7 +90,7 @@ impl Dispatcher {
             (&run.model, &run.digest),
             (run.rules.regions(), query.class()),
             &warm,
-            query.left_at.as_ref(),
+            (query.left_at.as_ref(), tried),
         );
         let placed = place(found, &query, &placement, &mut rand::rng());
         Placed {
@@ -127,17 +125,17 @@ impl Dispatcher {
         within: Option<&BTreeSet<Region>>,
         warm: &Warm,
     ) -> (Vec<Found<'a>>, Barred) {
-        self.candidates_of(fleet, model, (within, Class::Any), warm, None)
+        self.candidates_of(fleet, model, (within, Class::Any), warm, (None, &[]))
     }
 
-    /// The same, with those of a class among them, and `also` this one.
+    /// The same, with those of a class among them, `also` this one, and `but` for these.
     fn candidates_of<'a>(
         &self,
         fleet: &'a Snapshot,
         model: (&ModelRef, &Digest),
         within: (Option<&BTreeSet<Region>>, Class<'_>),
         warm: &Warm,
-        also: Option<&NodeId>,
+        (also, but): (Option<&NodeId>, &[NodeId]),
     ) -> (Vec<Found<'a>>, Barred) {
         let now_mono_ms = clock::now().mono_ms;
         let is_linked = |worker: &NodeId| {
@@ -153,7 +151,8 @@ impl Dispatcher {
         }));
         found.retain(|it| {
             let worker = it.worker;
-            worker.may_be_asked(|| is_linked(&worker.id()), now_mono_ms)
+            !but.contains(&worker.id())
+                && worker.may_be_asked(|| is_linked(&worker.id()), now_mono_ms)
         });
         let barred = self.breaking.sift(&mut found, |it| it.worker, model.0);
         (found, barred)

@@ -26,7 +26,7 @@ const LIKELY_TOKENS: u32 = 256;
 const MOST_TOKENS: u32 = 2_048;
 
 impl Dispatcher {
-    /// Waits for the turn of a request. With whose share it was taken from, where it had to wait.
+    /// Waits for the turn of a request. With what it took of its tenant's share, where it had to wait.
     pub(super) async fn turn(
         &self,
         request: &InferRequest,
@@ -87,7 +87,10 @@ impl Dispatcher {
     /// Makes good what the turn of a request was charged too much or too little: by the tokens that its
     /// answer had.
     pub(super) fn settle(run: &mut Run) {
-        if let Some(spent) = run.spent.take() {
+        // Where no worker read the prompt the turn came to nothing, and what it took is given back.
+        if let Some(spent) = run.spent.take()
+            && run.progress.prompt_tokens() > 0
+        {
             let tokens = run.progress.given_tokens();
             spent.settle(i64::from(tokens) - i64::from(likely_tokens(&run.request)));
         }

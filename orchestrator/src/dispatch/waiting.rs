@@ -254,7 +254,7 @@ impl Waiting {
         Spent {
             waiting: self.clone(),
             model: model.clone(),
-            more: -i64::from(charge.work),
+            more: 1 - i64::from(charge.work.max(1)),
             charge,
         }
     }
@@ -334,7 +334,8 @@ impl Drop for Turn {
     }
 }
 
-/// What a turn took of its tenant's share. Dropping it gives it back, unless it was settled.
+/// What a turn took of its tenant's share. Dropping it gives it back, unless it was settled, but for
+/// the least that a turn is: who has many that come to nothing keeps others waiting, too.
 pub(super) struct Spent {
     waiting: Waiting,
     model: ModelRef,

@@ -36,7 +36,6 @@ fn placed(busy: u32, suspect: bool) -> Placed {
     let query = Query {
         region: &here,
         gpu_class: None,
-        tried: &[],
         numerics_class: None,
         orchestrators: 1,
         now_mono_ms: 0,

@@ -30,7 +30,8 @@ pub(crate) struct Look {
     /// The best of those that are ready. The rest of them take turns: all who ask would otherwise
     /// go to the same few.
     best: usize,
-    /// Those that are drawn from the others, so that whoever is not ready is reached all the same.
+    /// Those that are drawn from all the rest, where not all are ready, so that whoever is not is
+    /// reached all the same.
     drawn: usize,
 }
 
@@ -154,7 +155,7 @@ impl Group {
         }
         let behind = found.len();
         let left = look.less((behind - before).min(look.all / 2));
-        self.find_any(left, rng, found);
+        self.find_any(left, before, rng, found);
         let mut at = behind;
         while at < found.len() && behind > before {
             if found[at].is_among(&found[before..behind]) {
@@ -165,7 +166,15 @@ impl Group {
         }
     }
 
-    fn find_any<'a>(&'a self, look: Look, rng: &mut impl Rng, found: &mut Vec<Found<'a>>) {
+    /// The same of no class. Those that are drawn are none of those that were found, from `of_class`
+    /// on.
+    fn find_any<'a>(
+        &'a self,
+        look: Look,
+        of_class: usize,
+        rng: &mut impl Rng,
+        found: &mut Vec<Found<'a>>,
+    ) {
         let before = found.len();
         let others = self.serving.len().saturating_sub(self.top.len());
         let ready = look.all - look.drawn.min(others);
@@ -184,11 +193,11 @@ impl Group {
         if drawn > 0 {
             let most = found.len() + drawn;
             let some = self.serving.iter_from(rng.random());
-            add_new(some.map(Candidate::found), before, most, found);
+            add_new(some.map(Candidate::found), of_class, most, found);
         }
         let is_well = |it: &Found<'_>| !it.worker.is_suspect() && !it.worker.is_withdrawn();
         if !found[before..].iter().any(is_well) {
-            add_new(rest.map(Candidate::found), before, usize::MAX, found);
+            add_new(rest.map(Candidate::found), of_class, usize::MAX, found);
         }
     }
 

@@ -34,20 +34,20 @@ impl Scene {
         there(&mut self.roster, n, change);
     }
 
-    fn place(&self, tried: &[NodeId], rng: &mut StdRng) -> Vec<Ranked> {
-        self.place_by(&Placement::default(), (None, tried), &Warm::default(), rng)
+    fn place(&self, rng: &mut StdRng) -> Vec<Ranked> {
+        self.place_by(&Placement::default(), None, &Warm::default(), rng)
     }
 
     /// Where the third has an answer under way.
-    fn place_left_at(&self, tried: &[NodeId], rng: &mut StdRng) -> Vec<Ranked> {
+    fn place_left_at(&self, rng: &mut StdRng) -> Vec<Ranked> {
         let nothing = Warm::default();
-        self.place_by(&Placement::default(), (Some(id(3)), tried), &nothing, rng)
+        self.place_by(&Placement::default(), Some(id(3)), &nothing, rng)
     }
 
     fn place_by(
         &self,
         placement: &Placement,
-        (left_at, tried): (Option<NodeId>, &[NodeId]),
+        left_at: Option<NodeId>,
         warm: &Warm,
         rng: &mut StdRng,
     ) -> Vec<Ranked> {
@@ -55,7 +55,6 @@ impl Scene {
         let query = Query {
             region: &self.region,
             gpu_class: placement.gpu_class(&self.model.name),
-            tried,
             numerics_class: None,
             orchestrators: 1,
             now_mono_ms: 0,
@@ -94,13 +93,12 @@ fn who_makes_the_answer_still_goes_on_with_it_however_busy_unless_it_may_be_dead
     scene.worker(3, |it| it.beat.queue_depth = 50);
     let mut rng = StdRng::seed_from_u64(1);
     for _ in 0..20 {
-        let ranked = scene.place_left_at(&[], &mut rng);
+        let ranked = scene.place_left_at(&mut rng);
         assert_eq!((first(&ranked), ranked.len()), (id(3), 4));
-        assert_ne!(first(&scene.place(&[], &mut rng)), id(3));
-        assert_ne!(first(&scene.place_left_at(&[id(3)], &mut rng)), id(3));
+        assert_ne!(first(&scene.place(&mut rng)), id(3));
     }
     scene.roster.apply(Effect::Suspect(id(3)));
-    assert_ne!(first(&scene.place_left_at(&[], &mut rng)), id(3));
+    assert_ne!(first(&scene.place_left_at(&mut rng)), id(3));
 }
 
 #[test]
@@ -116,25 +114,10 @@ fn a_suspect_is_never_first_while_another_can_serve() {
     scene.roster.apply(Effect::Suspect(id(1)));
     let mut rng = StdRng::seed_from_u64(1);
     for _ in 0..200 {
-        let ranked = scene.place(&[], &mut rng);
+        let ranked = scene.place(&mut rng);
         assert_eq!(first(&ranked), id(2));
         assert_eq!(ranked.len(), 2, "but it is there when nothing else is");
     }
-    let ranked = scene.place(&[id(2)], &mut rng);
-    assert_eq!(first(&ranked), id(1));
-}
-
-#[test]
-fn those_who_were_tried_are_left_out() {
-    let scene = Scene::new(3);
-    let mut rng = StdRng::seed_from_u64(2);
-    for _ in 0..50 {
-        let ranked = scene.place(&[id(0), id(1)], &mut rng);
-        assert_eq!(ranked.len(), 1);
-        assert_eq!(first(&ranked), id(2));
-    }
-    let all = [id(0), id(1), id(2)];
-    assert!(scene.place(&all, &mut rng).is_empty());
 }
 
 #[test]
@@ -142,7 +125,7 @@ fn a_released_digest_keeps_everything_else_of_that_name_out() {
     let mut scene = Scene::new(1);
     scene.worker(9, |b| b.worker.models[0].digest = Digest([66; 32]));
     let mut rng = StdRng::seed_from_u64(3);
-    let ranked = scene.place(&[], &mut rng);
+    let ranked = scene.place(&mut rng);
     assert_eq!(ranked.len(), 1);
     assert_eq!(first(&ranked), id(0));
 }
@@ -154,9 +137,7 @@ fn near_equals_share_the_work_and_worse_ones_get_none() {
     let mut rng = StdRng::seed_from_u64(4);
     let mut chosen: HashMap<NodeId, u32> = HashMap::new();
     for _ in 0..1_000 {
-        *chosen
-            .entry(first(&scene.place(&[], &mut rng)))
-            .or_default() += 1;
+        *chosen.entry(first(&scene.place(&mut rng))).or_default() += 1;
     }
     assert_eq!(chosen.len(), 4, "{chosen:?}");
     assert!(
@@ -184,7 +165,6 @@ fn an_answer_that_goes_on_waits_behind_nobody_where_somebody_is_free() {
         let query = Query {
             region: &scene.region,
             gpu_class: None,
-            tried: &[],
             numerics_class,
             orchestrators: 1,
             now_mono_ms: 0,
@@ -212,7 +192,7 @@ fn of_two_near_equals_the_less_loaded_is_chosen() {
     let _one = [busy.occupy(), busy.occupy()];
     let mut rng = StdRng::seed_from_u64(5);
     for _ in 0..100 {
-        assert_eq!(first(&scene.place(&[], &mut rng)), id(1));
+        assert_eq!(first(&scene.place(&mut rng)), id(1));
     }
 }
 
@@ -221,7 +201,7 @@ fn the_list_holds_every_candidate_once_whoever_was_drawn() {
     let scene = Scene::new(6);
     let mut rng = StdRng::seed_from_u64(6);
     for _ in 0..100 {
-        let ranked = scene.place(&[], &mut rng);
+        let ranked = scene.place(&mut rng);
         let mut ids: Vec<NodeId> = ranked.iter().map(|r| r.candidate.worker.id()).collect();
         ids.sort_unstable();
         ids.dedup();
@@ -235,7 +215,7 @@ fn the_same_randomness_gives_the_same_choice() {
     let draw = || {
         let mut rng = StdRng::seed_from_u64(7);
         (0..20)
-            .map(|_| first(&scene.place(&[], &mut rng)))
+            .map(|_| first(&scene.place(&mut rng)))
             .collect::<Vec<_>>()
     };
     assert_eq!(draw(), draw());
@@ -246,9 +226,8 @@ fn a_conversation_goes_where_it_went_while_that_has_no_more_to_do_than_others() 
     let mut scene = Scene::new(6);
     let warm = scene.warm(8, &[3]);
     let mut rng = StdRng::seed_from_u64(8);
-    let place = |scene: &Scene, rng: &mut StdRng| {
-        scene.place_by(&Placement::default(), (None, &[]), &warm, rng)
-    };
+    let place =
+        |scene: &Scene, rng: &mut StdRng| scene.place_by(&Placement::default(), None, &warm, rng);
     for _ in 0..100 {
         let ranked = place(&scene, &mut rng);
         assert_eq!(first(&ranked), id(3));
@@ -281,7 +260,7 @@ fn a_short_conversation_is_brought_back_too_unless_what_it_left_there_is_not_to_
         let warm = scene.warm(1, homes);
         let mut chosen: HashMap<NodeId, u32> = HashMap::new();
         for _ in 0..200 {
-            let ranked = scene.place_by(placement, (None, &[]), &warm, &mut rng);
+            let ranked = scene.place_by(placement, None, &warm, &mut rng);
             *chosen.entry(first(&ranked)).or_default() += 1;
             assert_eq!(ranked.len(), 6, "nobody is lost");
         }
@@ -319,7 +298,7 @@ fn affinity_gives_nobody_more_than_its_bound_whatever_is_asked() {
         let mut rng = StdRng::seed_from_u64(9);
         let mut guards = Vec::new();
         for given in 1..=40_u32 {
-            let ranked = scene.place_by(&placement, (None, &[]), &warm, &mut rng);
+            let ranked = scene.place_by(&placement, None, &warm, &mut rng);
             let best = &ranked[0];
             if best.terms.prefix > 0.0 {
                 assert_eq!(best.candidate.worker.id(), id(7));
@@ -343,7 +322,7 @@ fn a_worker_that_was_restarted_has_nothing_warm() {
     scene.worker(3, |it| it.beat.epoch = 2);
     let warm = scene.warm(8, &[3]);
     let mut rng = StdRng::seed_from_u64(10);
-    let ranked = scene.place_by(&Placement::default(), (None, &[]), &warm, &mut rng);
+    let ranked = scene.place_by(&Placement::default(), None, &warm, &mut rng);
     assert!(ranked.iter().all(|it| it.prefix_blocks == 0));
 }
 
@@ -353,7 +332,7 @@ fn who_was_sent_the_beginning_is_looked_at_in_a_fleet_of_any_size() {
     let mut rng = StdRng::seed_from_u64(11);
     for n in [1, 150, 299] {
         let warm = scene.warm(8, &[n]);
-        let ranked = scene.place_by(&Placement::default(), (None, &[]), &warm, &mut rng);
+        let ranked = scene.place_by(&Placement::default(), None, &warm, &mut rng);
         assert_eq!(first(&ranked), id(n));
     }
 }
@@ -370,7 +349,7 @@ fn a_model_goes_to_the_class_of_accelerator_that_it_is_best_given_to() {
     let model = scene.model.name.clone();
     placement.gpu_class.insert(model, "h100".to_owned());
     for _ in 0..50 {
-        let ranked = scene.place_by(&placement, (None, &[]), &Warm::default(), &mut rng);
+        let ranked = scene.place_by(&placement, None, &Warm::default(), &mut rng);
         assert_eq!(first(&ranked), id(4));
         assert_eq!(
             (ranked[0].terms.gpu_class, ranked[1].terms.gpu_class),
@@ -391,7 +370,6 @@ fn what_a_worker_said_long_ago_is_believed_less_and_what_we_gave_it_is_not() {
         let query = Query {
             region: &scene.region,
             gpu_class: None,
-            tried: &[],
             numerics_class: None,
             orchestrators: 1,
             now_mono_ms,

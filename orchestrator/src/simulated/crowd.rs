@@ -180,7 +180,6 @@ impl Crowd {
         Query {
             region,
             gpu_class: None,
-            tried: &[],
             numerics_class: None,
             orchestrators: self.orchestrators,
             now_mono_ms,

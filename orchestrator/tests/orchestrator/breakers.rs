@@ -163,3 +163,41 @@ async fn while_a_worker_is_tried_again_those_beyond_the_first_few_wait_for_their
     }
     assert_eq!(row(&mesh, worker.id()).await["breaker"], "closed");
 }
+
+#[tokio::test]
+async fn a_request_whose_worker_failed_waits_for_another_one_that_is_tried_just_then() {
+    let mesh = Mesh::with(|config| {
+        config.breakers.open_ms = 1_000;
+        config.breakers.worker_faults_in_row = 1;
+        config.breakers.probes = 1;
+    })
+    .await;
+    let recovers = mesh.worker(10, Script::Recovers(1)).await;
+    assert_eq!(
+        mesh.submit(&request("a")).await.failed().code,
+        Code::Internal
+    );
+    within("it may be tried", async {
+        while row(&mesh, recovers.id()).await["breaker"] != "half-open" {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let mut probe = submit(&mesh, "probe").await;
+    let mut orders = recovers.scripted.orders.subscribe();
+    let tried = within("it is tried", orders.wait_for(|it| *it == 2)).await;
+    tried.expect("lives");
+    let refusal = Script::Refuse(RpcError::new(Code::Internal, "its engine fell"));
+    let fails = mesh.worker(11, refusal).await;
+    mesh.fleet("both", |fleet| fleet.len() == 2).await;
+    let mut answer = submit(&mesh, "r").await;
+    let mut orders = fails.scripted.orders.subscribe();
+    let asked = within("the other one is asked", orders.wait_for(|it| *it == 1)).await;
+    asked.expect("lives");
+    recovers.scripted.turn.send_replace(true);
+    for answer in [&mut probe, &mut answer] {
+        answer.rest().await;
+        assert!(answer.is_whole(), "{:?}", answer.error);
+    }
+    assert_eq!(fails.scripted.orders(), 1);
+}

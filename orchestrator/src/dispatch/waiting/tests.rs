@@ -86,18 +86,19 @@ fn who_comes_while_others_wait_is_behind_them_though_a_place_is_free() {
 
 #[test]
 fn who_has_a_turn_and_makes_nothing_of_it_has_its_share_back() {
-    for is_used in [true, false] {
+    for (is_used, is_heard) in [(true, true), (false, true), (false, false)] {
         let waiting = waiting();
         let mut first = waits(enter_work(&waiting, "a", 0, 10));
         let mut second = waits(enter(&waiting, "a", 0));
-        let mut others = [(); 3].map(|()| waits(enter(&waiting, "b", 0)));
+        let mut others = [(); 3].map(|()| waits(enter_work(&waiting, "b", 0, 5)));
         waiting.call(|_, _, _| 1, 0);
-        let (_, spent) = (first.turn().now_or_never().flatten()).expect("it was first");
-        if is_used {
-            spent.settle(0);
-        } else {
-            drop(spent);
+        if is_heard {
+            let (_, spent) = (first.turn().now_or_never().flatten()).expect("it was first");
+            if is_used {
+                spent.settle(0);
+            }
         }
+        drop(first);
         waiting.call(|_, _, _| 2, 0);
         assert_eq!(has_turn(&mut second).is_some(), !is_used);
         let others = others.iter_mut().filter_map(has_turn).count();

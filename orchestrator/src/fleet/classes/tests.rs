@@ -38,7 +38,6 @@ fn placed(fleet: &Snapshot, class: Class<'_>, rng: &mut StdRng) -> Vec<Ranked> {
     let query = Query {
         region: &here,
         gpu_class,
-        tried: &[],
         numerics_class,
         orchestrators: 1,
         now_mono_ms: 0,

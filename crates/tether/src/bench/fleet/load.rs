@@ -198,7 +198,6 @@ impl Load {
             let query = Query {
                 region: &region,
                 gpu_class: None,
-                tried: &[],
                 numerics_class: None,
                 orchestrators: 1,
                 now_mono_ms: 0,
