@@ -190,7 +190,7 @@ pub fn place<'a>(
     scored.sort_unstable_by_key(|it| it.order);
     let choice = Choice {
         looked_at: scored.len(),
-        equals: draw_first(&mut scored, query, placement, rng),
+        equals: draw_first(&mut scored, placement, rng),
     };
     let left_at = |it: &Scored<'_>| Some(it.found.worker.id()) == query.left_at && !it.suspect;
     if let Some(at) = scored.iter().position(left_at) {
@@ -331,25 +331,18 @@ fn front<'a>(ranked: &mut [Scored<'a>], is_one: impl Fn(&Scored<'a>) -> bool) ->
 }
 
 /// Moves the drawn one to the front; the rest keeps its order. Says among how many it was drawn.
-fn draw_first(
-    ranked: &mut [Scored<'_>],
-    query: &Query<'_>,
-    placement: &Placement,
-    rng: &mut impl Rng,
-) -> usize {
+fn draw_first(ranked: &mut [Scored<'_>], placement: &Placement, rng: &mut impl Rng) -> usize {
     let Some(best) = ranked.first() else { return 0 };
     let (floor, kind) = (best.score - placement.near_equal, best.kind());
     let mut equals = ranked
         .iter()
         .take_while(|it| it.kind() == kind && it.score >= floor)
         .count();
-    // Somebody reads an answer that goes on: it waits behind nobody where somebody as good is free.
-    if query.numerics_class.is_some() {
-        let free = front(&mut ranked[..equals], |it| {
-            it.load.round() < slots(&it.found)
-        });
-        equals = if free > 0 { free } else { equals };
-    }
+    // Nobody waits behind another one's answer where somebody as good is free.
+    let free = front(&mut ranked[..equals], |it| {
+        it.load.round() < slots(&it.found)
+    });
+    equals = if free > 0 { free } else { equals };
     // Where a short beginning is warm scores hardly more than elsewhere: among as good ones it decides.
     // They are within the bound, so that nobody becomes a hotspot by that either.
     if placement.weights.prefix > 0.0 {
