@@ -31,7 +31,8 @@ impl Found {
             "survive",
             format!(
                 "{} orchestrators, a gateway, {} workers with the real engine (two processes of one \
-                 thread each), {} requests at once; a {victim} killed by `kill -9` every {} ms and restarted, {} in all",
+                 thread each), {} requests at once; a {victim} killed by `kill -9` every {} ms and \
+                 restarted, {} in all",
                 args.kill.orchestrators(),
                 args.workers,
                 args.open,
