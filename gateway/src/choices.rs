@@ -38,12 +38,14 @@ pub(crate) struct Choices {
     usage: Usage,
 }
 
-/// The requests for that many answers: the first as it is, the others derived from it. [T-INF-2]
-pub(crate) fn requests(first: InferRequest, answers: u32) -> Result<Vec<InferRequest>, Problem> {
+/// The requests for as many answers as it asks for: the first as it is, the others derived from it.
+/// [T-INF-2]
+pub(crate) fn requests(first: InferRequest) -> Result<Vec<InferRequest>, Problem> {
     let mut requests = Vec::new();
-    for index in 1..answers {
+    for index in 1..first.answers {
         let mut request = first.clone();
-        request.retry_token = format!("{}#{index}", first.retry_token);
+        // A key of a client has no space, so that none is that of another request's answer.
+        request.retry_token = format!("{} {index}", first.retry_token);
         if request.retry_token.len() > MAX_RETRY_TOKEN_BYTES {
             let why = "Idempotency-Key is too long for several answers: each adds its number.";
             return Err(Problem::invalid("invalid_idempotency_key", why));
@@ -155,9 +157,11 @@ fn more(piece: &Piece) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request_id;
+    use axum::http::{HeaderMap, HeaderName};
     use tether_wire::infer::{Input, Output, Prefix, Sampling};
 
-    fn request(retry_token: &str, seed: Option<u64>) -> InferRequest {
+    fn request(retry_token: &str, seed: Option<u64>, answers: u32) -> InferRequest {
         let tenant = "acme".parse().expect("valid");
         InferRequest {
             correlation: CorrelationId::derive(&tenant, retry_token),
@@ -171,6 +175,7 @@ mod tests {
             },
             output: Output::default(),
             keyed: false,
+            answers,
             prefix: Prefix::default(),
             resume: None,
         }
@@ -178,11 +183,11 @@ mod tests {
 
     #[test]
     fn each_answer_has_a_token_and_a_seed_of_its_own_and_the_first_keeps_its() {
-        let all = requests(request("order-7", Some(u64::MAX)), 3).expect("three");
-        assert_eq!(all[0], request("order-7", Some(u64::MAX)));
-        assert_eq!(all[1], request("order-7#1", Some(0)));
-        assert_eq!(all[2], request("order-7#2", Some(1)));
-        let unseeded = requests(request("x", None), 2).expect("two");
+        let all = requests(request("order-7", Some(u64::MAX), 3)).expect("three");
+        assert_eq!(all[0], request("order-7", Some(u64::MAX), 3));
+        assert_eq!(all[1], request("order-7 1", Some(0), 3));
+        assert_eq!(all[2], request("order-7 2", Some(1), 3));
+        let unseeded = requests(request("x", None, 2)).expect("two");
         assert_eq!(unseeded[1].sampling.seed, None, "drawn for each");
         for all in [all, unseeded] {
             all.iter().for_each(|it| it.check().expect("valid"));
@@ -190,11 +195,24 @@ mod tests {
     }
 
     #[test]
+    fn no_key_of_a_client_is_that_of_another_requests_answer() {
+        for one in requests(request("order-7", None, 16))
+            .expect("all")
+            .drain(1..)
+        {
+            let key = one.retry_token.parse().expect("a header's value");
+            let headers = [(HeaderName::from_static("idempotency-key"), key)];
+            let told = request_id::retry_token(&HeaderMap::from_iter(headers));
+            assert!(told.is_err(), "{:?}", one.retry_token);
+        }
+    }
+
+    #[test]
     fn a_key_that_is_too_long_to_be_numbered_is_refused() {
         let (long, fits) = ("x".repeat(MAX_RETRY_TOKEN_BYTES), "x".repeat(252));
-        assert!(requests(request(&long, None), 1).is_ok());
-        let problem = requests(request(&long, None), 2).expect_err("too long");
+        assert!(requests(request(&long, None, 1)).is_ok());
+        let problem = requests(request(&long, None, 2)).expect_err("too long");
         assert_eq!(problem.code, "invalid_idempotency_key");
-        assert_eq!(requests(request(&fits, None), 16).expect("fits").len(), 16);
+        assert_eq!(requests(request(&fits, None, 16)).expect("fits").len(), 16);
     }
 }

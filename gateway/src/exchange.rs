@@ -140,6 +140,7 @@ impl Exchange {
             sampling: chat.sampling.clone(),
             output,
             keyed: request_id::is_keyed(&parts.headers),
+            answers: chat.answers,
             resume: None,
         };
         let failed = |problem: Problem| Failed {
@@ -147,7 +148,7 @@ impl Exchange {
             correlation: Some(correlation),
         };
         request.check().map_err(|error| failed(error.into()))?;
-        let requests = choices::requests(request, chat.answers).map_err(failed)?;
+        let requests = choices::requests(request).map_err(failed)?;
         let mut choices = Choices::submit(app, requests, held);
         let begun = choices.begin().await;
         let accepted = begun.map_err(|problem| {

@@ -2,12 +2,16 @@
 //!
 //! Reconnects back off with jitter and never stop for good. (NET-7)
 
-use std::sync::Arc;
+mod way;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tether_net::{Link, Node, Uplinks};
 use tether_telemetry::metrics::GatewayMetrics;
-use tether_wire::CorrelationId;
+use tether_wire::NodeId;
 use tokio::sync::watch;
+pub(crate) use way::Way;
 
 /// Orchestrators that a gateway keeps links with at most; a region has a handful, and a request
 /// may go to any of them.
@@ -19,7 +23,27 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 pub(crate) struct Orchestrators {
     uplinks: Uplinks,
     changes: watch::Sender<()>,
+    /// Requests of this gateway that each of them has.
+    under_way: Mutex<HashMap<NodeId, usize>>,
     metrics: Arc<GatewayMetrics>,
+}
+
+/// A request that an orchestrator has, until this is dropped.
+pub(crate) struct UnderWay {
+    orchestrators: Arc<Orchestrators>,
+    at: NodeId,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut under_way = self.orchestrators.under_way();
+        if let Some(count) = under_way.get_mut(&self.at) {
+            *count -= 1;
+            if *count == 0 {
+                under_way.remove(&self.at);
+            }
+        }
+    }
 }
 
 impl Orchestrators {
@@ -28,6 +52,7 @@ impl Orchestrators {
         Arc::new(Self {
             uplinks: Uplinks::start(node, MAX_LINKS),
             changes: watch::channel(()).0,
+            under_way: Mutex::default(),
             metrics,
         })
     }
@@ -48,11 +73,31 @@ impl Orchestrators {
     }
 
     /// All of them, in the order in which a request asks them: by rendezvous hashing, so that a
-    /// request which comes again comes to the same one.
-    pub(crate) fn ranked(&self, correlation: &CorrelationId) -> Vec<Link> {
+    /// request which comes again, or a conversation that goes on, comes to the same one. [T-INF-13]
+    pub(crate) fn ranked(&self, way: &Way) -> Vec<Link> {
         let mut links = self.linked();
-        links.sort_by_key(|link| correlation.rank(&link.peer().id));
+        links.sort_by_cached_key(|link| way.rank(&link.peer().id));
+        if way.is_shared() {
+            let under_way = self.under_way();
+            let count = |link: &Link| under_way.get(&link.peer().id).copied().unwrap_or(0);
+            let most = way::most(links.iter().map(count).sum(), links.len());
+            links.sort_by_key(|link| count(link) >= most);
+        }
         links
+    }
+
+    /// Counts a request that goes to one of them.
+    pub(crate) fn occupy(self: &Arc<Self>, at: NodeId) -> UnderWay {
+        *self.under_way().entry(at).or_default() += 1;
+        UnderWay {
+            orchestrators: self.clone(),
+            at,
+        }
+    }
+
+    /// Each change is one step, so that a panic elsewhere leaves nothing half done.
+    fn under_way(&self) -> MutexGuard<'_, HashMap<NodeId, usize>> {
+        (self.under_way.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says that something changed: a link, the directory.

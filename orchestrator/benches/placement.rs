@@ -162,6 +162,27 @@ impl Scene {
     }
 }
 
+/// Bytes of memory that far reads are spread over: as large a fleet takes about as much.
+const FAR_BYTES: usize = 64 * 1024 * 1024;
+/// Lines of the processor's cache in which a candidate is: its place in its group, what it is, and what
+/// it has to do.
+const LINES: usize = 3;
+
+/// Microseconds of each of some reads of what so many candidates take, wherever it lies, and of nothing
+/// else: less is not possible where they are in no cache.
+fn far_reads(candidates: usize, count: usize, rng: &mut StdRng) -> Vec<f64> {
+    let far = vec![1_u64; FAR_BYTES / size_of::<u64>()];
+    let one = |_| {
+        let places: Vec<usize> = (0..candidates * LINES)
+            .map(|_| rng.random_range(0..far.len()))
+            .collect();
+        let begun = Instant::now();
+        black_box(places.iter().map(|at| far[*at]).sum::<u64>());
+        begun.elapsed().as_secs_f64() * 1e6
+    };
+    (0..count).map(one).collect()
+}
+
 /// A conversation of sixteen blocks.
 fn prompt(n: usize) -> Prefix {
     let text = format!("{n:0width$}", width = PREFIX_BLOCK_BYTES).repeat(16);
@@ -193,6 +214,7 @@ fn placement(workers: usize) {
         let (some, all) = (scene.sampled(&asked), scene.scanned(&asked));
         (some.choice.looked_at, all.choice.looked_at)
     };
+    let mut reads = far_reads(looked.0, count, &mut scene.rng);
     let (mut fresh, fresh_near) = scene.losses(few);
     scene.change_loads(50);
     let (mut stale, stale_near) = scene.losses(few);
@@ -201,14 +223,18 @@ fn placement(workers: usize) {
         scene.crowd.shape().artifacts,
         machine(),
     );
-    println!("| placing a request | a bounded sample | a scan of all |\n|---|---|---|");
     println!(
-        "| candidates that are looked at | {} | {} |",
-        looked.0, looked.1
+        "| placing a request | a bounded sample | a scan of all | reading the sample from memory alone \
+         |\n|---|---|---|---|"
+    );
+    println!(
+        "| candidates that are looked at | {} | {} | {} |",
+        looked.0, looked.1, looked.0
     );
     for (name, at) in [("median", 500), ("p99", 990), ("p99.9", 999)] {
         let (some, all) = (quantile(&mut sampled, at), quantile(&mut scanned, at));
-        println!("| {name}, µs | {some:.2} | {all:.1} |");
+        let read = quantile(&mut reads, at);
+        println!("| {name}, µs | {some:.2} | {all:.1} | {read:.2} |");
     }
     println!(
         "\n| what the sample loses of the best score of all, which is at most 1 | mean | p99 | nearly \
@@ -227,10 +253,12 @@ fn placement(workers: usize) {
         );
     }
     let json = format!(
-        "{{\"workers\":{workers},\"sample_p99_us\":{:.3},\"scan_p99_us\":{:.3},\"loss_mean\":{:.6},\
+        "{{\"workers\":{workers},\"sample_p99_us\":{:.3},\"scan_p99_us\":{:.3},\
+         \"reads_p99_us\":{:.3},\"loss_mean\":{:.6},\
          \"loss_stale_mean\":{:.6}}}",
         quantile(&mut sampled, 990),
         quantile(&mut scanned, 990),
+        quantile(&mut reads, 990),
         mean(&fresh),
         mean(&stale),
     );
@@ -241,6 +269,7 @@ fn prefixes(requests: usize) {
     let placement = Placement::default();
     let traffic = Traffic {
         orchestrators: 1,
+        by_beginning: false,
         workers: 64,
         slots: 4,
         busy_percent: 60,
@@ -253,13 +282,22 @@ fn prefixes(requests: usize) {
         orchestrators: 3,
         ..traffic
     };
-    let rows: [(&str, &Traffic, Policy); 6] = [
+    let three_by_beginning = Traffic {
+        by_beginning: true,
+        ..three
+    };
+    let rows: [(&str, &Traffic, Policy); 7] = [
         ("anywhere, by chance", &traffic, Policy::Random),
         ("by load, without the prefix", &traffic, Policy::Load),
         ("each beginning at its own worker", &traffic, Policy::Pure),
         ("with affinity", &traffic, Policy::Affinity),
         (
-            "with affinity, by 3 orchestrators",
+            "with affinity, by 3 orchestrators, each beginning by one of them",
+            &three_by_beginning,
+            Policy::Affinity,
+        ),
+        (
+            "with affinity, by 3 orchestrators, each request by any of them",
             &three,
             Policy::Affinity,
         ),
@@ -294,10 +332,10 @@ fn prefixes(requests: usize) {
             100.0 * waited
         );
         json.push(format!(
-            "{{\"policy\":\"{policy:?}\",\"orchestrators\":{},\"warm\":{warm:.4},\
-             \"hottest_requests\":{hottest_requests:.3},\"hottest_load\":{hottest_load:.3},\
-             \"waited\":{waited:.5}}}",
-            traffic.orchestrators
+            "{{\"policy\":\"{policy:?}\",\"orchestrators\":{},\"by_beginning\":{},\
+             \"warm\":{warm:.4},\"hottest_requests\":{hottest_requests:.3},\
+             \"hottest_load\":{hottest_load:.3},\"waited\":{waited:.5}}}",
+            traffic.orchestrators, traffic.by_beginning
         ));
     }
     println!("[{}]", json.join(","));

@@ -61,6 +61,8 @@ pub struct OrchestratorConfig {
     /// Time for which an answer that has begun waits for a worker that goes on with it, where there is
     /// none.
     pub hand_over_timeout_ms: u64,
+    /// How long a request waits, once it is a job, for a store that fails.
+    pub store_timeout_ms: u64,
     /// Time between two pieces of an answer, and for the gateway to take one.
     pub stall_timeout_ms: u64,
     /// Time for a whole answer. A job's lease lasts as long.
@@ -110,6 +112,7 @@ impl Default for OrchestratorConfig {
             queue_timeout_ms: 120_000,
             first_token_timeout_ms: 60_000,
             hand_over_timeout_ms: 15_000,
+            store_timeout_ms: 4_000,
             stall_timeout_ms: 30_000,
             answer_timeout_ms: 600_000,
             max_open: 4_096,
@@ -216,6 +219,7 @@ impl OrchestratorConfig {
             ("queue_timeout_ms", self.queue_timeout_ms),
             ("first_token_timeout_ms", self.first_token_timeout_ms),
             ("hand_over_timeout_ms", self.hand_over_timeout_ms),
+            ("store_timeout_ms", self.store_timeout_ms),
             ("stall_timeout_ms", self.stall_timeout_ms),
             ("answer_timeout_ms", self.answer_timeout_ms),
             ("retry_after_ms", self.retry_after_ms),

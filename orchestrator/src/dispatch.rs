@@ -17,6 +17,7 @@
 //! * `hear` – what comes next of an answer; `relay` – the answer into the log
 //! * `pace`, `vigil`, `watch` – when a worker is left for another, and whether that was too early
 //! * `check`, `outcome`, `receipt` – what comes back, judged
+//! * `persist` – steps on the disk, through short gaps of the store
 //! * `letters` – what is kept of a request that failed; `replay` – such a request again
 //! * `explaining` – why it went where it went
 
@@ -37,6 +38,7 @@ mod outcome;
 pub mod pace;
 pub(crate) mod paces;
 mod permit;
+mod persist;
 mod progress;
 mod reach;
 mod receipt;
@@ -53,11 +55,11 @@ pub(crate) mod waiting;
 mod watch;
 
 use crate::catalogue::Catalogue;
-use crate::clock;
 use crate::config::OrchestratorConfig;
 use crate::explained::Explanations;
 use crate::fleet::keeper::Fleet;
-use crate::job::{Answer, JobState, Step};
+use crate::job::{Answer, Step};
+use crate::lease::Steady;
 use crate::placement::InForce;
 use crate::policy::Policy;
 use crate::shares::Shares;
@@ -104,6 +106,8 @@ pub(crate) struct Dispatcher {
     pub(crate) catalogue: Arc<ArcSwap<Catalogue>>,
     pub(crate) policy: Arc<ArcSwap<Policy>>,
     pub(crate) store: Arc<dyn MetadataStore>,
+    /// Whether it may be believed about who else lives.
+    pub(crate) steady: Steady,
     pub(crate) metrics: Arc<OrchestratorMetrics>,
     /// One permit for each request under way, until its run and its call are over.
     pub(crate) permits: Arc<Semaphore>,
@@ -275,19 +279,13 @@ impl Dispatcher {
         };
         Span::current().record("tether.attempts", run.progress.attempts());
         self.waiting.wake();
-        let recorded = self
-            .store
-            .step(run.holder, step.clone(), clock::now().unix_ms)
-            .await;
-        match recorded {
+        match self.persist(run.holder, step.clone()).await {
             Ok(()) => {}
             // Whoever has it by now gives the answer.
             Err(StoreError::Refused { .. }) => {
                 tracing::warn!(job = %run.holder.job, "the job is another's by now");
                 return Err(elsewhere());
             }
-            // A connection broke behind the commit.
-            Err(_) if self.is_at(&run.holder, step.state()).await => {}
             Err(error) => {
                 tracing::error!(job = %run.holder.job, %error, "the end of a job could not be recorded");
                 self.record_later(run.holder, step, run.held);
@@ -328,7 +326,7 @@ fn whole(run: &Run, log: &AnswerLog, last: &[u8]) -> Option<Arc<Answer>> {
 
 /// The step of a run that ends with an error.
 fn failure(run: &Run, error: &RpcError, given: Usage) -> Step {
-    let text = format!("{}: {error}", error.code.as_str());
+    let text = letters::reason(error);
     // What streamed once, also elsewhere, was not refused.
     let is_given = run.is_streaming || given.completion_tokens > 0;
     if !is_given && is_refusal(error.code) {
@@ -371,15 +369,6 @@ async fn deliver(
 }
 
 impl Dispatcher {
-    /// Whether the store has a job of this holder's in this state.
-    async fn is_at(&self, holder: &Holder, state: JobState) -> bool {
-        let found = self.store.job(holder.job).await;
-        found.is_ok_and(|job| {
-            let at = job.map(|job| (job.owner, job.fence, job.state));
-            at == Some((holder.owner, holder.fence, state))
-        })
-    }
-
     /// Leaves an end to upkeep. The caller is told that the answer does not count, so that it is
     /// not recorded as whole either.
     fn record_later(&self, holder: Holder, step: Step, held: Held) {

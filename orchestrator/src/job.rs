@@ -98,6 +98,8 @@ pub struct Job {
     pub worker: Option<NodeId>,
     /// Runs of it that failed.
     pub failures: u32,
+    /// Tokens that its reservation is for; nothing where there is no limit.
+    pub max_tokens: Option<u32>,
     /// Whether any of an answer was given to the tenant, in any of its runs.
     pub streamed: bool,
     /// Tokens of the prompt and of what was given: what this job's worker read and made. Set when

@@ -216,6 +216,7 @@ pub async fn start_with_store(
         catalogue: catalogue.clone(),
         policy: policy.clone(),
         store: store.clone(),
+        steady: life.steady(),
         metrics: metrics.clone(),
         permits: Arc::new(Semaphore::new(config.max_open)),
         running: Running::default(),
@@ -297,6 +298,7 @@ pub async fn start_with_store(
     tasks.spawn(models.run(stop.clone()));
     let upkeep = Upkeep {
         store: store.clone(),
+        steady: life.steady(),
         id,
         open: dispatcher.jobs.clone(),
         max_open: config.max_open,

@@ -137,8 +137,7 @@ impl fmt::Display for Choice {
 /// A candidate, lent, with its rank.
 struct Scored<'a> {
     found: Found<'a>,
-    /// Less is better.
-    order: u64,
+    slots: f32,
     score: f32,
     terms: Terms,
     load: f32,
@@ -173,31 +172,34 @@ pub fn place<'a>(
     for found in candidates {
         let one = look(found, query);
         if !one.suspect {
-            said.count(precise(found.worker.others()), slots(&found));
+            said.count(precise(found.worker.others()), one.slots);
         }
         scored.push(one);
     }
     let mut loads = Loads::default();
     for one in &mut scored {
-        one.load = load(&one.found, said.mean(), query.now_mono_ms);
+        one.load = one.load(said.mean(), query.now_mono_ms);
         if !one.suspect {
-            loads.count(one.load, slots(&one.found));
+            loads.count(one.load, one.slots);
         }
     }
     for one in &mut scored {
         one.weigh(query, placement, &loads);
     }
-    scored.sort_unstable_by_key(|it| it.order);
+    let mut order: Vec<Place> = scored.iter().zip(0..).map(Place::of).collect();
+    order.sort_unstable();
     let choice = Choice {
         looked_at: scored.len(),
-        equals: draw_first(&mut scored, placement, rng),
+        equals: draw_first(&scored, &mut order, placement, rng),
     };
     let left_at = |it: &Scored<'_>| Some(it.found.worker.id()) == query.left_at && !it.suspect;
-    if let Some(at) = scored.iter().position(left_at) {
-        scored[..=at].rotate_right(1);
+    if query.left_at.is_some()
+        && let Some(at) = order.iter().position(|it| left_at(it.among(&scored)))
+    {
+        order[..=at].rotate_right(1);
     }
-    let best = scored.into_iter().take(RANKED);
-    let ranked = best.map(Scored::into_ranked).collect();
+    let best = order.iter().take(RANKED).map(|it| it.among(&scored));
+    let ranked = best.map(Scored::to_ranked).collect();
     Placed {
         ranked,
         choice,
@@ -211,7 +213,7 @@ fn look<'a>(found: Found<'a>, query: &Query<'_>) -> Scored<'a> {
     let (worker, offer) = (found.worker, found.offer());
     Scored {
         found,
-        order: 0,
+        slots: precise(worker.card().capacity.max(1)),
         score: 0.0,
         terms: Terms::default(),
         load: 0.0,
@@ -220,21 +222,6 @@ fn look<'a>(found: Found<'a>, query: &Query<'_>) -> Scored<'a> {
         suspect: worker.is_suspect(),
         other_class: (query.numerics_class).is_some_and(|class| class != offer.numerics_class),
     }
-}
-
-/// What a worker has to do by the best knowledge: ours exactly, and of others what it said, as far as
-/// that is believed, and otherwise the mean of a slot.
-fn load(found: &Found<'_>, mean: f32, now_mono_ms: u64) -> f32 {
-    let worker = found.worker;
-    let age_ms = now_mono_ms.saturating_sub(worker.heard_mono_ms());
-    let age_ms = precise(u32::try_from(age_ms).unwrap_or(u32::MAX));
-    let believed = (-age_ms / BELIEVED_MS).exp();
-    let usual = mean * slots(found);
-    precise(worker.in_flight()) + usual + (precise(worker.others()) - usual) * believed
-}
-
-fn slots(found: &Found<'_>) -> f32 {
-    precise(found.worker.card().capacity.max(1))
 }
 
 #[expect(
@@ -246,6 +233,17 @@ fn precise(count: u32) -> f32 {
 }
 
 impl Scored<'_> {
+    /// What it has to do by the best knowledge: ours exactly, and of others what it said, as far as that
+    /// is believed, and otherwise the mean of a slot.
+    fn load(&self, mean: f32, now_mono_ms: u64) -> f32 {
+        let worker = self.found.worker;
+        let age_ms = now_mono_ms.saturating_sub(worker.heard_mono_ms());
+        let age_ms = precise(u32::try_from(age_ms).unwrap_or(u32::MAX));
+        let believed = (-age_ms / BELIEVED_MS).exp();
+        let usual = mean * self.slots;
+        precise(worker.in_flight()) + usual + (precise(worker.others()) - usual) * believed
+    }
+
     fn weigh(&mut self, query: &Query<'_>, placement: &Placement, loads: &Loads) {
         let wanted = Wanted {
             region: query.region,
@@ -258,15 +256,18 @@ impl Scored<'_> {
         if self.prefix_blocks > 0 {
             // Each orchestrator may add to the mean its part of what may be added.
             let more = (placement.prefix_load - 1.0) / precise(query.orchestrators.max(1));
-            let most = loads.bound(1.0 + more, slots(&self.found));
+            let most = loads.bound(1.0 + more, self.slots);
             self.over_bound = self.load + 1.0 > most;
             if !self.over_bound {
                 self.terms.prefix = score::prefix(self.prefix_blocks);
             }
         }
         self.score = score::score(&self.terms, &placement.weights);
-        // The bits of numbers that are not negative are in the order of the numbers.
-        self.order = (self.kind() << 32) | u64::from(u32::MAX - self.score.max(0.0).to_bits());
+    }
+
+    /// Whether a slot is free, by whole requests.
+    fn is_free(&self) -> bool {
+        self.load + 0.5 < self.slots
     }
 
     /// Whether it was sent the prompt's beginning, and has not too much to do for that to count.
@@ -275,11 +276,11 @@ impl Scored<'_> {
     }
 
     /// Those of a lower kind come first, whatever their score.
-    fn kind(&self) -> u64 {
-        2 * u64::from(self.suspect) + u64::from(self.other_class)
+    fn kind(&self) -> u8 {
+        2 * u8::from(self.suspect) + u8::from(self.other_class)
     }
 
-    fn into_ranked(self) -> Ranked {
+    fn to_ranked(&self) -> Ranked {
         Ranked {
             candidate: self.found.to_owned(),
             score: self.score,
@@ -318,35 +319,55 @@ impl Loads {
     }
 }
 
-/// Moves some to the front, which keep their order as the others do. Says how many they are.
-fn front<'a>(ranked: &mut [Scored<'a>], is_one: impl Fn(&Scored<'a>) -> bool) -> usize {
-    let mut count = 0;
-    for at in 0..ranked.len() {
-        if is_one(&ranked[at]) {
-            ranked[count..=at].rotate_right(1);
-            count += 1;
+/// The place of a candidate among all, and where its record lies, which need not be moved.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    kind: u8,
+    /// Less is better: the bits of numbers that are not negative are in the order of the numbers.
+    worse: u32,
+    at: u32,
+}
+
+impl Place {
+    fn of((it, at): (&Scored<'_>, u32)) -> Self {
+        Self {
+            kind: it.kind(),
+            worse: u32::MAX - it.score.max(0.0).to_bits(),
+            at,
         }
     }
-    count
+
+    fn among<'s, 'a>(self, scored: &'s [Scored<'a>]) -> &'s Scored<'a> {
+        &scored[self.at as usize]
+    }
+}
+
+/// Moves some to the front, which keep their order as the others do. Says how many they are.
+fn front(order: &mut [Place], is_one: impl Fn(&Place) -> bool) -> usize {
+    order.sort_by_key(|it| !is_one(it));
+    order.partition_point(is_one)
 }
 
 /// Moves the drawn one to the front; the rest keeps its order. Says among how many it was drawn.
-fn draw_first(ranked: &mut [Scored<'_>], placement: &Placement, rng: &mut impl Rng) -> usize {
-    let Some(best) = ranked.first() else { return 0 };
+fn draw_first(
+    scored: &[Scored<'_>],
+    order: &mut [Place],
+    placement: &Placement,
+    rng: &mut impl Rng,
+) -> usize {
+    let Some(best) = order.first().map(|it| it.among(scored)) else {
+        return 0;
+    };
     let (floor, kind) = (best.score - placement.near_equal, best.kind());
-    let mut equals = ranked
-        .iter()
-        .take_while(|it| it.kind() == kind && it.score >= floor)
-        .count();
+    let is_equal = |it: &Scored<'_>| it.kind() == kind && it.score >= floor;
+    let mut equals = order.partition_point(|it| is_equal(it.among(scored)));
     // Nobody waits behind another one's answer where somebody as good is free.
-    let free = front(&mut ranked[..equals], |it| {
-        it.load.round() < slots(&it.found)
-    });
+    let free = front(&mut order[..equals], |it| it.among(scored).is_free());
     equals = if free > 0 { free } else { equals };
     // Where a short beginning is warm scores hardly more than elsewhere: among as good ones it decides.
     // They are within the bound, so that nobody becomes a hotspot by that either.
     if placement.weights.prefix > 0.0 {
-        let warm = front(&mut ranked[..equals], Scored::is_warm);
+        let warm = front(&mut order[..equals], |it| it.among(scored).is_warm());
         equals = if warm > 0 { warm } else { equals };
     }
     if equals < 2 {
@@ -354,13 +375,13 @@ fn draw_first(ranked: &mut [Scored<'_>], placement: &Placement, rng: &mut impl R
     }
     let one = rng.random_range(0..equals);
     let other = (one + rng.random_range(1..equals)) % equals;
-    let queue = |at: usize| ranked[at].terms.queue;
+    let queue = |at: usize| order[at].among(scored).terms.queue;
     let chosen = if queue(other) > queue(one) {
         other
     } else {
         one
     };
-    ranked[..=chosen].rotate_right(1);
+    order[..=chosen].rotate_right(1);
     equals
 }
 

@@ -325,6 +325,20 @@ impl<T> Queue<T> {
         Some(entry.what)
     }
 
+    /// The next of those, whoever it is, that waits no longer; its tenant's share is as it was.
+    pub fn cancel_that(&mut self, which: impl Fn(&T) -> bool, now_ms: u64) -> Option<T> {
+        let (_, ticket) = self.next_that(which)?;
+        self.cancel(ticket, now_ms)
+    }
+
+    /// A turn of so much work was given to one that need not wait, since it can have a place that nobody
+    /// who waits can have: the workers go on, though those who wait do not.
+    pub fn passed(&mut self, work: u32, now_ms: u64) {
+        if !self.is_empty() {
+            self.rate.turn(work, true, now_ms);
+        }
+    }
+
     /// When the first one's time is over.
     #[must_use]
     pub fn first_late_ms(&self) -> Option<u64> {

@@ -76,6 +76,8 @@ pub enum Plan {
 pub enum Why {
     /// It would fail everywhere.
     Final,
+    /// Nobody else is there.
+    Nobody,
     /// It had all its attempts.
     Attempts,
     /// It was handed over as often as an answer may be.
@@ -94,6 +96,7 @@ impl Why {
     pub fn label(self) -> &'static str {
         match self {
             Self::Final => "final",
+            Self::Nobody => "nobody",
             Self::Attempts => "attempts",
             Self::HandOvers => "hand-overs",
             Self::Deadline => "deadline",

@@ -166,12 +166,15 @@ pub trait MetadataStore: Send + Sync + 'static {
         now_ms: u64,
     ) -> StoreFuture<'_, Option<Answer>>;
     /// At most `limit` dead letters, the newest first, behind the mark of the last one that is known.
+    /// What is sealed of them stays so: the requests, and the words of workers.
     fn dead_letters(
         &self,
         behind: Option<LetterMark>,
         limit: u32,
     ) -> StoreFuture<'_, Vec<StoredLetter>>;
-    /// A dead letter, and its request as it was encoded on the wire.
+    /// A dead letter as the list has it, also where nobody can open the rest any more.
+    fn dead_letter_as_listed(&self, job: CorrelationId) -> StoreFuture<'_, Option<StoredLetter>>;
+    /// A dead letter with the words of workers, and its request as it was encoded on the wire.
     fn dead_letter(&self, job: CorrelationId) -> StoreFuture<'_, Option<(StoredLetter, Vec<u8>)>>;
     /// Notes that a dead letter is run again, compare-and-set on how often it was before: of
     /// several that try at once, one may.

@@ -6,7 +6,8 @@ mod orphans;
 use crate::clock;
 use crate::dispatch::open::{Held, OpenJobs};
 use crate::job::Step;
-use crate::store::{Holder, MetadataStore, StoreError};
+use crate::lease::Steady;
+use crate::store::{Holder, MetadataStore, StoreError, StoreFuture};
 use orphans::Orphans;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -42,6 +43,7 @@ pub(crate) struct UnrecordedEnd {
 /// What upkeep works on.
 pub(crate) struct Upkeep {
     pub(crate) store: Arc<dyn MetadataStore>,
+    pub(crate) steady: Steady,
     pub(crate) id: NodeId,
     pub(crate) open: OpenJobs,
     pub(crate) max_open: usize,
@@ -62,7 +64,7 @@ impl Upkeep {
                     while let Ok(end) = self.unrecorded.try_recv() {
                         waiting.push_back(end);
                     }
-                    record(self.store.as_ref(), &mut waiting).await;
+                    self.record(&mut waiting).await;
                     return;
                 }
                 Some(end) = self.unrecorded.recv(), if waiting.len() < MAX_UNRECORDED => {
@@ -72,7 +74,7 @@ impl Upkeep {
                     waiting.push_back(end);
                 }
                 () = sleep_until(retry_at), if !waiting.is_empty() => {
-                    pause = if record(self.store.as_ref(), &mut waiting).await {
+                    pause = if self.record(&mut waiting).await {
                         RETRY_MIN
                     } else {
                         longer(pause)
@@ -89,9 +91,15 @@ impl Upkeep {
         }
     }
 
+    async fn record(&self, waiting: &mut VecDeque<UnrecordedEnd>) -> bool {
+        let step = |holder, step| self.store.step(holder, step, clock::now().unix_ms);
+        record(step, waiting).await
+    }
+
     fn orphans(&self) -> Orphans<'_> {
         Orphans {
             store: self.store.as_ref(),
+            is_steady: self.steady.is_steady(clock::now().mono_ms),
             id: self.id,
             held: &self.open,
             metrics: &self.metrics,
@@ -120,17 +128,22 @@ fn longer(pause: Duration) -> Duration {
 }
 
 /// Records what waits, in order, and says whether nothing is left.
-async fn record(store: &dyn MetadataStore, waiting: &mut VecDeque<UnrecordedEnd>) -> bool {
+async fn record<'a>(
+    take: impl Fn(Holder, Step) -> StoreFuture<'a, ()>,
+    waiting: &mut VecDeque<UnrecordedEnd>,
+) -> bool {
     while let Some(end) = waiting.front() {
-        let step = end.step.clone();
-        match store.step(end.holder, step, clock::now().unix_ms).await {
-            Ok(()) => tracing::info!(job = %end.holder.job, "the end of a job is recorded late"),
+        let job = end.holder.job;
+        match take(end.holder, end.step.clone()).await {
+            Ok(()) => tracing::info!(%job, "the end of a job is recorded late"),
             // It ended otherwise, or was on the disk after all.
             Err(error @ StoreError::Refused { .. }) => tracing::warn!(%error, "a late end"),
-            Err(error) => {
+            Err(error) if error.may_pass() => {
                 tracing::warn!(%error, waiting = waiting.len(), "ends of jobs wait for the store");
                 return false;
             }
+            // What is wrong with one record stays wrong: those behind it do not wait for it.
+            Err(error) => tracing::error!(%job, %error, "the end of a job is lost"),
         }
         waiting.pop_front();
     }

@@ -21,16 +21,13 @@ use std::time::{Duration, Instant};
 use tether_net::{BoxFuture, Incoming, Service};
 use tether_telemetry::metrics::WorkerMetrics;
 use tether_telemetry::trace;
-use tether_wire::infer::{MAX_REQUEST_BYTES, WorkOrder};
+use tether_wire::infer::{MAX_CONTINUED_BYTES, WorkOrder};
 use tether_wire::rpc::{Code, RpcError, method};
 use tether_wire::{Digest, NodeId, Role, codec};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
-
-/// Most bytes of an order: a request and what the orchestrator adds to it.
-const MAX_ORDER_BYTES: usize = MAX_REQUEST_BYTES + 4_096;
 
 /// What calls and heartbeats share.
 #[derive(Debug)]
@@ -321,10 +318,10 @@ impl Service for WorkerService {
 }
 
 async fn infer(shared: &Arc<Shared>, mut call: Incoming) -> Result<(), RpcError> {
-    let Some(bytes) = call.recv(MAX_ORDER_BYTES).await? else {
+    let Some(bytes) = call.recv(MAX_CONTINUED_BYTES).await? else {
         return Err(RpcError::new(Code::Invalid, "the call holds no order"));
     };
-    let order: WorkOrder = codec::decode("order", &bytes, MAX_ORDER_BYTES)
+    let order: WorkOrder = codec::decode("order", &bytes, MAX_CONTINUED_BYTES)
         .map_err(|error| RpcError::new(Code::Invalid, error.to_string()))?;
     let span = tracing::info_span!(
         "worker.infer",

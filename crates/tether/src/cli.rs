@@ -81,7 +81,7 @@ enum Command {
     /// Look at requests that workers failed at, run them again or forget them
     #[command(subcommand)]
     Dlq(DlqCommand),
-    /// Check, back up, bring back and migrate an orchestrator's metadata store
+    /// Check, back up, bring back and migrate an orchestrator's store, or forget a tenant's key in it
     #[command(subcommand)]
     Store(StoreCommand),
     /// Check whether a bootstrap node or an HTTP endpoint answers

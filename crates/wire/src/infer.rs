@@ -33,7 +33,7 @@ use crate::codec::{CodecError, check_field, check_len};
 use crate::id::{CorrelationId, Digest, ModelRef, TenantId};
 use serde::{Deserialize, Serialize};
 
-/// Most bytes of a request on the wire. [T-INF-3]
+/// Most bytes of a request on the wire, without what was given of its answer. [T-INF-3]
 pub const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
 /// Most messages of a chat. [T-INF-3]
 pub const MAX_MESSAGES: usize = 2_048;
@@ -43,6 +43,12 @@ pub const MAX_TOOL_CALLS: usize = 128;
 pub const MAX_CALL_ID_BYTES: usize = 128;
 /// Most tokens of a transcript; more than that fits no request. [T-INF-11]
 pub const MAX_TRANSCRIPT_TOKENS: usize = 262_144;
+/// Most bytes on the wire of a request with what was given of its answer ([`Resume`]), and of a work
+/// order with its transcript: an id has at most five, and the rest says who gave it, or whose order it
+/// is. [T-INF-3]
+pub const MAX_CONTINUED_BYTES: usize = MAX_REQUEST_BYTES + MAX_TRANSCRIPT_TOKENS * 5 + 4_096;
+// It goes as one item of a call. [T-RPC-2]
+const _: () = assert!(MAX_CONTINUED_BYTES < crate::rpc::MAX_FRAME_BYTES);
 /// Longest retry token. [T-INF-2]
 pub const MAX_RETRY_TOKEN_BYTES: usize = 255;
 
@@ -180,6 +186,9 @@ pub struct InferRequest {
     /// are kept. [T-INF-2]
     #[serde(default, skip_serializing_if = "is_false")]
     pub keyed: bool,
+    /// How many answers were asked for, of which this is one. [T-INF-2]
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub answers: u32,
     /// The beginnings of the prompt, by which a worker is found that read them before. [T-INF-14]
     #[serde(default, skip_serializing_if = "Prefix::is_empty")]
     pub prefix: Prefix,
@@ -191,6 +200,15 @@ pub struct InferRequest {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks it")]
 fn is_false(it: &bool) -> bool {
     !*it
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks it")]
+fn is_one(it: &u32) -> bool {
+    *it == 1
 }
 
 impl InferRequest {

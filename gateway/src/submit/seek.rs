@@ -8,9 +8,12 @@
 //!
 //! Where an orchestrator is unavailable one other is asked, once: it may be alone in that it stops, or
 //! in what it tried, but a request that fails wherever it comes is not carried to all either.
+//!
+//! In which order they are asked, [`Way`] says: by the key of a request that has one, else by how its
+//! prompt begins.
 
 use super::decode;
-use crate::orchestrators::Orchestrators;
+use crate::orchestrators::{Orchestrators, UnderWay, Way};
 use rand::Rng;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,13 +33,17 @@ const PAUSE_MS: u64 = 250;
 const SOON: Duration = Duration::from_secs(2);
 /// Most orchestrators that a request may lose like that before its answer begins.
 const MAX_LOST_SOON: usize = 3;
-/// Most orchestrators that are followed to another one in one search.
+/// How often in a row one is asked since another one named it. Two may name each other.
 const MAX_FOLLOWED: u32 = 4;
 
 /// What is asked, and of whom it was.
 pub(super) struct Seeker {
     orchestrators: Arc<Orchestrators>,
     request: InferRequest,
+    /// In which order they are asked.
+    way: Way,
+    /// Counts it where it is.
+    under_way: Option<UnderWay>,
     by: Instant,
     patience: Duration,
     /// Lost to this request, the last one last.
@@ -48,6 +55,8 @@ pub(super) struct Seeker {
     /// Why one was unavailable before the answer began.
     refusal: Option<RpcError>,
     has_begun: bool,
+    /// How often one was asked since another one named it, without a piece that came.
+    followed: u32,
     /// When the last one was asked, and how many were lost soon after.
     asked_at: Instant,
     lost_soon: usize,
@@ -64,6 +73,8 @@ impl Seeker {
     ) -> Self {
         Self {
             orchestrators,
+            way: Way::of(&request),
+            under_way: None,
             request,
             by: Instant::now() + timeout,
             patience,
@@ -72,6 +83,7 @@ impl Seeker {
             round: Vec::new(),
             refusal: None,
             has_begun: false,
+            followed: 0,
             asked_at: Instant::now(),
             lost_soon: 0,
             seeking_until: None,
@@ -129,7 +141,7 @@ impl Seeker {
         mut error: RpcError,
         started: Option<Started>,
     ) -> Result<Call, RpcError> {
-        for link in self.orchestrators.ranked(&self.request.correlation) {
+        for link in self.orchestrators.ranked(&self.way) {
             let peer = link.peer().id;
             if self.asked.contains(&peer) {
                 continue;
@@ -147,41 +159,28 @@ impl Seeker {
     async fn follow(
         &mut self,
         link: &Link,
-        mut error: RpcError,
+        error: RpcError,
         started: Option<Started>,
     ) -> Result<Call, RpcError> {
-        let mut from = link.clone();
-        for _ in 0..MAX_FOLLOWED {
-            let owner = (error.param.as_deref()).and_then(|id| id.parse::<NodeId>().ok());
-            let links = self.orchestrators.ranked(&self.request.correlation);
-            let to = match owner {
-                Some(owner) => {
-                    match links.into_iter().find(|link| link.peer().id == owner) {
-                        Some(link) => link,
-                        // Nobody here can reach it: who is told so takes the request over.
-                        None => {
-                            self.lose(owner);
-                            return self.seek(error, started).await;
-                        }
-                    }
-                }
-                // It stops, or lost the request to somebody that it does not know.
-                None => {
-                    self.lose(from.peer().id);
-                    return self.seek(error, started).await;
-                }
-            };
-            match self.ask(&to, started.clone()).await {
-                Ok(call) => return Ok(call),
-                Err(failed) if failed.code == Code::Elsewhere => (error, from) = (failed, to),
-                Err(failed) if may_pass(failed.code) => {
-                    self.lose(to.peer().id);
-                    return self.seek(failed, started).await;
-                }
-                Err(failed) => return Err(failed),
+        let owner = (error.param.as_deref()).and_then(|id| id.parse::<NodeId>().ok());
+        let named = owner.filter(|_| self.followed < MAX_FOLLOWED);
+        let links = self.orchestrators.ranked(&self.way);
+        let to = links.into_iter().find(|it| Some(it.peer().id) == named);
+        let Some(to) = to else {
+            // Nobody here can reach it, or it was named too often: who is told so takes the request
+            // over. Where none is named the one that was asked stops, or lost the request to somebody
+            // that it does not know.
+            self.lose(owner.unwrap_or(link.peer().id));
+            return self.seek(error, started).await;
+        };
+        self.followed += 1;
+        match self.ask(&to, started.clone()).await {
+            Err(failed) if may_pass(failed.code) => {
+                self.lose(to.peer().id);
+                self.seek(failed, started).await
             }
+            asked => asked,
         }
-        Err(error)
     }
 
     /// Asks one after the other, again and again, until one goes on or the patience is over.
@@ -194,7 +193,7 @@ impl Seeker {
         let patience = Instant::now() + self.patience;
         let by = self.by.min(*self.seeking_until.get_or_insert(patience));
         loop {
-            let links = self.orchestrators.ranked(&self.request.correlation);
+            let links = self.orchestrators.ranked(&self.way);
             let ids = links.iter().map(|link| link.peer().id);
             let next = next_in_round(ids, &self.lost, &self.round);
             let link = links.iter().find(|link| Some(link.peer().id) == next);
@@ -224,6 +223,7 @@ impl Seeker {
     /// A new piece came: the answer has begun, or goes on.
     pub(super) fn found(&mut self) {
         self.has_begun = true;
+        self.followed = 0;
         self.round.clear();
         if self.seeking_until.take().is_some() {
             let after_ms = self.asked_at.elapsed().as_millis();
@@ -240,6 +240,7 @@ impl Seeker {
                 started,
             });
         }
+        self.under_way = Some(self.orchestrators.occupy(link.peer().id));
         self.asked_at = Instant::now();
         let left = self.by.saturating_duration_since(Instant::now());
         let body = codec::encode(&request);
@@ -259,7 +260,7 @@ impl Seeker {
 
     /// Whether there is another one than this that is not in doubt.
     fn has_other(&self, link: &Link) -> bool {
-        let links = self.orchestrators.ranked(&self.request.correlation);
+        let links = self.orchestrators.ranked(&self.way);
         links.iter().any(|it| it.peer().id != link.peer().id)
     }
 }

@@ -3,6 +3,7 @@
 use crate::world::{World, events, send, within};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use tether_wire::Digest;
 use tether_wire::infer::Resume;
 
@@ -152,8 +153,64 @@ async fn a_request_that_another_orchestrator_has_is_asked_for_there_or_taken_ove
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orchestrators_that_name_each_other_are_followed_a_few_times_and_then_one_takes_over() {
+    let mut world = World::with(2, |config| config.request_timeout_ms = 5_000).await;
+    let (status, _, body) = send(world.chat("each-other", false)).await;
+    assert_eq!(status, 200, "{body}");
+    let mut asked = Vec::new();
+    while let Ok(seen) = world.reports.seen.try_recv() {
+        asked.push(seen.request.resume.map(|resume| resume.lost));
+    }
+    // The first, and four that were named.
+    assert!((6..=7).contains(&asked.len()), "{asked:?}");
+    assert!(asked[..5].iter().all(Option::is_none), "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orchestrators_that_only_name_each_other_are_asked_with_pauses_until_the_patience_is_over()
+{
+    let mut world = World::with(2, |config| {
+        config.request_timeout_ms = 5_000;
+        config.resume_timeout_ms = 1_000;
+    })
+    .await;
+    let (status, _, body) = send(world.chat("each-other-always", false)).await;
+    assert_eq!(status, 503, "{body}");
+    let mut asked = 0;
+    while world.reports.seen.try_recv().is_ok() {
+        asked += 1;
+    }
+    // Both once in each round, of which there are at most eight, and those that were followed.
+    assert!((6..=40).contains(&asked), "{asked}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_orchestrator_that_leaves_before_it_answers_sends_the_request_to_another() {
     let world = World::with(2, |_| ()).await;
     let (status, _, body) = send(world.chat("first-leaves", false)).await;
     assert_eq!((status, &body["created"]), (200, &json!(1_700_000_000)));
+}
+
+/// Whoever sent the turn before knows which worker has it warm.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_turns_of_a_conversation_come_to_one_orchestrator_and_conversations_to_all() {
+    let mut world = World::with(3, |_| ()).await;
+    let mut used = BTreeSet::new();
+    for conversation in 0..32 {
+        let said = |role: &str, text: &str| json!({"role": role, "content": text});
+        let long = format!("{conversation:<300}");
+        let mut messages = vec![said("user", &long)];
+        let mut asked = BTreeSet::new();
+        for _ in 0..3 {
+            let body = json!({"model": "any", "messages": messages});
+            let (status, _, body) = send(world.post(&body)).await;
+            assert_eq!(status, 200, "{body}");
+            let seen = within(world.reports.seen.recv()).await.expect("asked");
+            asked.insert(seen.orchestrator);
+            messages.extend([said("assistant", "Paris"), said("user", "And of Italy?")]);
+        }
+        assert_eq!(asked.len(), 1, "{asked:?}");
+        used.extend(asked);
+    }
+    assert_eq!(used.len(), 3);
 }

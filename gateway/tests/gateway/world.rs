@@ -43,6 +43,8 @@ pub(crate) struct Reports {
 
 #[derive(Clone)]
 struct Reporter {
+    /// Who the orchestrators are.
+    ids: Arc<Mutex<Vec<NodeId>>>,
     seen: mpsc::UnboundedSender<Seen>,
     cancelled: mpsc::UnboundedSender<String>,
     pushed: mpsc::UnboundedSender<Push>,
@@ -68,7 +70,9 @@ impl World {
         let (seen_tx, seen) = mpsc::unbounded_channel();
         let (cancelled_tx, cancelled) = mpsc::unbounded_channel();
         let (pushed_tx, pushed) = mpsc::unbounded_channel();
+        let ids = Arc::new(Mutex::new(Vec::new()));
         let reporter = Reporter {
+            ids: ids.clone(),
             seen: seen_tx,
             cancelled: cancelled_tx,
             pushed: pushed_tx,
@@ -84,6 +88,7 @@ impl World {
             machines.push(machine);
             let topic = Topic::Control(node.region().clone());
             node.announce(&topic).await.expect("announced");
+            ids.lock().expect("not poisoned").push(node.id());
             nodes.push(node);
         }
         let mut config = GatewayConfig {
@@ -308,7 +313,7 @@ async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<
     request.check().expect("gateways send what is valid");
     let model = request.model.clone();
     // Which of several answers to one request it is.
-    let later = request.retry_token.contains('#');
+    let later = request.retry_token.contains(' ');
     let likely = request.sampling.top_logprobs;
     let seed = request.sampling.seed.unwrap_or(5);
     let correlation = request.correlation.to_string();
@@ -385,6 +390,14 @@ async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<
             let why = "another orchestrator has this request";
             let owner = NodeId([9; 32]).to_hex();
             return Err(RpcError::new(Code::Elsewhere, why).with_param(owner));
+        }
+        "each-other" | "each-other-always" => {
+            let other = reporter.ids.lock().expect("not poisoned")[1 - index];
+            let is_lost = (resume.as_ref()).is_some_and(|resume| resume.lost.contains(&other));
+            if model == "each-other-always" || !is_lost {
+                let why = "another orchestrator has this request";
+                return Err(RpcError::new(Code::Elsewhere, why).with_param(other.to_hex()));
+            }
         }
         "first-leaves" if asked_first(&correlation) => {
             let why = "the orchestrator is stopping";

@@ -30,7 +30,7 @@ pub struct LetterRow {
     pub model: String,
     /// The code of the error that the tenant was told.
     pub code: String,
-    /// Why the job failed.
+    /// Why the job failed, in words of Tether's.
     pub reason: String,
     /// What was tried, the last one last.
     pub attempts: Vec<AttemptRow>,
@@ -54,8 +54,9 @@ pub struct AttemptRow {
     pub worker: NodeId,
     /// The code of its error.
     pub code: String,
-    /// Its words.
-    pub message: String,
+    /// Its words, where the request was asked for, which they may quote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     /// Unix milliseconds.
     pub at_ms: u64,
 }
@@ -206,7 +207,7 @@ async fn list(
     }
 }
 
-/// Whether the request is to be shown, which is the tenant's.
+/// Whether the request is to be shown, which is the tenant's, and with it the words of workers.
 #[derive(Deserialize)]
 struct Showing {
     #[serde(default)]
@@ -222,18 +223,26 @@ async fn show(
         Ok(id) => id,
         Err(refusal) => return *refusal,
     };
+    // Without the request it needs no key of the tenant's, which may be gone.
+    if !showing.request {
+        return match admin.store.dead_letter_as_listed(id).await {
+            Ok(Some(letter)) => Json(LetterRow::from(letter)).into_response(),
+            Ok(None) => unknown(),
+            Err(error) => refuse(&error),
+        };
+    }
     let (letter, payload) = match admin.store.dead_letter(id).await {
         Ok(Some(found)) => found,
         Ok(None) => return unknown(),
         Err(error) => return refuse(&error),
     };
-    let mut row = LetterRow::from(letter);
-    if showing.request {
-        row.request = match request(&payload).map(serde_json::to_value) {
-            Ok(Ok(value)) => Some(value),
-            _ => return unreadable(),
-        };
-    }
+    let Ok(Ok(request)) = request(&payload).map(serde_json::to_value) else {
+        return unreadable();
+    };
+    let row = LetterRow {
+        request: Some(request),
+        ..letter.into()
+    };
     Json(row).into_response()
 }
 

@@ -14,10 +14,10 @@ use super::vigil::Vigil;
 use super::watch::Left;
 use super::{Dispatcher, Interrupts, elsewhere};
 use crate::breaker::Outcome;
-use crate::clock;
 use crate::fleet::{Candidate, InFlight};
 use crate::job::Step;
 use crate::place::Ranked;
+use crate::retry::Plan;
 use crate::store::StoreError;
 use std::pin::Pin;
 use std::time::Instant;
@@ -48,6 +48,8 @@ pub(super) struct Attempt {
     /// How it ended: the label, and the error where it was one.
     ended: Option<&'static str>,
     pub(super) fault: Option<RpcError>,
+    /// What follows, where its worker was left for that.
+    planned: Option<Plan>,
 }
 
 /// A call that a worker accepted.
@@ -66,6 +68,8 @@ pub(super) struct Opened {
     pub(super) is_quiet: bool,
     /// Whether it was left in doubt, for another one.
     pub(super) is_left: bool,
+    /// How that one is asked: a retry that is taken out of the budget already.
+    pub(super) planned: Option<Plan>,
     /// What is told again before the log has anything, to be given once all of it is there.
     pub(super) again: Vec<Chunk>,
     pub(super) again_bytes: usize,
@@ -109,6 +113,8 @@ pub(super) struct Ended {
     pub(super) worker: NodeId,
     /// Who failed beside it, and by what.
     pub(super) beside: Option<(NodeId, RpcError)>,
+    /// What follows, where its worker was left for that.
+    pub(super) planned: Option<Plan>,
 }
 
 impl Attempt {
@@ -142,6 +148,7 @@ impl Attempt {
             trial: Some(trial),
             ended: None,
             fault: None,
+            planned: None,
             candidate,
             order,
         }
@@ -172,8 +179,8 @@ impl Dispatcher {
         interrupt: &mut Interrupts,
     ) -> Ended {
         let mut beside = None;
-        let first = self.first_piece(run, &mut attempt, &mut beside, interrupt);
-        let first = first.await;
+        // Two calls may be under way in it.
+        let first = Box::pin(self.first_piece(run, &mut attempt, &mut beside, interrupt)).await;
         if let Some(prompt_tokens) = attempt.check.prompt_tokens() {
             run.progress.counted(prompt_tokens);
         }
@@ -192,6 +199,7 @@ impl Dispatcher {
             end,
             worker: attempt.worker(),
             beside,
+            planned: attempt.planned,
         }
     }
 
@@ -241,8 +249,7 @@ impl Dispatcher {
             attempt: order.attempt,
             numerics_class: candidate.offer().numerics_class.clone(),
         };
-        let recorded = self.store.step(run.holder, step, clock::now().unix_ms);
-        let Err(error) = recorded.await else {
+        let Err(error) = self.persist(run.holder, step).await else {
             return Ok(());
         };
         if let StoreError::Refused { .. } = error {
@@ -280,6 +287,7 @@ impl Dispatcher {
         attempt.span.record("tether.outcome", label);
         self.metrics.attempt(label, attempt.began.elapsed());
         let (busy, worker) = (attempt.busy.take(), attempt.worker());
+        attempt.planned = attempt.opened.as_ref().and_then(|it| it.planned);
         let trial = match (attempt.opened.take(), busy) {
             (Some(opened), Some(busy)) if opened.is_left => {
                 let model = attempt.order.model.clone();

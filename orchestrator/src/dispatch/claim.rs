@@ -29,6 +29,8 @@ pub(super) enum Known {
     Nothing,
     /// A job that did not end, and that nobody else has.
     UnderWay(Box<Job>),
+    /// A job that ended with a part of its answer given, and may run again.
+    CutOff(Box<Job>),
     /// It was answered already, and this is the answer.
     Answered(Answer),
 }
@@ -120,6 +122,7 @@ impl Dispatcher {
                 self.is_here(&earlier, lost).await?;
                 Ok(Known::UnderWay(Box::new(earlier)))
             }
+            Repeat::BeginAnew if earlier.streamed => Ok(Known::CutOff(Box::new(earlier))),
             Repeat::BeginAnew => Ok(Known::Nothing),
         }
     }
@@ -233,7 +236,8 @@ impl Dispatcher {
         let live = self.store.live(now_ms).await;
         let live = live.map_err(|error| self.unrecorded(&error))?;
         let lives = live.iter().any(|lease| lease.orchestrator == job.owner);
-        Ok(lives && job.lease_until_ms >= now_ms)
+        let may_live = lives || !self.steady.is_renewed(clock::now().mono_ms);
+        Ok(may_live && job.lease_until_ms >= now_ms)
     }
 
     fn unrecorded(&self, error: &StoreError) -> RpcError {

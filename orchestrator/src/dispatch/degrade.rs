@@ -13,8 +13,7 @@ use super::permit::Chosen;
 use super::progress::Progress;
 use super::run::Run;
 use super::waiting::{Spent, Turn};
-use super::{Dispatcher, Interrupts, elsewhere};
-use crate::clock;
+use super::{Dispatcher, Interrupts, elsewhere, letters};
 use crate::job::Step;
 use crate::policy::Effective;
 use crate::store::{Reserved, StoreError};
@@ -106,7 +105,7 @@ impl Dispatcher {
     ) -> Result<(), End> {
         let model = to.model;
         tracing::info!(from = %run.model, to = %model, %why, "a smaller model gets the request");
-        let error = format!("{}: {why}; {model} gets it", why.code.as_str());
+        let error = format!("{}; {model} gets it", letters::reason(why));
         let shed = if is_refusal(why.code) {
             Step::Refused { error }
         } else {
@@ -116,8 +115,7 @@ impl Dispatcher {
                 letter: None,
             }
         };
-        let now_ms = clock::now().unix_ms;
-        let ended = self.store.step(run.holder, shed, now_ms).await;
+        let ended = self.persist(run.holder, shed).await;
         ended.map_err(|error| unrecorded(&error))?;
         let job = self.new_job(&run.request, run.hash, &model, run.seed, run.deadline);
         let reserved = self.store.reserve(job).await;

@@ -10,6 +10,7 @@ use super::breaking::Trial;
 use super::check::{Check, Seen};
 use super::log::MAX_LOG_BYTES;
 use super::outcome::{End, of_worker_error, told};
+use super::reach::is_given_up;
 use super::run::Run;
 use super::vigil;
 use super::{Dispatcher, Interrupt};
@@ -110,7 +111,15 @@ impl Dispatcher {
             vigil::Verdict::Wait => return Ok(()),
             vigil::Verdict::NoTurn => self.queue_is_full(worker, run),
             vigil::Verdict::Stalled => self.is_stalled(worker).await,
-            vigil::Verdict::Doubt if self.may_leave(run, worker, silent) => {
+            vigil::Verdict::Doubt => {
+                // Never the last that it has: what comes late is more than nothing.
+                if !is_given_up(run, silent) {
+                    let can = self.can_leave(run, worker);
+                    opened.planned = can.then(|| self.planned(run)).flatten();
+                    if opened.planned.is_none() {
+                        return Ok(());
+                    }
+                }
                 opened.is_left = true;
                 if opened.is_quiet {
                     self.is_silent(worker).await
@@ -118,7 +127,6 @@ impl Dispatcher {
                     self.is_stalled(worker).await
                 }
             }
-            vigil::Verdict::Doubt => return Ok(()),
         })
     }
 

@@ -15,7 +15,7 @@ use super::attempt::Attempt;
 use super::hear::Heard;
 use super::outcome::End;
 use super::relay::unless;
-use super::run::{Run, explain};
+use super::run::{Beside, Run, explain};
 use super::{Dispatcher, Interrupt, Interrupts};
 use crate::breaker::Outcome;
 use crate::clock;
@@ -158,6 +158,7 @@ impl Dispatcher {
         let second = if by == By::Hedge { &*attempt } else { &other };
         let second = (second.worker(), second.epoch());
         run.progress.hedged(second, by == By::Hedge, is_tried);
+        run.beside = Beside::default();
         self.metrics.hedged(became(by, gives, has_other_failed));
         if !has_other_failed {
             let label = if gives { LOST } else { End::Cancelled.label() };
@@ -200,6 +201,7 @@ impl Dispatcher {
             let heard = unless(interrupt, first).await?;
             return Ok((By::First, heard));
         };
+        run.beside.asked(hedge.attempt.worker());
         let second = self.begin(run, &mut hedge.attempt);
         tokio::pin!(second);
         let (by, failed) = tokio::select! {

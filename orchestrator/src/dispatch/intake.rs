@@ -4,7 +4,7 @@ use super::claim::{Claim, Known, conflict};
 use super::explaining::Explaining;
 use super::letters::FailedAttempts;
 use super::progress::Progress;
-use super::run::Run;
+use super::run::{Beside, Run};
 use super::running::{Entered, Place};
 use super::{Dispatcher, log};
 use crate::clock;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tether_net::Incoming;
 use tether_telemetry::trace;
 use tether_wire::codec;
-use tether_wire::infer::{InferRequest, MAX_REQUEST_BYTES, Resume, Started};
+use tether_wire::infer::{InferRequest, MAX_CONTINUED_BYTES, Resume, Started};
 use tether_wire::rpc::{Code, RpcError};
 use tether_wire::{Digest, ModelRef, NodeId, Role};
 use tokio::sync::OwnedSemaphorePermit;
@@ -50,12 +50,7 @@ impl Asked {
         timeout_ms: Option<u64>,
         most_ms: u64,
     ) -> Self {
-        let hash = Digest::of(&codec::encode(&(
-            &request.model,
-            &request.input,
-            &request.sampling,
-            &request.output,
-        )));
+        let hash = asked_hash(&request);
         // A little before the caller gives up by itself, so that it can still be told.
         let asked_ms = timeout_ms.map(|ms| ms.saturating_sub(TELL_MS.min(ms / 10)));
         let allowed = Duration::from_millis(asked_ms.map_or(most_ms, |ms| ms.min(most_ms)));
@@ -167,26 +162,38 @@ impl Dispatcher {
         } = asked;
         let mut resume = request.resume.take();
         // What was answered before needs nobody's leave and no worker.
-        let mut is_under_way = false;
+        let (mut begun, mut pinned) = (None, None);
         if request.keyed || resume.is_some() {
             let lost = resume.as_ref().map_or(&[][..], |it| &it.lost);
             match self.known(&request, &hash, lost).await? {
                 Known::Answered(answer) => return Ok(TakenIn::Answered(answer)),
                 Known::UnderWay(job) => {
-                    is_under_way = true;
-                    resume = begun_as(resume, &job);
+                    resume = begun_as(resume, &job, job.worker);
+                    begun = Some(job);
+                }
+                // Whoever was given some of it may come, too, and is to see the same.
+                Known::CutOff(job) => {
+                    pinned = started_as(&job, None);
+                    begun = Some(job);
                 }
                 Known::Nothing => {}
             }
         }
         let lost = resume.as_ref().map_or(&[][..], |it| &it.lost);
         let started = resume.as_ref().and_then(|it| it.started.as_ref());
-        let (rules, limit) = self.permitted(&request, is_under_way, explaining)?;
+        let (mut rules, mut limit) = self.permitted(&request, begun.as_deref(), explaining)?;
+        let mut pinned = pinned.filter(|_| started.is_none());
+        if (pinned.as_ref()).is_some_and(|pinned| !self.can_go_on(&request, pinned, &rules)) {
+            // It is another answer.
+            pinned = None;
+            (rules, limit) = self.permitted(&request, None, explaining)?;
+        }
         request.sampling.max_tokens = request.sampling.max_tokens.or(limit);
         if let Some(worker) = started.and_then(|started| started.worker) {
             self.meet(worker).await;
         }
-        let chosen = match self.choose(&request, started, &rules, explaining) {
+        let begun_as = started.or(pinned.as_ref());
+        let chosen = match self.choose(&request, begun_as, &rules, explaining) {
             Ok(chosen) => chosen,
             Err(error) => return self.earlier(&request, &hash, lost, error).await,
         };
@@ -194,14 +201,19 @@ impl Dispatcher {
         Span::current().record("gen_ai.request.model", asked.to_string());
         // Before it is a job: who would wait in vain costs no disk. An answer that has begun elsewhere
         // goes on at once, as one does here: somebody reads it.
-        let (chosen, turn, spent) = if started.is_some() {
-            (chosen, None, None)
+        let turn = if started.is_some() {
+            Ok((chosen, (None, None)))
+        } else if pinned.is_some() {
+            let wanted = (&chosen.model, chosen.digest);
+            let turn = self.turn(&request, wanted, &rules, deadline, place.log());
+            (turn.await).map(|(turn, spent)| (chosen, (Some(turn), spent)))
         } else {
             let turn = self.turn_or_smaller(&request, chosen, &rules, deadline, place.log());
-            match turn.await {
-                Ok((chosen, (turn, spent))) => (chosen, Some(turn), spent),
-                Err(error) => return self.earlier(&request, &hash, lost, error).await,
-            }
+            (turn.await).map(|(chosen, (turn, spent))| (chosen, (Some(turn), spent)))
+        };
+        let (chosen, (turn, spent)) = match turn {
+            Ok(turn) => turn,
+            Err(error) => return self.earlier(&request, &hash, lost, error).await,
         };
         let asked_seed = request.sampling.seed;
         let seed = asked_seed
@@ -219,7 +231,8 @@ impl Dispatcher {
             Claim::Answered(answer) => return Ok(TakenIn::Answered(answer)),
         };
         request.sampling.seed = Some(claimed.seed);
-        let has_begun = started.is_some();
+        let may_degrade = started.is_none() && pinned.is_none() && !claimed.is_streaming;
+        let class = pinned.map(|pinned| pinned.numerics_class);
         let has_logprobs = request.sampling.top_logprobs.is_some();
         Ok(TakenIn::Runs(Box::new(Run {
             holder: Holder {
@@ -233,7 +246,7 @@ impl Dispatcher {
             model: chosen.model,
             digest: chosen.digest,
             rules,
-            may_degrade: !has_begun && !claimed.is_streaming,
+            may_degrade,
             degraded_from: chosen.degraded_from,
             refused: chosen.refused,
             limit,
@@ -245,7 +258,8 @@ impl Dispatcher {
             turn,
             spent,
             is_streaming: claimed.is_streaming,
-            progress: Progress::new(resume, has_logprobs, claimed.attempts),
+            beside: Beside::default(),
+            progress: Progress::new(resume, has_logprobs, claimed.attempts).preferring(class),
             failed: FailedAttempts::default(),
             orders: Orders::default(),
         })))
@@ -293,23 +307,44 @@ impl Dispatcher {
 }
 
 /// What a request goes on as whose answer somebody was given some of: as its gateway says, or, where
-/// another caller comes with its key first, as the store has it.
-fn begun_as(resume: Option<Resume>, job: &Job) -> Option<Resume> {
+/// another caller comes with its key first, as the store has it; and who has it still.
+fn begun_as(resume: Option<Resume>, job: &Job, worker: Option<NodeId>) -> Option<Resume> {
     let is_told = resume.as_ref().is_some_and(|it| it.started.is_some());
-    let Some(digest) = job.digest.filter(|_| job.streamed && !is_told) else {
-        return resume;
-    };
-    Some(Resume {
-        started: Some(Started {
-            model: Some(job.model.clone()),
-            degraded_from: None,
-            digest,
-            seed: job.seed,
-            numerics_class: job.numerics_class.clone().unwrap_or_default(),
-            worker: job.worker,
-            transcript: Vec::new(),
+    match started_as(job, worker).filter(|_| !is_told) {
+        None => resume,
+        started => Some(Resume {
+            started,
+            ..resume.unwrap_or_default()
         }),
-        ..resume.unwrap_or_default()
+    }
+}
+
+/// As what the store has a job of whose answer somebody was given some.
+fn started_as(job: &Job, worker: Option<NodeId>) -> Option<Started> {
+    let digest = job.digest.filter(|_| job.streamed)?;
+    Some(Started {
+        model: Some(job.model.clone()),
+        degraded_from: None,
+        digest,
+        seed: job.seed,
+        numerics_class: job.numerics_class.clone().unwrap_or_default(),
+        worker,
+        transcript: Vec::new(),
+    })
+}
+
+/// Of what the tenant asked: another under the same key is a conflict. [T-INF-2]
+fn asked_hash(request: &InferRequest) -> Digest {
+    let asked = (
+        &request.model,
+        &request.input,
+        &request.sampling,
+        &request.output,
+    );
+    Digest::of(&match request.answers {
+        // As it always was: answers that are kept are found by it.
+        1 => codec::encode(&asked),
+        several => codec::encode(&(asked, several)),
     })
 }
 
@@ -337,12 +372,12 @@ fn run_span(traceparent: Option<&str>, request: &InferRequest) -> Span {
 }
 
 async fn receive(call: &mut Incoming) -> Result<InferRequest, RpcError> {
-    let item = tokio::time::timeout(RECEIVE_TIMEOUT, call.recv(MAX_REQUEST_BYTES))
+    let item = tokio::time::timeout(RECEIVE_TIMEOUT, call.recv(MAX_CONTINUED_BYTES))
         .await
         .map_err(|_| RpcError::new(Code::Deadline, "the request did not come in time"))??
         .ok_or_else(|| RpcError::new(Code::Invalid, "the call holds no request"))?;
     let request: InferRequest =
-        codec::decode("request", &item, MAX_REQUEST_BYTES).map_err(|e| RpcError::invalid(&e))?;
+        codec::decode("request", &item, MAX_CONTINUED_BYTES).map_err(|e| RpcError::invalid(&e))?;
     request.check().map_err(|e| RpcError::invalid(&e))?;
     Ok(request)
 }

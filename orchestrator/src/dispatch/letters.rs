@@ -28,7 +28,7 @@ impl FailedAttempts {
         self.last.push_back(FailedAttempt {
             worker,
             code: fault.code.as_str().to_owned(),
-            message: crate::job::bounded_error(&fault.message).to_owned(),
+            message: Some(crate::job::bounded_error(&fault.message).to_owned()),
             at_ms,
         });
     }
@@ -54,8 +54,25 @@ impl FailedAttempts {
     }
 }
 
+/// Why a request ended, as its job keeps it: without the words of a worker, which may quote the prompt,
+/// for this lies in the store as it is.
+pub(crate) fn reason(told: &RpcError) -> String {
+    let code = told.code.as_str();
+    match told.code {
+        // Whatever a worker said, the tenant is told so in words of ours.
+        Code::Unavailable
+        | Code::Internal
+        | Code::Overloaded
+        | Code::RateLimited
+        | Code::Elsewhere => format!("{code}: {told}"),
+        Code::Deadline => format!("{code}: the time for this request was over"),
+        _ => format!("{code}: the request cannot be answered as it is"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::outcome::{End, of_worker_error, told};
     use super::*;
     use tether_wire::infer::{Input, Output, Prefix, Sampling};
     use tether_wire::{CorrelationId, TenantId};
@@ -71,6 +88,7 @@ mod tests {
             sampling: Sampling::default(),
             output: Output::default(),
             keyed: true,
+            answers: 1,
             prefix: Prefix::default(),
             resume: None,
         }
@@ -113,6 +131,32 @@ mod tests {
         let limits = failed(&[Code::Overloaded, Code::RateLimited]);
         assert!(limits.letter(request, &told(Code::Unavailable)).is_none());
         assert!(failed(&[]).letter(request, &told(Code::Internal)).is_none());
+    }
+
+    #[test]
+    fn no_word_of_a_worker_is_in_what_a_job_keeps() {
+        let codes = Code::REFUSALS.into_iter().chain([
+            Code::Elsewhere,
+            Code::Unavailable,
+            Code::Overloaded,
+            Code::Deadline,
+            Code::Cancelled,
+            Code::Internal,
+            Code::Unknown,
+        ]);
+        for code in codes {
+            let quoting = RpcError::new(code, "no: my secret").with_param("my secret");
+            let ended = match of_worker_error(quoting) {
+                End::Fault(fault) => vec![told(fault.clone(), false, 5), told(fault, true, 5)],
+                End::Final(error) => vec![error],
+                other => panic!("{other:?}"),
+            };
+            for error in ended {
+                let kept = reason(&error);
+                assert!(!kept.contains("secret"), "{code:?}: {kept}");
+                assert!(kept.starts_with(error.code.as_str()), "{kept}");
+            }
+        }
     }
 
     #[test]

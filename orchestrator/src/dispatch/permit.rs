@@ -5,6 +5,7 @@
 
 use super::Dispatcher;
 use super::explaining::Explaining;
+use crate::job::Job;
 use crate::policy::{Effective, Facts, NamedModel};
 use crate::warmth::Warm;
 use std::sync::Arc;
@@ -36,12 +37,12 @@ impl Chosen {
 
 impl Dispatcher {
     /// Decides about a request: what its tenant's policy says, as of now, and the most tokens that it
-    /// gets, where it does not say how many it wants. What is under way by the store's word keeps the
-    /// limits that it came under.
+    /// gets, where it does not say how many it wants. What was begun by the store's word keeps the
+    /// limits that it came under: it is to end where it would have.
     pub(super) fn permitted(
         &self,
         request: &InferRequest,
-        is_under_way: bool,
+        begun: Option<&Job>,
         explaining: &mut Explaining,
     ) -> Result<(Arc<Effective>, Option<u32>), RpcError> {
         let rules = self.policy.load().of(&request.tenant).clone();
@@ -52,14 +53,15 @@ impl Dispatcher {
             max_tokens: request.sampling.max_tokens,
             prompt_bytes: PromptSize::of(&request.input, &request.output).bytes(),
         };
-        match rules.decide(&facts) {
-            Ok(granted) => Ok((rules, granted.limit)),
-            Err(refusal) if is_under_way && refusal.code == Code::Invalid => {
-                let limit = rules.max_output_tokens().map(|limit| limit.value);
-                let limit = limit.filter(|_| request.sampling.max_tokens.is_none());
-                Ok((rules, limit))
-            }
-            Err(refusal) => {
+        let before = begun.map(|job| {
+            let limit = job.max_tokens;
+            limit.filter(|_| request.sampling.max_tokens.is_none())
+        });
+        match (rules.decide(&facts), before) {
+            (Ok(granted), None) => Ok((rules, granted.limit)),
+            (Ok(_), Some(limit)) => Ok((rules, limit)),
+            (Err(refusal), Some(limit)) if refusal.code == Code::Invalid => Ok((rules, limit)),
+            (Err(refusal), _) => {
                 self.metrics.policy_refused(refusal.reason);
                 tracing::info!(rule = refusal.rule, "the policy forbids the request");
                 let told = RpcError::from(&refusal);
@@ -107,6 +109,22 @@ impl Dispatcher {
             }
             _ => Err(why),
         }
+    }
+
+    /// Whether somebody can go on with what was begun, as what it began.
+    pub(super) fn can_go_on(
+        &self,
+        request: &InferRequest,
+        started: &Started,
+        rules: &Effective,
+    ) -> bool {
+        let goes_on = self.goes_on(request, started, rules);
+        goes_on.is_ok_and(|chosen| {
+            let (wanted, fleet) = ((&chosen.model, &chosen.digest), self.fleet.snapshot());
+            let cold = Warm::default();
+            let (found, barred) = self.candidates(&fleet, wanted, rules.regions(), &cold);
+            !found.is_empty() || barred.is_tried
+        })
     }
 
     /// What an answer goes on as that a gateway was given some of.

@@ -70,6 +70,14 @@ impl Progress {
         }
     }
 
+    /// In which class it is to be made, preferably, where it was begun in one before.
+    pub(crate) fn preferring(mut self, class: Option<String>) -> Self {
+        if let Some(class) = class {
+            self.numerics_class = class;
+        }
+        self
+    }
+
     /// Orders that were given.
     pub(crate) fn attempts(&self) -> u32 {
         self.attempts

@@ -65,6 +65,7 @@ impl Dispatcher {
                             untold: Some(accepted),
                             numerics_class: String::new(),
                             is_left: false,
+                            planned: None,
                             again: Vec::new(),
                             again_bytes: 0,
                         });
@@ -111,7 +112,9 @@ impl Dispatcher {
             link.until_unanswered().await;
             let since = Instant::now();
             while link.is_up() && link.is_quiet() {
-                if self.may_leave(run, worker, since.elapsed()) {
+                if is_given_up(run, since.elapsed())
+                    || (self.can_leave(run, worker) && self.may_retry(run))
+                {
                     return;
                 }
                 sleep(LOOK).await;
@@ -119,10 +122,9 @@ impl Dispatcher {
         }
     }
 
-    /// Whether a worker is left of which nothing has been heard for so long.
-    pub(super) fn may_leave(&self, run: &Run, worker: NodeId, silent: Duration) -> bool {
-        let is_given_up = silent >= SILENCE && !run.progress.has_begun();
-        is_given_up || (run.progress.can_go_on() && self.has_other(run, worker))
+    /// Whether another than this worker can go on.
+    pub(super) fn can_leave(&self, run: &Run, worker: NodeId) -> bool {
+        run.progress.can_go_on() && self.has_other(run, worker)
     }
 
     /// The worker's link is quiet, or was lost at this moment.
@@ -179,4 +181,9 @@ impl Dispatcher {
             format!("worker {} sends nothing any more", worker.short()),
         ))
     }
+}
+
+/// Whether a worker is left of which nothing has been heard for so long, whoever else is there.
+pub(super) fn is_given_up(run: &Run, silent: Duration) -> bool {
+    silent >= SILENCE && !run.progress.has_begun()
 }

@@ -141,8 +141,7 @@ impl Dispatcher {
         // Another owner may have begun it.
         if !run.is_streaming && !pieces.is_empty() {
             run.is_streaming = true;
-            let now_ms = clock::now().unix_ms;
-            recording.begin(self.store.step(run.holder, Step::Streaming, now_ms));
+            recording.begin(Box::pin(self.persist(run.holder, Step::Streaming)));
         }
         let giving = async {
             if let Some(accepted) = opened.untold.take() {

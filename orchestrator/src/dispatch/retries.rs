@@ -46,6 +46,19 @@ impl Retries {
         plan(&self.settings, situation, &mut locked(budget), now_ms, rng)
     }
 
+    /// Whether one that fails now would be tried again.
+    pub(super) fn may(&self, situation: &Situation, now_ms: u64) -> bool {
+        let mut budget = locked(&self.budget).clone();
+        let planned = plan(
+            &self.settings,
+            situation,
+            &mut budget,
+            now_ms,
+            &mut rand::rng(),
+        );
+        matches!(planned, Plan::Retry { .. })
+    }
+
     /// Whether a second worker may be asked beside the first: it is work for the fleet as a retry is.
     pub(super) fn hedge(&self, now_ms: u64) -> bool {
         locked(&self.budget).take(&self.settings, now_ms)

@@ -17,7 +17,7 @@ use crate::place::{Placed, Ranked};
 use crate::policy::Effective;
 use crate::retry::{Failure, Plan, Situation, Why};
 use crate::store::Holder;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tether_wire::infer::InferRequest;
 use tether_wire::rpc::{Code, RpcError};
@@ -57,10 +57,26 @@ pub(crate) struct Run {
     /// Whether the store has it as streaming.
     pub(super) is_streaming: bool,
     pub(super) progress: Progress,
+    /// Who was asked beside the attempt that is under way, and is not counted yet.
+    pub(super) beside: Beside,
     /// What was tried in vain.
     pub(super) failed: FailedAttempts,
     /// Who got it, and why.
     pub(super) orders: Orders,
+}
+
+/// A worker that is asked beside another one; while both are, the run itself is lent to them.
+#[derive(Debug, Default)]
+pub(super) struct Beside(OnceLock<NodeId>);
+
+impl Beside {
+    pub(super) fn asked(&self, worker: NodeId) {
+        let _ = self.0.set(worker);
+    }
+
+    pub(super) fn worker(&self) -> Option<NodeId> {
+        self.0.get().copied()
+    }
 }
 
 impl Run {
@@ -125,7 +141,7 @@ impl Dispatcher {
                 return ended.end;
             };
             self.failed(run, ended.worker, &fault);
-            pause = match self.again(run, &fault) {
+            pause = match self.again(run, &fault, ended.planned) {
                 Ok(pause) => pause,
                 Err(Why::Deadline) => return End::Final(no_time()),
                 Err(why) => {
@@ -177,41 +193,22 @@ impl Dispatcher {
         }
     }
 
-    /// Whether the request is tried again, and after which pause.
-    fn again(&self, run: &mut Run, fault: &RpcError) -> Result<Duration, Why> {
+    /// Whether the request is tried again, and after which pause. What was planned when its worker was
+    /// left is what follows.
+    fn again(
+        &self,
+        run: &mut Run,
+        fault: &RpcError,
+        planned: Option<Plan>,
+    ) -> Result<Duration, Why> {
         let now_ms = clock::now().mono_ms;
-        let failure = run.progress.failure();
-        // Somebody who reads already waits as long as for anybody who can go on: that all are full is
-        // no failure of theirs.
-        let is_full = matches!(fault.code, Code::Overloaded | Code::RateLimited);
-        if failure == Failure::Between
-            && is_full
-            && run.progress.refused_for(now_ms) < self.config.hand_over_timeout_ms
-        {
-            if let (None, Some(worker)) = (fault.retry_after_ms, run.progress.last()) {
-                (run.progress).rests(worker, now_ms.saturating_add(millis(LOOK)));
-            }
+        if planned.is_none() && self.waits_for_room(run, fault, now_ms) {
             return Ok(LOOK);
         }
-        let mut retry_after_ms = None;
-        if failure == Failure::Early
-            && (self.rank(run, &run.progress.not_now(now_ms)).ranked).is_empty()
-        {
-            let Some(rested_ms) = run.progress.rested_ms() else {
-                // Who comes in a moment is found without a retry being spent.
-                return Ok(Duration::ZERO);
-            };
-            retry_after_ms = Some(rested_ms.saturating_sub(now_ms));
-        }
-        let left = (run.deadline).saturating_duration_since(tokio::time::Instant::now());
-        let situation = Situation {
-            failure,
-            tries: run.progress.tries(),
-            left_ms: millis(left),
-            retry_after_ms,
+        let plan = match planned {
+            Some(plan) => plan,
+            None => self.plan(run, fault, now_ms),
         };
-        let is_limited = fault.code == Code::RateLimited;
-        let plan = (self.retries).plan(&situation, is_limited, now_ms, &mut rand::rng());
         match plan {
             Plan::Retry { after_ms, tries } => {
                 run.progress.again(tries);
@@ -226,6 +223,62 @@ impl Dispatcher {
                 Err(why)
             }
         }
+    }
+
+    /// Somebody who reads already waits as long as for anybody who can go on: that all are full is no
+    /// failure of theirs.
+    fn waits_for_room(&self, run: &mut Run, fault: &RpcError, now_ms: u64) -> bool {
+        let is_full = matches!(fault.code, Code::Overloaded | Code::RateLimited);
+        let waits = is_full
+            && run.progress.failure() == Failure::Between
+            && run.progress.refused_for(now_ms) < self.config.hand_over_timeout_ms;
+        if waits && let (None, Some(worker)) = (fault.retry_after_ms, run.progress.last()) {
+            (run.progress).rests(worker, now_ms.saturating_add(millis(LOOK)));
+        }
+        waits
+    }
+
+    /// What follows where a worker failed. Those who have not failed at it yet may all want to be left
+    /// alone for a while.
+    fn plan(&self, run: &Run, fault: &RpcError, now_ms: u64) -> Plan {
+        let mut situation = situation(run);
+        if situation.failure == Failure::Early {
+            let others = self.rank(run, &run.progress.not_now(now_ms));
+            if others.ranked.is_empty() && !others.is_tried {
+                let Some(rested_ms) = run.progress.rested_ms() else {
+                    return Plan::GiveUp(Why::Nobody);
+                };
+                situation.retry_after_ms = Some(rested_ms.saturating_sub(now_ms));
+            }
+        }
+        let is_limited = fault.code == Code::RateLimited;
+        (self.retries).plan(&situation, is_limited, now_ms, &mut rand::rng())
+    }
+
+    /// The retry that follows if its worker is left now for another one, taken out of the budget;
+    /// nothing where there is none left.
+    pub(super) fn planned(&self, run: &Run) -> Option<Plan> {
+        let (now_ms, rng) = (clock::now().mono_ms, &mut rand::rng());
+        let plan = self.retries.plan(&situation(run), false, now_ms, rng);
+        matches!(plan, Plan::Retry { .. }).then_some(plan)
+    }
+
+    /// Whether there is one.
+    pub(super) fn may_retry(&self, run: &Run) -> bool {
+        self.retries.may(&situation(run), clock::now().mono_ms)
+    }
+}
+
+/// What a request is in that fails now.
+fn situation(run: &Run) -> Situation {
+    let left = (run.deadline).saturating_duration_since(tokio::time::Instant::now());
+    let mut tries = run.progress.tries();
+    tries.attempts += u32::from(run.beside.worker().is_some());
+    Situation {
+        failure: run.progress.failure(),
+        tries,
+        left_ms: millis(left),
+        retry_after_ms: None,
     }
 }
 

@@ -67,6 +67,7 @@ impl Dispatcher {
         };
         // A second one beside the first is not among those that were tried yet.
         not_now.push(worker);
+        not_now.extend(run.beside.worker());
         let placed = self.rank(run, &not_now);
         placed.best().is_some_and(|best| !best.suspect)
     }

@@ -4,7 +4,7 @@
 use super::Dispatcher;
 use super::log::AnswerLog;
 use super::run::Run;
-use super::waiting::{Entered, Spent, Turn, Within};
+use super::waiting::{Entered, Spent, Turn, Vain, Within};
 use crate::clock;
 use crate::policy::Effective;
 use crate::queue::{Entry, MAX_RETRY_AFTER_MS, Shed, Why};
@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 /// How often those who wait are looked after, whatever happens: workers tell of their load, and
 /// breakers let somebody through, without a word here.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often it is looked whether somebody serves at all what they wait for, in milliseconds.
+const FORSAKE_MS: u64 = 500;
 /// Bytes of a prompt that are as much work as a token of an answer: reading is quicker than writing.
 const BYTES_OF_WORK: usize = 32;
 /// Tokens of an answer whose length nobody bounded, and of one that is bounded by more.
@@ -68,20 +70,23 @@ impl Dispatcher {
             }
             () = self.stop.cancelled() => return Err(super::stopping()),
             turn = waiter.turn() => turn,
-            () = tokio::time::sleep_until(deadline) => None,
+            () = tokio::time::sleep_until(deadline) => Err(Vain::Late),
         };
         let then_ms = clock::now().mono_ms;
         let waited_ms = then_ms.saturating_sub(now_ms);
         (self.metrics).waited(Duration::from_millis(waited_ms));
-        turn.map(|(turn, spent)| (turn, Some(spent)))
-            .ok_or_else(|| {
+        match turn {
+            Ok((turn, spent)) => Ok((turn, Some(spent))),
+            Err(Vain::Unserved) => Err(self.nothing_serves_now((model, &digest), rules)),
+            Err(Vain::Late) => {
                 let why = "every worker of this model is busy: the request had no turn in time";
                 let estimate_ms = waiter
                     .estimate_ms(then_ms)
                     .unwrap_or(self.config.retry_after_ms);
                 let estimate_ms = estimate_ms.clamp(1, MAX_RETRY_AFTER_MS);
-                RpcError::new(Code::Overloaded, why).with_retry_after_ms(estimate_ms)
-            })
+                Err(RpcError::new(Code::Overloaded, why).with_retry_after_ms(estimate_ms))
+            }
+        }
     }
 
     /// Makes good what the turn of a request was charged too much or too little: by the tokens that its
@@ -99,6 +104,7 @@ impl Dispatcher {
     /// Calls those whose turn it is, until the end.
     pub(crate) async fn attend(self: Arc<Self>, stop: CancellationToken) {
         let mut changes = self.fleet.changes();
+        let mut forsake_ms = 0;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -109,8 +115,24 @@ impl Dispatcher {
             let free = |model: &ModelRef, digest: &Digest, within: Within<'_>| {
                 self.free((model, digest), within)
             };
-            self.waiting.call(free, clock::now().mono_ms);
+            let now_ms = clock::now().mono_ms;
+            self.waiting.call(free, now_ms);
+            if now_ms >= forsake_ms {
+                forsake_ms = now_ms.saturating_add(FORSAKE_MS);
+                let serves = |model: &ModelRef, digest: &Digest, within: Within<'_>| {
+                    self.serves((model, digest), within)
+                };
+                let patience_ms = self.config.hand_over_timeout_ms;
+                self.waiting.forsake(serves, patience_ms, now_ms);
+            }
         }
+    }
+
+    /// Whether somebody serves a model in these regions, or is tried by others.
+    fn serves(&self, model: (&ModelRef, &Digest), within: Within<'_>) -> bool {
+        let fleet = self.fleet.snapshot();
+        let (found, barred) = self.candidates(&fleet, model, within, &Warm::default());
+        !found.is_empty() || barred.is_tried
     }
 
     /// Places at the workers of a model, in these regions.

@@ -6,7 +6,10 @@
 //! to a worker, which counts it from then on.
 //!
 //! A request that must stay in some regions has its turn when a place is free there: it takes none
-//! that it cannot use, and holds nobody up who can.
+//! that it cannot use, and holds nobody up who can. Who waits while nobody serves the model any more is
+//! told so, as who comes then is.
+
+mod turns;
 
 use crate::policy::Effective;
 use crate::queue::{
@@ -19,6 +22,7 @@ use std::time::Duration;
 use tether_telemetry::metrics::OrchestratorMetrics;
 use tether_wire::{Digest, ModelRef, Region};
 use tokio::sync::{Notify, oneshot};
+use turns::Turns;
 
 /// Who waits. Cheap to clone.
 #[derive(Clone)]
@@ -35,8 +39,9 @@ struct Room {
     queues: Queues<Waits>,
     /// Artifacts that are waited for, by model.
     digests: HashMap<ModelRef, Digest>,
-    /// Turns that no worker counts yet.
-    turns: HashMap<ModelRef, u32>,
+    turns: Turns,
+    /// Since when nobody serves a model in these regions for which somebody waits.
+    unserved: HashMap<(ModelRef, Option<BTreeSet<Region>>), u64>,
 }
 
 /// Who waits.
@@ -72,14 +77,30 @@ impl<F: Fn(Within<'_>) -> u32> Free<F> {
         known.push((within.cloned(), free));
         free
     }
+
+    /// Whether a place in these regions is left, turns of this model that were given counted.
+    fn has_place(&self, turns: &Turns, model: &ModelRef, within: Within<'_>) -> bool {
+        let here = self.within(within);
+        let elsewhere = || self.within(None).saturating_sub(here);
+        here > turns.within(model, within, elsewhere)
+    }
 }
 
 /// What comes of waiting.
 #[derive(Debug)]
 enum Called {
     Turn(Turn, Spent),
+    /// It has none.
+    Vain(Vain),
+}
+
+/// Why a request that waited had no turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Vain {
     /// Its time is over.
     Late,
+    /// Nobody serves its model any more.
+    Unserved,
 }
 
 /// What a request that may wait gets.
@@ -99,7 +120,8 @@ impl Waiting {
             room: Mutex::new(Room {
                 queues: Queues::new(settings),
                 digests: HashMap::new(),
-                turns: HashMap::new(),
+                turns: Turns::default(),
+                unserved: HashMap::new(),
             }),
             wake: Notify::new(),
             metrics,
@@ -116,15 +138,15 @@ impl Waiting {
     ) -> Entered {
         let free = Free::new(free);
         let mut room = self.room();
-        let turns = room.turns(model);
-        let has_place = |rules: &Effective| free.within(rules.regions()) > turns;
+        let has_place = |rules: &Effective| free.has_place(&room.turns, model, rules.regions());
         // Who waits for another place has no claim to this one.
-        let is_first = |room: &Room| {
+        let is_first = || {
             let queue = room.queues.of(model);
             queue.is_none_or(|queue| !queue.any(|it| has_place(&it.rules)))
         };
-        if has_place(&asks.what) && is_first(&room) {
-            return Entered::Turn(self.turn(&mut room, model));
+        if has_place(&asks.what) && is_first() {
+            room.queues.passed(model, asks.work, now_ms);
+            return Entered::Turn(self.turn(&mut room, model, &asks.what));
         }
         let (tell, called) = oneshot::channel();
         let entry = asks.clone().with(Waits {
@@ -162,7 +184,7 @@ impl Waiting {
         {
             let mut room = self.room();
             while let Some(late) = room.queues.take_late(now_ms) {
-                called.push((late, Called::Late));
+                called.push((late, Called::Vain(Vain::Late)));
             }
             for model in room.queues.models() {
                 let Some(digest) = room.digests.get(&model).copied() else {
@@ -170,13 +192,13 @@ impl Waiting {
                 };
                 let free = Free::new(|within: Within<'_>| free(&model, &digest, within));
                 loop {
-                    let turns = room.turns(&model);
-                    let can = |it: &Waits| free.within(it.rules.regions()) > turns;
-                    match room.queues.take_that(&model, can, now_ms) {
+                    let Room { queues, turns, .. } = &mut *room;
+                    let can = |it: &Waits| free.has_place(turns, &model, it.rules.regions());
+                    match queues.take_that(&model, can, now_ms) {
                         None => break,
-                        Some(Next::Late(late)) => called.push((late, Called::Late)),
+                        Some(Next::Late(late)) => called.push((late, Called::Vain(Vain::Late))),
                         Some(Next::Serve(next)) => {
-                            let turn = self.turn(&mut room, &model);
+                            let turn = self.turn(&mut room, &model, &next.rules);
                             let spent = self.spent(&model, next.charge.clone());
                             called.push((next, Called::Turn(turn, spent)));
                         }
@@ -187,10 +209,42 @@ impl Waiting {
             (room.digests)
                 .retain(|model, _| room.queues.of(model).is_some_and(|it| !it.is_empty()));
         }
-        for (waits, what) in called {
-            // Who went away meanwhile gives its turn back.
-            let _ = waits.tell.send(what);
+        tell(called);
+    }
+
+    /// Sends those away who wait where nobody has served their model for so long. `serves`: whether
+    /// somebody serves a model in these regions.
+    pub(super) fn forsake(
+        &self,
+        serves: impl Fn(&ModelRef, &Digest, Within<'_>) -> bool,
+        patience_ms: u64,
+        now_ms: u64,
+    ) {
+        let mut forsaken = Vec::new();
+        {
+            let room = &mut *self.room();
+            let mut unserved = HashMap::new();
+            for (model, digest) in &room.digests {
+                let served =
+                    Free::new(|within: Within<'_>| u32::from(serves(model, digest, within)));
+                let known = RefCell::new(&mut unserved);
+                let is_forsaken = |it: &Waits| {
+                    let within = it.rules.regions();
+                    if served.within(within) > 0 {
+                        return false;
+                    }
+                    let key = (model.clone(), within.cloned());
+                    let since_ms = room.unserved.get(&key).copied().unwrap_or(now_ms);
+                    known.borrow_mut().insert(key, since_ms);
+                    now_ms.saturating_sub(since_ms) >= patience_ms
+                };
+                while let Some(gone) = room.queues.cancel_that(model, is_forsaken, now_ms) {
+                    forsaken.push((gone, Called::Vain(Vain::Unserved)));
+                }
+            }
+            room.unserved = unserved;
         }
+        tell(forsaken);
     }
 
     /// An answer of so much work was whole so long after its turn.
@@ -225,7 +279,7 @@ impl Waiting {
     pub(super) fn has_room(&self, model: &ModelRef, free: u32) -> bool {
         let room = self.room();
         let is_empty = room.queues.of(model).is_none_or(|queue| queue.is_empty());
-        is_empty && free > room.turns(model)
+        is_empty && free > room.turns.of(model)
     }
 
     /// Whether nobody waits.
@@ -242,11 +296,12 @@ impl Waiting {
         }
     }
 
-    fn turn(&self, room: &mut Room, model: &ModelRef) -> Turn {
-        *room.turns.entry(model.clone()).or_default() += 1;
+    fn turn(&self, room: &mut Room, model: &ModelRef, rules: &Arc<Effective>) -> Turn {
+        room.turns.add(model, rules.regions());
         Turn {
             waiting: self.clone(),
             model: model.clone(),
+            rules: rules.clone(),
         }
     }
 
@@ -265,9 +320,10 @@ impl Waiting {
     }
 }
 
-impl Room {
-    fn turns(&self, model: &ModelRef) -> u32 {
-        self.turns.get(model).copied().unwrap_or_default()
+/// Who went away meanwhile gives its turn back.
+fn tell(called: Vec<(Waits, Called)>) {
+    for (waits, what) in called {
+        let _ = waits.tell.send(what);
     }
 }
 
@@ -289,12 +345,12 @@ impl Waiter {
         queue.wait_ms(&self.asks, now_ms)
     }
 
-    /// Its turn; nothing where its time was over first. Losing interest in the future and asking anew
-    /// loses nothing.
-    pub(super) async fn turn(&mut self) -> Option<(Turn, Spent)> {
+    /// Its turn, or why it has none. Losing interest in the future and asking anew loses nothing.
+    pub(super) async fn turn(&mut self) -> Result<(Turn, Spent), Vain> {
         match (&mut self.called).await {
-            Ok(Called::Turn(turn, spent)) => Some((turn, spent)),
-            Ok(Called::Late) | Err(_) => None,
+            Ok(Called::Turn(turn, spent)) => Ok((turn, spent)),
+            Ok(Called::Vain(why)) => Err(why),
+            Err(_) => Err(Vain::Late),
         }
     }
 }
@@ -311,6 +367,7 @@ impl Drop for Waiter {
 pub(super) struct Turn {
     waiting: Waiting,
     model: ModelRef,
+    rules: Arc<Effective>,
 }
 
 impl std::fmt::Debug for Turn {
@@ -321,15 +378,8 @@ impl std::fmt::Debug for Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        {
-            let mut room = self.waiting.room();
-            if let Some(turns) = room.turns.get_mut(&self.model) {
-                *turns -= 1;
-                if *turns == 0 {
-                    room.turns.remove(&self.model);
-                }
-            }
-        }
+        let within = self.rules.regions();
+        self.waiting.room().turns.remove(&self.model, within);
         self.waiting.wake();
     }
 }

@@ -1,6 +1,6 @@
 //! Many workers: what is kept ready of them, and that strangers do not crowd out others.
 
-use super::group::{Group, Kind, RANKED, TOP};
+use super::group::{AWAY, Group, HERE, Kind, RANKED, TOP};
 use super::index::RANK_MS;
 use super::merit::Merits;
 use super::*;
@@ -66,7 +66,7 @@ fn of_many_some_are_looked_at_each_once_and_others_at_another_time() {
     let fleet = roster.snapshot();
     assert_eq!(ready(&roster).len(), TOP);
     let first = candidates(&fleet, 1);
-    assert_eq!(first.len(), 16);
+    assert_eq!(first.len(), HERE.all);
     assert_eq!(ids(&first).len(), first.len(), "nobody twice");
     let seen: BTreeSet<_> = (0..4_000)
         .flat_map(|seed| ids(&candidates(&fleet, seed)))
@@ -125,7 +125,12 @@ fn when_those_that_were_ready_leave_as_many_others_are_looked_at_before_they_are
     loop {
         let fleet = roster.snapshot();
         let found = candidates(&fleet, 1);
-        assert_eq!(ids(&found).len(), fleet.len().min(16), "of {}", fleet.len());
+        assert_eq!(
+            ids(&found).len(),
+            fleet.len().min(HERE.all),
+            "of {}",
+            fleet.len()
+        );
         if found.is_empty() {
             break;
         }
@@ -228,8 +233,8 @@ fn in_another_region_everybody_is_reached_and_the_least_loaded_first() {
     let fleet = elsewhere(25).snapshot();
     for seed in 0..50 {
         let found = candidates(&fleet, seed);
-        assert_eq!(found.len(), 4);
-        assert!(found.iter().filter(|it| it.worker.load() == 0).count() >= 2);
+        assert_eq!(found.len(), AWAY.all);
+        assert!(found.iter().any(|it| it.worker.load() == 0));
     }
 }
 

@@ -51,14 +51,14 @@ impl Look {
 /// what is some seconds old: the more of the best are looked at the more choose the same ones. All
 /// that are ready are good, so that none of them is always looked at.
 pub(crate) const HERE: Look = Look {
-    all: 16,
+    all: 12,
     best: 0,
-    drawn: 6,
+    drawn: 4,
 };
 /// In another region.
 pub(crate) const AWAY: Look = Look {
-    all: 4,
-    best: 2,
+    all: 3,
+    best: 1,
     drawn: 0,
 };
 

@@ -211,7 +211,7 @@ impl Index {
                 group.find(HERE, class, rng, found);
             }
             let mut left = OTHER_REGIONS;
-            for group in others(regions, region, within) {
+            for group in others(regions, region, within, rng.random()) {
                 let before = found.len();
                 group.find(AWAY, class, rng, found);
                 let serves = |it: &Found<'_>| !it.worker.is_suspect() && class.is_of(it);
@@ -323,20 +323,23 @@ impl Index {
     }
 }
 
-/// Groups of other regions, a bounded number. Each region begins with another one of them, where there
-/// are many.
+/// Groups of other regions, a bounded number, from one on that a random number chooses: where the first
+/// ones are full, or breakers bar them, others are looked at another time.
 fn others<'a, 'b>(
     regions: &'a Regions,
     region: &'b Region,
     within: Option<&'b BTreeSet<Region>>,
+    random: u64,
 ) -> impl Iterator<Item = &'a Arc<Group>> {
+    let count = within.map_or(regions.len(), BTreeSet::len);
+    let first = usize::try_from(random % (count as u64).max(1)).unwrap_or(0);
     let all = within.is_none().then(|| {
-        let all = regions.range(region..).chain(regions.range(..region));
+        let all = regions.iter().cycle().skip(first).take(count);
         all.filter(move |(at, _)| *at != region)
             .map(|(_, group)| group)
     });
     let some = within.map(|within| {
-        let some = within.range(region..).chain(within.range(..region));
+        let some = within.iter().cycle().skip(first).take(count);
         some.filter(move |at| *at != region)
             .filter_map(move |at| regions.get(at))
     });

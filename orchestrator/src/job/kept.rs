@@ -86,8 +86,10 @@ pub struct FailedAttempt {
     pub worker: NodeId,
     /// The code of its error.
     pub code: String,
-    /// Its words; at most [`super::MAX_ERROR_BYTES`] are kept.
-    pub message: String,
+    /// Its words, which may quote the request; at most [`super::MAX_ERROR_BYTES`] are kept, sealed
+    /// with it. Nothing where that is not opened.
+    #[serde(skip)]
+    pub message: Option<String>,
     /// Unix milliseconds.
     pub at_ms: u64,
 }
@@ -112,18 +114,35 @@ impl DeadLetter {
         self.payload.len() <= MAX_REQUEST_BYTES
     }
 
-    /// The last attempts, each with bounded words, encoded.
+    /// The last attempts, encoded without their words: this lies in the store as it is.
     pub(crate) fn encoded_attempts(&self) -> Vec<u8> {
-        let left_out = self.attempts.len().saturating_sub(MAX_TOLD_ATTEMPTS);
-        let told: Vec<FailedAttempt> = (self.attempts.iter().skip(left_out))
+        let told: Vec<FailedAttempt> = (self.told().iter())
             .map(|attempt| FailedAttempt {
-                message: bounded_error(&attempt.message).to_owned(),
                 code: bounded_error(&attempt.code).to_owned(),
                 ..attempt.clone()
             })
             .collect();
         codec::encode(&told)
     }
+
+    /// The request, and the words of the last attempts, each bounded: to be sealed.
+    pub(crate) fn encoded_secret(&self) -> Vec<u8> {
+        let words: Vec<Option<&str>> = (self.told().iter())
+            .map(|attempt| attempt.message.as_deref().map(bounded_error))
+            .collect();
+        codec::encode(&(words, serde_bytes::Bytes::new(&self.payload)))
+    }
+
+    fn told(&self) -> &[FailedAttempt] {
+        &self.attempts[self.attempts.len().saturating_sub(MAX_TOLD_ATTEMPTS)..]
+    }
+}
+
+/// What [`DeadLetter::encoded_secret`] encoded, read back: the words of each attempt, and the request.
+pub(crate) fn read_secret(encoded: &[u8]) -> Result<(Vec<Option<String>>, Vec<u8>), CodecError> {
+    let limit = MAX_ATTEMPTS_BYTES + MAX_REQUEST_BYTES;
+    let (words, payload): (_, ByteBuf) = codec::decode("a dead letter", encoded, limit)?;
+    Ok((words, payload.into_vec()))
 }
 
 /// Without the request.
@@ -172,7 +191,7 @@ mod tests {
         let attempt = |n: u64| FailedAttempt {
             worker: NodeId([1; 32]),
             code: "internal".into(),
-            message: "x".repeat(10_000),
+            message: Some("x".repeat(10_000)),
             at_ms: n,
         };
         let letter = DeadLetter {
@@ -186,13 +205,23 @@ mod tests {
             codec::decode("attempts", &encoded, MAX_ATTEMPTS_BYTES).expect("inside limits");
         assert_eq!(told.len(), MAX_TOLD_ATTEMPTS);
         assert_eq!(told.last().map(|it| it.at_ms), Some(99));
-        assert_eq!(told[0].message.len(), super::super::MAX_ERROR_BYTES);
+        assert!(told.iter().all(|it| it.message.is_none()), "only sealed");
+        let (words, payload) = read_secret(&letter.encoded_secret()).expect("inside limits");
+        assert_eq!(words.len(), MAX_TOLD_ATTEMPTS);
+        let first = words[0].as_deref().expect("its words");
+        assert_eq!(first.len(), super::super::MAX_ERROR_BYTES);
+        assert_eq!(payload, b"the prompt");
         assert!(letter.fits());
         let long = DeadLetter {
             payload: vec![0; MAX_REQUEST_BYTES + 1],
             ..letter.clone()
         };
         assert!(!long.fits());
+        let longest = DeadLetter {
+            payload: vec![0; MAX_REQUEST_BYTES],
+            ..letter.clone()
+        };
+        assert!(longest.fits() && read_secret(&longest.encoded_secret()).is_ok());
         assert!(!format!("{letter:?}").contains("prompt"));
     }
 }

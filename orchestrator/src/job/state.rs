@@ -13,7 +13,8 @@ pub enum JobState {
     Done,
     /// It ended in an error of the mesh's.
     Failed,
-    /// It ended in an error of the tenant's: nothing was given, nothing is billed.
+    /// It ended in an error of the tenant's: this run gave nothing and adds nothing to the bill. What an
+    /// earlier run under the same key gave stays billed.
     Refused,
     /// The tenant went away.
     Cancelled,

@@ -40,7 +40,8 @@ pub enum Step {
         /// What is kept for an operator, where somebody should look at it.
         letter: Option<Arc<DeadLetter>>,
     },
-    /// It ended in an error of the tenant's, before anything was given.
+    /// It ended in an error of the tenant's, before this run gave anything. What an earlier run was
+    /// counted with stays.
     Refused {
         /// Why.
         error: String,

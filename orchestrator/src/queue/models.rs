@@ -108,6 +108,23 @@ impl<T> Queues<T> {
         self.change(model, |queue| queue.cancel(ticket, now_ms))
     }
 
+    /// As [`Queue::cancel_that`], of one model.
+    pub fn cancel_that(
+        &mut self,
+        model: &ModelRef,
+        which: impl Fn(&T) -> bool,
+        now_ms: u64,
+    ) -> Option<T> {
+        self.change(model, |queue| queue.cancel_that(which, now_ms))
+    }
+
+    /// As [`Queue::passed`], of one model.
+    pub fn passed(&mut self, model: &ModelRef, work: u32, now_ms: u64) {
+        if let Some(queue) = self.queues.get_mut(model) {
+            queue.passed(work, now_ms);
+        }
+    }
+
     /// When the first one's time is over. Looks at each queue.
     #[must_use]
     pub fn first_late_ms(&self) -> Option<u64> {

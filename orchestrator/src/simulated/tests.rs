@@ -28,6 +28,7 @@ fn orchestrators_that_do_not_know_of_each_others_requests_do_not_all_choose_one_
     for (seed, orchestrators, most) in cases {
         let traffic = Traffic {
             orchestrators,
+            by_beginning: false,
             workers: 48,
             slots: 4,
             busy_percent: 50,
@@ -53,6 +54,7 @@ fn prompts_that_begin_alike_go_where_they_went_and_make_no_hotspot() {
     for seed in 0..3 {
         let traffic = Traffic {
             orchestrators: 1,
+            by_beginning: false,
             workers: 48,
             slots: 4,
             busy_percent: 50,
@@ -67,6 +69,30 @@ fn prompts_that_begin_alike_go_where_they_went_and_make_no_hotspot() {
         assert!(pure.hottest_load > 5.0, "what a hotspot is: {pure:?}");
         assert!(ours.hottest_load < random.hottest_load, "{ours:?}");
         assert!(ours.waited < 0.05, "{ours:?}");
+    }
+}
+
+#[test]
+fn beginnings_that_come_to_one_of_several_orchestrators_are_warm_more_often_than_by_any_of_them() {
+    for seed in 0..3 {
+        let anywhere = Traffic {
+            orchestrators: 3,
+            by_beginning: false,
+            workers: 48,
+            slots: 4,
+            busy_percent: 50,
+            beginnings: 600,
+            kept: 16,
+            requests: 6_000,
+            seed,
+        };
+        let by_beginning = Traffic {
+            by_beginning: true,
+            ..anywhere
+        };
+        let warm = |traffic: &Traffic| outcomes(traffic, [Policy::Affinity])[0].warm;
+        let (anywhere, by_beginning) = (warm(&anywhere), warm(&by_beginning));
+        assert!(by_beginning > anywhere + 0.05, "{by_beginning} {anywhere}");
     }
 }
 
@@ -131,6 +157,7 @@ fn a_beginning_that_all_prompts_share_makes_no_hotspot_however_many_orchestrator
         let hottest = [5, 6, 7].map(|seed| {
             let traffic = Traffic {
                 orchestrators,
+                by_beginning: false,
                 workers: 48,
                 slots: 32,
                 busy_percent: 50,

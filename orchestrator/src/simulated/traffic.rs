@@ -42,8 +42,11 @@ pub enum Policy {
 /// Requests over a fleet.
 #[derive(Clone, Copy, Debug)]
 pub struct Traffic {
-    /// Orchestrators, each of which places as many requests and knows its own alone.
+    /// Orchestrators, each of which knows of its own requests alone.
     pub orchestrators: usize,
+    /// Whether requests that begin alike come to the same one, as gateways have it; else each gets as
+    /// many.
+    pub by_beginning: bool,
     /// Workers.
     pub workers: usize,
     /// Requests that a worker runs at once.
@@ -246,7 +249,12 @@ impl<'a> Run<'a> {
         self.came += 1;
         let drawn = self.rng.random::<f64>() * self.zipf.last().copied().unwrap_or_default();
         let beginning = self.zipf.partition_point(|sum| *sum < drawn);
-        let by = request % self.orchestrators.len();
+        let comes_by = if self.traffic.by_beginning {
+            spread(beginning)
+        } else {
+            request
+        };
+        let by = comes_by % self.orchestrators.len();
         let worker = self.place(by, beginning, at_us / 1_000);
         if counts {
             let loads = self.workers.iter().map(|it| it.load);

@@ -13,7 +13,8 @@ use tether_wire::{CorrelationId, Digest, NodeId, TenantId};
 const COLUMNS: &str = "correlation_id, tenant, retry_token, keyed, request_hash, model, digest,
     numerics_class, seed, state, owner, lease_until_ms, deadline_ms, fence, attempts, worker,
     failures, streamed, prompt_tokens, completion_tokens, finish, error, created_ms, updated_ms,
-    keep_until_ms";
+    keep_until_ms, (SELECT max_tokens FROM reservations
+        WHERE reservations.correlation_id = jobs.correlation_id)";
 
 /// A list of states for SQL. The names are ours, never text from outside.
 pub(super) fn names(states: impl IntoIterator<Item = JobState>) -> String {
@@ -58,6 +59,7 @@ pub(super) fn read(row: Row) -> Result<Job, StoreError> {
         created_ms: row.u64()?,
         updated_ms: row.u64()?,
         keep_until_ms: row.u64()?,
+        max_tokens: row.maybe(Columns::u32)?,
     })
 }
 
@@ -92,7 +94,9 @@ pub(super) fn reserve(job: &NewJob, keep: &Retention) -> Vec<Statement> {
                 keep_until_ms)
              VALUES ($1, $2, $3, $4, $5, $6, $7, 'reserved', $8, $9, $10, $11, $11, $11, $12)
              ON CONFLICT (correlation_id) DO UPDATE SET keyed = excluded.keyed,
-                model = excluded.model, digest = NULL, numerics_class = NULL, state = excluded.state,
+                model = excluded.model, state = excluded.state,
+                digest = CASE WHEN jobs.streamed = 1 THEN jobs.digest END,
+                numerics_class = CASE WHEN jobs.streamed = 1 THEN jobs.numerics_class END,
                 owner = excluded.owner, lease_until_ms = excluded.lease_until_ms,
                 deadline_ms = excluded.deadline_ms, fence = jobs.fence + 1, attempts = 0,
                 worker = NULL, finish = NULL, error = NULL, updated_ms = excluded.updated_ms,

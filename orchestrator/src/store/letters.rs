@@ -4,7 +4,7 @@ use super::database::{Columns, Row, Statement};
 use super::keys::{Keys, Sealed};
 use super::prune::Retention;
 use super::{Holder, StoreError, seal};
-use crate::job::kept::MAX_ATTEMPTS_BYTES;
+use crate::job::kept::{MAX_ATTEMPTS_BYTES, read_secret};
 use crate::job::{DeadLetter, FailedAttempt};
 use std::sync::LazyLock;
 use tether_wire::{CorrelationId, ModelRef, TenantId, codec};
@@ -14,7 +14,8 @@ pub(super) const TABLE: &str = "dead_letters";
 /// Dead letters that are kept; of more, the newest. An outage makes one for each request.
 pub const MAX_DEAD_LETTERS: u32 = 10_000;
 
-/// A dead letter as the store holds it, without the request.
+/// A dead letter as the store holds it, without the request. Nothing in it needs the tenant's key, but
+/// the words of its attempts, where they were opened with the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredLetter {
     /// The job.
@@ -25,7 +26,7 @@ pub struct StoredLetter {
     pub model: ModelRef,
     /// The code of the error that the tenant was told.
     pub code: String,
-    /// Why the job failed.
+    /// Why the job failed, in words of ours.
     pub reason: String,
     /// What was tried.
     pub attempts: Vec<FailedAttempt>,
@@ -126,7 +127,7 @@ pub(super) fn page(behind: Option<LetterMark>, limit: u32) -> Statement {
     Statement::new(&SQL, [created_ms.into(), correlation.into(), limit.into()])
 }
 
-/// With the request, sealed, and the tenant's key.
+/// With what is sealed, the request and workers' words, and the tenant's key.
 const WHOLE: &str = "fence, sealed, wrapped FROM dead_letters
     LEFT JOIN tenant_keys ON tenant_keys.tenant = dead_letters.tenant";
 
@@ -168,7 +169,7 @@ pub(super) fn read(row: Row) -> Result<StoredLetter, StoreError> {
     columns(&mut row.read("a dead letter"))
 }
 
-/// A dead letter with its fence, its sealed request and its tenant's key, where that is there.
+/// A dead letter with its fence, what is sealed of it, and its tenant's key, where that is there.
 pub(super) type Whole = (StoredLetter, u64, Vec<u8>, Option<Vec<u8>>);
 
 /// What [`find`] found.
@@ -179,14 +180,19 @@ pub(super) fn read_whole(row: Row) -> Result<Whole, StoreError> {
     Ok((letter, fence, sealed, row.maybe(Columns::blob)?))
 }
 
-/// Opens the request of one.
+/// Opens what is sealed of one: the words of its attempts, and the request.
 pub(super) fn unseal(whole: Whole, keys: &Keys) -> Result<(StoredLetter, Vec<u8>), StoreError> {
-    let (letter, fence, sealed, wrapped_key) = whole;
+    let (mut letter, fence, sealed, wrapped_key) = whole;
     let (tenant, job) = (&letter.tenant, letter.correlation);
     let place = seal::place(TABLE, tenant, job, fence);
     let what = format!("the dead letter of job {job}");
     let text = keys.unseal(tenant, wrapped_key, &place, &sealed, &what)?;
-    Ok((letter, text))
+    let (words, payload) =
+        read_secret(&text).map_err(|error| StoreError::Corrupt(format!("{what}: {error}")))?;
+    for (attempt, words) in letter.attempts.iter_mut().zip(words) {
+        attempt.message = words;
+    }
+    Ok((letter, payload))
 }
 
 /// Notes that one is run again.

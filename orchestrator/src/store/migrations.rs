@@ -56,6 +56,16 @@ pub(super) fn refuse_newer(found: u32) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Refuses what is not of the latest schema, where nothing is to be migrated.
+pub(super) fn require_latest(found: u32) -> Result<(), StoreError> {
+    refuse_newer(found)?;
+    let known = latest();
+    if found < known {
+        return Err(StoreError::Older { found, known });
+    }
+    Ok(())
+}
+
 /// The migrations behind a version, each with its own, in order.
 pub(super) fn behind(version: u32) -> impl Iterator<Item = (u32, &'static Migration)> {
     (1..).zip(MIGRATIONS).skip(version as usize)

@@ -27,6 +27,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
+use tether_wire::TenantId;
 use tokio_postgres::config::Host;
 use tokio_postgres::types::{ToSql, Type};
 use writer::Writer;
@@ -168,18 +169,24 @@ async fn unlock(link: &Link, path: &Path) -> Result<super::seal::Key, StoreError
 /// When it cannot be reached, has an earlier or later schema, or is sealed under another key.
 pub async fn check(place: Place, opening: Opening) -> Result<Report, StoreError> {
     let link = Link::open(&place).await?;
-    let (found, known) = (migrate::version(&link).await?, super::migrations::latest());
-    if found != known {
-        let older = StoreError::Older { found, known };
-        return Err(super::migrations::refuse_newer(found)
-            .err()
-            .unwrap_or(older));
-    }
+    super::migrations::require_latest(migrate::version(&link).await?)?;
     drop(link);
     let store = PostgresStore::connect(place, opening).await?;
     let report = store.check().await;
     store.database.close().await?;
     report
+}
+
+/// Forgets a tenant's key, also while orchestrators run, and says whether it was there. The store's own
+/// key is not needed.
+///
+/// # Errors
+/// When the database cannot be reached, or has an earlier or later schema.
+pub async fn forget_key(place: &Place, tenant: &TenantId) -> Result<bool, StoreError> {
+    let link = Link::open(place).await?;
+    super::migrations::require_latest(migrate::version(&link).await?)?;
+    let gone = link.rows(&keys::forget(tenant)).await?;
+    Ok(!gone.is_empty())
 }
 
 /// The schema that the store of a database has, and the migrations that are missing; 0 where there is

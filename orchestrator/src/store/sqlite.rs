@@ -3,9 +3,11 @@
 //! Write-ahead log, and a flush of the disk at each commit (`synchronous = FULL`): what was
 //! answered for survives a power cut. One process at a time has the file, by a lock beside it.
 
+mod aside;
 mod backup;
 mod counts;
 mod file;
+mod forget;
 mod inspect;
 mod migrate;
 #[cfg(test)]
@@ -21,6 +23,7 @@ use std::path::Path;
 use writer::Writer;
 
 pub use backup::{backup, migrate, restore};
+pub use forget::forget_key;
 pub use inspect::check;
 
 /// Statements that are kept prepared: all that there are.

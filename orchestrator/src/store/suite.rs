@@ -24,6 +24,8 @@ pub(super) trait Place: Send + Sync {
     fn open_with(&self, opening: Opening) -> StoreFuture<'_, Arc<dyn MetadataStore>>;
     /// What is wrong with it.
     fn check(&self) -> StoreFuture<'_, Report>;
+    /// Forgets a tenant's key, as an operator does from outside.
+    fn forget_key(&self, tenant: TenantId) -> StoreFuture<'_, bool>;
     /// Runs statements behind the store's back, in one transaction.
     fn behind(&self, statements: Vec<Statement>) -> StoreFuture<'_, Vec<Rows>>;
 }
@@ -189,6 +191,7 @@ macro_rules! suite {
             answers: an_answer_is_given_again_after_a_restart_and_only_to_its_tenant,
                 an_answer_that_was_changed_or_moved_is_told_and_never_given,
                 a_tenant_whose_key_is_dropped_leaves_nothing_that_can_be_read,
+                a_key_that_an_operator_drops_takes_what_is_at_rest_and_nothing_else,
                 a_key_that_somebody_else_dropped_seals_nothing_more,
                 a_tenants_key_that_was_changed_is_told_and_jobs_end_nevertheless,
                 a_store_is_not_opened_with_another_key_or_none,

@@ -100,8 +100,8 @@ impl<D: Database> Store<D> {
                 letter: Some(letter),
                 ..
             } if letter.fits() => {
-                let (tenant, text) = (&letter.tenant, &letter.payload);
-                let sealed = self.sealed(&holder, letters::TABLE, tenant, text, now_ms);
+                let (tenant, text) = (&letter.tenant, letter.encoded_secret());
+                let sealed = self.sealed(&holder, letters::TABLE, tenant, &text, now_ms);
                 if let Some(sealed) = sealed.await? {
                     kept_for = Some(tenant);
                     let kept = letters::keep(&holder, letter, sealed, now_ms, &self.retention);
@@ -243,6 +243,13 @@ impl<D: Database> MetadataStore for Store<D> {
         limit: u32,
     ) -> StoreFuture<'_, Vec<StoredLetter>> {
         Box::pin(self.read(letters::page(behind, limit), letters::read))
+    }
+
+    fn dead_letter_as_listed(&self, job: CorrelationId) -> StoreFuture<'_, Option<StoredLetter>> {
+        Box::pin(async move {
+            let found = self.read(letters::find(job), letters::read_whole).await?;
+            Ok(found.into_iter().next().map(|(letter, ..)| letter))
+        })
     }
 
     fn dead_letter(&self, job: CorrelationId) -> StoreFuture<'_, Option<(StoredLetter, Vec<u8>)>> {

@@ -16,6 +16,8 @@ const LEASE_MS: u64 = 4 * GRACE_MS;
 /// Who looks after them.
 pub(super) struct Orphans<'a> {
     pub(super) store: &'a dyn MetadataStore,
+    /// Whether it may be believed about who is lost.
+    pub(super) is_steady: bool,
     /// This orchestrator.
     pub(super) id: NodeId,
     /// Jobs that are run here, or whose end is to be recorded.
@@ -48,7 +50,8 @@ impl Orphans<'_> {
                 continue;
             }
             if holder.owner != self.id {
-                if heir(&holder.job, &live) == Some(self.id)
+                if self.is_steady
+                    && heir(&holder.job, &live) == Some(self.id)
                     && self.take_over(holder, now_ms).await?
                 {
                     done.taken_over += 1;

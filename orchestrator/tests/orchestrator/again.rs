@@ -1,9 +1,10 @@
 //! A key that comes again after its answer: it is given the same, and nothing runs. (RSV-1)
 
-use crate::mesh::{Mesh, request, request_of, submitted};
-use crate::script::Script;
+use crate::mesh::{Mesh, Says, cold, request, request_of, submitted, within};
+use crate::script::{Death, Script};
 use tether_orchestrator::job::JobState;
-use tether_wire::infer::{AnswerEvent, Input};
+use tether_wire::Digest;
+use tether_wire::infer::{AnswerEvent, InferRequest, Input};
 use tether_wire::rpc::Code;
 
 /// The answers to one request that comes fifty times at once.
@@ -100,4 +101,73 @@ async fn what_an_answer_says_of_when_it_was_made_is_the_same_each_time() {
     assert_eq!(first, mesh.job(&request("a")).await.created_ms);
     let anew = mesh.submit(&request("a")).await;
     assert_eq!(created_ms(&anew.events), first, "begun anew");
+}
+
+/// A request under a key of its caller's.
+fn keyed(model: &str) -> InferRequest {
+    InferRequest {
+        keyed: true,
+        model: model.to_owned(),
+        ..request("a")
+    }
+}
+
+/// Whoever was given the beginning may come again, too, and goes on behind it.
+#[tokio::test]
+async fn an_answer_that_was_cut_off_is_made_again_as_what_it_began_under_the_limits_that_it_had() {
+    let class =
+        |name: &'static str| move |says: &mut Says| says.models()[0].numerics_class = name.into();
+    let policy = r#"{"global": {"max_output_tokens": 9}}"#;
+    let mesh = Mesh::with_policy(policy, |config| config.hand_over_timeout_ms = 200).await;
+    let dies = Script::Dies(5, Death::Ends);
+    let asked = keyed("tiny@1.0");
+    let _dying = mesh.worker_with(10, dies, class("one")).await;
+    let cut = mesh.submit(&asked).await;
+    assert_eq!((cut.is_whole(), cut.text().len()), (false, 5));
+    let mesh = mesh.restart(|_| ()).await;
+    let job = mesh.job(&asked).await;
+    assert_eq!((job.state, job.streamed), (JobState::Failed, true));
+    let better = mesh.worker_with(11, Script::Letters(9), class("two")).await;
+    let same = mesh.worker_with(12, Script::Letters(9), |says| {
+        cold(says);
+        class("one")(says);
+    });
+    let same = same.await;
+    assert!(mesh.submit(&asked).await.is_whole());
+    assert_eq!((better.scripted.orders(), same.scripted.orders()), (0, 1));
+    let order = same.scripted.last.borrow().clone().expect("an order");
+    assert_eq!(
+        order.sampling.max_tokens,
+        Some(9),
+        "there is no limit by now"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_that_was_cut_off_is_made_by_others_where_nobody_has_what_it_began_as() {
+    let mesh = Mesh::with(|config| config.hand_over_timeout_ms = 200).await;
+    let asked = keyed("tiny");
+    let mut dying = mesh.worker(10, Script::Dies(5, Death::Ends)).await;
+    assert!(!mesh.submit(&asked).await.is_whole());
+    let goodbye = dying.goodbye(5);
+    dying.send(&goodbye).await;
+    let newer = |says: &mut Says| {
+        says.models()[0].model = "tiny@1.1".parse().expect("valid");
+        says.models()[0].digest = Digest([9; 32]);
+    };
+    let _other = mesh.worker_with(11, Script::Letters(9), newer).await;
+    let mut others = 0;
+    within("the newer one is what the name means", async {
+        let other = |n: u32| InferRequest {
+            model: "tiny".to_owned(),
+            ..request(&n.to_string())
+        };
+        while !mesh.submit(&other(others)).await.is_whole() {
+            others += 1;
+        }
+    })
+    .await;
+    let again = mesh.submit(&asked).await;
+    assert!(again.is_whole(), "{:?}", again.error);
+    assert_eq!(mesh.job(&asked).await.digest, Some(Digest([9; 32])));
 }

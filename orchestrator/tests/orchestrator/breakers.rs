@@ -5,6 +5,7 @@ use crate::mesh::{Mesh, Worker, cold, request, within};
 use crate::script::Script;
 use crate::waiting::{is_waiting, submit};
 use serde_json::Value;
+use tether_orchestrator::OrchestratorConfig;
 use tether_wire::NodeId;
 use tether_wire::rpc::{Code, RpcError};
 
@@ -131,7 +132,15 @@ async fn while_all_workers_are_left_alone_callers_are_told_when_to_come_again() 
 
 /// A worker that failed once and lets so many requests through now, which wait for the test.
 async fn half_open(probes: u32) -> (Mesh, Worker) {
+    half_open_with(probes, |_| ()).await
+}
+
+async fn half_open_with(
+    probes: u32,
+    change: impl FnOnce(&mut OrchestratorConfig),
+) -> (Mesh, Worker) {
     let mesh = Mesh::with(|config| {
+        change(config);
         config.breakers.open_ms = 1_000;
         config.breakers.worker_faults_in_row = 1;
         config.breakers.probes = probes;
@@ -172,6 +181,27 @@ async fn while_a_worker_is_tried_again_those_beyond_the_first_few_wait_for_their
         assert!(answer.is_whole(), "{:?}", answer.error);
     }
     assert_eq!(row(&mesh, worker.id()).await["breaker"], "closed");
+}
+
+/// Waiting for one that is tried by others is a retry as any other.
+#[tokio::test]
+async fn a_request_that_had_all_its_attempts_has_no_further_one_at_a_worker_that_is_tried() {
+    let (mesh, recovers) = half_open_with(1, |config| config.retry.attempts = 1).await;
+    let mut probe = submit(&mesh, "probe").await;
+    let mut orders = recovers.scripted.orders.subscribe();
+    let tried = within("it is tried", orders.wait_for(|it| *it == 2)).await;
+    tried.expect("lives");
+    let refusal = Script::Refuse(RpcError::new(Code::Internal, "its engine fell"));
+    let _fails = mesh.worker(11, refusal).await;
+    mesh.fleet("both", |fleet| fleet.len() == 2).await;
+    assert_eq!(
+        mesh.submit(&request("r")).await.failed().code,
+        Code::Internal
+    );
+    recovers.scripted.turn.send_replace(true);
+    probe.rest().await;
+    assert!(probe.is_whole(), "{:?}", probe.error);
+    assert_eq!(recovers.scripted.orders(), 2);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! A store that fails under a request: nothing counts that is not recorded.
 
-use crate::mesh::{Answer, Mesh, PATIENCE, Worker, request, run_of, within};
-use crate::script::Script;
+use crate::mesh::{Answer, Mesh, PATIENCE, Worker, cold, request, run_of, within};
+use crate::script::{Death, Script};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tether_orchestrator::OrchestratorConfig;
@@ -28,6 +28,10 @@ pub enum Wrong {
     Ends,
     /// Counting never ends.
     Count,
+    /// Each step fails once, and is not taken; or it is, and nobody hears of that.
+    Blips {
+        taken: bool,
+    },
     /// Nothing is written any more about a job once so much was: the power is gone.
     Cut(usize),
 }
@@ -61,6 +65,15 @@ impl MetadataStore for Faulty {
         match self.1 {
             _ if self.is_cut() => full(),
             Wrong::Full(at) if at == step.state() => full(),
+            Wrong::Blips { taken } if self.3.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) => {
+                let step = taken.then(|| self.0.step(holder, step, now_ms));
+                Box::pin(async move {
+                    if let Some(step) = step {
+                        step.await?;
+                    }
+                    full().await
+                })
+            }
             Wrong::Ends if !step.state().is_open() && !self.2.load(Ordering::SeqCst) => full(),
             Wrong::Panic(at) if at == step.state() => panic!("on purpose"),
             Wrong::Slow(at) | Wrong::SlowAndFull(at) if at == step.state() => {
@@ -105,6 +118,9 @@ impl MetadataStore for Faulty {
         limit: u32,
     ) -> StoreFuture<'_, Vec<StoredLetter>> {
         self.0.dead_letters(behind, limit)
+    }
+    fn dead_letter_as_listed(&self, job: CorrelationId) -> StoreFuture<'_, Option<StoredLetter>> {
+        self.0.dead_letter_as_listed(job)
     }
     fn dead_letter(&self, job: CorrelationId) -> StoreFuture<'_, Option<(StoredLetter, Vec<u8>)>> {
         self.0.dead_letter(job)
@@ -217,6 +233,45 @@ async fn a_key_whose_end_was_recorded_late_runs_again_where_nothing_was_given() 
     mesh.submit(&request("a")).await;
     assert_eq!(worker.scripted.orders(), orders + 1);
     assert_eq!(run_of(&mesh.job(&request("a")).await), 2);
+}
+
+#[tokio::test]
+async fn a_store_that_fails_for_a_moment_costs_no_answer_and_no_second_bill() {
+    for taken in [false, true] {
+        let mesh = mesh_with(
+            |config| config.store_timeout_ms = 10_000,
+            Wrong::Blips { taken },
+            Arc::default(),
+        );
+        let mesh = mesh.await;
+        let worker = mesh.worker(10, Script::Answer(5)).await;
+        let answer = mesh.submit(&request("a")).await;
+        assert!(answer.is_whole(), "{:?}", answer.error);
+        let job = mesh.job(&request("a")).await;
+        assert_eq!(
+            (job.state, job.usage.completion_tokens, job.attempts),
+            (JobState::Done, 5, 1)
+        );
+        assert_eq!(worker.scripted.orders(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_fails_for_a_moment_costs_no_answer_that_is_handed_over() {
+    for taken in [false, true] {
+        let mesh = mesh_with(
+            |config| config.store_timeout_ms = 10_000,
+            Wrong::Blips { taken },
+            Arc::default(),
+        );
+        let mesh = mesh.await;
+        let _dying = mesh.worker(10, Script::Dies(5, Death::Ends)).await;
+        let _other = mesh.worker_with(11, Script::Letters(9), cold).await;
+        let answer = mesh.submit(&request("a")).await;
+        assert!(answer.is_whole(), "{:?}", answer.error);
+        let job = mesh.job(&request("a")).await;
+        assert_eq!((job.state, job.attempts), (JobState::Done, 2));
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use crate::mesh::{
     Answer, DIGEST, Mesh, Says, Worker, cold, request, request_of, submitted, within,
 };
 use crate::placed::explained;
-use crate::script::{Script, Scripted};
+use crate::script::{LEARNT, SLOW, Script, Scripted};
 use crate::waiting::{filled, is_waiting, submit};
 use serde_json::{Value, json};
 use tether_orchestrator::OrchestratorConfig;
@@ -201,6 +201,26 @@ async fn a_second_worker_that_fails_disturbs_nobody_and_is_left_alone_for_it() {
     first.scripted.turn.send_replace(true);
     by(answer, &first, "xx").await;
     assert_eq!(second.scripted.orders(), 1, "its breaker is open");
+}
+
+/// The one beside it failed, and there is no further attempt.
+#[tokio::test]
+async fn a_slow_worker_is_not_left_where_the_second_one_was_the_last_that_could_be_asked() {
+    let later = r#"{"global": {"hedge_after_ms": 500}}"#;
+    let mesh = with(later, |config| config.retry.attempts = 2).await;
+    let (first, second) = two(&mesh, Script::HeldUp, Script::Refuse(fell())).await;
+    for n in 0..LEARNT {
+        by(submit(&mesh, &format!("r{n}")).await, &first, "x").await;
+    }
+    first.scripted.turn.send_replace(true);
+    let answer = submit(&mesh, "a").await;
+    asked(&second).await;
+    let third = mesh.worker_with(12, Script::Answer(1), cold).await;
+    // For how long it is slow is the case, not a wait for something.
+    tokio::time::sleep(SLOW).await;
+    first.scripted.turn.send_replace(false);
+    by(answer, &first, "x").await;
+    assert_eq!(third.scripted.orders(), 0);
 }
 
 #[tokio::test]

@@ -17,7 +17,9 @@ async fn a_key_of_an_answer_is_never_run_again_whatever_it_comes_with() {
     other_input.input = Input::Text("something else".into());
     let mut other_form = request("a");
     other_form.output.format = Format::JsonObject;
-    for other in [other_input, other_form] {
+    let mut other_number = request("a");
+    other_number.answers = 3;
+    for other in [other_input, other_form, other_number] {
         let other = mesh.submit(&other).await;
         assert_eq!(other.failed().code, Code::Conflict);
         assert!(other.failed().message.contains("another request"));

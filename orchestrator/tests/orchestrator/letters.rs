@@ -4,8 +4,11 @@ use crate::mesh::{Mesh, Worker, request, run_of};
 use crate::script::{Death, Script};
 use reqwest::Method;
 use serde_json::Value;
+use std::path::PathBuf;
 use tether_orchestrator::admin::{LetterPage, LetterRow, Replayed};
 use tether_orchestrator::job::JobState;
+use tether_orchestrator::orchestrator::STORE_FILE;
+use tether_wire::infer::Input;
 use tether_wire::rpc::{Code, RpcError};
 
 async fn ask(mesh: &Mesh, method: Method, path: &str) -> (u16, String) {
@@ -66,11 +69,18 @@ async fn what_workers_failed_at_is_listed_with_the_reason_the_attempts_and_the_r
     );
     assert!(letter.reason.starts_with("internal: "), "{}", letter.reason);
     assert_eq!(letter.attempts[0].worker, bad.id());
-    assert_eq!(letter.attempts[0].message, "its engine fell");
-    assert_eq!(letter.request, None, "only where it is asked for");
+    assert_eq!(letter.attempts[0].code, "internal");
+    let unasked = (&letter.attempts[0].message, &letter.request);
+    assert_eq!(unasked, (&None, &None), "only where it is asked for");
+    let (status, text) = ask(&mesh, Method::GET, &path).await;
+    assert_eq!(status, 200, "{text}");
+    let shown: LetterRow = serde_json::from_str(&text).expect("a letter");
+    assert_eq!(shown, *letter);
     let (status, text) = ask(&mesh, Method::GET, &format!("{path}?request=true")).await;
     assert_eq!(status, 200, "{text}");
     let shown: LetterRow = serde_json::from_str(&text).expect("a letter");
+    let said = shown.attempts[0].message.as_deref();
+    assert_eq!(said, Some("its engine fell"));
     let asked = shown.request.expect("the request");
     assert_eq!(asked["input"]["text"], "hello");
     assert_eq!(
@@ -86,6 +96,52 @@ async fn what_workers_failed_at_is_listed_with_the_reason_the_attempts_and_the_r
         404
     );
     assert_eq!(ask(&mesh, Method::GET, "?limit=0").await.0, 400);
+}
+
+/// Everything that lies in the files of a mesh's store.
+fn at_rest(mesh: &Mesh) -> Vec<u8> {
+    let files = std::fs::read_dir(mesh.data.path()).expect("the folder");
+    let files = files.map(|file| file.expect("a file").path());
+    let of_store = |path: &PathBuf| {
+        let name = path.file_name().expect("a name").to_string_lossy();
+        name.starts_with(STORE_FILE)
+    };
+    let read = |path| std::fs::read(path).expect("read");
+    files.filter(of_store).flat_map(read).collect()
+}
+
+#[tokio::test]
+async fn a_worker_that_quotes_the_prompt_as_it_fails_leaves_no_word_of_it_at_rest() {
+    let mesh = Mesh::start().await;
+    let quoting = |code| RpcError::new(code, "no: `tell nobody of rosebud`").with_param("rosebud");
+    for (n, code) in (10..).zip([Code::Internal, Code::Unavailable, Code::Invalid]) {
+        let mut asked = request(code.as_str());
+        asked.input = Input::Text("tell nobody of rosebud".into());
+        let mut worker = mesh.worker(n, Script::Refuse(quoting(code))).await;
+        assert_eq!(mesh.submit(&asked).await.failed().code, code);
+        leaves(&mesh, &mut worker).await;
+        let why = mesh.job(&asked).await.error.expect("why it ended");
+        assert!(why.starts_with(code.as_str()), "{why}");
+    }
+    assert_eq!(listed(&mesh).await.len(), 2, "sealed");
+    let lies = at_rest(&mesh);
+    let holds = |part: &[u8]| lies.windows(part.len()).any(|it| it == part);
+    assert!(holds(b"tiny@1.0"), "it was looked at");
+    assert!(!holds(b"rosebud"));
+}
+
+#[tokio::test]
+async fn what_was_tried_is_told_also_where_the_tenants_key_was_dropped() {
+    let (mesh, bad, path) = failed().await;
+    let forgotten = mesh.orchestrator.store().forget_key(request("a").tenant);
+    assert_eq!(forgotten.await, Ok(true));
+    let (status, text) = ask(&mesh, Method::GET, &path).await;
+    assert_eq!(status, 200, "{text}");
+    let shown: LetterRow = serde_json::from_str(&text).expect("a letter");
+    assert_eq!(shown.attempts[0].worker, bad.id());
+    let (status, text) = ask(&mesh, Method::GET, &format!("{path}?request=true")).await;
+    assert_eq!(status, 410, "{text}");
+    assert_eq!(ask(&mesh, Method::DELETE, &path).await.0, 204);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 mod admin;
 mod again;
 mod breakers;
+mod cannot_go_on;
 mod cuts;
 mod directory;
 mod disk;

@@ -100,10 +100,7 @@ impl Mesh {
         let local = LocalMesh::new(Access::Invite);
         std::fs::write(data.path().join("tenants.toml"), "").expect("written");
         let registry = Registry::new();
-        let mut config = OrchestratorConfig {
-            admin: loopback(),
-            ..OrchestratorConfig::default()
-        };
+        let mut config = config();
         change(&mut config);
         let (node, _) = local.config(key(&local, 2), Role::Orchestrator);
         let orchestrator = boot(config, data.path(), node, &registry, wrap).await;
@@ -122,10 +119,7 @@ impl Mesh {
 
     pub async fn restart(self, change: impl FnOnce(&mut OrchestratorConfig)) -> Self {
         self.orchestrator.shutdown().await.expect("stops");
-        let mut config = OrchestratorConfig {
-            admin: loopback(),
-            ..OrchestratorConfig::default()
-        };
+        let mut config = config();
         change(&mut config);
         let (node, _) = (self.local).config(key(&self.local, 2), Role::Orchestrator);
         let registry = Registry::new();
@@ -277,6 +271,15 @@ impl Mesh {
     }
 }
 
+/// As it is by default, but for a store that fails: no test waits long for one.
+fn config() -> OrchestratorConfig {
+    OrchestratorConfig {
+        admin: loopback(),
+        store_timeout_ms: 200,
+        ..OrchestratorConfig::default()
+    }
+}
+
 pub async fn boot(
     config: OrchestratorConfig,
     data: &Path,
@@ -423,6 +426,7 @@ pub fn request_of(tenant: &str, token: &str) -> InferRequest {
         sampling: Sampling::default(),
         output: Default::default(),
         keyed: false,
+        answers: 1,
         prefix: Prefix::default(),
         resume: None,
     }

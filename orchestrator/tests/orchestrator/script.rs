@@ -9,6 +9,10 @@ use tether_wire::infer::{
 use tether_wire::rpc::{Code, RpcError};
 use tokio::sync::watch;
 
+/// Answers after which it is known how long a worker takes that is held up by nothing.
+pub const LEARNT: usize = 24;
+/// Much longer than that.
+pub const SLOW: std::time::Duration = std::time::Duration::from_secs(4);
 /// From one piece to the next.
 const PACE: std::time::Duration = std::time::Duration::from_millis(5);
 
@@ -49,6 +53,8 @@ pub enum Script {
     Letters(u32),
     /// The same, a few milliseconds apart, and one more when the test lets it go on.
     Paced(u32),
+    /// Answers with a token at once, but an order that the test holds up, which it begins.
+    HeldUp,
     /// Fails every second order until the test says that it is well, and answers others.
     Flaky,
     /// Fails the first order, and takes others as one that is queued.
@@ -265,6 +271,13 @@ impl Scripted {
                 let letter = letter(*of).to_string();
                 call.send(&chunk(*of, &letter)).await?;
                 std::future::pending::<()>().await;
+            }
+            Script::HeldUp => {
+                call.send(&begun()).await?;
+                let mut turn = self.turn.subscribe();
+                turn.wait_for(|held_up| !*held_up).await.expect("lives");
+                call.send(&chunk(0, "x")).await?;
+                call.send(&done(1)).await?;
             }
             Script::Flaky => {
                 call.send(&chunk(0, "x")).await?;

@@ -1,7 +1,7 @@
 //! Answers that survive their worker. (SCH-8)
 
-use crate::mesh::{Answer, DIGEST, Mesh, PATIENCE, Says, Worker, cold, request, within};
-use crate::script::{Death, Script, letter};
+use crate::mesh::{Answer, DIGEST, Mesh, PATIENCE, Says, Worker, cold, request, submitted, within};
+use crate::script::{Death, LEARNT, SLOW, Script, letter};
 use tether_orchestrator::job::JobState;
 use tether_wire::codec;
 use tether_wire::infer::{AnswerEvent, InferRequest, Resume, Started, Usage};
@@ -103,6 +103,35 @@ async fn an_engine_that_pauses_for_longer_than_ever_is_left_and_a_false_alarm_is
         }
     })
     .await;
+}
+
+/// As where it reads a large prompt of somebody else's.
+#[tokio::test]
+async fn an_engine_that_is_slow_to_begin_is_left_for_another_only_where_a_retry_is_left() {
+    for attempts in [2, 1] {
+        let mesh = Mesh::with(|config| config.retry.attempts = attempts).await;
+        let slow = mesh.worker(10, Script::HeldUp).await;
+        let other = mesh.worker_with(11, Script::Answer(1), cold).await;
+        for n in 0..LEARNT {
+            let answer = mesh.submit(&request(&format!("r{n}"))).await;
+            assert_eq!(answer.worker(), Some(slow.id()));
+        }
+        slow.scripted.turn.send_replace(true);
+        let mut answer = submitted(&mesh.link().await, &request("a")).await;
+        if attempts > 1 {
+            let mut orders = other.scripted.orders.subscribe();
+            let asked = within("the other is asked", orders.wait_for(|it| *it > 0)).await;
+            asked.expect("lives");
+        } else {
+            // For how long it is slow is the case, not a wait for something.
+            tokio::time::sleep(SLOW).await;
+        }
+        slow.scripted.turn.send_replace(false);
+        answer.rest().await;
+        assert!(answer.is_whole(), "{:?}", answer.error);
+        let by = if attempts > 1 { &other } else { &slow };
+        assert_eq!(answer.worker(), Some(by.id()), "of {attempts}");
+    }
 }
 
 #[tokio::test]

@@ -46,6 +46,7 @@ pub(crate) fn chat(bytes: &[u8]) -> Verdict {
         sampling,
         output,
         keyed: false,
+        answers: 1,
         resume: None,
     };
     let checked = request.check();

@@ -86,7 +86,7 @@ pub(crate) fn hello(bytes: &[u8]) -> Verdict {
 
 /// A tenant's request, with its rules.
 pub(crate) fn infer_request(bytes: &[u8]) -> Verdict {
-    let limit = tether_wire::infer::MAX_REQUEST_BYTES;
+    let limit = tether_wire::infer::MAX_CONTINUED_BYTES;
     let Ok(request) = codec::decode::<InferRequest>("request", bytes, limit) else {
         return Verdict::Refused;
     };

@@ -12,7 +12,7 @@ use crate::{
 use tether_net::decoders::frame;
 use tether_wire::directory::DirectoryUpdate;
 use tether_wire::grant::Consent;
-use tether_wire::infer::{AnswerEvent, MAX_EVENT_BYTES, MAX_REQUEST_BYTES, WorkOrder};
+use tether_wire::infer::{AnswerEvent, MAX_CONTINUED_BYTES, MAX_EVENT_BYTES, WorkOrder};
 use tether_wire::invite::{Join, Joined};
 use tether_wire::rpc::{CallHead, Kind, MAX_FRAME_BYTES, RpcError};
 use tether_wire::spread::PushReply;
@@ -261,7 +261,7 @@ pub const TARGETS: &[Target] = &[
     },
     Target {
         name: "work-order",
-        run: message::run::<WorkOrder, MAX_REQUEST_BYTES>,
+        run: message::run::<WorkOrder, MAX_CONTINUED_BYTES>,
         covers: &["order"],
         seeds: || golden(&["work_order"]),
     },

@@ -19,6 +19,10 @@ use tether_wire::rpc::{Code, RpcError};
 /// Largest file with a template.
 const MAX_TEMPLATE_FILE_BYTES: u64 = 2 * 1024 * 1024;
 
+/// Most characters of a template's own reason that are passed on. It names types, and words of the
+/// template.
+const MAX_REASON: usize = 200;
+
 /// Tokenizer and template of a model.
 #[derive(Debug)]
 pub struct TextModel {
@@ -156,10 +160,7 @@ impl TextModel {
                 param,
             )
         };
-        let failed = |error: TemplateError| match error {
-            TemplateError::Refused(_) => invalid(param, error.to_string()),
-            _ => RpcError::new(Code::Internal, error.to_string()),
-        };
+        let failed = |error| unrendered(template, error, param);
         let plain = template.render_within(messages, tools, MAX_PROMPT_BYTES);
         let plain = plain.map_err(failed)?;
         // Looking for special tokens takes time as counting does.
@@ -304,6 +305,27 @@ fn tools_json(output: &Output) -> Result<Vec<Value>, RpcError> {
     output.callable().iter().map(function).collect()
 }
 
+/// Whose fault it is that a chat cannot be rendered. What is in a message, such as the arguments of a
+/// call that are a list, can make a template fail at every worker of the model: that is the request's.
+/// One that fails at the plainest chat is the model's.
+fn unrendered(template: &ChatTemplate, error: TemplateError, param: &str) -> RpcError {
+    let plainest = [Message::new(Speaker::User, "Hello")];
+    match error {
+        TemplateError::Refused(_) => invalid(param, error.to_string()),
+        TemplateError::Failed(why)
+            if !matches!(
+                template.render(&plainest),
+                Err(TemplateError::Failed(_) | TemplateError::Unusable(_))
+            ) =>
+        {
+            let why: String = why.chars().take(MAX_REASON).collect();
+            let told = "the model's chat template could not render these messages";
+            invalid(param, format!("{told}: {why}"))
+        }
+        _ => RpcError::new(Code::Internal, error.to_string()),
+    }
+}
+
 fn invalid(param: &str, message: impl Into<String>) -> RpcError {
     RpcError::new(Code::Invalid, message).with_param(param)
 }
@@ -359,109 +381,4 @@ fn template_in(value: &Value) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn folder() -> tempfile::TempDir {
-        let folder = tempfile::tempdir().expect("folder");
-        for file in tether_tiny_model::files() {
-            std::fs::write(folder.path().join(file.name), file.bytes).expect("write");
-        }
-        folder
-    }
-
-    fn ask(text: &str) -> Input {
-        Input::Chat(vec![Message::new(Speaker::User, text)])
-    }
-
-    #[test]
-    fn the_small_models_prompt_is_what_it_was_taught() {
-        let folder = folder();
-        let model = TextModel::load(folder.path(), "tokenizer.json", 64).expect("loads");
-        let prompt = model.prompt(&ask("Hello"), Some(5)).expect("fits");
-        assert_eq!(prompt.max_tokens, 5);
-        let same = Input::Text("<|bos|><|user|>Hello<|end|><|assistant|>".to_owned());
-        assert_eq!(model.prompt(&same, Some(5)).expect("fits"), prompt);
-        // No more than the context holds, whatever is asked for.
-        let prompt = model.prompt(&ask("Hello"), None).expect("fits");
-        assert_eq!(prompt.len() + prompt.max_tokens, 64);
-        let more = model.prompt(&ask("Hello"), Some(9_999)).expect("fits");
-        assert_eq!(more.max_tokens, prompt.max_tokens);
-    }
-
-    #[test]
-    fn a_prompt_over_the_context_names_both_counts() {
-        let folder = folder();
-        let model = TextModel::load(folder.path(), "tokenizer.json", 10).expect("loads");
-        let error = model
-            .prompt(&ask("Hello ".repeat(20).as_str()), None)
-            .expect_err("long");
-        assert_eq!(
-            (error.code, error.param.as_deref()),
-            (Code::Invalid, Some("messages"))
-        );
-        assert!(error.message.contains("context_length_exceeded"), "{error}");
-        assert!(error.message.contains("10 tokens"), "{error}");
-        // Exactly full leaves no room for an answer either; one less does.
-        assert!(fit(vec![7; 10], None, 10, "prompt").is_err());
-        assert_eq!(
-            fit(vec![7; 9], None, 10, "prompt")
-                .expect("fits")
-                .max_tokens,
-            1
-        );
-    }
-
-    #[test]
-    fn a_prompt_that_cannot_fit_by_its_bytes_is_not_counted() {
-        let folder = folder();
-        let model = TextModel::load(folder.path(), "tokenizer.json", 10).expect("loads");
-        let most = model.max_token_bytes() as usize;
-        assert!((2..1_000).contains(&most), "{most}");
-        let refused = |bytes: usize| {
-            let text = Input::Text("x".repeat(bytes));
-            model.prompt(&text, None).expect_err("too long").message
-        };
-        // Exactly counted up to the bound, and not beyond.
-        assert!(!refused(10 * most).contains("at least 11"));
-        assert!(refused(10 * most + 1).contains("prompt has at least 11 tokens"));
-        let chat = model.prompt(&ask(&"x".repeat(10 * most)), None);
-        assert!(chat.expect_err("too long").message.contains("has at least"));
-    }
-
-    #[test]
-    fn an_empty_prompt_is_refused() {
-        let folder = folder();
-        let model = TextModel::load(folder.path(), "tokenizer.json", 64).expect("loads");
-        let error = model
-            .prompt(&Input::Text(String::new()), None)
-            .expect_err("empty");
-        assert_eq!(error.param.as_deref(), Some("prompt"));
-    }
-
-    #[test]
-    fn a_model_without_a_template_takes_text_only() {
-        let folder = folder();
-        std::fs::write(folder.path().join("tokenizer_config.json"), "{}").expect("write");
-        let model = TextModel::load(folder.path(), "tokenizer.json", 64).expect("loads");
-        let error = model.prompt(&ask("Hello"), None).expect_err("no template");
-        assert!(error.message.contains("no chat template"), "{error}");
-        assert!(model.prompt(&Input::Text("Hello".to_owned()), None).is_ok());
-    }
-
-    #[test]
-    fn a_template_file_comes_before_the_configuration() {
-        let folder = folder();
-        std::fs::write(folder.path().join("chat_template.jinja"), "Hello").expect("write");
-        let model = TextModel::load(folder.path(), "tokenizer.json", 64).expect("loads");
-        let chat = model.prompt(&ask("ignored"), None).expect("fits");
-        let text = model
-            .prompt(&Input::Text("Hello".to_owned()), None)
-            .expect("fits");
-        assert_eq!(chat, text);
-        let several = serde_json::json!([
-            {"name": "tool_use", "template": "x"}, {"name": "default", "template": "y"}
-        ]);
-        assert_eq!(template_in(&several).as_deref(), Some("y"));
-    }
-}
+mod tests;

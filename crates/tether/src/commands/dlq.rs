@@ -41,14 +41,16 @@ Examples:
         admin: AdminArgs,
     },
     /// Show a dead letter: why it failed, and what was tried
+    ///
+    /// What workers said when they failed may quote the request, so it is shown with that.
     #[command(after_long_help = "\
 Examples:
   tether dlq show 3f9a1c0de52b47f8a6b1c2d3e4f50617
-  tether dlq show 3f9a1c0de52b47f8a6b1c2d3e4f50617 --request   with the tenant's request, as JSON")]
+  tether dlq show 3f9a1c0de52b47f8a6b1c2d3e4f50617 --request   with the tenant's request, and workers' words")]
     Show {
         /// The job, as `ls` names it
         job: CorrelationId,
-        /// Show the request as well, which is the tenant's: prompts and all
+        /// Show the request as well, which is the tenant's, prompts and all, and what workers said
         #[arg(long)]
         request: bool,
         /// One JSON object
@@ -229,11 +231,12 @@ fn whole(letter: &LetterRow, now_ms: u64) -> anyhow::Result<String> {
     }
     for attempt in &letter.attempts {
         let when = ago(letter.failed_ms.saturating_sub(attempt.at_ms));
+        let said = attempt.message.as_ref();
         lines.push(format!(
-            "  attempt  {} {}: {}, {when} before the end",
+            "  attempt  {} {}{}, {when} before the end",
             attempt.worker.short(),
             attempt.code,
-            attempt.message
+            said.map_or_else(String::new, |said| format!(": {said}"))
         ));
     }
     let mut text: String = lines.iter().map(|line| plain(line) + "\n").collect();
@@ -260,7 +263,7 @@ mod tests {
             attempts: vec![AttemptRow {
                 worker: NodeId([1; 32]),
                 code: "internal".into(),
-                message: "fell\u{1b}[2J".into(),
+                message: Some("fell\u{1b}[2J".into()),
                 at_ms: 9_000,
             }],
             failed_ms: 10_000,
@@ -298,5 +301,10 @@ mod tests {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(!text.contains('\u{1b}'));
+        let mut sealed = letter();
+        sealed.request = None;
+        sealed.attempts[0].message = None;
+        let text = whole(&sealed, 15_000).expect("written");
+        assert!(text.contains(" internal, 1.0 s before"), "{text}");
     }
 }

@@ -3,15 +3,19 @@
 use super::run_file::default_data_dir;
 use crate::authority::now_ms;
 use crate::config;
+use crate::exit::Usage;
+use crate::stderr;
 use crate::stdout;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
+use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 use tether_orchestrator::config::StoreConfig;
 use tether_orchestrator::orchestrator::STORE_FILE;
 use tether_orchestrator::store::postgres::{self, Place};
 use tether_orchestrator::store::{Opening, Report, sqlite};
+use tether_wire::TenantId;
 
 /// See [`crate::cli`].
 #[derive(Debug, Subcommand)]
@@ -47,8 +51,9 @@ Examples:
     },
     /// Bring a backup back; the orchestrator must not run
     ///
-    /// The store that is there is kept beside, as `….replaced`. One that changed after the backup was
-    /// made is only replaced with --force: what came later is forgotten, so that a request which was
+    /// The store that is there is kept beside, as `….replaced-1`, `-2` and so on, and so is the log that
+    /// it left where only that is there; what it is called is printed. One that changed after the backup
+    /// was made is only replaced with --force: what came later is forgotten, so that a request which was
     /// answered may run and be counted again.
     #[command(after_long_help = "\
 Examples:
@@ -76,6 +81,27 @@ Examples:
         /// Say what is missing and whether it works, and change nothing
         #[arg(long)]
         dry_run: bool,
+    },
+    /// Drop a tenant's key, so that nobody can read what the store keeps of that tenant
+    ///
+    /// Its answers and the requests of its dead letters are unreadable for good, but with a backup that
+    /// was made before. Jobs and their counts stay, and requests that come later get a new key. Where the
+    /// store is a file, the orchestrator must not run; those that share PostgreSQL may.
+    #[command(after_long_help = "\
+Examples:
+  tether store forget acme                        of the `tether up` on this machine
+  tether store forget acme --config orchestrator.toml --yes --json")]
+    Forget {
+        #[command(flatten)]
+        at: StoreArgs,
+        /// The tenant
+        tenant: TenantId,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -136,6 +162,13 @@ impl Found {
         })
     }
 
+    async fn forget_key(&self, tenant: &TenantId) -> anyhow::Result<bool> {
+        Ok(match self.place()? {
+            None => sqlite::forget_key(&self.file(), tenant)?,
+            Some(place) => postgres::forget_key(&place, tenant).await?,
+        })
+    }
+
     /// Refuses what PostgreSQL's own tools do, and says how.
     fn refuse_postgres(&self, tool: &str) -> anyhow::Result<()> {
         if let Some(url) = &self.store.url {
@@ -181,8 +214,8 @@ impl StoreCommand {
                 let aside =
                     sqlite::restore(&from, &found.file(), force).context("nothing was replaced")?;
                 stdout::line(format_args!("{} is restored", found.file().display()))?;
-                if let Some(aside) = aside {
-                    stdout::line(format_args!("the one before is {}", aside.display()))?;
+                for kept in aside {
+                    stdout::line(format_args!("what was there is kept as {}", kept.display()))?;
                 }
                 Ok(())
             }
@@ -197,8 +230,46 @@ impl StoreCommand {
                 };
                 Ok(stdout::write(migrated(version, &missing, dry_run))?)
             }
+            Self::Forget {
+                at,
+                tenant,
+                yes,
+                json,
+            } => {
+                let found = at.find()?;
+                confirm_forgetting(&tenant, yes)?;
+                if !super::runtime()?.block_on(found.forget_key(&tenant))? {
+                    bail!("the store has no key of a tenant {tenant}: nothing was dropped");
+                }
+                if json {
+                    let dropped = json!({ "tenant": tenant.as_str(), "forgotten": true });
+                    return Ok(stdout::line(dropped)?);
+                }
+                Ok(stdout::line(format_args!(
+                    "the key of {tenant} is dropped: what was kept under it can be read no more"
+                ))?)
+            }
         }
     }
+}
+
+fn confirm_forgetting(tenant: &TenantId, yes: bool) -> anyhow::Result<()> {
+    stderr::line(format_args!(
+        "warning: nobody will be able to read the answers and dead letters that are kept of {tenant}. This is final: only a backup that was made before has the key."
+    ));
+    if yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(Usage("nobody can be asked whether this is meant: give --yes").into());
+    }
+    stderr::write("Type `yes` to go on: ");
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    if answer.trim() != "yes" {
+        bail!("nothing was dropped");
+    }
+    Ok(())
 }
 
 fn dump(to: &Path) -> String {

@@ -1,13 +1,12 @@
 //! What a gateway holds of an answer whose orchestrator it lost. [T-INF-13]
 
-use super::{MAX_TRANSCRIPT_TOKENS, check_transcript};
+use super::check_transcript;
 use crate::codec::{CodecError, check_len};
 use crate::id::{Digest, ModelRef, NodeId};
 use serde::{Deserialize, Serialize};
 
 /// Most orchestrators that one answer may be lost by. [T-INF-13]
 pub const MAX_LOST: usize = 16;
-const _: () = assert!(MAX_TRANSCRIPT_TOKENS * 5 < crate::rpc::MAX_FRAME_BYTES);
 
 /// Where an answer stands, as the one says who was given it. Whoever goes on gives it anew from its
 /// first piece, and who was given some of it already holds that against the other.

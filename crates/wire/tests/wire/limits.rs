@@ -8,9 +8,10 @@ use serde_bytes::ByteBuf;
 use tether_wire::codec::{self, CodecError, MAX_DEPTH};
 use tether_wire::grant::MAX_GRANT_LIFE_MS;
 use tether_wire::infer::{
-    InferRequest, Input, MAX_CALL_ID_BYTES, MAX_LOGIT_BIAS, MAX_LOST, MAX_MESSAGES,
-    MAX_PREFIX_BLOCKS, MAX_RETRY_TOKEN_BYTES, MAX_STOP_BYTES, MAX_STOPS, MAX_TOOL_CALLS,
-    MAX_TRANSCRIPT_TOKENS, Message, Prefix, Speaker, Started,
+    InferRequest, Input, MAX_CALL_ID_BYTES, MAX_CONTINUED_BYTES, MAX_LOGIT_BIAS, MAX_LOST,
+    MAX_MESSAGES, MAX_PREFIX_BLOCKS, MAX_REQUEST_BYTES, MAX_RETRY_TOKEN_BYTES, MAX_STOP_BYTES,
+    MAX_STOPS, MAX_TOOL_CALLS, MAX_TRANSCRIPT_TOKENS, Message, Output, Prefix, Resume, Speaker,
+    Started,
 };
 use tether_wire::link::{Hello, MAX_HELLO_BYTES};
 use tether_wire::manifest::MAX_FILES;
@@ -20,8 +21,8 @@ use tether_wire::spread::{
     BUCKETS, Batch, MAX_BATCH_BYTES, MAX_BATCH_ENTRIES, MAX_LINKED, MAX_PUSH_BYTES, Push,
 };
 use tether_wire::{
-    Beat, Card, CorrelationId, Digest, Grant, Manifest, NodeId, NodeKey, Signable, Signed,
-    VerifyError, beat, card,
+    Beat, Card, CorrelationId, Digest, Grant, Manifest, ModelRef, NodeId, NodeKey, Signable,
+    Signed, VerifyError, beat, card,
 };
 
 /// An envelope of any body, as a member of the mesh could make it with its own software.
@@ -339,6 +340,51 @@ fn a_request_beyond_its_bounds_is_refused_by_the_fields_name() {
         let tokens = 0..=u32::try_from(MAX_LOGIT_BIAS).expect("small");
         r.sampling.logit_bias = tokens.map(|token| (token, 0.0)).collect();
     });
+}
+
+/// [T-INF-3], [T-INF-11], [T-INF-13]
+#[test]
+fn the_largest_request_can_be_gone_on_with_behind_the_longest_transcript() {
+    let transcript = vec![u32::MAX; MAX_TRANSCRIPT_TOKENS];
+    let mut request = samples::request(Input::Text("x".into()));
+    let resume = request.resume.take().expect("in the sample");
+    let rest = codec::encode(&request).len();
+    // A few more are for the longer length.
+    let text = "x".repeat(MAX_REQUEST_BYTES - rest - 3);
+    request.input = Input::Text(text.clone());
+    let bytes = codec::encode(&request).len();
+    assert!(
+        (MAX_REQUEST_BYTES - 8..=MAX_REQUEST_BYTES).contains(&bytes),
+        "{bytes}"
+    );
+    let model: ModelRef = format!("{}@65535.65535", "m".repeat(64))
+        .parse()
+        .expect("valid");
+    request.resume = Some(Resume {
+        lost: vec![resume.lost[0]; MAX_LOST],
+        started: resume.started.map(|started| Started {
+            model: Some(model.clone()),
+            degraded_from: Some(model),
+            seed: u64::MAX,
+            numerics_class: "c".repeat(96),
+            transcript: transcript.clone(),
+            ..started
+        }),
+    });
+    assert_eq!(request.check(), Ok(()));
+    let bytes = codec::encode(&request);
+    assert!(bytes.len() > MAX_REQUEST_BYTES, "{}", bytes.len());
+    let read = codec::decode("request", &bytes, MAX_CONTINUED_BYTES);
+    assert!(read == Ok(request), "it is read");
+
+    let mut order = samples::work_order();
+    (order.input, order.output) = (Input::Text(text), Output::default());
+    order.transcript = transcript;
+    assert_eq!(order.check(), Ok(()));
+    let bytes = codec::encode(&order);
+    assert!(bytes.len() > MAX_REQUEST_BYTES, "{}", bytes.len());
+    let read = codec::decode("order", &bytes, MAX_CONTINUED_BYTES);
+    assert!(read == Ok(order), "it is read");
 }
 
 /// [T-LNK-2]

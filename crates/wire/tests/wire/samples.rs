@@ -354,6 +354,7 @@ pub(crate) fn request(input: Input) -> InferRequest {
         input,
         sampling: sampling(),
         keyed: true,
+        answers: 1,
         resume: Some(resume()),
     }
 }

@@ -52,7 +52,7 @@ fn turn(entered: Entered) -> Turn {
 
 /// What it took of its share is as it was said.
 fn has_turn(waiter: &mut Waiter) -> Option<Turn> {
-    let (turn, spent) = waiter.turn().now_or_never().flatten()?;
+    let (turn, spent) = waiter.turn().now_or_never()?.ok()?;
     spent.settle(0);
     Some(turn)
 }
@@ -93,7 +93,9 @@ fn who_has_a_turn_and_makes_nothing_of_it_has_its_share_back() {
         let mut others = [(); 3].map(|()| waits(enter_work(&waiting, "b", 0, 5)));
         waiting.call(|_, _, _| 1, 0);
         if is_heard {
-            let (_, spent) = (first.turn().now_or_never().flatten()).expect("it was first");
+            let (_, spent) = (first.turn().now_or_never())
+                .expect("called")
+                .expect("it was first");
             if is_used {
                 spent.settle(0);
             }
@@ -128,7 +130,8 @@ fn whose_time_is_over_is_told_and_has_no_turn() {
     let waiting = waiting();
     let mut waiter = waits(enter(&waiting, "a", 0));
     waiting.call(|_, _, _| 0, u64::MAX);
-    assert!(waiter.turn().now_or_never().expect("called").is_none());
+    let told = waiter.turn().now_or_never().expect("called");
+    assert_eq!(told.map(|_| ()), Err(Vain::Late));
 }
 
 #[test]
@@ -184,10 +187,8 @@ fn stays_in(region: &str) -> Arc<Effective> {
     policy.of(&TenantId::new("a").expect("valid")).clone()
 }
 
-#[test]
-fn who_must_stay_in_a_region_waits_for_a_place_there_and_holds_nobody_up() {
-    let waiting = waiting();
-    let entry = |tenant: &str, what: Arc<Effective>| Entry {
+fn entry(tenant: &str, what: Arc<Effective>) -> Entry<Arc<Effective>> {
+    Entry {
         tenant: TenantId::new(tenant).expect("valid"),
         weight: 1,
         priority: Priority::Normal,
@@ -196,7 +197,12 @@ fn who_must_stay_in_a_region_waits_for_a_place_there_and_holds_nobody_up() {
         turn_by_ms: u64::MAX,
         margin_ms: 0,
         what,
-    };
+    }
+}
+
+#[test]
+fn who_must_stay_in_a_region_waits_for_a_place_there_and_holds_nobody_up() {
+    let waiting = waiting();
     // One place in all, and none in the region.
     let free = |within: Within<'_>| u32::from(within.is_none());
     let asks = entry("bank", stays_in("eu"));
@@ -211,4 +217,68 @@ fn who_must_stay_in_a_region_waits_for_a_place_there_and_holds_nobody_up() {
     drop(other);
     waiting.call(|_, _, _| 1, 0);
     assert!(has_turn(&mut bank).is_some(), "and now it is");
+}
+
+/// Two places, of which one is in the region.
+#[test]
+fn turns_of_those_who_may_go_anywhere_leave_a_region_to_those_who_must_stay_there() {
+    let waiting = waiting();
+    let free = |within: Within<'_>| if within.is_none() { 2 } else { 1 };
+    let enter = |tenant, rules| waiting.enter((&model(), DIGEST), entry(tenant, rules), free, 0);
+    let first = turn(enter("acme", Arc::default()));
+    let bank = turn(enter("bank", stays_in("eu")));
+    let mut more = waits(enter("acme", Arc::default()));
+    waiting.call(|_, _, within| free(within), 0);
+    assert!(has_turn(&mut more).is_none(), "both places are taken");
+    drop(bank);
+    waiting.call(|_, _, within| free(within), 0);
+    let second = has_turn(&mut more).expect("one is free");
+    let mut bank = waits(enter("bank", stays_in("eu")));
+    waiting.call(|_, _, within| free(within), 0);
+    assert!(has_turn(&mut bank).is_none(), "the other one goes there");
+    drop((first, second));
+    waiting.call(|_, _, within| free(within), 0);
+    assert!(has_turn(&mut bank).is_some());
+}
+
+#[test]
+fn while_one_waits_for_a_place_of_its_own_others_go_on_and_the_next_is_not_told_that_nothing_does()
+{
+    let waiting = waiting();
+    let free = |within: Within<'_>| u32::from(within.is_none());
+    let asks = entry("bank", stays_in("eu"));
+    let _bank = waits(waiting.enter((&model(), DIGEST), asks, free, 0));
+    for now_ms in (0..40_000).step_by(100) {
+        let asks = entry("acme", Arc::default());
+        drop(turn(waiting.enter((&model(), DIGEST), asks, free, now_ms)));
+    }
+    let asks = entry("acme", Arc::default());
+    let last = waits(waiting.enter((&model(), DIGEST), asks, |_| 0, 40_000));
+    let estimate_ms = last.estimate_ms(40_000).expect("it is known");
+    assert!(estimate_ms < 1_000, "{estimate_ms}");
+}
+
+#[test]
+fn who_waits_for_what_nobody_serves_any_more_is_told_so_and_others_wait_on() {
+    let waiting = waiting();
+    let enter =
+        |tenant, rules| waits(waiting.enter((&model(), DIGEST), entry(tenant, rules), |_| 0, 0));
+    let (mut bank, mut anybody) = (enter("bank", stays_in("eu")), enter("acme", Arc::default()));
+    let mut told = |forsaken: [bool; 2]| {
+        let waiters = [&mut bank, &mut anybody];
+        for (waiter, forsaken) in waiters.into_iter().zip(forsaken) {
+            let turn = waiter.turn().now_or_never().map(|it| it.expect_err("none"));
+            assert_eq!(turn, forsaken.then_some(Vain::Unserved));
+        }
+    };
+    let nobody = |_: &ModelRef, _: &Digest, _: Within<'_>| false;
+    let elsewhere = |_: &ModelRef, _: &Digest, within: Within<'_>| within.is_none();
+    waiting.forsake(nobody, 100, 0);
+    waiting.forsake(|_, _, _| true, 100, 99);
+    waiting.forsake(elsewhere, 100, 150);
+    told([false, false]);
+    waiting.forsake(elsewhere, 100, 249);
+    told([false, false]);
+    waiting.forsake(elsewhere, 100, 250);
+    told([true, false]);
 }

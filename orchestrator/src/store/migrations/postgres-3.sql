@@ -16,7 +16,8 @@ UPDATE jobs SET keyed = 1, keep_until_ms = updated_ms + 86400000,
 ALTER TABLE jobs ALTER COLUMN keyed SET NOT NULL, ALTER COLUMN keep_until_ms SET NOT NULL;
 DROP INDEX jobs_by_state;
 CREATE INDEX jobs_by_end ON jobs (keep_until_ms, state);
-CREATE INDEX jobs_open ON jobs (owner) WHERE state IN ('reserved', 'dispatched', 'streaming');
+-- The id, too: one job of an owner is found by it, and not among all that are open.
+CREATE INDEX jobs_open ON jobs (owner, correlation_id) WHERE state IN ('reserved', 'dispatched', 'streaming');
 CREATE INDEX reservations_open ON reservations (correlation_id) WHERE closed_ms IS NULL;
 
 CREATE TABLE results (

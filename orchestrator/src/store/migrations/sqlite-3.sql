@@ -40,7 +40,8 @@ INSERT INTO jobs_of_3 (correlation_id, tenant, retry_token, keyed, request_hash,
 DROP TABLE jobs;
 ALTER TABLE jobs_of_3 RENAME TO jobs;
 CREATE INDEX jobs_by_end ON jobs (keep_until_ms, state);
-CREATE INDEX jobs_open ON jobs (owner) WHERE state IN ('reserved', 'dispatched', 'streaming');
+-- The id, too: one job of an owner is found by it, and not among all that are open.
+CREATE INDEX jobs_open ON jobs (owner, correlation_id) WHERE state IN ('reserved', 'dispatched', 'streaming');
 CREATE INDEX reservations_open ON reservations (correlation_id) WHERE closed_ms IS NULL;
 
 CREATE TABLE results (

@@ -82,6 +82,10 @@ impl suite::Place for Database {
         Box::pin(async move { self.open().await?.check().await })
     }
 
+    fn forget_key(&self, tenant: TenantId) -> StoreFuture<'_, bool> {
+        Box::pin(async move { super::forget_key(&self.place(), &tenant).await })
+    }
+
     fn behind(&self, statements: Vec<Statement>) -> StoreFuture<'_, Vec<Rows>> {
         Box::pin(async move {
             let link = Link::open(&self.place()).await?;

@@ -1,12 +1,11 @@
 //! Copies of a store's file: to keep, and to bring back. (RSV-2)
 
 use super::migrate::{self as schema};
-use super::{disk, file};
+use super::{aside, disk, file};
 use crate::store::StoreError;
 use crate::store::migrations::{behind, refuse_newer};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,32 +30,35 @@ pub fn backup(path: &Path, to: &Path) -> Result<(), StoreError> {
     sync(folder_of(to)).map_err(refused)
 }
 
-/// Brings a backup back in place of a store that nobody has open, and says where that lies now.
+/// Brings a backup back in place of a store that nobody has open, and says where what lay there lies
+/// now: the store, and what it left of its log. Of one whose file somebody took away already that may
+/// be the log alone.
 ///
 /// # Errors
 /// When the store is open; when it or the backup was made by a later version; when it changed after
-/// the backup was made, unless that is to be lost; when the backup is damaged.
-pub fn restore(
-    backup: &Path,
-    path: &Path,
-    lose_later: bool,
-) -> Result<Option<PathBuf>, StoreError> {
+/// the backup was made, unless that is to be lost; when the backup is damaged; when too many stores
+/// were set aside already. The store is where it was then.
+pub fn restore(backup: &Path, path: &Path, lose_later: bool) -> Result<Vec<PathBuf>, StoreError> {
     let _lock = file::lock(path)?;
     let restored = copy(backup, folder_of(path))?;
     let failed = |why: io::Error| file::unopened(path, why.to_string());
-    let replaced = match path.try_exists().map_err(failed)? {
-        false => None,
-        true => {
-            refuse_later(path, restored.path(), lose_later)?;
-            Some(set_aside(path)?)
+    if path.try_exists().map_err(failed)? {
+        refuse_later(path, restored.path(), lose_later)?;
+        // Written back into the file, where it is not too damaged for that.
+        if let Ok(conn) = Connection::open(path) {
+            let _ = conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+            let _ = conn.close();
         }
-    };
-    // At once: there is the one or the other, also when the machine stops.
-    restored
-        .persist(path)
-        .map_err(|error| failed(error.error))?;
+    }
+    let aside = aside::set_aside(path, |from, to| fs::hard_link(from, to)).map_err(failed)?;
+    // On the disk before the other is there, beside which a log of before would count.
+    let replace = || restored.persist(path).map_err(|error| error.error);
+    if let Err(error) = sync(folder_of(path)).and_then(|()| replace()) {
+        aside.put_back();
+        return Err(failed(error));
+    }
     sync(folder_of(path)).map_err(failed)?;
-    Ok(replaced)
+    Ok(aside.into_paths())
 }
 
 /// A whole copy of a store, in a file without a log beside it.
@@ -139,30 +141,6 @@ fn refuse_later(path: &Path, backup: &Path, lose_later: bool) -> Result<(), Stor
         }
         _ => Ok(()),
     }
-}
-
-/// Gives a store another name beside its own, with its log.
-fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
-    let beside = |of: &Path, suffix: &str| {
-        let mut name = OsString::from(of);
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    let aside = beside(path, ".replaced");
-    let failed = |why: io::Error| file::unopened(&aside, why.to_string());
-    // Written back into the file, where it is not too damaged for that.
-    if let Ok(conn) = Connection::open(path) {
-        let _ = conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
-        let _ = conn.close();
-    }
-    fs::hard_link(path, &aside).map_err(failed)?;
-    for suffix in ["-wal", "-shm"] {
-        match fs::rename(beside(path, suffix), beside(&aside, suffix)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-    }
-    Ok(aside)
 }
 
 /// What is needed to bring a store to the latest schema: the version that it has, and the migrations

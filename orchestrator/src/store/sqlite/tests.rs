@@ -16,6 +16,7 @@ use crate::store::suite::*;
 use crate::store::{MetadataStore, Report, Reserved, Retention};
 use std::sync::Arc;
 use tempfile::TempDir;
+use tether_wire::TenantId;
 
 /// A folder for a store.
 struct Folder(TempDir);
@@ -47,6 +48,10 @@ impl Place for Folder {
             let key = Opening::in_folder(self.folder(), 1).key_file;
             super::check(&self.file(), &key, 1).await
         })
+    }
+
+    fn forget_key(&self, tenant: TenantId) -> StoreFuture<'_, bool> {
+        Box::pin(async move { super::forget_key(&self.file(), &tenant) })
     }
 
     fn behind(&self, statements: Vec<Statement>) -> StoreFuture<'_, Vec<Rows>> {

@@ -107,6 +107,38 @@ pub(crate) async fn a_tenant_whose_key_is_dropped_leaves_nothing_that_can_be_rea
     assert_eq!((report.answers, report.unreadable), (2, 1));
 }
 
+pub(crate) async fn a_key_that_an_operator_drops_takes_what_is_at_rest_and_nothing_else(
+    place: &dyn Place,
+) {
+    let store = open(place).await;
+    answered_job(&*store, "a", &[b"before"]).await;
+    let other = TenantId::new("other").expect("valid");
+    let theirs = NewJob {
+        correlation: CorrelationId::derive(&other, "a"),
+        tenant: other.clone(),
+        ..job("a")
+    };
+    let holder = Holder {
+        job: theirs.correlation,
+        ..holder("a", 1)
+    };
+    store.reserve(theirs).await.expect("new");
+    for step in [dispatched(1), answered(&other, &[b"theirs"])] {
+        store.step(holder, step, 200).await.expect("taken");
+    }
+    store.close().await.expect("closes");
+    drop(store);
+    assert_eq!(place.forget_key(acme()).await, Ok(true));
+    assert_eq!(place.forget_key(acme()).await, Ok(false), "it is gone");
+    let store = open(place).await;
+    let gone = Err(StoreError::KeyGone(acme()));
+    assert_eq!(given(&*store, "a", 300).await, gone);
+    let theirs = store.answer(other, holder.job, 300).await;
+    assert_eq!(theirs.expect("opens").expect("kept").events(), [b"theirs"]);
+    let report = is_whole(place).await;
+    assert_eq!((report.jobs, report.tenants, report.unreadable), (2, 1, 1));
+}
+
 pub(crate) async fn a_key_that_somebody_else_dropped_seals_nothing_more(place: &dyn Place) {
     let store = open(place).await;
     answered_job(&*store, "a", &[b"before"]).await;

@@ -29,6 +29,7 @@ pub(crate) async fn a_job_goes_its_way_and_everything_is_kept(place: &dyn Place)
         attempts: 2,
         worker: Some(NodeId([2; 32])),
         failures: 0,
+        max_tokens: new.max_tokens,
         streamed: true,
         usage: usage(7),
         finish: Some(Finish::Stop),
@@ -92,7 +93,13 @@ pub(crate) async fn a_key_runs_again_with_the_first_seed_unless_it_was_answered(
         assert_eq!(begun, expected, "{token}");
         let job = read(&*store, token).await;
         assert_eq!((job.state, job.attempts), (JobState::Reserved, 0));
-        assert_eq!((job.error, job.worker, job.digest), (None, None, None));
+        assert_eq!((job.error, job.worker), (None, None));
+        let began_as = job.streamed.then_some(Digest([7; 32]));
+        assert_eq!(
+            job.digest, began_as,
+            "{token}: what was given goes on as that"
+        );
+        assert_eq!(job.numerics_class.is_some(), job.streamed);
         assert_eq!((job.created_ms, job.updated_ms), (100, 300));
         steps(&*store, token, 2, vec![dispatched(1), done(5)]).await;
         let repeated = reserved(&*store, token).await;
@@ -121,6 +128,11 @@ pub(crate) async fn what_was_counted_once_is_neither_forgotten_nor_added(place: 
         assert_eq!(reserved(&*store, "a").await, Ok(run));
         steps(&*store, "a", run, way).await;
         assert_eq!(counted().await, tokens, "run {run}");
+        // So a job that is refused may have a bill: of the run before.
+        let job = read(&*store, "a").await;
+        if job.state == JobState::Refused {
+            assert!(job.streamed && job.usage == usage(5), "{job:?}");
+        }
     }
 }
 

@@ -7,8 +7,16 @@ fn attempt() -> FailedAttempt {
     FailedAttempt {
         worker: NodeId([3; 32]),
         code: "internal".into(),
-        message: "the engine fell".into(),
+        message: Some("it fell on: the prompt of a".into()),
         at_ms: 150,
+    }
+}
+
+/// The same without its words, which lie with the request.
+fn wordless() -> FailedAttempt {
+    FailedAttempt {
+        message: None,
+        ..attempt()
     }
 }
 
@@ -41,23 +49,33 @@ pub(crate) async fn a_job_that_failed_is_kept_with_its_request_and_what_was_trie
     store.close().await.expect("closes");
     drop(store);
     let store = open(place).await;
-    let kept = StoredLetter {
+    let mut kept = StoredLetter {
         correlation: id("a"),
         tenant: acme(),
         model: "tiny@1.0".parse().expect("valid"),
         code: "unavailable".into(),
         reason: "no worker could".into(),
-        attempts: vec![attempt()],
+        attempts: vec![wordless()],
         created_ms: 200,
         keep_until_ms: 200 + Retention::default().dead_letter_ms,
         replays: 0,
         replayed_ms: None,
     };
     assert_eq!(store.dead_letters(None, 9).await, Ok(vec![kept.clone()]));
+    let listed = store.dead_letter_as_listed(id("a")).await;
+    assert_eq!(listed, Ok(Some(kept.clone())));
+    assert_eq!(store.dead_letter_as_listed(id("b")).await, Ok(None));
+    kept.attempts = vec![attempt()];
     let whole = store.dead_letter(id("a")).await.expect("opens");
     assert_eq!(whole, Some((kept, b"the prompt of a".to_vec())));
     assert_eq!(store.dead_letter(id("b")).await, Ok(None));
     assert_eq!(is_whole(place).await.dead_letters, 1);
+    let lie = "SELECT attempts, sealed FROM dead_letters";
+    let row = sql(place, lie, []).await.pop().expect("it is there");
+    let mut row = row.read("what lies there");
+    let lie = [row.blob().expect("bytes"), row.blob().expect("bytes")].concat();
+    assert!(lie.windows(8).any(|it| it == b"internal"), "who and how");
+    assert!(!lie.windows(6).any(|it| it == b"prompt"), "not what");
 }
 
 pub(crate) async fn a_failure_keeps_a_dead_letter_only_where_asked_and_only_when_it_counts(
@@ -152,7 +170,9 @@ pub(crate) async fn a_dead_letter_that_was_changed_or_whose_key_is_gone_is_told(
     assert_eq!(store.forget_key(acme()).await, Ok(true));
     let told = store.dead_letter(id("b")).await;
     assert_eq!(told, Err(StoreError::KeyGone(acme())));
-    // It is still listed, so that it can be dropped.
+    // It is still listed, so that it can be dropped, and says who was tried.
     assert_eq!(store.dead_letters(None, 9).await.expect("works").len(), 2);
+    let listed = store.dead_letter_as_listed(id("b")).await.expect("works");
+    assert_eq!(listed.expect("there").attempts, [wordless()]);
     assert_eq!(store.drop_dead_letter(id("b")).await, Ok(true));
 }

@@ -11,6 +11,7 @@ const OTHER: NodeId = NodeId([6; 32]);
 
 struct World {
     store: SqliteStore,
+    is_steady: bool,
     held: OpenJobs,
     metrics: Arc<OrchestratorMetrics>,
     _folder: tempfile::TempDir,
@@ -23,6 +24,7 @@ impl World {
         let opening = Opening::in_folder(folder.path(), 1);
         Self {
             store: SqliteStore::open(&path, opening).expect("opens"),
+            is_steady: true,
             held: OpenJobs::default(),
             metrics: OrchestratorMetrics::register(&Registry::new()),
             _folder: folder,
@@ -33,6 +35,7 @@ impl World {
     async fn look_after(&self, id: NodeId, now_ms: u64) -> (usize, usize) {
         let orphans = Orphans {
             store: &self.store,
+            is_steady: self.is_steady,
             id,
             held: &self.held,
             metrics: &self.metrics,
@@ -98,6 +101,20 @@ async fn a_job_of_a_lost_orchestrator_waits_for_who_submitted_it_and_is_ended_wh
     let why = job.expect("there").error.expect("one");
     assert!(why.contains("nobody came"), "{why}");
     assert_eq!(world.look_after(US, 900_000).await, (0, 0), "once");
+}
+
+/// The store was away for all of them alike, and whoever is back first knows nothing of the others.
+#[tokio::test]
+async fn who_could_not_say_that_it_lives_waits_for_others_to_say_so_before_it_takes_anything() {
+    let mut world = World::new();
+    world.reserve("a", OTHER).await;
+    world.lives(OTHER, 1_000).await;
+    world.lives(US, 1_000_000).await;
+    world.is_steady = false;
+    assert_eq!(world.look_after(US, 20_000).await, (0, 0));
+    assert_eq!(world.state("a").await, (JobState::Reserved, OTHER, 1));
+    world.is_steady = true;
+    assert_eq!(world.look_after(US, 20_000).await, (1, 0), "it is lost");
 }
 
 #[tokio::test]

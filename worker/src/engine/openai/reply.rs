@@ -89,6 +89,20 @@ fn broken(why: impl std::fmt::Display) -> RpcError {
     )
 }
 
+/// No tool was called where a call was demanded. Servers whose template knows no tools leave the
+/// demand out and say nothing, so that any tenant can bring it about: it is no fault of the worker's.
+fn uncalled() -> RpcError {
+    let why = "a call was demanded, and the server that runs this model answered without one: its \
+               template may know no tools";
+    RpcError::new(Code::Invalid, why).with_param("tool_choice")
+}
+
+/// What was asked is why, so that another worker of the same provider would do no better.
+fn filtered() -> RpcError {
+    let why = "the server that runs this model withholds its answer (content_filter)";
+    RpcError::new(Code::Invalid, why).with_param("messages")
+}
+
 impl Reply {
     /// The answer of what the server calls `model`.
     pub(super) fn new(model: &str, correlation: CorrelationId, output: &Output) -> Self {
@@ -114,9 +128,8 @@ impl Reply {
             let finish = self
                 .finish
                 .ok_or_else(|| broken("it ended the stream without saying why the answer ended"))?;
-            // Servers whose template knows no tools leave the demand out and say nothing.
             if self.must_call && finish == Finish::Stop {
-                return Err(broken("it calls no tool where a call was demanded"));
+                return Err(uncalled());
             }
             return Ok(Said::End(finish, self.claim));
         }
@@ -188,6 +201,7 @@ impl Reply {
             "stop" | "tool_calls" if self.calls.is_some() => Finish::ToolCalls,
             "stop" => Finish::Stop,
             "length" => Finish::Length,
+            "content_filter" => return Err(filtered()),
             other => {
                 let other = plain(other);
                 return Err(broken(format_args!("it ended it for the reason {other:?}")));
@@ -297,17 +311,22 @@ mod tests {
     fn an_end_that_was_not_said_is_none() {
         fails(&[HI, "[DONE]"], "without saying why");
         assert_eq!(read(&[HI, STOP]).expect("so far").1, None);
-        fails(
-            &[
-                HI,
-                r#"{"choices":[{"delta":{},"finish_reason":"content_filter"}]}"#,
-            ],
-            "content_filter",
-        );
+        let unknown = r#"{"choices":[{"delta":{},"finish_reason":"tired"}]}"#;
+        fails(&[HI, unknown], "tired");
         let length = r#"{"choices":[{"delta":{},"finish_reason":"length"}]}"#;
         fails(&[STOP, length], "two reasons");
         assert!(read(&[STOP, STOP, "[DONE]"]).is_ok(), "the same one twice");
         fails(&[STOP, HI], "after its end");
+    }
+
+    #[test]
+    fn an_answer_that_is_withheld_for_what_was_asked_is_no_fault_of_the_workers() {
+        let filter = r#"{"choices":[{"delta":{},"finish_reason":"content_filter"}]}"#;
+        let told = read(&[HI, filter]).expect_err("withheld");
+        assert_eq!(
+            (told.code, told.param.as_deref()),
+            (Code::Invalid, Some("messages"))
+        );
     }
 
     #[test]
@@ -369,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_demand_for_a_call_that_was_not_met_is_no_answer() {
+    fn a_demand_for_a_call_that_was_not_met_is_no_answer_and_no_fault_of_the_worker() {
         let output = Output {
             tool_choice: ToolChoice::Required,
             ..offer()
@@ -379,6 +398,10 @@ mod tests {
             reply.take(event).expect("so far");
         }
         let error = reply.take("[DONE]").expect_err("no call");
+        assert_eq!(
+            (error.code, error.param.as_deref()),
+            (Code::Invalid, Some("tool_choice"))
+        );
         assert!(error.message.contains("demanded"), "{error}");
     }
 }

@@ -30,9 +30,9 @@ struct Writer {
 /// The request for an answer of what the server calls `model`.
 pub(super) fn body(kind: ServerKind, model: &str, task: &Task) -> Result<Body, RpcError> {
     if !task.transcript.is_empty() {
-        // Another worker may go on; this one cannot say where.
+        // Another worker may go on; this one cannot say where, and is well. [T-INF-11]
         let why = "the server that runs this model cannot take up an answer that was begun";
-        return Err(RpcError::new(Code::Unavailable, why));
+        return Err(RpcError::new(Code::Conflict, why));
     }
     let mut writer = Writer {
         kind,

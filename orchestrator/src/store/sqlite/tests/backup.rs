@@ -42,9 +42,45 @@ async fn a_backup_of_a_store_that_runs_is_whole_and_brings_back_what_it_held() {
     assert_eq!(answer.expect("kept").events(), [b"one", b"two"]);
     store.close().await.expect("closes");
     drop(store);
-    let aside = replaced.expect("the one before is kept");
-    let report = super::super::check(&aside, &key(&place), 1).await;
+    let [aside] = replaced.as_slice() else {
+        panic!("the one before is kept: {replaced:?}")
+    };
+    let report = super::super::check(aside, &key(&place), 1).await;
     assert_eq!(report.expect("looked at").jobs, 3);
+    // Again, and that one is kept as well.
+    let again = restore(&to, &place.file(), true).expect("restored");
+    assert!(again.len() == 1 && again[0] != *aside, "{again:?}");
+    assert!(again[0].exists() && aside.exists());
+    assert_eq!(is_whole(&place).await.jobs, 2);
+}
+
+#[tokio::test]
+async fn a_log_that_a_lost_store_left_is_not_written_into_the_one_that_is_brought_back() {
+    let place = Folder::new();
+    let store = filled(&place).await;
+    let to = place.0.path().join("backup.sqlite");
+    backup(&place.file(), &to).expect("made");
+    for token in ["c", "d"] {
+        reserved(&store, token).await.expect("new");
+    }
+    let beside = |suffix: &str| place.0.path().join(format!("s.sqlite{suffix}"));
+    // As a crash leaves them: closing the store takes them away.
+    let left = ["-wal", "-shm"].map(|suffix| (beside(suffix), std::fs::read(beside(suffix))));
+    store.close().await.expect("closes");
+    drop(store);
+    std::fs::remove_file(place.file()).expect("moved away by its operator");
+    for (path, bytes) in left {
+        std::fs::write(path, bytes.expect("read")).expect("written");
+    }
+    let aside = restore(&to, &place.file(), false).expect("restored");
+    let store = open(place.0.path());
+    assert_eq!(store.job(id("c")).await, Ok(None));
+    assert_eq!(read(&store, "a").await.state, JobState::Done);
+    store.close().await.expect("closes");
+    drop(store);
+    assert_eq!(is_whole(&place).await.jobs, 2);
+    let lie = ["-shm", "-wal"].map(|it| beside(&format!(".replaced-1{it}")));
+    assert_eq!(aside, lie, "kept for whoever has the file");
 }
 
 #[tokio::test]
@@ -105,6 +141,6 @@ async fn a_damaged_store_is_replaced_and_kept_beside() {
     let refused = super::super::check(&place.file(), &key(&place), 1).await;
     assert!(matches!(refused, Err(StoreError::Damaged { .. })));
     let aside = restore(&to, &place.file(), false).expect("restored");
-    assert!(aside.expect("kept").exists());
+    assert!(aside[0].exists(), "kept");
     assert_eq!(is_whole(&place).await.jobs, 2);
 }

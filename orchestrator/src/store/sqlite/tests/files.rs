@@ -37,6 +37,34 @@ async fn opening_again_changes_nothing_and_two_at_once_are_refused() {
 }
 
 #[tokio::test]
+async fn a_key_is_dropped_only_from_a_store_that_is_there_and_that_nobody_has_open() {
+    let place = Folder::new();
+    let forget = || forget_key(&place.file(), &acme());
+    let missing = forget().expect_err("there is none");
+    assert!(missing.to_string().contains("s.sqlite"), "{missing}");
+    assert!(!place.file().exists(), "none is made");
+    let store = open(place.0.path());
+    reserved(&store, "a").await.expect("new");
+    let answer = answered(&acme(), &[b"x"]);
+    steps(&store, "a", 1, vec![dispatched(1), answer]).await;
+    assert_eq!(forget(), Err(StoreError::InUse(place.file())));
+    store.close().await.expect("closes");
+    drop(store);
+    let rows = sql(&place, "SELECT wrapped FROM tenant_keys", []).await;
+    let key = rows.into_iter().next().expect("a key").read("a key");
+    let key = { key }.blob().expect("bytes");
+    let lies = || {
+        let files = std::fs::read_dir(place.0.path()).expect("the folder");
+        let read = |file: std::fs::DirEntry| std::fs::read(file.path()).expect("read");
+        let bytes: Vec<u8> = files.flat_map(|it| read(it.expect("a file"))).collect();
+        bytes.windows(key.len()).any(|it| it == key)
+    };
+    assert!(lies());
+    assert_eq!(forget(), Ok(true));
+    assert!(!lies(), "overwritten, and in no log");
+}
+
+#[tokio::test]
 async fn a_file_that_is_no_store_is_refused_in_words() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("s.sqlite");

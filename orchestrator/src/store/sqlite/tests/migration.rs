@@ -86,6 +86,7 @@ async fn a_store_of_the_schema_before_comes_through_whole() {
             attempts: 2,
             worker: None,
             failures: u32::from(state == "failed"),
+            max_tokens: Some(9),
             streamed: true,
             usage: usage(7),
             finish: Some(tether_wire::infer::Finish::Stop),

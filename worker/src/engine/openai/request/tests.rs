@@ -182,11 +182,11 @@ fn what_a_kind_has_no_word_for_is_refused_by_name() {
 }
 
 #[test]
-fn an_answer_that_was_begun_is_for_another_worker() {
+fn an_answer_that_was_begun_is_for_another_worker_and_this_one_is_not_blamed() {
     let mut task = text();
     task.transcript = vec![1];
     let error = body(ServerKind::Vllm, "m", &task).expect_err("no way to say it");
-    assert_eq!(error.code, Code::Unavailable);
+    assert_eq!(error.code, Code::Conflict);
 }
 
 #[test]
