@@ -100,6 +100,8 @@ pub(crate) struct Dispatcher {
     pub(crate) config: OrchestratorConfig,
     pub(crate) id: NodeId,
     pub(crate) region: Region,
+    /// When it was started, by the clock that only goes forward.
+    pub(crate) began_ms: u64,
     /// Set once the node runs; calls that come before are told to come again.
     pub(crate) node: OnceLock<Node>,
     pub(crate) fleet: Fleet,

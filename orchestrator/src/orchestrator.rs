@@ -211,6 +211,7 @@ pub async fn start_with_store(
     let dispatcher = Arc::new(Dispatcher {
         id,
         region: node_config.region.clone(),
+        began_ms: clock::now().mono_ms,
         node: OnceLock::new(),
         fleet: fleet.clone(),
         catalogue: catalogue.clone(),

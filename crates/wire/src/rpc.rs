@@ -152,6 +152,9 @@ pub struct RpcError {
     /// Milliseconds after which another try makes sense.
     #[serde(default)]
     pub retry_after_ms: Option<u64>,
+    /// Of a [`Code::Unavailable`]: this call gave it to nobody, and others may know somebody for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untried: bool,
 }
 
 impl RpcError {
@@ -162,6 +165,7 @@ impl RpcError {
             message: message.into(),
             param: None,
             retry_after_ms: None,
+            untried: false,
         }
     }
 
@@ -186,6 +190,13 @@ impl RpcError {
     #[must_use]
     pub fn with_retry_after_ms(mut self, ms: u64) -> Self {
         self.retry_after_ms = Some(ms);
+        self
+    }
+
+    /// Of a call that gave nothing to anybody, where others may know somebody for it.
+    #[must_use]
+    pub fn untried(mut self) -> Self {
+        self.untried = true;
         self
     }
 

@@ -6,8 +6,9 @@
 //! has begun that ends after a few: what kills whoever takes it is not carried to all. One that cannot
 //! go on is asked again only when all others were asked: it may just be back, and know no worker yet.
 //!
-//! Where an orchestrator is unavailable one other is asked, once: it may be alone in that it stops, or
-//! in what it tried, but a request that fails wherever it comes is not carried to all either.
+//! Where an orchestrator is unavailable one other is asked, once: a request that fails wherever it comes
+//! is not carried to all either. One that stops, or was just started and may not know all workers yet,
+//! says so, and does not count as that one.
 //!
 //! In which order they are asked, [`Way`] says: by the key of a request that has one, else by how its
 //! prompt begins.
@@ -54,6 +55,8 @@ pub(super) struct Seeker {
     round: Vec<NodeId>,
     /// Why one was unavailable before the answer began.
     refusal: Option<RpcError>,
+    /// Those that stop, or were just started.
+    untried: Vec<NodeId>,
     has_begun: bool,
     /// How often one was asked since another one named it, without a piece that came.
     followed: u32,
@@ -82,6 +85,7 @@ impl Seeker {
             asked: Vec::new(),
             round: Vec::new(),
             refusal: None,
+            untried: Vec::new(),
             has_begun: false,
             followed: 0,
             asked_at: Instant::now(),
@@ -94,7 +98,7 @@ impl Seeker {
     pub(super) async fn first(&mut self) -> Result<Call, RpcError> {
         let why = "No orchestrator can be reached now.";
         let nobody = RpcError::new(Code::Unavailable, why);
-        self.next_untried(nobody, None).await
+        self.next_unasked(nobody, None).await
     }
 
     /// Asks another one after a call failed; an error is what the caller is to be told.
@@ -127,16 +131,22 @@ impl Seeker {
         match self.refusal.take() {
             // They share their jobs, and the first one had the request.
             Some(refusal) if error.code == Code::Conflict => Err(refusal),
+            refusal if !self.has_begun && self.may_be_elsewhere(peer, &error) => {
+                self.untried.push(peer);
+                self.refusal = refusal;
+                let told = self.refusal.clone().unwrap_or(error);
+                self.next_unasked(told, started).await
+            }
             None if error.code == Code::Unavailable && !self.has_begun => {
                 self.refusal = Some(error.clone());
-                self.next_untried(error, started).await
+                self.next_unasked(error, started).await
             }
             _ => Err(error),
         }
     }
 
     /// The next one that was not asked yet, in the order in which a request that comes again asks.
-    async fn next_untried(
+    async fn next_unasked(
         &mut self,
         mut error: RpcError,
         started: Option<Started>,
@@ -248,6 +258,17 @@ impl Seeker {
         let mut call = link.call(method::SUBMIT, Some(left), &body).await?;
         call.finish_sending().await;
         Ok(call)
+    }
+
+    /// Whether a refusal says nothing of what others know. Nobody's second one, since one that has the
+    /// request may be named again and again; and after the first that a model is not known neither.
+    fn may_be_elsewhere(&self, peer: NodeId, error: &RpcError) -> bool {
+        let may = match error.code {
+            Code::Unavailable => error.untried,
+            Code::NotFound => !self.untried.is_empty(),
+            _ => false,
+        };
+        may && !self.untried.contains(&peer)
     }
 
     fn lose(&mut self, orchestrator: NodeId) {

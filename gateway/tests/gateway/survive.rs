@@ -67,6 +67,48 @@ async fn an_answer_goes_on_at_the_next_where_the_first_that_is_asked_cannot() {
     assert_eq!(asked, [0, 1, 2]);
 }
 
+/// Two that were restarted one after the other know no worker yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_comes_to_the_only_orchestrator_that_knows_a_worker() {
+    let mut world = World::with(4, |_| ()).await;
+    for _ in 0..8 {
+        let (status, _, body) = send(world.chat("third-knows", false)).await;
+        assert_eq!(status, 200, "{body}");
+        assert_eq!(asked(&mut world), 3);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_nobody_can_serve_asks_each_orchestrator_once() {
+    let mut world = World::with(4, |_| ()).await;
+    let (status, headers, body) = send(world.chat("nobody-knows", false)).await;
+    assert_eq!(status, 503, "{body}");
+    assert_eq!(headers["retry-after"], "1");
+    assert_eq!(asked(&mut world), 4);
+    // One that tried in vain sends it to one other; what that one tells is told where it tried too.
+    let (status, headers, body) = send(world.chat("others-know-nobody", false)).await;
+    assert_eq!(status, 503, "{body}");
+    assert_eq!(
+        body["error"]["message"],
+        "no worker can serve this model now"
+    );
+    assert_eq!(headers["retry-after"], "5");
+    assert_eq!(asked(&mut world), 4);
+    let (status, _, body) = send(world.chat("down", false)).await;
+    assert_eq!(status, 503, "{body}");
+    assert_eq!(asked(&mut world), 2);
+}
+
+/// How many orchestrators were asked since; none of them came again.
+fn asked(world: &mut World) -> usize {
+    let mut asked = BTreeSet::new();
+    while let Ok(seen) = world.reports.seen.try_recv() {
+        assert_eq!(seen.request.resume, None);
+        assert!(asked.insert(seen.orchestrator), "asked twice");
+    }
+    asked.len()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_is_not_streamed_survives_as_well() {
     let world = World::with(2, |_| ()).await;

@@ -407,6 +407,16 @@ async fn submit(index: usize, reporter: Reporter, mut call: Incoming) -> Result<
             let why = "no worker can serve the model `second-cannot` just now";
             return Err(RpcError::new(Code::Unavailable, why).with_retry_after_ms(5_000));
         }
+        "others-know-nobody" if place(&correlation, index) == 0 => {
+            let why = "no worker can serve this model now";
+            return Err(RpcError::new(Code::Unavailable, why).with_retry_after_ms(5_000));
+        }
+        "third-knows" if place(&correlation, index) == 2 => {}
+        "third-knows" | "others-know-nobody" | "nobody-knows" => {
+            let why = format!("no worker can serve the model `{model}` just now");
+            let error = RpcError::new(Code::Unavailable, why).with_retry_after_ms(1_000);
+            return Err(error.untried());
+        }
         "no-such-form" => {
             let why = "response_format cannot be followed: invalid regex";
             return Err(RpcError::new(Code::Invalid, why).with_param("response_format"));

@@ -98,7 +98,8 @@ impl Dispatcher {
                 Code::Unavailable,
                 "the orchestrator is starting or stopping",
             )
-            .with_retry_after_ms(OVERLOADED_RETRY_MS));
+            .with_retry_after_ms(OVERLOADED_RETRY_MS)
+            .untried());
         }
         let overloaded =
             |why| RpcError::new(Code::Overloaded, why).with_retry_after_ms(OVERLOADED_RETRY_MS);
@@ -195,7 +196,11 @@ impl Dispatcher {
         let begun_as = started.or(pinned.as_ref());
         let chosen = match self.choose(&request, begun_as, &rules, explaining) {
             Ok(chosen) => chosen,
-            Err(error) => return self.earlier(&request, &hash, lost, error).await,
+            Err(mut error) => {
+                let nobody = error.code == Code::Unavailable;
+                error.untried = nobody && self.others_may_know(clock::now().mono_ms);
+                return self.earlier(&request, &hash, lost, error).await;
+            }
         };
         let asked = chosen.degraded_from.as_ref().unwrap_or(&chosen.model);
         Span::current().record("gen_ai.request.model", asked.to_string());

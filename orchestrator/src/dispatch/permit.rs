@@ -174,9 +174,10 @@ impl Dispatcher {
                 if let Some(offer) = fleet.find(text).filter(|offer| may(&offer.model)) {
                     return Ok((offer.model.clone(), offer.digest));
                 }
-                // Named by a worker that does not serve it: not now, rather than not at all.
-                let withheld = fleet.withheld_among(text, may);
-                Err(withheld.map_or(unknown, |_| self.nothing_serves(text)))
+                // Named by a worker that does not serve it: not now, rather than not at all. Who has met
+                // no worker yet cannot tell the one from the other.
+                let may_be = fleet.cannot_tell(text) || fleet.withheld_among(text, may).is_some();
+                Err(may_be.then(|| self.nothing_serves(text)).unwrap_or(unknown))
             }
         }
     }

@@ -18,6 +18,8 @@ use tether_wire::{Digest, ModelRef, NodeId, Region};
 
 /// How often a started answer without a worker looks for one.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
+/// Three beats of a worker: so long after its start an orchestrator has heard all that it can hear.
+const YOUNG_MS: u64 = 15_000;
 
 impl Dispatcher {
     /// Who may give the answer, best first, after a pause. Of an answer that has begun somebody is
@@ -159,6 +161,12 @@ impl Dispatcher {
         (found, barred)
     }
 
+    /// Whether others may know workers that were not heard here yet. [T-INF-2]
+    pub(super) fn others_may_know(&self, now_mono_ms: u64) -> bool {
+        let age_ms = now_mono_ms.saturating_sub(self.began_ms);
+        may_lag(self.fleet.snapshot().has_met_workers(), age_ms)
+    }
+
     /// Nobody can serve an artifact; those who could are left alone for a while, where there are some.
     pub(super) fn nothing_serves_now(
         &self,
@@ -174,7 +182,7 @@ impl Dispatcher {
         }
     }
 
-    /// Nobody can serve a model that is known, by this name.
+    /// Nobody can serve a model by this name, for all that is known here.
     pub(super) fn nothing_serves(&self, model: &str) -> RpcError {
         let fleet = self.fleet.snapshot();
         let why = fleet.withheld(model).flatten();
@@ -184,5 +192,22 @@ impl Dispatcher {
             format!("no worker can serve the model `{model}` just now{why}"),
         )
         .with_retry_after_ms(self.config.retry_after_ms)
+    }
+}
+
+/// Whether the view of an orchestrator of this age may lack what that of others has.
+fn may_lag(has_met_workers: bool, age_ms: u64) -> bool {
+    !has_met_workers || age_ms < YOUNG_MS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_newly_started_and_those_who_know_nobody_send_to_all_others() {
+        assert!(may_lag(true, 0) && may_lag(true, YOUNG_MS - 1));
+        assert!(!may_lag(true, YOUNG_MS));
+        assert!(may_lag(false, u64::MAX));
     }
 }

@@ -97,6 +97,7 @@ impl Everyone {
     pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot {
             workers: self.views.clone(),
+            met: true,
             index: self.index.clone(),
             peers: Arc::default(),
         }

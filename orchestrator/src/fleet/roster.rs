@@ -45,6 +45,8 @@ pub(crate) enum Passage {
 #[derive(Debug, Default)]
 pub(crate) struct Roster {
     views: Roll,
+    /// Whether there ever was one.
+    met: bool,
     index: Arc<Index>,
     offerings: Offerings,
     /// Those of which the beat or the card that it names is missing. As many as are live at most.
@@ -249,6 +251,7 @@ impl Roster {
     pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot {
             workers: self.views.clone(),
+            met: self.met,
             index: self.index.clone(),
             peers: self.peers.clone(),
         }

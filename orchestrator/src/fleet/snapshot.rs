@@ -30,6 +30,8 @@ pub const STATES: [&str; 6] = [
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub(super) workers: Roll,
+    /// Whether there ever was one.
+    pub(super) met: bool,
     pub(super) index: Arc<Index>,
     /// Other orchestrators that live, now.
     pub(super) peers: Arc<AtomicU32>,
@@ -183,6 +185,18 @@ impl Snapshot {
     #[must_use]
     pub fn len(&self) -> usize {
         self.workers.len()
+    }
+
+    /// Whether there ever was a worker since the start.
+    #[must_use]
+    pub fn has_met_workers(&self) -> bool {
+        self.met
+    }
+
+    /// Whether somebody may serve this for all that is known: it can be a model, and no worker was met.
+    #[must_use]
+    pub fn cannot_tell(&self, text: &str) -> bool {
+        !self.met && named(text).is_some()
     }
 
     /// Whether there are none.

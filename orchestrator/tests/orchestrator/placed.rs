@@ -116,7 +116,7 @@ async fn of_requests_that_did_not_fail_those_that_are_drawn_are_explained() {
     let mesh = Mesh::start().await;
     assert_eq!(explained(&mesh, "no-id").await.0, 400);
     let nobody = request("b");
-    assert_eq!(mesh.submit(&nobody).await.failed().code, Code::NotFound);
+    assert_eq!(mesh.submit(&nobody).await.failed().code, Code::Unavailable);
     let (status, kept) = explained(&mesh, &nobody.correlation.to_hex()).await;
     assert_eq!(
         status, 200,

@@ -17,7 +17,26 @@ async fn the_only_worker_being_silent_is_said_clearly_and_with_a_time() {
     assert!(began.elapsed().as_secs() < 3, "{:?}", began.elapsed());
     assert_eq!(answer.failed().code, Code::Unavailable);
     assert_eq!(answer.failed().retry_after_ms, Some(5_000));
+    assert!(!answer.failed().untried, "a worker had it");
     assert_eq!(mesh.job(&request).await.state, JobState::Failed);
+}
+
+/// Another one may have met them already. [T-INF-2]
+#[tokio::test]
+async fn an_orchestrator_that_has_met_no_worker_yet_does_not_say_that_a_model_does_not_exist() {
+    let mesh = Mesh::start().await;
+    let answer = mesh.submit(&request("a")).await;
+    assert_eq!(answer.failed().code, Code::Unavailable);
+    assert!(answer.failed().untried);
+    assert!(answer.failed().retry_after_ms.is_some());
+    let mut no_model = request("c");
+    no_model.model = "no model".into();
+    assert_eq!(mesh.submit(&no_model).await.failed().code, Code::NotFound);
+    let _worker = mesh.worker(10, Script::Answer(1)).await;
+    assert!(mesh.submit(&request("a")).await.is_whole());
+    let mut unknown = request("b");
+    unknown.model = "other".into();
+    assert_eq!(mesh.submit(&unknown).await.failed().code, Code::NotFound);
 }
 
 #[tokio::test]

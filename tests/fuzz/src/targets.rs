@@ -220,7 +220,7 @@ pub const TARGETS: &[Target] = &[
         name: "rpc-error",
         run: message::run::<RpcError, MAX_FRAME_BYTES>,
         covers: &["error"],
-        seeds: || golden(&["rpc_error"]),
+        seeds: || golden(&["rpc_error", "rpc_error_untried"]),
     },
     Target {
         name: "text",

@@ -68,6 +68,7 @@ plain!(
 plain!(record, samples::record(), Record);
 plain!(call_head, samples::call_head(), CallHead);
 plain!(rpc_error, samples::rpc_error(), RpcError);
+plain!(rpc_error_untried, samples::rpc_error_untried(), RpcError);
 plain!(
     infer_request_chat,
     samples::request(samples::chat()),

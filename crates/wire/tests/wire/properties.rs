@@ -248,8 +248,8 @@ proptest! {
     }
 
     #[test]
-    fn an_error_survives_the_wire(message in ".{0,300}", param in any::<Option<String>>(), retry_after_ms in any::<Option<u64>>()) {
-        let error = RpcError { code: Code::Conflict, message, param, retry_after_ms };
+    fn an_error_survives_the_wire(message in ".{0,300}", param in any::<Option<String>>(), retry_after_ms in any::<Option<u64>>(), untried in any::<bool>()) {
+        let error = RpcError { code: Code::Conflict, message, param, retry_after_ms, untried };
         let bytes = codec::encode(&error);
         prop_assert_eq!(codec::decode::<RpcError>("error", &bytes, bytes.len()), Ok(error));
     }

@@ -265,6 +265,12 @@ pub(crate) fn rpc_error() -> RpcError {
         .with_retry_after_ms(1_500)
 }
 
+pub(crate) fn rpc_error_untried() -> RpcError {
+    RpcError::new(Code::Unavailable, "it was just started")
+        .with_retry_after_ms(1_000)
+        .untried()
+}
+
 pub(crate) fn sampling() -> Sampling {
     Sampling {
         max_tokens: Some(64),

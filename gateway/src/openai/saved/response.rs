@@ -216,7 +216,9 @@ fn events(text: &str) -> Result<Vec<Value>, String> {
 fn take(object: &Value, answers: &mut BTreeMap<u32, Partial>) -> Result<(), String> {
     if let Some(error) = object.get("error").filter(|error| !error.is_null()) {
         let words = error["message"].as_str().unwrap_or("no reason is given");
-        let words: String = words.chars().take(200).collect();
+        // Whoever answered wrote them; they go onto a screen.
+        let legible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+        let words: String = words.chars().map(legible).take(200).collect();
         return Err(format!("it is not whole, but ends in an error: {words}"));
     }
     let choices = object["choices"].as_array();
@@ -407,6 +409,13 @@ mod tests {
             data: {\"model\": \"b\", \"choices\": [{\"index\": 0}]}\n\n";
         let why = answers(pieces.as_bytes()).expect_err("two models");
         assert!(why.contains("contradict each other in `model`"), "{why}");
+    }
+
+    #[test]
+    fn words_of_an_error_do_not_reach_a_screen_as_they_are() {
+        let cut = br#"data: {"error": {"message": "gone\u001b[2J"}}"#;
+        let why = answers(cut).expect_err("no answer");
+        assert!(why.ends_with("gone\u{fffd}[2J"), "{why}");
     }
 
     #[test]

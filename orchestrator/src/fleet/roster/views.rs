@@ -39,6 +39,7 @@ impl Roster {
 
     /// Puts a view in, in the place of the one before.
     pub(super) fn enter(&mut self, view: WorkerView) {
+        self.met = true;
         view.live.set_withdrawn(view.state != NodeState::Serving);
         let (id, view) = (view.id, Arc::new(view));
         let index = Arc::make_mut(&mut self.index);
