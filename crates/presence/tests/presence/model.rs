@@ -110,8 +110,10 @@ impl Model {
                 self.revoked.push(n);
                 self.handle(Event::Revoked(id(n)));
             }
-            // In steps: what is longer than a stall would be nobody's silence.
+            // In steps, the first one from the last thing that happened: what is longer than a stall
+            // would be nobody's silence.
             Step::Wait(ms) => {
+                self.handle(Event::Tick);
                 let end = self.ms + ms;
                 while self.ms < end {
                     self.ms = (self.ms + STALL_MS).min(end);

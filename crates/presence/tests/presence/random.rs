@@ -50,6 +50,24 @@ proptest! {
     }
 
     #[test]
+    fn nobody_lives_longer_the_oftener_time_is_looked_at(
+        waits in vec(1_001..1_500u64, 20),
+        skews in vec(1..5_000i64, 2),
+    ) {
+        CACHE.with_borrow_mut(|cache| {
+            let (beats, again) = (Step::Beats(2, Way::Recorded), Step::Replay(0, i32::MIN));
+            let mut steps = vec![Step::Forget, beats, Step::Wait(12_000), again];
+            steps.extend(waits.into_iter().map(Step::Wait));
+            let mut model = Model::new(&skews);
+            for at in 0..steps.len() {
+                model.step(steps[at], cache);
+                model.assert_no_ghost(&steps[..=at]);
+            }
+            cache.clear();
+        });
+    }
+
+    #[test]
     fn two_machines_that_were_told_the_same_in_any_order_believe_the_same(
         gaps in vec((0..6_000u64, 0..10u8, any::<bool>()), 1..10),
         order in vec(any::<prop::sample::Index>(), 30),
