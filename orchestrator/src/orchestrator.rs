@@ -24,7 +24,7 @@ use crate::policy::{Policy, PolicyError, PolicyFile};
 use crate::releases::{self, ReleaseError};
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{MetadataStore, Opening, Released, StoreError};
+use crate::store::{MetadataStore, Opening, Released, StoreError, patiently};
 use crate::tenants::{Parsed, TenantsError, TenantsFile};
 use crate::upkeep::{MAX_UNRECORDED, Upkeep};
 use arc_swap::ArcSwap;
@@ -177,9 +177,12 @@ pub async fn start_with_store(
         "no epoch can be kept in {}",
         data_dir.display()
     )))?;
-    let life = Life::begin(store.clone(), id, node_config.region.clone()).await?;
-    release_open(&store, id, now_ms).await?;
-    let known = store.known_models().await?;
+    // Its last run may have been cut off a moment ago, with rows that the database holds for it still.
+    let store_ms = config.store_timeout_ms;
+    let begin = || Life::begin(store.clone(), id, node_config.region.clone());
+    let life = patiently(store_ms, begin).await?;
+    patiently(store_ms, || release_open(&store, id, now_ms)).await?;
+    let known = patiently(store_ms, || store.known_models()).await?;
     let on_disk = (known.iter())
         .map(|it| (it.model.clone(), it.last_offered_ms))
         .collect();

@@ -28,6 +28,7 @@ mod leases;
 mod letters;
 mod migrations;
 mod models;
+mod patience;
 pub mod postgres;
 mod prune;
 pub mod seal;
@@ -41,6 +42,7 @@ pub use errors::StoreError;
 pub use leases::{Grounds, Lease, TakeOver};
 pub use letters::{LetterMark, MAX_DEAD_LETTERS, StoredLetter};
 pub use models::KnownModel;
+pub(crate) use patience::{Patience, patiently};
 pub use prune::{Pruned, Retention};
 pub use whole::Store;
 

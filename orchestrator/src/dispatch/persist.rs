@@ -4,20 +4,12 @@
 use super::Dispatcher;
 use crate::clock;
 use crate::job::Step;
-use crate::store::{Holder, StoreError};
-use std::time::Duration;
-use tokio::time::{Instant, sleep};
-
-/// First pause before a step is asked for again; it doubles.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// Longest such pause.
-const PAUSE_MAX: Duration = Duration::from_millis(400);
+use crate::store::{Holder, Patience, StoreError};
 
 impl Dispatcher {
     /// Takes a step. Each is compare-and-set, so that asking again does it once.
     pub(super) async fn persist(&self, holder: Holder, step: Step) -> Result<(), StoreError> {
-        let by = Instant::now() + Duration::from_millis(self.config.store_timeout_ms);
-        let mut pause = PAUSE_MIN;
+        let mut patience = Patience::of(self.config.store_timeout_ms);
         let mut failed_before = false;
         loop {
             let asked = self.store.step(holder, step.clone(), clock::now().unix_ms);
@@ -30,13 +22,10 @@ impl Dispatcher {
                 // A connection broke behind the commit.
                 return Ok(());
             }
-            if !error.may_pass() || self.stop.is_cancelled() || Instant::now() + pause > by {
+            if self.stop.is_cancelled() || !patience.again(&error).await {
                 return Err(error);
             }
-            tracing::warn!(job = %holder.job, %error, "the store is waited for");
             failed_before = true;
-            sleep(pause).await;
-            pause = (2 * pause).min(PAUSE_MAX);
         }
     }
 

@@ -32,6 +32,8 @@ pub enum Wrong {
     Blips {
         taken: bool,
     },
+    /// What is asked at the start fails once.
+    Starts,
     /// Nothing is written any more about a job once so much was: the power is gone.
     Cut(usize),
 }
@@ -40,6 +42,12 @@ pub enum Wrong {
 struct Faulty(Arc<dyn MetadataStore>, Wrong, Arc<AtomicBool>, AtomicUsize);
 
 impl Faulty {
+    /// Whether this is the first time that the first is asked, or the second, or the third.
+    fn is_first(&self, which: usize) -> bool {
+        let bit = 1 << which;
+        matches!(self.1, Wrong::Starts) && self.3.fetch_or(bit, Ordering::SeqCst) & bit == 0
+    }
+
     /// Whether the power is gone, with this write.
     fn is_cut(&self) -> bool {
         matches!(self.1, Wrong::Cut(after) if self.3.fetch_add(1, Ordering::SeqCst) >= after)
@@ -99,6 +107,9 @@ impl MetadataStore for Faulty {
         self.0.take_over(order)
     }
     fn release_open(&self, owner: NodeId, why: String, now_ms: u64) -> StoreFuture<'_, Released> {
+        if self.is_first(0) {
+            return full();
+        }
         self.0.release_open(owner, why, now_ms)
     }
     fn open_jobs(&self, owner: NodeId, limit: u32, by_ms: u64) -> StoreFuture<'_, Vec<OpenJob>> {
@@ -135,6 +146,9 @@ impl MetadataStore for Faulty {
         self.0.forget_key(tenant)
     }
     fn renew(&self, lease: Lease) -> StoreFuture<'_, ()> {
+        if self.is_first(1) {
+            return full();
+        }
         self.0.renew(lease)
     }
     fn retire(&self, orchestrator: NodeId) -> StoreFuture<'_, ()> {
@@ -150,6 +164,9 @@ impl MetadataStore for Faulty {
         self.0.forget_models(models)
     }
     fn known_models(&self) -> StoreFuture<'_, Vec<KnownModel>> {
+        if self.is_first(2) {
+            return full();
+        }
         self.0.known_models()
     }
     fn prune(&self, now_ms: u64, limit: u32) -> StoreFuture<'_, Pruned> {
@@ -254,6 +271,14 @@ async fn a_store_that_fails_for_a_moment_costs_no_answer_and_no_second_bill() {
         );
         assert_eq!(worker.scripted.orders(), 1);
     }
+}
+
+/// One that was cut off may hold its rows for a moment still.
+#[tokio::test]
+async fn a_store_that_fails_for_a_moment_keeps_no_orchestrator_from_starting() {
+    let mesh = mesh(Wrong::Starts).await;
+    let _worker = mesh.worker(10, Script::Answer(5)).await;
+    assert!(mesh.submit(&request("a")).await.is_whole());
 }
 
 #[tokio::test]
