@@ -177,7 +177,11 @@ impl Dispatcher {
                 // Named by a worker that does not serve it: not now, rather than not at all. Who has met
                 // no worker yet cannot tell the one from the other.
                 let may_be = fleet.cannot_tell(text) || fleet.withheld_among(text, may).is_some();
-                Err(may_be.then(|| self.nothing_serves(text)).unwrap_or(unknown))
+                Err(if may_be {
+                    self.nothing_serves(text)
+                } else {
+                    unknown
+                })
             }
         }
     }
