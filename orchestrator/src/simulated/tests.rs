@@ -49,20 +49,25 @@ fn orchestrators_that_do_not_know_of_each_others_requests_do_not_all_choose_one_
     }
 }
 
+/// Requests of which many begin alike.
+fn alike(orchestrators: usize, seed: u64) -> Traffic {
+    Traffic {
+        orchestrators,
+        by_beginning: false,
+        workers: 48,
+        slots: 4,
+        busy_percent: 50,
+        beginnings: 600,
+        kept: 16,
+        requests: 6_000,
+        seed,
+    }
+}
+
 #[test]
 fn prompts_that_begin_alike_go_where_they_went_and_make_no_hotspot() {
     for seed in 0..3 {
-        let traffic = Traffic {
-            orchestrators: 1,
-            by_beginning: false,
-            workers: 48,
-            slots: 4,
-            busy_percent: 50,
-            beginnings: 600,
-            kept: 16,
-            requests: 6_000,
-            seed,
-        };
+        let traffic = alike(1, seed);
         let policies = [Policy::Affinity, Policy::Random, Policy::Pure];
         let [ours, random, pure] = outcomes(&traffic, policies);
         assert!(ours.warm > 1.5 * random.warm, "{ours:?} {random:?}");
@@ -75,17 +80,7 @@ fn prompts_that_begin_alike_go_where_they_went_and_make_no_hotspot() {
 #[test]
 fn beginnings_that_come_to_one_of_several_orchestrators_are_warm_more_often_than_by_any_of_them() {
     for seed in 0..3 {
-        let anywhere = Traffic {
-            orchestrators: 3,
-            by_beginning: false,
-            workers: 48,
-            slots: 4,
-            busy_percent: 50,
-            beginnings: 600,
-            kept: 16,
-            requests: 6_000,
-            seed,
-        };
+        let anywhere = alike(3, seed);
         let by_beginning = Traffic {
             by_beginning: true,
             ..anywhere
